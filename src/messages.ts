@@ -1,0 +1,80 @@
+/**
+ * The typed messages between the threads. Rooms import types only.
+ *
+ *   control -> worker   WorkerCommand          worker -> control   WorkerReport
+ *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
+ */
+import type { GateConfig } from './config/options.ts'
+
+/** What a worker is started with (`workerData`). */
+export interface WorkerStart {
+  /** 0-based, stable across replacement. */
+  readonly index: number
+  readonly config: GateConfig
+  /** Ports to bind: equal to the configuration but for port 0, which the first worker resolves. */
+  readonly ports: readonly number[]
+  readonly reusePort: boolean
+  /** Shared pulse words of this worker, see `gate/pulse` in worker.ts. */
+  readonly pulse: SharedArrayBuffer
+  /** Shared metric cells of this worker, see metrics.ts. */
+  readonly metrics: SharedArrayBuffer
+  /** To the log thread. */
+  readonly log: MessagePort
+  readonly logBacklog: SharedArrayBuffer
+}
+
+/** A policy ready to be instantiated; the Module is shared, the data text is copied. */
+export interface PolicyPackage {
+  /** Counts activations in this gate; workers report it back. */
+  readonly generation: number
+  readonly bundle: string
+  readonly revision: string
+  /** SHA-256 of the bundle's bytes, hex. */
+  readonly digest: string
+  readonly module: WebAssembly.Module
+  /** `data` document as JSON text. */
+  readonly data: string
+  /** Entrypoint path -> number, as the module declares. */
+  readonly entrypoints: Readonly<Record<string, number>>
+}
+
+/** The keys of one issuer, as public JWKs that passed admission. */
+export interface KeySet {
+  readonly issuer: string
+  /** Counts changes of this issuer's set; a verified token enters the cache only if it is unchanged. */
+  readonly version: number
+  readonly keys: readonly Readonly<Record<string, unknown>>[]
+}
+
+export type WorkerCommand =
+  | { readonly type: 'ledger'; readonly ledger: SharedArrayBuffer }
+  | { readonly type: 'policy'; readonly policy: PolicyPackage }
+  | { readonly type: 'policy-suspended'; readonly revision: string | null }
+  | { readonly type: 'keys'; readonly keySet: KeySet }
+  | { readonly type: 'drain'; readonly timeoutMs: number }
+
+export type WorkerReport =
+  | { readonly type: 'listening'; readonly ports: readonly number[] }
+  | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
+  | { readonly type: 'policy-failed'; readonly generation: number; readonly message: string }
+  | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }
+  | { readonly type: 'failed'; readonly code: string; readonly message: string; readonly hint?: string }
+  | { readonly type: 'drained' }
+
+/** Decision events, one JSON text each, without the newline. */
+export interface LogBatch {
+  readonly lines: readonly string[]
+  /** Sum of the lines' UTF-16 lengths, taken off the backlog once written. */
+  readonly size: number
+}
+
+export interface VetRequest {
+  readonly module: WebAssembly.Module
+  readonly data: string
+  /** Entrypoints that the routes use; each must exist. */
+  readonly decisions: readonly string[]
+}
+
+export type VetReport =
+  | { readonly ok: true; readonly entrypoints: Readonly<Record<string, number>> }
+  | { readonly ok: false; readonly code: string; readonly message: string; readonly hint?: string }
