@@ -35,31 +35,67 @@ const table = {
   ERR_CREDENTIAL_MISSING: { status: 401, title: 'A credential is required.' },
   ERR_CREDENTIAL_REPEATED: { status: 400, title: 'The request carries more than one credential.' },
   ERR_TOKEN_MALFORMED: { status: 401, title: 'The token is malformed.' },
-  ERR_TOKEN_ISSUER: { status: 401, title: 'The token is from an issuer that is not accepted here.' },
-  ERR_TOKEN_ALGORITHM: { status: 401, title: 'The token is signed with an algorithm that is not accepted.' },
+  ERR_TOKEN_ISSUER: {
+    status: 401,
+    title: 'The token is from an issuer that is not accepted here.',
+  },
+  ERR_TOKEN_ALGORITHM: {
+    status: 401,
+    title: 'The token is signed with an algorithm that is not accepted.',
+  },
   ERR_TOKEN_KEY_UNKNOWN: { status: 401, title: 'The token is signed with an unknown key.' },
   ERR_TOKEN_SIGNATURE: { status: 401, title: 'The token signature does not verify.' },
   ERR_TOKEN_TYPE: { status: 401, title: 'The token is not an access token.' },
-  ERR_TOKEN_CLAIMS: { status: 401, title: 'The token lacks a required claim or a claim is out of range.' },
+  ERR_TOKEN_CLAIMS: {
+    status: 401,
+    title: 'The token lacks a required claim or a claim is out of range.',
+  },
   ERR_TOKEN_AUDIENCE: { status: 401, title: 'The token is for another audience.' },
   ERR_TOKEN_EXPIRED: { status: 401, title: 'The token has expired.' },
-  ERR_KEYS_UNAVAILABLE: { status: 503, title: 'The issuer keys are not available yet.', retryAfterS: 5 },
+  ERR_KEYS_UNAVAILABLE: {
+    status: 503,
+    title: 'The issuer keys are not available yet.',
+    retryAfterS: 5,
+  },
   // What was taken back.
   ERR_REVOKED: { status: 401, title: 'The credential has been revoked.' },
-  ERR_EVERYONE_REVOKED: { status: 503, title: 'Access is suspended for everyone.', retryAfterS: 30 },
+  ERR_EVERYONE_REVOKED: {
+    status: 503,
+    title: 'Access is suspended for everyone.',
+    retryAfterS: 30,
+  },
   // What the policy says.
   ERR_POLICY_DENIED: { status: 403, title: 'The policy does not allow this request.' },
   ERR_POLICY_MISSING: { status: 503, title: 'No policy is loaded yet.', retryAfterS: 1 },
-  ERR_POLICY_FAILED: { status: 503, title: 'The policy did not give a usable answer.', retryAfterS: 1 },
-  ERR_POLICY_SUSPENDED: { status: 503, title: 'The policy is suspended because it ran away.', retryAfterS: 5 },
+  ERR_POLICY_FAILED: {
+    status: 503,
+    title: 'The policy did not give a usable answer.',
+    retryAfterS: 1,
+  },
+  ERR_POLICY_SUSPENDED: {
+    status: 503,
+    title: 'The policy is suspended because it ran away.',
+    retryAfterS: 5,
+  },
   // What the gate itself cannot do now.
   ERR_NOT_READY: { status: 503, title: 'The gate is not ready.', retryAfterS: 1 },
-  ERR_STALE: { status: 503, title: 'The gate cannot prove that it knows all revocations.', retryAfterS: 1 },
-  ERR_OVERLOADED: { status: 503, title: 'The gate has no room for another request.', retryAfterS: 1 },
+  ERR_STALE: {
+    status: 503,
+    title: 'The gate cannot prove that it knows all revocations.',
+    retryAfterS: 1,
+  },
+  ERR_OVERLOADED: {
+    status: 503,
+    title: 'The gate has no room for another request.',
+    retryAfterS: 1,
+  },
   ERR_INTERNAL: { status: 500, title: 'Internal error.' },
   // What the upstream does.
   ERR_UPSTREAM_UNREACHABLE: { status: 502, title: 'The upstream cannot be reached.' },
-  ERR_UPSTREAM_MALFORMED: { status: 502, title: 'The upstream gave an answer that cannot be relayed.' },
+  ERR_UPSTREAM_MALFORMED: {
+    status: 502,
+    title: 'The upstream gave an answer that cannot be relayed.',
+  },
   ERR_UPSTREAM_TIMEOUT: { status: 504, title: 'The upstream did not answer in time.' },
   // Operators: start, commands, database, bundles. These never answer a request.
   ERR_USAGE: { status: 0, title: 'The command was used wrongly.' },
@@ -71,10 +107,16 @@ const table = {
   ERR_LISTEN: { status: 0, title: 'The address cannot be listened on.' },
   ERR_DATABASE_UNREACHABLE: { status: 0, title: 'The database cannot be reached.' },
   ERR_DATABASE_REFUSED: { status: 0, title: 'The database refused the statement.' },
-  ERR_DATABASE_SCHEMA: { status: 0, title: 'The database schema is not the one this release needs.' },
+  ERR_DATABASE_SCHEMA: {
+    status: 0,
+    title: 'The database schema is not the one this release needs.',
+  },
   ERR_DATABASE_EMBEDDED: { status: 0, title: 'The embedded PostgreSQL cannot be used.' },
   ERR_LEDGER_FULL: { status: 0, title: 'The revocation ledger is full.' },
-  ERR_LEDGER_UNMATCHABLE: { status: 0, title: 'A revocation row has no predicate that this release can match.' },
+  ERR_LEDGER_UNMATCHABLE: {
+    status: 0,
+    title: 'A revocation row has no predicate that this release can match.',
+  },
   ERR_BUNDLE_READ: { status: 0, title: 'The bundle cannot be read.' },
   ERR_BUNDLE_LIMITS: { status: 0, title: 'The bundle is over a limit.' },
   ERR_BUNDLE_POLICY: { status: 0, title: 'The bundle holds no usable policy.' },
@@ -125,6 +167,7 @@ export class GateError extends Error {
 /** Wraps anything thrown into a GateError, keeping one that already is. */
 export function asGateError(error: unknown, code: Code = 'ERR_INTERNAL', hint?: string): GateError {
   if (error instanceof GateError) return error
-  const detail = code === 'ERR_INTERNAL' ? undefined : error instanceof Error ? error.message : String(error)
+  const detail =
+    code === 'ERR_INTERNAL' ? undefined : error instanceof Error ? error.message : String(error)
   return new GateError(code, detail, hint === undefined ? { cause: error } : { cause: error, hint })
 }

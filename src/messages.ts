@@ -4,6 +4,7 @@
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
  */
+import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
 
 /** What a worker is started with (`workerData`). */
@@ -58,7 +59,12 @@ export type WorkerReport =
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly message: string }
   | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }
-  | { readonly type: 'failed'; readonly code: string; readonly message: string; readonly hint?: string }
+  | {
+      readonly type: 'failed'
+      readonly code: string
+      readonly message: string
+      readonly hint?: string
+    }
   | { readonly type: 'drained' }
 
 /** Decision events, one JSON text each, without the newline. */
