@@ -1,11 +1,23 @@
 /**
- * The typed messages between the threads. Rooms import types only.
+ * The typed messages between the threads. Rooms import types only; the constants are for worker and supervisor.
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
+
+/** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
+export const pulse = {
+  /** Counts turns of the worker's event loop, one each `beatMs`. */
+  beat: 0,
+  /** Generation of the policy being evaluated, 0 between evaluations: whom to blame for a runaway. */
+  evaluating: 1,
+  /** Exchanges open at the last beat: what is lost if the thread is. */
+  live: 2,
+} as const
+
+export const beatMs = 100
 
 /** What a worker is started with (`workerData`). */
 export interface WorkerStart {
@@ -15,13 +27,15 @@ export interface WorkerStart {
   /** Ports to bind: equal to the configuration but for port 0, which the first worker resolves. */
   readonly ports: readonly number[]
   readonly reusePort: boolean
-  /** Shared pulse words of this worker, see `gate/pulse` in worker.ts. */
+  /** Shared pulse words of this worker, see `pulse` in worker.ts. */
   readonly pulse: SharedArrayBuffer
   /** Shared metric cells of this worker, see metrics.ts. */
   readonly metrics: SharedArrayBuffer
   /** To the log thread. */
   readonly log: MessagePort
   readonly logBacklog: SharedArrayBuffer
+  /** `labels` of every decision event, as JSON text. */
+  readonly labelsJson: string
 }
 
 /** A policy ready to be instantiated; the Module is shared, the data text is copied. */

@@ -72,8 +72,13 @@ export function keysOf(identity: {
   both('subject', identity.subject)
   both('client_id', identity.clientId)
   found.push(keyOf('issuer', identity.issuer, ''), everyoneKey)
-  const words = new Uint32Array(found.length * 4)
-  for (const [i, key] of found.entries()) {
+  return wordsOfKeys(found)
+}
+
+/** Digests of 16 bytes as `Principal.keys` holds them: four little-endian words each. */
+export function wordsOfKeys(keys: readonly Buffer[]): Uint32Array {
+  const words = new Uint32Array(keys.length * 4)
+  for (const [i, key] of keys.entries()) {
     for (let w = 0; w < 4; w++) words[i * 4 + w] = key.readUInt32LE(w * 4)
   }
   return words

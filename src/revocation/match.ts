@@ -4,6 +4,7 @@
  * looked at; none wins by being first.
  */
 import type { Principal } from '../domain/principal.ts'
+import { everyoneKey, wordsOfKeys } from '../domain/revocation.ts'
 import { expiryEpochS, flag, type LedgerView, sameKey, slotState } from './ledger.ts'
 
 /** A denial by revocation. */
@@ -27,14 +28,12 @@ export function findRevocation(
   return found
 }
 
-/** For callers without a token: only blocks act, and only those that name nobody in particular. */
-export function findBlock(
-  ledger: LedgerView,
-  keys: Uint32Array,
-  nowWallMs: number,
-): Match | undefined {
-  return probe(ledger, keys, undefined, nowWallMs)
+/** For callers without a token: only blocks act, and only those that name nobody in particular: `everyone`. */
+export function findBlock(ledger: LedgerView, nowWallMs: number): Match | undefined {
+  return probe(ledger, nobodysKeys, undefined, nowWallMs)
 }
+
+const nobodysKeys = wordsOfKeys([everyoneKey])
 
 function probe(
   ledger: LedgerView,

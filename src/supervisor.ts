@@ -1,0 +1,308 @@
+/**
+ * Keeps the workers alive: starts them, remembers what each new one must be told, watches their pulse, replaces
+ * one that stops answering, drains them all. Lives on the control thread.
+ *
+ * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for
+ * `silentMs` is terminated: its own exchanges are lost and counted, other workers' are not. Three such deaths
+ * under one policy within `suspendWindowMs` suspend that policy until another is active.
+ */
+import { Worker } from 'node:worker_threads'
+import { type Code, GateError } from './errors.ts'
+import { pulse, type WorkerCommand, type WorkerReport, type WorkerStart } from './messages.ts'
+
+/** A replacement is listening within 2 s of the last beat: 1.3 s of silence, then about 0.2 s to start. */
+const silentMs = 1300
+const watchMs = 100
+const suspendAfter = 3
+const suspendWindowMs = 60_000
+/** A worker that dies while starting is tried again at this pace instead of in a spin. */
+const restartMs = 500
+
+type StartOf = (index: number, ports: readonly number[], pulse: SharedArrayBuffer) => WorkerStart
+
+export interface SupervisorOptions {
+  readonly workers: number
+  readonly startOf: StartOf
+  readonly log: Log
+  readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
+  readonly onRestart: () => void
+}
+
+interface Log {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+interface Seat {
+  readonly index: number
+  worker: Worker | undefined
+  pulse: SharedArrayBuffer
+  lastBeat: number
+  lastBeatAt: number
+  listening: boolean
+  generation: number
+  revision: string | undefined
+  problem: string | undefined
+  restarts: number
+  lostExchanges: number
+  drained: boolean
+}
+
+export class Supervisor {
+  readonly #options: SupervisorOptions
+  readonly #seats: Seat[] = []
+  /** What a worker that starts late must be told, newest of each kind. */
+  readonly #told = new Map<string, WorkerCommand>()
+  readonly #deaths: { generation: number; at: number }[] = []
+  #ports: readonly number[] = []
+  #watch: NodeJS.Timeout | undefined
+  #watchedAt = 0
+  #closing = false
+  #changed: (() => void)[] = []
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Starts the workers; the first resolves port 0 for the others.
+   * @returns the ports, one for each `listen` entry. @throws GateError ERR_LISTEN when the first cannot listen.
+   */
+  async open(ports: readonly number[]): Promise<readonly number[]> {
+    this.#ports = ports
+    for (let index = 0; index < this.#options.workers; index++) {
+      const seat = newSeat(index)
+      this.#seats.push(seat)
+      this.#start(seat)
+      if (index === 0)
+        await this.#until(
+          () => seat.listening,
+          () => seat.problem,
+        )
+    }
+    await this.#until(
+      () => this.#seats.every((seat) => seat.listening),
+      () => this.#seats.find((seat) => seat.problem !== undefined)?.problem,
+    )
+    this.#watchedAt = performance.now()
+    this.#watch = setInterval(() => this.#check(), watchMs)
+    return this.#ports
+  }
+
+  /** Tells every worker, and every later one. */
+  tell(command: WorkerCommand): void {
+    const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
+    if (command.type !== 'drain') this.#told.set(kind, command)
+    if (command.type === 'policy') this.#told.delete('policy-suspended')
+    for (const seat of this.#seats) seat.worker?.postMessage(command)
+  }
+
+  /** True when every worker listens and has activated this generation. */
+  allActive(generation: number): boolean {
+    return (
+      this.#seats.length > 0 &&
+      this.#seats.every((seat) => seat.listening && seat.generation === generation)
+    )
+  }
+
+  get suspended(): boolean {
+    return this.#told.has('policy-suspended')
+  }
+
+  status(): readonly object[] {
+    return this.#seats.map((seat) => ({
+      worker: seat.index,
+      listening: seat.listening,
+      policy_generation: seat.generation,
+      policy_revision: seat.revision ?? null,
+      live_exchanges: Atomics.load(new Int32Array(seat.pulse), pulse.live),
+      restarts: seat.restarts,
+      lost_exchanges: seat.lostExchanges,
+      problem: seat.problem ?? null,
+    }))
+  }
+
+  get live(): number {
+    return this.#seats.reduce(
+      (sum, seat) => sum + Atomics.load(new Int32Array(seat.pulse), pulse.live),
+      0,
+    )
+  }
+
+  get restarts(): number {
+    return this.#seats.reduce((sum, seat) => sum + seat.restarts, 0)
+  }
+
+  /** Drains every worker and ends the threads; a worker that does not answer is ended after the timeout. */
+  async close(drainTimeoutMs: number): Promise<void> {
+    if (this.#closing) return
+    this.#closing = true
+    clearInterval(this.#watch)
+    this.tell({ type: 'drain', timeoutMs: drainTimeoutMs })
+    const late = AbortSignal.timeout(drainTimeoutMs + 2000)
+    await this.#until(
+      () => late.aborted || this.#seats.every((seat) => seat.drained || seat.worker === undefined),
+      () => undefined,
+    )
+    await Promise.all(this.#seats.map((seat) => seat.worker?.terminate()))
+  }
+
+  #start(seat: Seat): void {
+    const start = this.#options.startOf(seat.index, this.#ports, seat.pulse)
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), {
+      workerData: start,
+      transferList: [start.log],
+      name: `worker ${seat.index}`,
+    })
+    seat.worker = worker
+    seat.lastBeat = -1
+    seat.lastBeatAt = performance.now()
+    seat.problem = undefined
+    for (const command of this.#told.values()) worker.postMessage(command)
+    worker.on('message', (report: WorkerReport) => {
+      if (seat.worker === worker) this.#heed(seat, report)
+    })
+    worker.on('error', (error) => {
+      seat.problem = error.message
+      this.#options.log.error({ worker: seat.index, err: error }, 'a worker failed')
+    })
+    worker.on('exit', () => {
+      if (seat.worker === worker) this.#bury(seat)
+      this.#notify()
+    })
+  }
+
+  #heed(seat: Seat, report: WorkerReport): void {
+    const { log } = this.#options
+    switch (report.type) {
+      case 'listening':
+        seat.listening = true
+        this.#ports = report.ports
+        break
+      case 'policy-active':
+        seat.generation = report.generation
+        seat.revision = report.revision
+        break
+      case 'policy-failed':
+        seat.problem = report.message
+        log.error({ worker: seat.index, generation: report.generation }, report.message)
+        break
+      case 'keys-wanted':
+        this.#options.onKeysWanted(report.issuer, report.kid)
+        return
+      case 'failed':
+        seat.problem = `${report.code} ${report.message}`
+        log.error({ worker: seat.index, code: report.code, hint: report.hint }, report.message)
+        break
+      case 'drained':
+        seat.drained = true
+    }
+    this.#notify()
+  }
+
+  /** The worker is gone: count what went with it and put another in its seat. */
+  #bury(seat: Seat): void {
+    const words = new Int32Array(seat.pulse)
+    const generation = words[pulse.evaluating]!
+    seat.lostExchanges += words[pulse.live]!
+    seat.worker = undefined
+    const listened = seat.listening
+    seat.listening = false
+    if (this.#closing) return
+    seat.restarts++
+    seat.generation = 0
+    seat.pulse = new SharedArrayBuffer(64)
+    this.#options.onRestart()
+    if (generation !== 0) this.#blame(generation)
+    const again = (): void => {
+      if (!this.#closing) this.#start(seat)
+    }
+    if (listened) again()
+    else setTimeout(again, restartMs)
+  }
+
+  /** A death in the middle of an evaluation counts against the policy that was evaluated. */
+  #blame(generation: number): void {
+    const now = performance.now()
+    this.#deaths.push({ generation, at: now })
+    const recent = this.#deaths.filter(
+      (d) => d.generation === generation && now - d.at < suspendWindowMs,
+    )
+    const active = this.#told.get('policy')
+    if (recent.length < suspendAfter || active?.type !== 'policy') return
+    if (active.policy.generation !== generation) return
+    this.#deaths.length = 0
+    const { revision } = active.policy
+    this.#options.log.error(
+      { revision, deaths: recent.length },
+      'the policy ran away and is suspended',
+    )
+    this.tell({ type: 'policy-suspended', revision })
+  }
+
+  #check(): void {
+    const now = performance.now()
+    const lateMs = now - this.#watchedAt - watchMs
+    this.#watchedAt = now
+    for (const seat of this.#seats) {
+      if (seat.worker === undefined) continue
+      const beat = Atomics.load(new Int32Array(seat.pulse), pulse.beat)
+      // When this thread itself was held up, the workers may have been too: silence proves nothing then.
+      if (beat !== seat.lastBeat || lateMs > silentMs / 4) {
+        seat.lastBeat = beat
+        seat.lastBeatAt = now
+      } else if (now - seat.lastBeatAt > silentMs) {
+        this.#options.log.error(
+          { worker: seat.index },
+          'a worker stopped answering and is replaced',
+        )
+        seat.lastBeatAt = now
+        void seat.worker.terminate()
+      }
+    }
+  }
+
+  #notify(): void {
+    for (const wake of this.#changed.splice(0)) wake()
+  }
+
+  /** Waits for a condition over the seats; re-checked at each report and at least every 100 ms. */
+  async #until(done: () => boolean, problem: () => string | undefined): Promise<void> {
+    while (!done()) {
+      const trouble = problem()
+      if (trouble !== undefined) throw problemOf(trouble)
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 100)
+        this.#changed.push(() => {
+          clearTimeout(timer)
+          resolve()
+        })
+      })
+    }
+  }
+}
+
+function newSeat(index: number): Seat {
+  return {
+    index,
+    worker: undefined,
+    pulse: new SharedArrayBuffer(64),
+    lastBeat: -1,
+    lastBeatAt: 0,
+    listening: false,
+    generation: 0,
+    revision: undefined,
+    problem: undefined,
+    restarts: 0,
+    lostExchanges: 0,
+    drained: false,
+  }
+}
+
+function problemOf(trouble: string): GateError {
+  const [code, ...rest] = trouble.split(' ')
+  return code?.startsWith('ERR_')
+    ? new GateError(code as Code, rest.join(' '))
+    : new GateError('ERR_LISTEN', `a worker could not start: ${trouble}`)
+}

@@ -1,0 +1,36 @@
+/**
+ * The request's body on its way upstream. A stream of its own, so that an upstream failure (undici destroys the
+ * body it was given) does not take the client's socket, and its answer, with it. A body that breaks off is
+ * destroyed with an error, never ended: the upstream must not see it as complete.
+ */
+import type { IncomingMessage } from 'node:http'
+import { Transform, type TransformCallback } from 'node:stream'
+import { GateError } from '../errors.ts'
+
+class Body extends Transform {
+  readonly #maxBytes: number
+  #bytes = 0
+
+  constructor(maxBytes: number) {
+    super()
+    this.#maxBytes = maxBytes
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    this.#bytes += chunk.length
+    if (this.#maxBytes > 0 && this.#bytes > this.#maxBytes) done(new GateError('ERR_BODY_TOO_LARGE'))
+    else done(null, chunk)
+  }
+}
+
+/** @param maxBytes Cap on the streamed bytes; 0 for none. Past it the stream fails with ERR_BODY_TOO_LARGE. */
+export function requestBody(req: IncomingMessage, maxBytes: number): Transform {
+  const body = new Body(maxBytes)
+  req.once('close', () => {
+    if (!req.complete) body.destroy(new Error('the client broke off'))
+  })
+  req.once('error', (error) => body.destroy(error))
+  // Whoever destroys the body early (an upstream that failed or answered) leaves the rest unread here.
+  body.once('close', () => req.unpipe(body))
+  return req.pipe(body)
+}

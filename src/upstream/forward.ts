@@ -1,0 +1,161 @@
+/**
+ * Sends one allowed request upstream and hands the answer on, event by event. The path is the canonical string
+ * that was decided on, byte for byte (design law 5). Failures arrive as GateErrors with the code of the answer.
+ */
+import type { Readable } from 'node:stream'
+import type { Dispatcher, Pool } from 'undici'
+import { monotonicUs } from '../domain/clock.ts'
+import { asGateError, type Code, GateError } from '../errors.ts'
+import type { UpstreamPool } from './pools.ts'
+
+export interface UpstreamRequest {
+  readonly method: string
+  /** `Target.wire`. */
+  readonly path: string
+  /** Flat name, value list made by `upstreamHeaders`. */
+  readonly headers: string[]
+  /** The request's stream, or null where it has no body. */
+  readonly body: Readable | null
+}
+
+/** What the relay does with the answer. Exactly one of `onEnd` and `onError` comes last. */
+export interface UpstreamAnswer {
+  onHead(status: number, rawHeaders: readonly Buffer[] | readonly string[], flow: Flow): void
+  onData(chunk: Buffer, flow: Flow): void
+  onEnd(): void
+  onError(error: GateError): void
+}
+
+export interface Flow {
+  pause(): void
+  resume(): void
+}
+
+/** A request under way; `abort` ends it so that the upstream never sees it as complete. */
+export class Sending {
+  readonly #pool: UpstreamPool
+  readonly #undici: Pool
+  readonly #answer: UpstreamAnswer
+  #controller: Dispatcher.DispatchController | undefined
+  #abortedWith: Error | undefined
+  #settled = false
+  /** Monotonic µs of the last sign of life while no head has come; 0 afterwards, when undici's own timers rule. */
+  #waitingSinceUs = monotonicUs()
+
+  private constructor(pool: UpstreamPool, undici: Pool, answer: UpstreamAnswer) {
+    this.#pool = pool
+    this.#undici = undici
+    this.#answer = answer
+  }
+
+  /** @throws GateError ERR_OVERLOADED; every other failure goes to `answer.onError`. */
+  static start(pool: UpstreamPool, request: UpstreamRequest, answer: UpstreamAnswer): Sending {
+    const undici = pool.admit()
+    const sending = new Sending(pool, undici, answer)
+    waiting.add(sending)
+    const { method, path, headers, body } = request
+    try {
+      undici.dispatch({ method: method as Dispatcher.HttpMethod, path, headers, body }, sending)
+    } catch (error) {
+      sending.onResponseError(undefined, error as Error)
+    }
+    return sending
+  }
+
+  abort(why: Error): void {
+    this.#abortedWith ??= why
+    this.#controller?.abort(why)
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#settled || this.#abortedWith !== undefined) {
+      controller.abort(this.#abortedWith ?? new Error('given up'))
+    }
+  }
+
+  onBodySent(): void {
+    this.#waitingSinceUs = monotonicUs()
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+    // Interim answers end here: none of them is the decision's answer (http-security R5).
+    if (status < 200) return
+    this.#waitingSinceUs = 0
+    waiting.delete(this)
+    try {
+      this.#answer.onHead(status, (controller.rawHeaders ?? []) as Buffer[], controller)
+    } catch (error) {
+      this.abort(asGateError(error, 'ERR_UPSTREAM_MALFORMED'))
+    }
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#answer.onData(chunk, controller)
+  }
+
+  onResponseEnd(): void {
+    if (this.#settle()) this.#answer.onEnd()
+  }
+
+  onResponseError(_controller: unknown, error: Error): void {
+    if (!this.#settle()) return
+    // A request that undici refused for its arguments has taken a slot of its pool with it.
+    if (codeOf(error).startsWith('UND_ERR_INVALID')) this.#pool.replace(this.#undici)
+    this.#answer.onError(toGateError(this.#abortedWith ?? error))
+  }
+
+  /** Called by the sweep: undici has neither answered nor failed although every deadline of its own has passed. */
+  giveUpIfStalled(nowUs: number): void {
+    const { connectMs, headersMs } = this.#pool.options
+    if (nowUs - this.#waitingSinceUs < (connectMs + headersMs + 1000) * 1000) return
+    this.abort(new GateError('ERR_UPSTREAM_TIMEOUT'))
+    if (!this.#settle()) return
+    this.#pool.replace(this.#undici)
+    this.#answer.onError(new GateError('ERR_UPSTREAM_TIMEOUT'))
+  }
+
+  #settle(): boolean {
+    if (this.#settled) return false
+    this.#settled = true
+    waiting.delete(this)
+    this.#pool.release()
+    return true
+  }
+}
+
+/** Requests of this thread that have no head yet, for the sweep that backs undici's own timers up. */
+const waiting = new Set<Sending>()
+
+const sweep = setInterval(() => {
+  const nowUs = monotonicUs()
+  for (const sending of waiting) sending.giveUpIfStalled(nowUs)
+}, 1000)
+sweep.unref()
+
+function codeOf(error: unknown): string {
+  const code = (error as { code?: unknown } | undefined)?.code
+  return typeof code === 'string' ? code : ''
+}
+
+const timeouts = new Set([
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+  'ETIMEDOUT',
+])
+
+/** undici and socket failures by `code`, as undici's documentation asks (never by class). */
+function toGateError(error: unknown): GateError {
+  if (error instanceof GateError) return error
+  const code = codeOf(error)
+  const mapped: Code = timeouts.has(code)
+    ? 'ERR_UPSTREAM_TIMEOUT'
+    : code.startsWith('HPE_') ||
+        code === 'UND_ERR_HEADERS_OVERFLOW' ||
+        code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH' ||
+        code.startsWith('UND_ERR_INVALID')
+      ? 'ERR_UPSTREAM_MALFORMED'
+      : 'ERR_UPSTREAM_UNREACHABLE'
+  return new GateError(mapped, undefined, { cause: error })
+}

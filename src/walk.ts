@@ -1,0 +1,395 @@
+/**
+ * READ FIRST. One exchange through the rooms, in order:
+ *
+ *   listener/headers  what came, in exactly one reading                        400 431 501
+ *   route/target      the canonical target: the string decided on is sent      400 414
+ *   route/table       which route serves it                                    404 421 405
+ *   identity          who asks                                                 401
+ *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
+ *   response/live     the exchange is registered, so a later row can find it
+ *   revocation        is the ledger complete and fresh, does any row match     503 401
+ *   policy            may this principal do this                               403 503
+ *   ---------------------------------------------------------------------------------
+ *   upstream          send the canonical string with rebuilt headers           502 504
+ *   response/relay    stream the answer back
+ *   decisionlog       one record for each decision that answers
+ *
+ * Anything thrown on the way is a GateError and becomes a refusal; anything else that is thrown is ERR_INTERNAL
+ * and becomes a refusal too. There is no path from an error to the upstream.
+ */
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { GateConfig } from './config/options.ts'
+import type { LogQueue } from './decisionlog/queue.ts'
+import { writeRecord } from './decisionlog/record.ts'
+import { monotonicUs } from './domain/clock.ts'
+import type { Answer } from './domain/decision.ts'
+import type { Exchange } from './domain/exchange.ts'
+import type { Principal } from './domain/principal.ts'
+import { asGateError, GateError } from './errors.ts'
+import { findCredential } from './identity/credential.ts'
+import type { TokenVerifier } from './identity/token.ts'
+import { checkRepeats, type RequestHeaders, readHeaders, readMethod } from './listener/headers.ts'
+import type { Metrics } from './metrics.ts'
+import type { ActivePolicy, PolicyEngine } from './policy/engine.ts'
+import { buildInput, type PolicyInput } from './policy/input.ts'
+import { deny } from './response/deny.ts'
+import type { LiveRegistry } from './response/live.ts'
+import { Relay } from './response/relay.ts'
+import type { LedgerView } from './revocation/ledger.ts'
+import { findBlock, findRevocation } from './revocation/match.ts'
+import type { Route, RouteTable } from './route/table.ts'
+import { checkTarget, readTarget, type Target } from './route/target.ts'
+import { requestBody } from './upstream/body.ts'
+import { Sending } from './upstream/forward.ts'
+import { responseHeaders, upstreamHeaders } from './upstream/headers.ts'
+import type { Pools } from './upstream/pools.ts'
+
+/** What the walk reads; each is read once per exchange (design law 2). */
+export interface Rooms {
+  readonly config: GateConfig
+  readonly routes: RouteTable
+  readonly verifier: TokenVerifier
+  /** Undefined until the control thread has loaded the revocations. */
+  ledger: LedgerView | undefined
+  readonly engine: PolicyEngine
+  readonly pools: Pools
+  readonly live: LiveRegistry
+  readonly log: LogQueue
+  readonly metrics: Metrics
+  readonly worker: number
+  readonly labelsJson: string
+  /** Names the policy generation this thread is evaluating, 0 for none, so that a runaway is blamed rightly. */
+  readonly evaluating: (generation: number) => void
+}
+
+/** Takes one request through the rooms. Never throws; the exchange is answered, relayed or destroyed. */
+export function walk(rooms: Rooms, req: IncomingMessage, res: ServerResponse): void {
+  const passage = new Passage(rooms, req, res)
+  try {
+    const caller = identify(passage, arrive(passage))
+    if (caller instanceof Promise) {
+      caller
+        .then((principal) => decide(passage, principal))
+        .catch((error) => refuse(passage, error))
+    } else {
+      decide(passage, caller)
+    }
+  } catch (error) {
+    refuse(passage, error)
+  }
+}
+
+/** One exchange's way through the walk: what is known of it so far, for the record and for whoever ends it. */
+class Passage implements Exchange {
+  readonly id = randomUUID()
+  readonly startedAtUs = monotonicUs()
+  readonly startedAt = new Date()
+  readonly rooms: Rooms
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  headers: RequestHeaders | undefined
+  target: Target | undefined
+  routed: Route | undefined
+  principal: Principal | undefined
+  policy: ActivePolicy | undefined
+  input: PolicyInput | undefined
+  answer: Answer | undefined
+  evaluationUs = 0
+  ledgerVersion = -1
+  feedAgeMs = -1
+  revocation: number | undefined
+  sending: Sending | undefined
+  allowed = false
+
+  constructor(rooms: Rooms, req: IncomingMessage, res: ServerResponse) {
+    this.rooms = rooms
+    this.req = req
+    this.res = res
+  }
+
+  get route(): string {
+    return this.routed?.config.name ?? ''
+  }
+
+  end(why: Error): void {
+    this.sending?.abort(why)
+    this.res.destroy()
+  }
+}
+
+/** Headers, target, route: the request in exactly one reading, or a refusal. */
+function arrive(passage: Passage): Route {
+  const { req, rooms } = passage
+  const { limits } = rooms.config
+  const method = readMethod(req.method)
+  const headers = readHeaders(req, limits)
+  passage.headers = headers
+  const target = readTarget(method, req.url ?? '', headers.host, {
+    scheme: 'http',
+    maxBytes: limits.target_bytes,
+  })
+  passage.target = target
+  const route = rooms.routes.find(target)
+  if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
+  if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
+  passage.routed = route
+  checkTarget(target, route.config)
+  checkRepeats(headers, route.config)
+  const { methods } = route.config
+  if (methods !== undefined && !methods.includes(method)) {
+    throw new GateError('ERR_METHOD_NOT_ALLOWED')
+  }
+  if (limits.body_bytes > 0 && headers.contentLength > limits.body_bytes) {
+    throw new GateError('ERR_BODY_TOO_LARGE')
+  }
+  return route
+}
+
+/** The verified caller; at once when the token is known, after its verification when it is not. */
+function identify(passage: Passage, route: Route): Principal | undefined | Promise<Principal> {
+  if (route.config.auth === 'none') return undefined
+  const token = findCredential(passage.headers!.pairs)
+  if (token === undefined) throw new GateError('ERR_CREDENTIAL_MISSING')
+  return passage.rooms.verifier.verify(token, route.config.audience)
+}
+
+/**
+ * The one turn (design law 3): register, look up, evaluate, mark allowed. No await may enter this function:
+ * a row that lands between the look-up and the registration would be missed.
+ */
+function decide(passage: Passage, principal: Principal | undefined): void {
+  const { rooms, res, routed } = passage
+  passage.principal = principal
+  if (res.destroyed) return
+  rooms.live.add(passage)
+  try {
+    const stale = checkRevocations(passage, rooms.ledger, routed!, principal)
+    const answer = evaluate(passage, routed!, stale)
+    if (!answer.allowed) {
+      rooms.live.remove(passage)
+      refuseByPolicy(passage, answer)
+      return
+    }
+    passage.allowed = true
+    rooms.metrics.observe('dropgate_decision_duration_seconds', sinceS(passage.startedAtUs))
+    record(passage, undefined, 0)
+    send(passage, answer)
+  } catch (error) {
+    rooms.live.remove(passage)
+    throw error
+  }
+}
+
+/** @returns whether the feed is stale; where the route does not accept that, the exchange is refused. */
+function checkRevocations(
+  passage: Passage,
+  ledger: LedgerView | undefined,
+  route: Route,
+  principal: Principal | undefined,
+): boolean {
+  if (ledger === undefined || !ledger.loaded || ledger.broken) throw new GateError('ERR_NOT_READY')
+  const { max_staleness, hard_stop } = passage.rooms.config.revocation
+  const nowMs = Date.now()
+  const ageMs = ledger.ageMs(monotonicUs(), nowMs)
+  passage.feedAgeMs = ageMs
+  passage.ledgerVersion = ledger.version
+  const stale = ageMs > max_staleness
+  if (stale && (route.config.stale === 'deny' || ageMs > hard_stop))
+    throw new GateError('ERR_STALE')
+  const match =
+    principal === undefined ? findBlock(ledger, nowMs) : findRevocation(ledger, principal, nowMs)
+  if (match !== undefined) {
+    passage.revocation = match.id
+    if (principal === undefined) throw new GateError('ERR_EVERYONE_REVOKED')
+    throw new GateError('ERR_REVOKED', undefined, match.retry ? { retryAfterS: 1 } : {})
+  }
+  return stale
+}
+
+/** The policy's answer to the input of this exchange; whatever is not a clear yes is a no with its own code. */
+function evaluate(passage: Passage, route: Route, stale: boolean): Answer {
+  const { rooms, req } = passage
+  const headers = passage.headers!
+  const target = passage.target!
+  const policy = rooms.engine.current()
+  if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
+  passage.policy = policy
+  if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
+  const { socket } = req
+  const input = buildInput({
+    requestId: passage.id,
+    timeRfc3339: passage.startedAt.toISOString(),
+    method: req.method!,
+    path: target.wire,
+    host: target.authority,
+    scheme: 'http',
+    protocol: `HTTP/${req.httpVersion}`,
+    headers: headers.pairs,
+    size: headers.contentLength,
+    sourceAddress: socket.remoteAddress ?? '',
+    sourcePort: socket.remotePort ?? 0,
+    destinationAddress: socket.localAddress ?? '',
+    destinationPort: socket.localPort ?? 0,
+    parsedPath: target.segments,
+    query: target.query,
+    routeJson: route.routeJson,
+    labelsJson: route.labelsJson,
+    principalJson: passage.principal?.json,
+    feedStale: stale,
+    feedAgeMs: Math.round(passage.feedAgeMs),
+  })
+  passage.input = input
+  const startedUs = monotonicUs()
+  rooms.evaluating(policy.generation)
+  const answer = policy.decide(route.config.decision, input.text)
+  rooms.evaluating(0)
+  passage.evaluationUs = monotonicUs() - startedUs
+  rooms.metrics.observe('dropgate_policy_evaluation_seconds', passage.evaluationUs / 1e6)
+  passage.answer = answer
+  if (answer.failure !== undefined)
+    throw new GateError(answer.failure, undefined, { cause: answer.detail })
+  return answer
+}
+
+/** Sends the canonical string upstream and relays what comes back. */
+function send(passage: Passage, answer: Answer): void {
+  const { rooms, req, res, principal } = passage
+  const headers = passage.headers!
+  const target = passage.target!
+  const { config } = passage.routed!
+  res.once('close', () => {
+    rooms.live.remove(passage)
+    if (!res.writableFinished) passage.sending?.abort(new Error('the client is gone'))
+  })
+  const hasBody = headers.chunked || headers.contentLength > 0
+  const relay = new Relay({
+    req,
+    res,
+    responseHeaders,
+    onHead: (status) => {
+      rooms.metrics.count('dropgate_requests_total', 'allowed')
+      rooms.metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
+    },
+    onFailed: (error) => refuse(passage, error),
+    onOver: () => {
+      rooms.metrics.observe('dropgate_request_duration_seconds', sinceS(passage.startedAtUs))
+    },
+  })
+  const { timeouts } = config
+  const pool = rooms.pools.for({
+    origin: config.upstream,
+    maxConnections: config.max_connections,
+    connectMs: timeouts.connect,
+    headersMs: timeouts.headers,
+    idleMs: timeouts.idle,
+  })
+  const request = {
+    method: req.method!,
+    path: target.wire,
+    headers: upstreamHeaders(headers, {
+      forward: config.forward,
+      route: config.name,
+      principal,
+      decisionId: passage.id,
+      clientAddress: req.socket.remoteAddress ?? '',
+      scheme: 'http',
+      host: target.authority,
+      policyHeaders: answer.headers,
+    }),
+    body: hasBody ? requestBody(req, rooms.config.limits.body_bytes) : null,
+  }
+  passage.sending = Sending.start(pool, request, relay)
+  if (headers.expectContinue && hasBody) res.writeContinue()
+}
+
+/** The policy said no: its own words go out, where it has any. */
+function refuseByPolicy(passage: Passage, answer: Answer): void {
+  const error = new GateError('ERR_POLICY_DENIED')
+  count(passage, error)
+  record(passage, error, answer.status)
+  deny(passage.res, error, {
+    decisionId: passage.id,
+    req: passage.req,
+    status: answer.status,
+    headers: answer.headers,
+    body: answer.body,
+  })
+}
+
+/** Answers with the code's status, or destroys what can no longer be answered. */
+function refuse(passage: Passage, thrown: unknown): void {
+  const { res, req, routed } = passage
+  const error = asGateError(thrown)
+  passage.rooms.evaluating(0)
+  if (res.destroyed) return
+  count(passage, error)
+  record(passage, error, error.status)
+  if (res.headersSent) {
+    res.destroy()
+    return
+  }
+  deny(res, error, { decisionId: passage.id, req, allow: routed?.config.methods })
+}
+
+function count(passage: Passage, error: GateError): void {
+  passage.rooms.metrics.count('dropgate_requests_total', error.code)
+}
+
+/** One line of the decision log; `error` undefined means allowed. */
+function record(passage: Passage, error: GateError | undefined, status: number): void {
+  const { rooms, policy, input, answer, principal } = passage
+  rooms.log.push(
+    writeRecord({
+      labelsJson: rooms.labelsJson,
+      decisionId: passage.id,
+      bundle: policy?.stamp.bundle,
+      revision: policy?.stamp.revision,
+      path: passage.routed?.config.decision,
+      inputJson: input?.logged,
+      resultJson: answer?.resultJson,
+      erased: input?.erased,
+      timestamp: passage.startedAt.toISOString(),
+      requestedBy: passage.req.socket.remoteAddress,
+      code: error?.code,
+      reason: answer?.reason,
+      status,
+      route: passage.route,
+      worker: rooms.worker,
+      feedAgeMs: passage.feedAgeMs,
+      ledgerVersion: passage.ledgerVersion,
+      revocation: passage.revocation,
+      issuer: principal?.issuer,
+      subject: principal?.subject,
+      evaluationNs: Math.round(passage.evaluationUs * 1000),
+      decisionNs: Math.round((monotonicUs() - passage.startedAtUs) * 1000),
+      cause: error?.cause,
+    }),
+  )
+}
+
+function sinceS(startedAtUs: number): number {
+  return (monotonicUs() - startedAtUs) / 1e6
+}
+
+/** What never became a request (malformed framing, a handshake we refuse): recorded, already answered. */
+export interface Unread {
+  readonly decisionId: string
+  readonly error: GateError
+  readonly remoteAddress: string | undefined
+}
+
+export function recordUnread(rooms: Rooms, unread: Unread): void {
+  rooms.metrics.count('dropgate_requests_total', unread.error.code)
+  rooms.log.push(
+    writeRecord({
+      labelsJson: rooms.labelsJson,
+      decisionId: unread.decisionId,
+      timestamp: new Date().toISOString(),
+      requestedBy: unread.remoteAddress,
+      code: unread.error.code,
+      status: unread.error.status,
+      worker: rooms.worker,
+    }),
+  )
+}
