@@ -47,10 +47,10 @@ export interface PolicyPackage {
   /** SHA-256 of the bundle's bytes, hex. */
   readonly digest: string
   readonly module: WebAssembly.Module
+  /** Pages of 64 KiB that the module's memory needs at least. */
+  readonly initialPages: number
   /** `data` document as JSON text. */
   readonly data: string
-  /** Entrypoint path -> number, as the module declares. */
-  readonly entrypoints: Readonly<Record<string, number>>
 }
 
 /** The keys of one issuer, as public JWKs that passed admission. */
@@ -64,7 +64,7 @@ export interface KeySet {
 export type WorkerCommand =
   | { readonly type: 'ledger'; readonly ledger: SharedArrayBuffer }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
-  | { readonly type: 'policy-suspended'; readonly revision: string | null }
+  | { readonly type: 'policy-suspended'; readonly generation: number }
   | { readonly type: 'keys'; readonly keySet: KeySet }
   | { readonly type: 'drain'; readonly timeoutMs: number }
 
@@ -90,11 +90,13 @@ export interface LogBatch {
 
 export interface VetRequest {
   readonly module: WebAssembly.Module
+  readonly initialPages: number
   readonly data: string
+  readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }
 
 export type VetReport =
-  | { readonly ok: true; readonly entrypoints: Readonly<Record<string, number>> }
+  | { readonly ok: true }
   | { readonly ok: false; readonly code: string; readonly message: string; readonly hint?: string }

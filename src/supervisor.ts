@@ -238,7 +238,7 @@ export class Supervisor {
       { revision, deaths: recent.length },
       'the policy ran away and is suspended',
     )
-    this.tell({ type: 'policy-suspended', revision })
+    this.tell({ type: 'policy-suspended', generation })
   }
 
   #check(): void {

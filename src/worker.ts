@@ -78,7 +78,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
         return
       }
       case 'policy-suspended':
-        rooms.engine.suspend(command.revision)
+        rooms.engine.suspend(command.generation)
         return
       case 'drain': {
         await listener.drain(command.timeoutMs)

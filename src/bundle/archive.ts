@@ -1,0 +1,130 @@
+/**
+ * Room: bundle. In: files that appear in the watched folder. Out: a policy package that has passed every check.
+ * Never does: replace a good policy by a bad one.
+ *
+ * An OPA bundle is a gzipped tar. It is read within limits: bytes on the way in, bytes unpacked, number of
+ * entries; no links, no parent folders, no name twice. Files that mean nothing here are left alone.
+ */
+import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { createGunzip } from 'node:zlib'
+import { extract } from 'tar-stream'
+import { GateError } from '../errors.ts'
+
+export interface ArchiveLimits {
+  readonly maxBundleBytes: number
+  readonly maxUnpackedBytes: number
+}
+
+export interface BundleContent {
+  /** SHA-256 of the archive's bytes, hex. */
+  readonly digest: string
+  readonly revision: string
+  readonly wasm: Buffer
+  /** The `data` document as JSON text; `{}` when the bundle has none. */
+  readonly data: string
+}
+
+const maxEntries = 10_000
+
+/** @throws GateError ERR_BUNDLE_READ, ERR_BUNDLE_LIMITS, ERR_BUNDLE_POLICY */
+export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise<BundleContent> {
+  if (bytes.length > limits.maxBundleBytes) {
+    throw new GateError('ERR_BUNDLE_LIMITS', `the bundle has ${bytes.length} bytes`, {
+      hint: 'raise policy.max_bundle if that is intended',
+    })
+  }
+  const files = await unpack(bytes, limits.maxUnpackedBytes)
+  const digest = createHash('sha256').update(bytes).digest('hex')
+  const manifest = readJson(files.get('.manifest'), '.manifest')
+  const wasm = files.get('policy.wasm')
+  if (wasm === undefined) {
+    throw new GateError('ERR_BUNDLE_POLICY', 'the bundle has no /policy.wasm', {
+      hint: 'build it with `make bundle` or `opa build -t wasm -e gate/authz/decision`',
+    })
+  }
+  const elsewhere = [...files.keys()].find((name) => /\/data\.(json|ya?ml)$|^data\.ya?ml$/.test(name))
+  if (elsewhere !== undefined) {
+    throw new GateError('ERR_BUNDLE_READ', `data outside /data.json is not read: ${elsewhere}`, {
+      hint: '`opa build` merges all data into /data.json',
+    })
+  }
+  const data = files.get('data.json')
+  readJson(data, 'data.json')
+  const { revision } = manifest
+  return {
+    digest,
+    revision: typeof revision === 'string' && revision !== '' ? revision.slice(0, 200) : `sha256:${digest.slice(0, 12)}`,
+    wasm,
+    data: data === undefined ? '{}' : data.toString('utf8'),
+  }
+}
+
+const wanted = /^(?:\.manifest|policy\.wasm|(?:.*\/)?data\.(?:json|ya?ml))$/
+
+async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<string, Buffer>> {
+  const files = new Map<string, Buffer>()
+  const seen = new Set<string>()
+  let unpacked = 0
+  const counted = async function* (source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const chunk of source) {
+      unpacked += chunk.length
+      if (unpacked > maxUnpackedBytes) {
+        throw new GateError('ERR_BUNDLE_LIMITS', `the bundle unpacks to more than ${maxUnpackedBytes} bytes`, {
+          hint: 'raise policy.max_unpacked if that is intended',
+        })
+      }
+      yield chunk
+    }
+  }
+  const tar = extract()
+  tar.on('entry', (header, stream, next) => {
+    const name = header.name.replace(/^(?:\.?\/)+/, '')
+    const problem =
+      header.type !== 'file' && header.type !== 'directory'
+        ? `it holds a ${header.type}`
+        : name.split('/').includes('..')
+          ? 'a name leaves the bundle'
+          : header.type === 'file' && seen.has(name)
+            ? `it holds ${JSON.stringify(name)} twice`
+            : seen.size >= maxEntries
+              ? `it holds more than ${maxEntries} files`
+              : undefined
+    if (problem !== undefined) {
+      next(new GateError('ERR_BUNDLE_READ', `the bundle is refused: ${problem}`))
+      return
+    }
+    if (header.type === 'file') seen.add(name)
+    const chunks: Buffer[] = []
+    const keep = header.type === 'file' && wanted.test(name)
+    stream.on('data', (chunk: Buffer) => {
+      if (keep) chunks.push(chunk)
+    })
+    stream.on('end', () => {
+      if (keep) files.set(name, Buffer.concat(chunks))
+      next()
+    })
+    stream.on('error', next)
+  })
+  try {
+    await pipeline(Readable.from([bytes]), createGunzip(), counted, tar)
+  } catch (error) {
+    if (error instanceof GateError) throw error
+    throw new GateError('ERR_BUNDLE_READ', 'the bundle is not a complete gzipped tar', { cause: error })
+  }
+  return files
+}
+
+function readJson(bytes: Buffer | undefined, name: string): Record<string, unknown> {
+  if (bytes === undefined) return {}
+  try {
+    const value: unknown = JSON.parse(bytes.toString('utf8'))
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+      return value as Record<string, unknown>
+    }
+  } catch {
+    // Falls through: not JSON and not an object are the same refusal.
+  }
+  throw new GateError('ERR_BUNDLE_READ', `/${name} in the bundle is not a JSON object`)
+}

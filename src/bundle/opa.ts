@@ -1,0 +1,71 @@
+/**
+ * Finds the `opa` tool: `$OPA`, PATH, `.tools/bin/opa`, else `go install` of the pinned version into `.tools/bin`. Only
+ * tests and `make bundle` need it; the gate itself never does.
+ */
+import { spawnSync } from 'node:child_process'
+import { accessSync, constants, mkdirSync } from 'node:fs'
+import { delimiter, join, resolve } from 'node:path'
+import { GateError } from '../errors.ts'
+
+/** The version that is installed where there is none; policies are built and tested with it. */
+export const opaVersion = 'v1.22.2'
+/** Below this, a crafted request path could inject Rego into a server (CVE-2025-46569). */
+const oldest = [1, 4]
+
+/** @param root Project folder, under which `.tools` is kept. @throws GateError ERR_OPA */
+export function findOpa(root: string): string {
+  const named = process.env.OPA
+  if (named !== undefined && named !== '') return checked(named)
+  const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '')
+  const own = join(root, '.tools', 'bin')
+  for (const folder of [own, ...folders]) {
+    const path = resolve(folder, 'opa')
+    if (isExecutable(path)) return checked(path)
+  }
+  install(own)
+  return checked(join(own, 'opa'))
+}
+
+function install(folder: string): void {
+  mkdirSync(folder, { recursive: true })
+  const done = spawnSync('go', ['install', `github.com/open-policy-agent/opa@${opaVersion}`], {
+    env: { ...process.env, GOBIN: folder, GOFLAGS: '-mod=mod' },
+    cwd: folder,
+    encoding: 'utf8',
+  })
+  if (done.status === 0) return
+  throw new GateError('ERR_OPA', 'opa is not here and could not be installed', {
+    cause: done.error ?? done.stderr,
+    hint: `install Go, or put opa ${opaVersion} on PATH, or set OPA to its path`,
+  })
+}
+
+function checked(path: string): string {
+  const done = spawnSync(path, ['version'], { encoding: 'utf8' })
+  const found = /^Version: (\d+)\.(\d+)/m.exec(done.stdout ?? '')
+  if (found === null) throw new GateError('ERR_OPA', `${path} is not opa`, { cause: done.error ?? done.stderr })
+  const [major, minor] = [Number(found[1]), Number(found[2])]
+  if (major < oldest[0]! || (major === oldest[0] && minor < oldest[1]!)) {
+    throw new GateError('ERR_OPA', `${path} is opa ${major}.${minor}, too old`, {
+      hint: `use opa ${opaVersion}`,
+    })
+  }
+  return path
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** @returns what it printed. @throws GateError ERR_OPA with what it said. */
+export function runOpa(opa: string, args: readonly string[], cwd: string): string {
+  const done = spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
+  if (done.status === 0) return done.stdout
+  const said = `${done.stdout ?? ''}${done.stderr ?? ''}`.trim()
+  throw new GateError('ERR_OPA', `opa ${args[0]} failed:\n${said || String(done.error)}`)
+}

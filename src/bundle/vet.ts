@@ -1,0 +1,40 @@
+/** Runs the vetting thread over a compiled bundle and ends it at its deadline. */
+import { Worker } from 'node:worker_threads'
+import { type Code, GateError } from '../errors.ts'
+import type { VetReport, VetRequest } from '../messages.ts'
+
+/** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
+export async function vet(request: VetRequest, timeoutMs: number): Promise<void> {
+  const worker = new Worker(new URL('./vetting.ts', import.meta.url), {
+    workerData: request,
+    name: 'vetting',
+    resourceLimits: { maxOldGenerationSizeMb: 256 },
+  })
+  let timer: NodeJS.Timeout | undefined
+  try {
+    const report = await new Promise<VetReport>((resolve, reject) => {
+      timer = setTimeout(() => {
+        reject(
+          new GateError('ERR_BUNDLE_TRIAL', `the trial run took longer than ${timeoutMs} ms`, {
+            hint: 'look for a rule whose work grows without bound; policy.vet_timeout sets the limit',
+          }),
+        )
+      }, timeoutMs)
+      worker.once('message', resolve)
+      worker.once('error', (error) =>
+        reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run broke off', { cause: error })),
+      )
+      worker.once('exit', () => reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run ended without a word')))
+    })
+    if (!report.ok) {
+      throw new GateError(
+        report.code as Code,
+        report.message,
+        report.hint === undefined ? {} : { hint: report.hint },
+      )
+    }
+  } finally {
+    clearTimeout(timer)
+    await worker.terminate()
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * The vetting thread: tries a bundle out where a runaway rule can be stopped. It runs once and answers once;
+ * whoever started it ends it at the deadline.
+ */
+import { parentPort, workerData } from 'node:worker_threads'
+import { asGateError, GateError } from '../errors.ts'
+import type { VetReport, VetRequest } from '../messages.ts'
+import { readAnswer } from '../policy/answer.ts'
+import { PolicyInstance } from '../policy/host.ts'
+import { buildInput, type InputParts } from '../policy/input.ts'
+
+if (parentPort !== null) parentPort.postMessage(report(workerData as VetRequest))
+
+function report(request: VetRequest): VetReport {
+  try {
+    vet(request)
+    return { ok: true }
+  } catch (error) {
+    const { code, message, hint } = asGateError(error, 'ERR_BUNDLE_TRIAL')
+    return { ok: false, code, message, ...(hint === undefined ? {} : { hint }) }
+  }
+}
+
+/** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
+function vet({ module, initialPages, data, maxMemoryBytes, decisions }: VetRequest): void {
+  const instance = new PolicyInstance({ module, initialPages, data, maxMemoryBytes })
+  const missing = instance.missingBuiltins
+  if (missing.length > 0) {
+    throw new GateError('ERR_BUNDLE_POLICY', `the bundle needs builtins that are not provided: ${missing.join(', ')}`)
+  }
+  for (const decision of decisions) {
+    const entrypoint = instance.entrypoints.get(decision)
+    if (entrypoint === undefined) {
+      const known = [...instance.entrypoints.keys()].join(', ')
+      throw new GateError('ERR_BUNDLE_POLICY', `the bundle has no entrypoint ${decision}; it has ${known}`, {
+        hint: `build it with \`opa build -t wasm -e ${decision}\``,
+      })
+    }
+    // A caller who says nothing at all must not be let in, whatever the route.
+    if (tryOut(instance, entrypoint, decision, '{}')) {
+      throw new GateError('ERR_BUNDLE_TRIAL', `${decision} allows an empty input`, {
+        hint: 'begin from a denial: `default decision := false`',
+      })
+    }
+    for (const input of trialInputs()) tryOut(instance, entrypoint, decision, input)
+  }
+}
+
+/** @returns whether it allowed. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
+function tryOut(instance: PolicyInstance, entrypoint: number, decision: string, input: string): boolean {
+  let detail: string | undefined
+  try {
+    const answer = readAnswer(instance.evaluate(entrypoint, input))
+    if (answer.failure === undefined) return answer.allowed
+    detail = answer.detail
+  } catch (error) {
+    detail = asGateError(error).message
+  }
+  throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}`)
+}
+
+/** Requests as they come: with and without a caller, with a query, with a long header. */
+function trialInputs(): string[] {
+  const anonymous: InputParts = {
+    requestId: '00000000-0000-4000-8000-000000000000',
+    timeRfc3339: '2026-01-01T00:00:00.000Z',
+    method: 'GET',
+    path: '/',
+    host: 'trial.invalid',
+    scheme: 'http',
+    protocol: 'HTTP/1.1',
+    headers: ['host', 'trial.invalid'],
+    size: -1,
+    sourceAddress: '192.0.2.1',
+    sourcePort: 1,
+    destinationAddress: '192.0.2.2',
+    destinationPort: 80,
+    parsedPath: [''],
+    query: null,
+    routeJson: '{"name":"trial","labels":{}}',
+    labelsJson: '{}',
+    principalJson: undefined,
+    feedStale: false,
+    feedAgeMs: 0,
+  }
+  const caller = {
+    issuer: 'https://trial.invalid',
+    subject: 'trial',
+    scopes: [],
+    issued_at: 1767225600,
+    expires_at: 1767229200,
+    claims: { iss: 'https://trial.invalid', sub: 'trial' },
+  }
+  const known: InputParts = { ...anonymous, principalJson: JSON.stringify(caller) }
+  return [
+    anonymous,
+    known,
+    { ...known, method: 'POST', path: '/a/b?q=1', parsedPath: ['a', 'b'], query: 'q=1', size: 10 },
+    { ...known, headers: ['host', 'trial.invalid', 'x-long', 'a'.repeat(4000)] },
+  ].map((parts) => buildInput(parts).text)
+}

@@ -1,0 +1,303 @@
+/**
+ * The gate: the control thread's rooms, opened in order and closed in reverse. Tests boot this same class.
+ *
+ *   decision log -> workers (listening, 503) -> keys -> bundles -> database -> feed -> admin
+ *
+ * It is the only writer of the ledger. It carries no requests and writes no log lines of theirs, so traffic
+ * never delays a revocation.
+ */
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { AdminServer } from './admin/server.ts'
+import { Bundles } from './bundle/watch.ts'
+import type { GateConfig } from './config/options.ts'
+import { DecisionLog } from './decisionlog/log.ts'
+import { monotonicUs } from './domain/clock.ts'
+import { GateError } from './errors.ts'
+import { Feed } from './feed/feed.ts'
+import { KeyStore } from './identity/keys.ts'
+import type { PolicyPackage, WorkerStart } from './messages.ts'
+import { createMetricCells, Metrics, renderMetrics } from './metrics.ts'
+import { fetchDocument } from './outbound/fetch.ts'
+import { Ledger } from './revocation/ledger.ts'
+import { RouteTable } from './route/table.ts'
+import { EmbeddedPostgres } from './store/embedded.ts'
+import { migrate } from './store/migrate.ts'
+import { Supervisor } from './supervisor.ts'
+
+const { version } = JSON.parse(
+  readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+) as { version: string }
+
+export interface GateLog {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+export interface GateAddress {
+  /** One for each `listen` entry. */
+  readonly ports: readonly number[]
+  readonly adminPort: number
+}
+
+export class Gate {
+  readonly #config: GateConfig
+  readonly #log: GateLog
+  readonly #id = randomUUID()
+  readonly #startedAt = new Date()
+  readonly #cells: SharedArrayBuffer[] = []
+  readonly #own = createMetricCells()
+  #embedded: EmbeddedPostgres | undefined
+  #decisions: DecisionLog | undefined
+  #workers: Supervisor | undefined
+  #keys: KeyStore | undefined
+  #bundles: Bundles | undefined
+  #feed: Feed | undefined
+  #ledger: Ledger | undefined
+  #admin: AdminServer | undefined
+  #active: PolicyPackage | undefined
+  #ports: readonly number[] = []
+  #adminPort = 0
+  #draining = false
+  #closed: Promise<void> | undefined
+
+  constructor(config: GateConfig, options: { readonly log: GateLog }) {
+    this.#config = config
+    this.#log = options.log
+  }
+
+  /**
+   * Opens every room. Resolves once it listens; `/readyz` tells when it decides.
+   * @throws GateError; whatever was opened is closed again.
+   */
+  async open(): Promise<void> {
+    try {
+      await this.#openRooms()
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+  }
+
+  address(): GateAddress {
+    return { ports: this.#ports, adminPort: this.#adminPort }
+  }
+
+  async #openRooms(): Promise<void> {
+    const config = this.#config
+    const log = this.#log
+    const decisions = config.routes.map((route) => route.decision)
+    const metrics = new Metrics(this.#own)
+    // A table that the configuration cannot make must stop the start here, not in each worker.
+    new RouteTable(config.routes)
+    for (const { host, port } of config.listen) if (port !== 0) await probe(host, port)
+
+    this.#decisions = new DecisionLog({ sink: config.decision_log, log })
+    await this.#decisions.open()
+
+    const reusePort = process.platform === 'linux'
+    const workers = reusePort ? config.workers : 1
+    if (workers < config.workers) {
+      log.warn(
+        { platform: process.platform },
+        'this platform cannot share a port between threads: one worker listens',
+      )
+    }
+    for (let i = 0; i < workers; i++) this.#cells.push(createMetricCells())
+    this.#workers = new Supervisor({
+      workers,
+      startOf: (index, ports, pulse) => this.#startOf(index, ports, pulse, reusePort),
+      log,
+      onKeysWanted: (issuer, kid) => this.#keys?.want(issuer, kid),
+      onRestart: () => metrics.count('dropgate_worker_restarts_total'),
+    })
+    this.#ports = await this.#workers.open(config.listen.map((listen) => listen.port))
+
+    this.#keys = new KeyStore({
+      issuers: config.issuers,
+      fetchDocument,
+      log,
+      onChange: (keySet) => this.#workers?.tell({ type: 'keys', keySet }),
+    })
+    await this.#keys.open()
+
+    this.#bundles = new Bundles({
+      directory: config.policy.bundles,
+      decisions,
+      limits: {
+        maxBundleBytes: config.policy.max_bundle,
+        maxUnpackedBytes: config.policy.max_unpacked,
+        maxMemoryBytes: config.policy.max_memory,
+        vetTimeoutMs: config.policy.vet_timeout,
+        settleMs: config.policy.settle,
+      },
+      log,
+      onActivate: (policy) => {
+        this.#active = policy
+        metrics.count('dropgate_policy_activations_total')
+        this.#workers?.tell({ type: 'policy', policy })
+      },
+    })
+    await this.#bundles.open()
+
+    const url = await this.#openDatabase()
+    this.#feed = new Feed({
+      connect: { url, schema: config.database.schema },
+      tickMs: config.revocation.tick,
+      ledgerFor: (rows) => Ledger.create(rows + config.revocation.spare),
+      onLedger: (ledger) => {
+        this.#ledger = ledger as Ledger
+        this.#workers?.tell({ type: 'ledger', ledger: this.#ledger.shared })
+      },
+      log,
+      metrics,
+    })
+    await this.#feed.open()
+
+    this.#admin = new AdminServer({
+      config: config.admin,
+      readiness: () => this.readiness(),
+      status: () => this.status(),
+      metrics: () => this.#renderMetrics(),
+      log,
+    })
+    this.#adminPort = await this.#admin.open()
+  }
+
+  /** Makes the database usable and returns the URL of the gate's own login. */
+  async #openDatabase(): Promise<string> {
+    const { database } = this.#config
+    if (!database.embedded) return database.url
+    const { schema, role_prefix: rolePrefix } = database
+    this.#embedded = new EmbeddedPostgres({
+      directory: database.directory,
+      rolePrefix,
+      log: this.#log,
+    })
+    const urls = await this.#embedded.open()
+    await migrate(urls.migrate_url, { schema, rolePrefix })
+    return urls.url
+  }
+
+  /** Ready means: each worker listens and decides rightly now. The reasons say what is missing. */
+  readiness(): { ready: boolean; reasons: string[] } {
+    const reasons: string[] = []
+    const workers = this.#workers
+    const ledger = this.#ledger
+    if (this.#draining) reasons.push('the gate is draining')
+    if (this.#active === undefined) reasons.push('no policy bundle is active')
+    else if (workers?.suspended) reasons.push('the policy ran away and is suspended')
+    else if (!workers?.allActive(this.#active.generation)) {
+      reasons.push('not every worker listens with the active policy')
+    }
+    if (ledger === undefined || !ledger.loaded) reasons.push('the revocations are not loaded')
+    else if (ledger.broken) reasons.push('the ledger cannot hold every revocation')
+    else if (ledger.ageMs(monotonicUs(), Date.now()) > this.#config.revocation.max_staleness) {
+      reasons.push('the revocation feed is stale')
+    }
+    return { ready: reasons.length === 0, reasons }
+  }
+
+  status(): object {
+    const ledger = this.#ledger
+    return {
+      id: this.#id,
+      version,
+      started_at: this.#startedAt.toISOString(),
+      ...this.readiness(),
+      listen: this.#ports,
+      workers: this.#workers?.status() ?? [],
+      feed: this.#feed?.status() ?? null,
+      ledger:
+        ledger === undefined
+          ? null
+          : {
+              rows: ledger.rows,
+              used: ledger.used,
+              capacity: ledger.capacity,
+              version: ledger.version,
+            },
+      policy: this.#bundles?.status() ?? null,
+      issuers: this.#keys?.status() ?? [],
+      decision_log: this.#decisions?.status() ?? null,
+    }
+  }
+
+  /** Drains and closes everything; calling it again waits for the same closing. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.#draining = true
+    // Revocations keep arriving while the workers drain: a drain must not be a way past them.
+    await this.#workers?.close(this.#config.drain_timeout)
+    await this.#admin?.close()
+    await this.#bundles?.close()
+    await this.#keys?.close()
+    await this.#feed?.close()
+    await this.#decisions?.close()
+    await this.#embedded?.close()
+  }
+
+  #startOf(
+    index: number,
+    ports: readonly number[],
+    pulse: SharedArrayBuffer,
+    reusePort: boolean,
+  ): WorkerStart {
+    const { port, backlog } = this.#decisions!.port(index)
+    return {
+      index,
+      config: this.#config,
+      ports,
+      reusePort,
+      pulse,
+      metrics: this.#cells[index]!,
+      log: port,
+      logBacklog: backlog,
+      labelsJson: JSON.stringify({ ...this.#config.labels, id: this.#id, version }),
+    }
+  }
+
+  #renderMetrics(): string {
+    const ledger = this.#ledger
+    const slices = [this.#own, ...this.#cells].map((cells) => new Metrics(cells))
+    return renderMetrics(slices, {
+      dropgate_live_exchanges: this.#workers?.live ?? 0,
+      dropgate_feed_age_seconds:
+        (ledger?.ageMs(monotonicUs(), Date.now()) ?? Number.POSITIVE_INFINITY) / 1000,
+      dropgate_ledger_rows: ledger?.rows ?? 0,
+      dropgate_ledger_capacity: ledger?.capacity ?? 0,
+    })
+  }
+}
+
+/**
+ * Binds the port alone for a moment: with `reusePort` a second gate would otherwise share the traffic unseen.
+ * @throws GateError ERR_LISTEN
+ */
+function probe(host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const taken = error.code === 'EADDRINUSE'
+      reject(
+        new GateError(
+          'ERR_LISTEN',
+          `cannot listen on ${host}:${port}: ${taken ? 'the port is in use' : error.code}`,
+          {
+            cause: error,
+            hint: taken
+              ? 'another gate or program listens there; stop it or change listen.port'
+              : 'change listen.host or listen.port',
+          },
+        ),
+      )
+    })
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve()))
+  })
+}

@@ -1,0 +1,77 @@
+/**
+ * The active policy of one worker. A new one is built beside the old, then one assignment swaps: an exchange that
+ * has read `current()` finishes with what it read. An instance that trapped is replaced from the same Module.
+ */
+import type { Answer, PolicyStamp } from '../domain/decision.ts'
+import { asGateError } from '../errors.ts'
+import type { PolicyPackage } from '../messages.ts'
+import { readAnswer, unusable } from './answer.ts'
+import { PolicyInstance } from './host.ts'
+
+export class ActivePolicy {
+  readonly stamp: PolicyStamp
+  readonly generation: number
+  readonly #package: PolicyPackage
+  readonly #maxMemoryBytes: number
+  #instance: PolicyInstance
+  #suspended = false
+
+  /** @throws GateError ERR_BUNDLE_POLICY */
+  constructor(policy: PolicyPackage, maxMemoryBytes: number) {
+    this.stamp = { bundle: policy.bundle, revision: policy.revision }
+    this.generation = policy.generation
+    this.#package = policy
+    this.#maxMemoryBytes = maxMemoryBytes
+    this.#instance = this.#instantiate()
+  }
+
+  /** True once it has run away too often; see supervisor.ts. */
+  get suspended(): boolean {
+    return this.#suspended
+  }
+
+  suspend(): void {
+    this.#suspended = true
+  }
+
+  /** @returns the answer; whatever goes wrong is an answer that denies. */
+  decide(entrypoint: string, inputText: string): Answer {
+    const id = this.#instance.entrypoints.get(entrypoint)
+    if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
+    try {
+      return readAnswer(this.#instance.evaluate(id, inputText))
+    } catch (error) {
+      if (this.#instance.broken) this.#instance = this.#instantiate()
+      return unusable(asGateError(error).message)
+    }
+  }
+
+  #instantiate(): PolicyInstance {
+    const { module, initialPages, data } = this.#package
+    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes: this.#maxMemoryBytes })
+  }
+}
+
+export class PolicyEngine {
+  readonly #maxMemoryBytes: number
+  #active: ActivePolicy | undefined
+
+  constructor(options: { readonly maxMemoryBytes: number }) {
+    this.#maxMemoryBytes = options.maxMemoryBytes
+  }
+
+  /** Read once per exchange. */
+  current(): ActivePolicy | undefined {
+    return this.#active
+  }
+
+  /** @throws GateError ERR_BUNDLE_POLICY; the active policy stays. */
+  activate(policy: PolicyPackage): void {
+    this.#active = new ActivePolicy(policy, this.#maxMemoryBytes)
+  }
+
+  /** Suspends the active policy if it is the one that ran away. */
+  suspend(generation: number): void {
+    if (this.#active?.generation === generation) this.#active.suspend()
+  }
+}
