@@ -1,0 +1,37 @@
+# Everything runs with the Node that npm installs here, whatever the machine's own is.
+BIN := node_modules/.bin
+NODE := $(BIN)/node
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+start: node_modules/.installed ## the whole thing on this machine: PostgreSQL, issuer, upstream, one gate
+	@exec $(NODE) src/main.ts demo
+
+test: node_modules/.installed ## every test but the long ones; the last line counts them
+	@$(NODE) test/harness/run.ts $(TESTS)
+
+check: node_modules/.installed ## what CI runs: lint, types, then `make test`
+	@$(BIN)/biome ci .
+	@$(BIN)/tsc --noEmit
+	@$(MAKE) --no-print-directory test
+
+bundle: node_modules/.installed ## check, test and build policies/ into bundles/gate.tar.gz
+	@$(NODE) src/main.ts build
+
+docs: node_modules/.installed ## write dropgate.schema.json and the tables of README.md anew
+	@$(NODE) test/harness/docs.ts --write
+
+bench: node_modules/.installed ## CPU per request beside its peers, and the revocation time
+	@$(NODE) test/bench/bench.ts
+
+clean: ## remove what was installed and what the demo stored
+	rm -rf node_modules .tools .dropgate .tap
+
+node_modules/.installed: package.json package-lock.json
+	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: help start test check bundle docs bench clean
+.DEFAULT_GOAL := help
