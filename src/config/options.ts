@@ -1,108 +1,393 @@
 /**
- * Contract of the configuration while it is being written; see config/load.ts.
- * Keys are those of dropgate.yaml; durations are ms, sizes are bytes.
+ * Room: config. Every option once: type, unit, default and why. From this table come the types below, the check of a
+ * file (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and the README's table (schema.ts).
+ *
+ * A leaf is written in the file with its unit (`5s`, `16KiB`) and arrives as a number (ms, bytes).
  */
-export type Ms = number
-export type Bytes = number
+import { type Static, Type } from 'typebox'
 
-export interface ListenConfig {
-  readonly host: string
-  readonly port: number
+export type Unit = 'duration' | 'size' | 'workers' | 'path'
+
+/** Facts of one option beside its JSON Schema. `default` is as it would be written in the file. */
+interface Facts {
+  readonly why: string
+  readonly default?: unknown
 }
-export interface IssuerConfig {
-  readonly issuer: string
-  readonly audience: readonly string[]
-  readonly algorithms: readonly string[]
-  readonly discovery: boolean // true when neither jwks_uri nor jwks_file is given
-  readonly jwks_uri: string | undefined
-  readonly jwks_file: string | undefined // absolute path
-  readonly claims: {
-    readonly tenant?: string
-    readonly session: string
-    readonly client?: string
-    readonly scopes?: string
-  }
-  readonly token_types: 'at+jwt' | 'any' // any: legacy JWT mode (still refuses ID tokens etc.)
-  readonly max_token_lifetime: Ms
-  readonly clock_skew: Ms
-  readonly boundary: 'inclusive' | 'exclusive'
-  readonly keys_refresh: Ms // background refresh interval (5m)
-  readonly keys_cooldown: Ms // between fetches for unknown kid, also after failures (30s)
-  readonly keys_max_stale: Ms // last good is used this long (24h)
+
+const duration = (facts: Facts) =>
+  Type.Unsafe<number>({
+    type: 'string',
+    pattern: '^\\d+(?:\\.\\d+)?(?:ms|s|m|h|d)$',
+    'x-unit': 'duration',
+    'x-expected': 'a duration such as 500ms, 5s, 15m or 24h',
+    ...shown(facts),
+  })
+
+const size = (facts: Facts) =>
+  Type.Unsafe<number>({
+    type: 'string',
+    pattern: '^\\d+(?:B|KiB|MiB|GiB)$',
+    'x-unit': 'size',
+    'x-expected': 'a size such as 64KiB or 16MiB',
+    ...shown(facts),
+  })
+
+const whole = (facts: Facts, minimum: number, maximum: number) =>
+  Type.Unsafe<number>({
+    type: 'integer',
+    minimum,
+    maximum,
+    'x-expected': `a whole number from ${minimum} to ${maximum}`,
+    ...shown(facts),
+  })
+
+const text = (facts: Facts, expected = 'a text that is not empty', pattern?: string) =>
+  Type.Unsafe<string>({
+    type: 'string',
+    minLength: 1,
+    ...(pattern === undefined ? {} : { pattern }),
+    'x-expected': expected,
+    ...shown(facts),
+  })
+
+const path = (facts: Facts) =>
+  Type.Unsafe<string>({
+    type: 'string',
+    minLength: 1,
+    'x-unit': 'path',
+    'x-expected': 'a path, relative to the configuration file',
+    ...shown(facts),
+  })
+
+const flag = (facts: Facts) =>
+  Type.Unsafe<boolean>({ type: 'boolean', 'x-expected': 'true or false', ...shown(facts) })
+
+const choice = <const T extends string>(values: readonly T[], facts: Facts) =>
+  Type.Unsafe<T>({ enum: values, 'x-expected': `one of ${values.join(', ')}`, ...shown(facts) })
+
+const texts = (facts: Facts, expected: string, pattern = '^.+$') =>
+  Type.Unsafe<readonly string[]>({
+    type: 'array',
+    minItems: 1,
+    items: { type: 'string', pattern, 'x-expected': expected },
+    'x-expected': `a list: ${expected}`,
+    ...shown(facts),
+  })
+
+const labels = (facts: Facts) =>
+  Type.Unsafe<Readonly<Record<string, string>>>({
+    type: 'object',
+    additionalProperties: { type: 'string', 'x-expected': 'a text' },
+    'x-expected': 'names with texts',
+    ...shown(facts),
+  })
+
+const group = <P extends Parameters<typeof Type.Object>[0]>(properties: P) =>
+  Type.Object(properties, { additionalProperties: false, 'x-expected': 'a mapping' })
+
+function shown({ why, default: standard }: Facts): Record<string, unknown> {
+  return standard === undefined ? { description: why } : { description: why, default: standard }
 }
-export interface RouteConfig {
-  readonly name: string
-  readonly host: string | undefined
-  readonly path: string
-  readonly upstream: string // origin, http://host:port or https://
-  readonly methods: readonly string[] | undefined
-  readonly auth: 'required' | 'none'
-  readonly audience: readonly string[] | undefined
-  readonly decision: string // entrypoint; from policy.decision by default
-  readonly stale: 'deny' | 'allow'
-  readonly labels: Readonly<Record<string, string>>
-  readonly timeouts: { readonly connect: Ms; readonly headers: Ms; readonly idle: Ms }
-  readonly forward: {
-    readonly authorization: 'strip' | 'keep'
-    readonly identity: 'headers' | 'none'
-  }
-  readonly repeated_headers: 'refuse' | 'join'
-  readonly encoded_slashes: 'refuse' | 'pass'
-  readonly matrix_parameters: 'refuse' | 'pass'
-  readonly max_connections: number // per worker, to this upstream origin
-}
-export interface GateConfig {
-  readonly listen: readonly ListenConfig[]
-  readonly admin: {
-    readonly host: string
-    readonly port: number
-    readonly token_file: string
-    readonly metrics_open: boolean
-  }
-  readonly database:
-    | {
-        readonly embedded: true
-        readonly directory: string
-        readonly schema: string
-        readonly role_prefix: string
-      }
-    | {
-        readonly embedded: false
-        readonly url: string
-        readonly cli_url: string
-        readonly migrate_url: string
-        readonly schema: string
-        readonly role_prefix: string
-      }
-  readonly issuers: readonly IssuerConfig[]
-  readonly policy: {
-    readonly bundles: string
-    readonly decision: string
-    readonly vet_timeout: Ms
-    readonly settle: Ms
-    readonly max_memory: Bytes
-    readonly max_bundle: Bytes
-    readonly max_unpacked: Bytes
-  }
-  readonly revocation: {
-    readonly max_staleness: Ms
-    readonly hard_stop: Ms
-    readonly tick: Ms
-    readonly spare: number /* rows of room beyond the loaded ones */
-  }
-  readonly decision_log: { readonly sink: 'stdout' } | { readonly file: string }
+
+const optional = Type.Optional
+const pointer = '^(?:/[^/]*)+$'
+const entrypoint = '^[A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*$'
+const algorithms = [
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+]
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
+const listen = group({
+  host: text({ why: 'Address to listen on.', default: '127.0.0.1' }),
+  port: whole({ why: 'Port for clients; 0 lets the system choose.', default: 8080 }, 0, 65535),
+})
+
+const issuer = group({
+  issuer: text({ why: 'The `iss` claim, character by character.' }),
+  audience: texts({ why: 'Accepted `aud`; one of them must be in the token.' }, 'audience names'),
+  algorithms: texts(
+    {
+      why: 'Accepted signature algorithms; symmetric ones do not exist here.',
+      default: ['ES256', 'RS256', 'EdDSA'],
+    },
+    `some of ${algorithms.join(', ')}`,
+    `^(?:${algorithms.join('|')})$`,
+  ),
+  jwks_uri: optional(
+    text({
+      why: 'Where the keys are; without it and `jwks_file`, by discovery. https, or http on loopback.',
+    }),
+  ),
+  jwks_file: optional(
+    path({ why: 'A file with the keys instead; read again every `keys_refresh`.' }),
+  ),
+  claims: group({
+    session: text(
+      { why: 'JSON pointer to the session id.', default: '/sid' },
+      'a JSON pointer',
+      pointer,
+    ),
+    tenant: optional(text({ why: 'JSON pointer to the tenant.' }, 'a JSON pointer', pointer)),
+    client: optional(
+      text(
+        { why: 'JSON pointer to the client; else `client_id`, then `azp`.' },
+        'a JSON pointer',
+        pointer,
+      ),
+    ),
+    scopes: optional(
+      text(
+        { why: 'JSON pointer to the scopes; else `scope`, then `scp`.' },
+        'a JSON pointer',
+        pointer,
+      ),
+    ),
+  }),
+  token_types: choice(['at+jwt', 'any'], {
+    why: '`at+jwt` is RFC 9068; `any` also takes `JWT` or no `typ`, still refusing ID, logout and event tokens.',
+    default: 'at+jwt',
+  }),
+  max_token_lifetime: duration({
+    why: 'Tokens with a longer `exp - iat` are refused: no revocation need be kept longer.',
+    default: '24h',
+  }),
+  clock_skew: duration({ why: "How far the issuer's clock may be off.", default: '5s' }),
+  boundary: choice(['inclusive', 'exclusive'], {
+    why: 'Whether a cutoff hits tokens issued in the same second (`inclusive`) or lets them live.',
+    default: 'inclusive',
+  }),
+  keys_refresh: duration({
+    why: 'How often the keys are fetched in the background.',
+    default: '5m',
+  }),
+  keys_cooldown: duration({
+    why: 'Shortest time between fetches that unknown keys ask for, also after failures.',
+    default: '30s',
+  }),
+  keys_max_stale: duration({
+    why: 'How long the last good keys serve while the issuer is away.',
+    default: '24h',
+  }),
+})
+
+const route = group({
+  name: text({ why: 'Name in logs, metrics and `input.route`.' }),
+  host: optional(
+    text({
+      why: '`api.example.com` or `*.example.com`, without port; absent for hosts that no other route names.',
+    }),
+  ),
+  path: text(
+    {
+      why: 'Prefix by whole segments, or `=/path` for that path alone; the longest wins.',
+      default: '/',
+    },
+    'a path that begins with / or =/',
+    '^=?/',
+  ),
+  upstream: text(
+    { why: 'Origin that gets the allowed requests.' },
+    'an origin such as http://127.0.0.1:9001',
+    '^https?://[^/?#@]+/?$',
+  ),
+  methods: optional(
+    texts(
+      { why: 'Accepted methods; all when absent.' },
+      `some of ${methods.join(', ')}`,
+      `^(?:${methods.join('|')})$`,
+    ),
+  ),
+  auth: choice(['required', 'none'], {
+    why: '`none` lets requests without a token reach the policy.',
+    default: 'required',
+  }),
+  audience: optional(
+    texts({ why: "Accepted `aud` here, instead of the issuer's." }, 'audience names'),
+  ),
+  decision: optional(
+    text(
+      { why: 'Entrypoint; `policy.decision` when absent.' },
+      'an entrypoint such as gate/authz/decision',
+      entrypoint,
+    ),
+  ),
+  stale: choice(['deny', 'allow'], {
+    why: 'What happens when revocations cannot be proved fresh: deny, or allow up to `hard_stop`.',
+    default: 'deny',
+  }),
+  labels: labels({ why: 'Facts for the policy: `input.route.labels`.', default: {} }),
+  timeouts: group({
+    connect: duration({ why: 'For a connection to the upstream.', default: '2s' }),
+    headers: duration({
+      why: 'From the end of the request to the head of the answer.',
+      default: '30s',
+    }),
+    idle: duration({ why: 'Between two pieces of the body of the answer.', default: '60s' }),
+  }),
+  forward: group({
+    authorization: choice(['strip', 'keep'], {
+      why: "Whether the upstream gets the caller's token.",
+      default: 'strip',
+    }),
+    identity: choice(['headers', 'none'], {
+      why: 'Whether it gets `x-dropgate-*` headers.',
+      default: 'headers',
+    }),
+  }),
+  repeated_headers: choice(['refuse', 'join'], {
+    why: 'What happens to headers sent twice that are no lists.',
+    default: 'refuse',
+  }),
+  encoded_slashes: choice(['refuse', 'pass'], {
+    why: 'Whether `%2F` and `%25` may be in a path; they never split a segment.',
+    default: 'refuse',
+  }),
+  matrix_parameters: choice(['refuse', 'pass'], {
+    why: 'Whether `;` may be in a path; the policy sees segments without them.',
+    default: 'refuse',
+  }),
+  max_connections: whole(
+    { why: 'Requests under way to this upstream, per worker; more get 503.', default: 256 },
+    1,
+    10000,
+  ),
+})
+
+export const schema = group({
+  listen: Type.Array(listen, {
+    'x-expected': 'a mapping with host and port, or a list of such',
+    minItems: 1,
+  }),
+  admin: group({
+    host: text({ why: 'Address of the admin port.', default: '127.0.0.1' }),
+    port: whole({ why: 'Port for operators; 0 lets the system choose.', default: 8081 }, 0, 65535),
+    token_file: path({
+      why: 'Holds the bearer; made with mode 0600 where missing.',
+      default: '.dropgate/admin.token',
+    }),
+    metrics_open: flag({ why: 'Whether /metrics needs no bearer.', default: false }),
+  }),
+  database: group({
+    url: optional(
+      text(
+        { why: "The gate's own login." },
+        'a URL such as postgres://gate:password@host:5432/database',
+        '^postgres(?:ql)?://',
+      ),
+    ),
+    cli_url: optional(
+      text(
+        { why: 'Login of the commands; `url` when absent.' },
+        'a postgres:// URL',
+        '^postgres(?:ql)?://',
+      ),
+    ),
+    migrate_url: optional(
+      text(
+        { why: 'Login of `migrate`; `url` when absent.' },
+        'a postgres:// URL',
+        '^postgres(?:ql)?://',
+      ),
+    ),
+    embedded: optional(
+      path({
+        why: 'Folder of an own PostgreSQL instead; `database: embedded` is short for `.dropgate/postgres`.',
+      }),
+    ),
+    schema: text(
+      { why: 'Schema of the tables.', default: 'dropgate' },
+      'a plain name',
+      '^[a-z_][a-z0-9_]{0,50}$',
+    ),
+    role_prefix: text(
+      { why: 'First part of the group roles.', default: 'dropgate_' },
+      'a plain name',
+      '^[a-z_][a-z0-9_]{0,40}$',
+    ),
+  }),
+  issuers: Type.Array(issuer, { default: [], 'x-expected': 'a list of issuers' }),
+  policy: group({
+    bundles: path({ why: 'Folder that is watched for a bundle (`*.tar.gz`).', default: 'bundles' }),
+    decision: text(
+      { why: 'Entrypoint that decides.', default: 'gate/authz/decision' },
+      'an entrypoint such as gate/authz/decision',
+      entrypoint,
+    ),
+    vet_timeout: duration({ why: 'Deadline for the trial run of a new bundle.', default: '5s' }),
+    settle: duration({ why: 'Quiet time after a change before it is read.', default: '100ms' }),
+    max_memory: size({ why: 'Memory of one policy instance, per worker.', default: '256MiB' }),
+    max_bundle: size({ why: 'Largest bundle file.', default: '64MiB' }),
+    max_unpacked: size({ why: 'Largest bundle content.', default: '256MiB' }),
+  }),
+  revocation: group({
+    max_staleness: duration({
+      why: 'Without proof of freshness for this long, routes with `stale: deny` answer 503.',
+      default: '5s',
+    }),
+    hard_stop: duration({ why: 'After this long every route does.', default: '15m' }),
+    tick: duration({
+      why: 'How often freshness is proved; notifications do not wait for it.',
+      default: '500ms',
+    }),
+    spare: whole(
+      { why: 'Rows of room in the ledger beyond those loaded at the start.', default: 100000 },
+      1000,
+      100000000,
+    ),
+  }),
+  decision_log: group({
+    sink: optional(
+      choice(['stdout'], { why: 'Decision events as JSON lines on standard output.' }),
+    ),
+    file: optional(path({ why: 'A file that is appended to instead.' })),
+  }),
+  routes: Type.Array(route, { minItems: 1, 'x-expected': 'a list of routes' }),
+  workers: Type.Unsafe<number>({
+    anyOf: [{ const: 'auto' }, { type: 'integer', minimum: 1, maximum: 256 }],
+    'x-unit': 'workers',
+    'x-expected': 'auto or a whole number from 1 to 256',
+    description: 'Threads that carry requests; `auto` is one per CPU.',
+    default: 'auto',
+  }),
+  drain_timeout: duration({
+    why: 'How long a stopping gate waits for open exchanges.',
+    default: '30s',
+  }),
+  limits: group({
+    header_bytes: size({ why: 'All headers of a request.', default: '16KiB' }),
+    headers: whole({ why: 'Headers of a request.', default: 100 }, 1, 1000),
+    target_bytes: size({ why: 'Path and query.', default: '8KiB' }),
+    body_bytes: size({ why: 'Body of a request; 0B for no limit.', default: '0B' }),
+    header_timeout: duration({ why: 'Until the head of a request is complete.', default: '10s' }),
+    request_timeout: duration({
+      why: 'Until its body is complete; 0s for no limit.',
+      default: '0s',
+    }),
+    connections: whole({ why: 'Client connections per worker.', default: 10000 }, 1, 1000000),
+    token_cache: size({ why: 'Verified tokens, per worker.', default: '64MiB' }),
+  }),
+  labels: labels({ why: 'Added to every decision event.', default: {} }),
+})
+
+type Written = Static<typeof schema>
+type WrittenIssuer = Written['issuers'][number]
+type WrittenRoute = Written['routes'][number]
+
+export type IssuerConfig = Readonly<WrittenIssuer>
+/** The entrypoint is filled in from `policy.decision`. */
+export type RouteConfig = Readonly<WrittenRoute> & { readonly decision: string }
+
+/** The configuration as the rooms see it: checked, complete, in ms and bytes, paths absolute. */
+export interface GateConfig extends Readonly<Omit<Written, 'routes' | 'decision_log'>> {
   readonly routes: readonly RouteConfig[]
-  readonly workers: number // auto resolved
-  readonly drain_timeout: Ms
-  readonly limits: {
-    readonly header_bytes: Bytes
-    readonly headers: number
-    readonly target_bytes: Bytes
-    readonly body_bytes: Bytes
-    readonly header_timeout: Ms
-    readonly request_timeout: Ms
-    readonly connections: number /* per worker */
-    readonly token_cache: Bytes
-  }
-  readonly labels: Readonly<Record<string, string>> // decision-log labels, besides id and version
+  readonly decision_log: { readonly sink: 'stdout' } | { readonly file: string }
 }
