@@ -1,0 +1,135 @@
+/**
+ * Room: store. In: URLs and statements. Out: rows, or a GateError that says what an operator can do. Never does:
+ * decide, keep state beyond a connection. All of PostgreSQL is reached through here and `feed`.
+ */
+import pg from 'pg'
+import { GateError } from '../errors.ts'
+
+const connectTimeoutMs = 3000
+
+/** Names of roles and schemas go into SQL text; nothing else ever does. */
+const identifier = /^[a-z_][a-z0-9_]{0,50}$/
+
+export interface ConnectOptions {
+  readonly url: string
+  /** Shown in `pg_stat_activity`. */
+  readonly name: string
+}
+
+/**
+ * One connected client; the caller ends it.
+ * @throws GateError ERR_DATABASE_UNREACHABLE
+ */
+export async function connect({ url, name }: ConnectOptions): Promise<pg.Client> {
+  let client: pg.Client
+  try {
+    client = new pg.Client({
+      connectionString: url,
+      application_name: name,
+      connectionTimeoutMillis: connectTimeoutMs,
+      keepAlive: true,
+    })
+  } catch (error) {
+    throw new GateError('ERR_DATABASE_UNREACHABLE', 'the database URL cannot be understood', {
+      cause: error,
+      hint: 'it should look like postgres://login:password@host:5432/database',
+    })
+  }
+  // An error between queries (the server went away) must not end the process; the next query reports it.
+  client.on('error', () => {})
+  try {
+    await client.connect()
+  } catch (error) {
+    client.end().catch(() => {})
+    throw unreachable(error, url)
+  }
+  return client
+}
+
+/** Runs something with a client of its own. */
+export async function withClient<T>(
+  options: ConnectOptions,
+  use: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const client = await connect(options)
+  try {
+    return await use(client)
+  } catch (error) {
+    throw refused(error)
+  } finally {
+    await client.end().catch(() => {})
+  }
+}
+
+/** @throws GateError ERR_CONFIG_VALUE when the name is not a plain lower-case identifier. */
+export function plainName(name: string, what: string): string {
+  if (identifier.test(name)) return name
+  throw new GateError('ERR_CONFIG_VALUE', `${what}: ${JSON.stringify(name)} is not a plain name`, {
+    hint: 'use lower-case letters, digits and underscores, at most 51',
+  })
+}
+
+interface PostgresError extends Error {
+  readonly code?: string
+  readonly hint?: string
+  readonly detail?: string
+}
+
+/** What PostgreSQL said, as ours; network failures become ERR_DATABASE_UNREACHABLE. */
+export function refused(error: unknown): GateError {
+  if (error instanceof GateError) return error
+  const { code, message, hint } = error as PostgresError
+  if (
+    code === undefined ||
+    !/^[0-9A-Z]{5}$/.test(code) ||
+    code.startsWith('08') ||
+    code.startsWith('57P')
+  ) {
+    return new GateError('ERR_DATABASE_UNREACHABLE', `the database connection failed: ${message}`, {
+      cause: error,
+      hint: 'check that PostgreSQL runs and that the URL is right',
+    })
+  }
+  const advice =
+    hint ??
+    (code === '42501'
+      ? 'the login lacks the role for this; see the table of roles in the README'
+      : code === '3F000' || code === '42P01' || code === '42883'
+        ? 'run `dropgate migrate` first'
+        : undefined)
+  return new GateError(
+    'ERR_DATABASE_REFUSED',
+    `PostgreSQL refused: ${message} (${code})`,
+    advice === undefined ? { cause: error } : { cause: error, hint: advice },
+  )
+}
+
+function unreachable(error: unknown, url: string): GateError {
+  const { code, message } = error as PostgresError
+  const where = placeOf(url)
+  const hint =
+    code === '28P01' || code === '28000'
+      ? 'check the login and password in the database URL'
+      : code === '3D000'
+        ? 'create the database first'
+        : 'check that PostgreSQL runs and that the URL is right'
+  // The message of pg holds no password; the URL would.
+  return new GateError(
+    'ERR_DATABASE_UNREACHABLE',
+    `cannot connect to ${where}: ${message || code}`,
+    {
+      cause: error,
+      hint,
+    },
+  )
+}
+
+/** Host, port and database of a URL, without its credentials. */
+function placeOf(url: string): string {
+  try {
+    const { host, pathname } = new URL(url)
+    return `${host}${pathname}`
+  } catch {
+    return 'the database'
+  }
+}

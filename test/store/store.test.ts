@@ -1,0 +1,178 @@
+/** What PostgreSQL itself guards: keys, roles, checks; nothing that is stored can make the feed's reading fail. */
+import t from 'tap'
+import { keyOf } from '../../src/domain/revocation.ts'
+import { migrate } from '../../src/store/migrate.ts'
+import { startPostgres } from '../harness/postgres.ts'
+
+const cluster = await startPostgres()
+t.teardown(() => cluster.close())
+const revoker = await cluster.client('cli_url')
+const owner = await cluster.client('migrate_url')
+const gate = await cluster.client('url')
+
+async function refusal(run: Promise<unknown>): Promise<string> {
+  try {
+    await run
+    return 'accepted'
+  } catch (error) {
+    return (error as { code: string }).code
+  }
+}
+
+const insert = (columns: string, ...values: unknown[]): Promise<unknown> =>
+  revoker.query(
+    `INSERT INTO dropgate.revocations (${columns}) VALUES (${values.map((_, i) => `$${i + 1}`).join()})`,
+    values,
+  )
+
+t.test('keys are the ones a token is looked up by', async (t) => {
+  const values = [
+    'alice',
+    'älice ☃',
+    '\\x00',
+    "o'brien",
+    ' ',
+    'a'.repeat(1024),
+    '\u{1f600}',
+    '%',
+    '\\',
+  ]
+  for (const value of values) {
+    for (const issuer of [undefined, 'https://idp.example/']) {
+      await owner.query('TRUNCATE dropgate.revocations')
+      await owner.query(
+        'INSERT INTO dropgate.revocations (issuer, subject, session_id, token_id, client_id) VALUES ($1, $2, $2, $2, $2)',
+        [issuer, value],
+      )
+      const { rows } = await owner.query('SELECT keys FROM dropgate.revocations')
+      const expected = (['token_id', 'session_id', 'subject', 'client_id'] as const).map(
+        (kind, i) => Buffer.concat([Buffer.of(i + 1), keyOf(kind, issuer ?? '', value)]),
+      )
+      t.same(
+        rows[0].keys,
+        Buffer.concat(expected),
+        `${JSON.stringify(value.slice(0, 10))} ${issuer}`,
+      )
+    }
+  }
+  await owner.query("INSERT INTO dropgate.revocations (issuer) VALUES ('https://idp.example')")
+  await owner.query('INSERT INTO dropgate.revocations (everyone) VALUES (true)')
+  const { rows } = await owner.query(
+    'SELECT keys FROM dropgate.revocations ORDER BY id DESC LIMIT 2',
+  )
+  t.same(rows[0].keys, Buffer.concat([Buffer.of(6), keyOf('everyone', '', '')]))
+  t.same(rows[1].keys, Buffer.concat([Buffer.of(5), keyOf('issuer', 'https://idp.example', '')]))
+})
+
+t.test('the revoker may revoke and nothing else', async (t) => {
+  t.equal(await refusal(insert('subject, reason', 'alice', 'left')), 'accepted')
+  for (const [statement, code] of [
+    ["INSERT INTO dropgate.revocations (subject, keys) VALUES ('a', '\\x00')", '42501'],
+    ["INSERT INTO dropgate.revocations (subject, created_by) VALUES ('a', 'root')", '42501'],
+    ["INSERT INTO dropgate.revocations (subject, chg_xid) VALUES ('a', '1')", '42501'],
+    ["UPDATE dropgate.revocations SET subject = 'b'", '42501'],
+    ['TRUNCATE dropgate.revocations', '42501'],
+    ['SELECT keys FROM dropgate.revocations', '42501'],
+    ['SELECT * FROM dropgate.tomb', '42501'],
+    ['SELECT channel FROM dropgate.feed', '42501'],
+    ["SELECT dropgate.wake('x')", '42501'],
+    ["SELECT * FROM dropgate.changes('1:1:')", '42501'],
+    ['INSERT INTO dropgate.revocations (everyone) VALUES (true)', '42501'],
+    ["INSERT INTO dropgate.revocations (issuer) VALUES ('https://idp')", '42501'],
+    ['ALTER TABLE dropgate.revocations DISABLE TRIGGER ALL', '42501'],
+    ['CREATE TABLE dropgate.x (a int)', '42501'],
+  ] as const) {
+    t.equal(await refusal(revoker.query(statement)), code, statement)
+  }
+  await owner.query("CREATE ROLE plain LOGIN PASSWORD 'plain'; GRANT dropgate_revoker TO plain")
+  await owner.query(
+    "CREATE ROLE breaker LOGIN PASSWORD 'breaker'; GRANT dropgate_breakglass TO breaker",
+  )
+  await owner.query('SET ROLE plain')
+  t.equal(
+    await refusal(owner.query('DELETE FROM dropgate.revocations')),
+    '42501',
+    'lifting needs the lifter',
+  )
+  await owner.query('SET ROLE breaker')
+  t.equal(
+    await refusal(owner.query('INSERT INTO dropgate.revocations (everyone) VALUES (true)')),
+    'accepted',
+  )
+  await owner.query('RESET ROLE')
+})
+
+t.test('the gate may read and nothing else', async (t) => {
+  t.equal(await refusal(gate.query('SELECT * FROM dropgate.live')), 'accepted')
+  t.equal(
+    await refusal(gate.query("INSERT INTO dropgate.revocations (subject) VALUES ('a')")),
+    '42501',
+  )
+  t.equal(await refusal(gate.query('SELECT * FROM dropgate.revocations')), '42501')
+})
+
+t.test('rows that mean nothing or cannot be matched are refused', async (t) => {
+  for (const [columns, values] of [
+    ['reason', ['nobody']],
+    ['subject', ['']],
+    ['subject', ['a'.repeat(1025)]],
+    ['subject, issued_before', ['a', 'infinity']],
+    ['subject, issued_before', ['a', '1999-12-31']],
+    ['subject, expires_at', ['a', '2200-01-02']],
+    ['subject, event_time', ['a', '-infinity']],
+    ['subject, tenant', ['a', 't']],
+    ['subject, network', ['a', '10.0.0.0/8']],
+    ['subject, claims', ['a', '{}']],
+    ['subject, compare', ['a', 'auth_time']],
+    ['subject, reason', ['a', 'r'.repeat(4097)]],
+  ] as const) {
+    t.equal(
+      await refusal(insert(columns, ...values)),
+      '23514',
+      `${columns} ${String(values.at(-1)).slice(0, 20)}`,
+    )
+  }
+})
+
+t.test('no row that can be stored makes the feed fail', async (t) => {
+  const extremes = ['2000-01-01Z', '2199-12-31 23:59:59.999999Z']
+  for (const at of extremes) {
+    await insert('subject, issued_before, expires_at, event_time', 'x', at, at, at)
+  }
+  await insert(
+    'subject, session_id, token_id, client_id, issuer',
+    ...Array(5).fill('\u{10ffff}'.repeat(256)),
+  )
+  const { rows } = await gate.query("SELECT * FROM dropgate.changes('1:1:')")
+  t.ok(rows.length > 3)
+  t.equal(await refusal(gate.query('SELECT * FROM dropgate.live')), 'accepted')
+  const { rows: live } = await gate.query(
+    'SELECT cutoff_us, expires_s FROM dropgate.live WHERE cutoff_us IS NOT NULL ORDER BY id DESC LIMIT 1',
+  )
+  t.equal(live[0].cutoff_us, '7258118399999999')
+  t.ok(Number.isSafeInteger(Number(live[0].cutoff_us)))
+})
+
+t.test('migrating twice, or at once, or with another prefix does nothing wrong', async (t) => {
+  const options = { schema: 'dropgate', rolePrefix: 'dropgate_' }
+  const again = await Promise.all([1, 2, 3].map(() => migrate(cluster.migrate_url, options)))
+  for (const { applied } of again) t.same(applied, [])
+  const other = await migrate(cluster.migrate_url, { schema: 'other', rolePrefix: 'other_' })
+  t.equal(other.applied.length, 3)
+  await t.rejects(migrate(cluster.migrate_url, { schema: 'x"; DROP', rolePrefix: 'a' }), {
+    code: 'ERR_CONFIG_VALUE',
+  })
+  await owner.query("INSERT INTO dropgate.migrations (name, digest) VALUES ('9999_later.sql', '')")
+  await t.rejects(migrate(cluster.migrate_url, options), { code: 'ERR_DATABASE_SCHEMA' })
+})
+
+t.test('an owner without superuser rights can migrate', async (t) => {
+  await owner.query("CREATE ROLE modest LOGIN PASSWORD 'modest' CREATEROLE")
+  await owner.query('CREATE DATABASE modest OWNER modest')
+  const url = new URL(cluster.migrate_url)
+  url.username = 'modest'
+  url.password = 'modest'
+  url.pathname = '/modest'
+  const { applied } = await migrate(url.href, { schema: 'dropgate', rolePrefix: 'modest_' })
+  t.equal(applied.length, 3)
+})
