@@ -1,0 +1,188 @@
+/**
+ * The issuers' key sets, on the control thread: found by discovery, `jwks_uri` or a file, refreshed in the background
+ * and never while a request waits with keys at hand. An issuer that is away leaves its last good set in use for
+ * `keys_max_stale`; a set that cannot be used never replaces one that can.
+ */
+import { readFile } from 'node:fs/promises'
+import type { IssuerConfig } from '../config/options.ts'
+import { isTrusted } from '../config/trust.ts'
+import { asGateError, GateError } from '../errors.ts'
+import type { KeySet } from '../messages.ts'
+import { admitKeys, type Jwk } from './admit.ts'
+
+export interface KeyStoreOptions {
+  readonly issuers: readonly IssuerConfig[]
+  readonly fetchDocument: (
+    url: string,
+    limits: { maxBytes: number; timeoutMs: number },
+  ) => Promise<string>
+  readonly onChange: (set: KeySet) => void
+  readonly log: {
+    info(fields: object, message: string): void
+    warn(fields: object, message: string): void
+  }
+}
+
+export interface IssuerStatus {
+  readonly issuer: string
+  readonly keys: number
+  readonly version: number
+  readonly last_fetch: string | null
+  readonly last_success: string | null
+  readonly code: string | null
+  readonly message: string | null
+}
+
+const limits = { maxBytes: 256 * 1024, timeoutMs: 5000 }
+/** Until the first set is there, tries are this far apart at first, doubling up to the cooldown. */
+const firstRetryMs = 500
+
+class Source {
+  readonly config: IssuerConfig
+  version = 0
+  keys: readonly Jwk[] = []
+  fetchedAt = Number.NEGATIVE_INFINITY
+  goodAt = Number.NEGATIVE_INFINITY
+  failures = 0
+  error: GateError | undefined
+  running: Promise<void> | undefined
+  timer: NodeJS.Timeout | undefined
+
+  constructor(config: IssuerConfig) {
+    this.config = config
+  }
+}
+
+export class KeyStore {
+  readonly #options: KeyStoreOptions
+  readonly #sources = new Map<string, Source>()
+  #closed = false
+
+  constructor(options: KeyStoreOptions) {
+    this.#options = options
+    for (const config of options.issuers) this.#sources.set(config.issuer, new Source(config))
+  }
+
+  /** Resolves after the first attempt for each issuer; one that is away is in `status` and tried again. */
+  async open(): Promise<void> {
+    await Promise.all([...this.#sources.values()].map((source) => this.#refresh(source)))
+  }
+
+  /** A worker met a key that is not in the set: look again, unless that was done a moment ago. */
+  want(issuer: string, kid: string | undefined): void {
+    const source = this.#sources.get(issuer)
+    if (source === undefined || this.#closed) return
+    if (kid !== undefined && source.keys.some((key) => key.kid === kid)) return
+    // After failures too: an issuer in trouble is not helped by every stranger's token.
+    const waitMs = source.fetchedAt + source.config.keys_cooldown - Date.now()
+    if (waitMs <= 0) void this.#refresh(source)
+    else if (source.running === undefined) this.#plan(source, waitMs)
+  }
+
+  status(): readonly IssuerStatus[] {
+    return [...this.#sources.values()].map((source) => ({
+      issuer: source.config.issuer,
+      keys: source.keys.length,
+      version: source.version,
+      last_fetch: timeOf(source.fetchedAt),
+      last_success: timeOf(source.goodAt),
+      code: source.error?.code ?? null,
+      message: source.error?.message ?? null,
+    }))
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const source of this.#sources.values()) clearTimeout(source.timer)
+    await Promise.all([...this.#sources.values()].map((source) => source.running))
+  }
+
+  /** One fetch at a time for each issuer. */
+  #refresh(source: Source): Promise<void> {
+    source.running ??= this.#fetch(source).finally(() => {
+      source.running = undefined
+      this.#plan(source)
+    })
+    return source.running
+  }
+
+  async #fetch(source: Source): Promise<void> {
+    const { log } = this.#options
+    const { issuer, algorithms, keys_max_stale } = source.config
+    source.fetchedAt = Date.now()
+    try {
+      const keys = admitKeys(await this.#read(source.config), algorithms)
+      source.goodAt = Date.now()
+      source.failures = 0
+      source.error = undefined
+      if (JSON.stringify(keys) === JSON.stringify(source.keys)) return
+      this.#change(source, keys)
+      log.info({ issuer, keys: keys.length }, 'issuer keys loaded')
+    } catch (thrown) {
+      source.failures++
+      source.error = asGateError(thrown, 'ERR_OUTBOUND')
+      log.warn(
+        { issuer, hint: source.error.hint },
+        `issuer keys not loaded: ${source.error.message}`,
+      )
+      if (source.keys.length > 0 && Date.now() - source.goodAt > keys_max_stale)
+        this.#change(source, [])
+    }
+  }
+
+  #change(source: Source, keys: readonly Jwk[]): void {
+    source.keys = keys
+    source.version++
+    this.#options.onChange({ issuer: source.config.issuer, version: source.version, keys })
+  }
+
+  #plan(source: Source, inMs: number = pauseOf(source)): void {
+    if (this.#closed) return
+    clearTimeout(source.timer)
+    source.timer = setTimeout(() => void this.#refresh(source), inMs)
+  }
+
+  async #read(config: IssuerConfig): Promise<string> {
+    const { fetchDocument } = this.#options
+    if (config.jwks_file !== undefined) {
+      const text = await readFile(config.jwks_file, 'utf8')
+      if (text.length > limits.maxBytes)
+        throw new GateError('ERR_CONFIG_FILE', `${config.jwks_file} is too large`)
+      return text
+    }
+    const uri = config.jwks_uri ?? (await this.#discover(config.issuer))
+    return await fetchDocument(uri, limits)
+  }
+
+  /** OpenID Connect Discovery 1.0 section 4: the document must name the very issuer it was asked for. */
+  async #discover(issuer: string): Promise<string> {
+    const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
+    const text = await this.#options.fetchDocument(url, limits)
+    let document: { issuer?: unknown; jwks_uri?: unknown } | null
+    try {
+      document = JSON.parse(text)
+    } catch (error) {
+      throw new GateError('ERR_OUTBOUND', `${url} is not JSON`, { cause: error })
+    }
+    if (document?.issuer !== issuer) {
+      throw new GateError('ERR_OUTBOUND', `${url} is about another issuer`, {
+        hint: 'write the issuer exactly as its discovery document does, final slash included',
+      })
+    }
+    const { jwks_uri: uri } = document
+    if (typeof uri !== 'string' || !isTrusted(uri)) {
+      throw new GateError('ERR_OUTBOUND', `${url} names no https jwks_uri`)
+    }
+    return uri
+  }
+}
+
+function pauseOf({ keys, failures, config }: Source): number {
+  return keys.length > 0
+    ? config.keys_refresh
+    : Math.min(config.keys_cooldown, firstRetryMs * 2 ** Math.min(failures, 10))
+}
+
+function timeOf(ms: number): string | null {
+  return Number.isFinite(ms) ? new Date(ms).toISOString() : null
+}

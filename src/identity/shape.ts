@@ -1,0 +1,72 @@
+/**
+ * The shape of a token, before any cryptography: three strict base64url parts, JSON objects, nothing that would
+ * make the library do more than verify a signature.
+ */
+import { GateError } from '../errors.ts'
+
+export interface Header {
+  readonly alg: string
+  readonly kid: string | undefined
+  /** Lower-case, without `application/`. */
+  readonly typ: string | undefined
+}
+
+export type Claims = Readonly<Record<string, unknown>>
+
+const maxLength = 16 * 1024
+const alphabet = /^[A-Za-z0-9_-]+$/
+
+/** @throws GateError ERR_TOKEN_MALFORMED */
+export function readShape(token: string): { readonly header: Header; readonly claims: Claims } {
+  if (token.length > maxLength) throw malformed()
+  const parts = token.split('.')
+  if (parts.length !== 3 || !parts.every(canonical)) throw malformed()
+  const header = readObject(parts[0]!)
+  const claims = readObject(parts[1]!)
+  const { alg, kid, typ, crit, b64, zip, enc } = header
+  if (typeof alg !== 'string') throw malformed()
+  if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) throw malformed()
+  if (typ !== undefined && typeof typ !== 'string') throw malformed()
+  // Extensions that change what the bytes mean (RFC 8725 section 3.10); keys inside the header are never looked at.
+  if (crit !== undefined || b64 !== undefined || zip !== undefined || enc !== undefined)
+    throw malformed()
+  return {
+    header: { alg, kid, typ: typ?.toLowerCase().replace(/^application\//, '') },
+    claims,
+  }
+}
+
+/** One spelling per value: no padding, no foreign characters, unused trailing bits zero (RFC 4648 section 3.5). */
+function canonical(part: string): boolean {
+  if (!alphabet.test(part)) return false
+  const spare = part.length % 4
+  if (spare === 0) return true
+  if (spare === 1) return false
+  const last = sextet(part.charCodeAt(part.length - 1))
+  return (last & (spare === 2 ? 0b1111 : 0b11)) === 0
+}
+
+function sextet(code: number): number {
+  if (code >= 0x61) return code - 0x61 + 26
+  if (code === 0x5f) return 63
+  if (code >= 0x41) return code - 0x41
+  if (code === 0x2d) return 62
+  return code - 0x30 + 52
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+function readObject(part: string): Record<string, unknown> {
+  let value: unknown
+  try {
+    value = JSON.parse(utf8.decode(Buffer.from(part, 'base64url')))
+  } catch {
+    throw malformed()
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed()
+  return value as Record<string, unknown>
+}
+
+function malformed(): GateError {
+  return new GateError('ERR_TOKEN_MALFORMED')
+}

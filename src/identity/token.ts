@@ -1,0 +1,206 @@
+/**
+ * Room: identity. In: a bearer token. Out: the verified Principal, at once when the token is known, else after its
+ * signature is checked. Never does: fetch (keys come from the control thread), ask whether it is revoked.
+ *
+ * Order: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
+ */
+import { type CryptoKey, compactVerify, importJWK } from 'jose'
+import type { IssuerConfig } from '../config/options.ts'
+import type { Principal } from '../domain/principal.ts'
+import { GateError } from '../errors.ts'
+import type { KeySet } from '../messages.ts'
+import { TokenCache, type Verified } from './cache.ts'
+import { checkExpiry, checkType, readAudience, readPrincipal } from './claims.ts'
+import { type Claims, type Header, readShape } from './shape.ts'
+
+export interface TokenVerifierOptions {
+  readonly issuers: readonly IssuerConfig[]
+  readonly cacheBytes: number
+  readonly metrics: { count(name: 'dropgate_token_cache_total', label: 'hit' | 'miss'): void }
+  /** A token names a key that is not in the set; the control thread may fetch the set anew. */
+  readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
+}
+
+interface Issuer {
+  readonly config: IssuerConfig
+  /** −1 before the first set. */
+  version: number
+  keys: readonly Key[]
+  /** Requests that wait a moment for a key that has just been published. */
+  waiting: Set<() => void>
+  /** Keys that did not come although we asked, until when not to ask again (ms). */
+  readonly absent: Map<string, number>
+}
+
+interface Key {
+  readonly kid: string | undefined
+  readonly alg: string | undefined
+  readonly jwk: Readonly<Record<string, unknown>>
+  /** Imported at first use, for each algorithm it is used with. */
+  readonly imported: Map<string, Promise<CryptoKey | Uint8Array>>
+}
+
+const waitMs = 1000
+const maxWaiting = 64
+const maxAbsent = 1000
+
+export class TokenVerifier {
+  readonly #options: TokenVerifierOptions
+  readonly #issuers = new Map<string, Issuer>()
+  readonly #cache: TokenCache
+
+  constructor(options: TokenVerifierOptions) {
+    this.#options = options
+    this.#cache = new TokenCache(options.cacheBytes)
+    for (const config of options.issuers) {
+      this.#issuers.set(config.issuer, {
+        config,
+        version: -1,
+        keys: [],
+        waiting: new Set(),
+        absent: new Map(),
+      })
+    }
+  }
+
+  /** Replaces the keys of one issuer; tokens verified under the old set are verified anew. */
+  setKeys(set: KeySet): void {
+    const issuer = this.#issuers.get(set.issuer)
+    if (issuer === undefined || set.version <= issuer.version) return
+    issuer.version = set.version
+    issuer.keys = set.keys.map((jwk) => ({
+      kid: jwk.kid as string | undefined,
+      alg: jwk.alg as string | undefined,
+      jwk,
+      imported: new Map(),
+    }))
+    for (const wake of issuer.waiting) wake()
+    issuer.waiting.clear()
+    issuer.absent.clear()
+  }
+
+  /**
+   * @param audience Accepted audiences of the route; the issuer's own where undefined.
+   * @throws GateError ERR_TOKEN_*, ERR_KEYS_UNAVAILABLE, thrown or by the promise
+   */
+  verify(token: string, audience: readonly string[] | undefined): Principal | Promise<Principal> {
+    const known = this.#cache.get(token)
+    if (known !== undefined) {
+      const { principal } = known
+      const issuer = this.#issuers.get(principal.issuer)!
+      if (known.keysVersion === issuer.version) {
+        checkExpiry(principal.expiresAtS, Date.now(), issuer.config.clock_skew)
+        checkAudience(known, issuer, audience)
+        this.#options.metrics.count('dropgate_token_cache_total', 'hit')
+        return principal
+      }
+      this.#cache.delete(token)
+    }
+    this.#options.metrics.count('dropgate_token_cache_total', 'miss')
+    return this.#verify(token, audience)
+  }
+
+  async #verify(token: string, audience: readonly string[] | undefined): Promise<Principal> {
+    const { header, claims } = readShape(token)
+    const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
+    if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
+    const { config } = issuer
+    if (!config.algorithms.includes(header.alg)) throw new GateError('ERR_TOKEN_ALGORITHM')
+    checkType(header, claims, config.token_types)
+    const key = pick(issuer, header) ?? (await this.#await(issuer, header))
+    const { version } = issuer
+    await checkSignature(token, key, header)
+    const verified = read(claims, config, version)
+    checkAudience(verified, issuer, audience)
+    // Keys that were replaced meanwhile may have been replaced for a reason (design law 6).
+    if (issuer.version === version) this.#cache.set(token, verified)
+    else throw new GateError('ERR_TOKEN_KEY_UNKNOWN')
+    return verified.principal
+  }
+
+  /** Asks for a key that is not there and gives it a moment: after a rotation the first request need not fail. */
+  async #await(issuer: Issuer, header: Header): Promise<Key> {
+    const { config, absent, waiting } = issuer
+    const kid = header.kid ?? ''
+    const now = Date.now()
+    const ask = (absent.get(kid) ?? 0) <= now
+    if (ask) {
+      if (absent.size >= maxAbsent) absent.clear()
+      absent.set(kid, now + config.keys_cooldown)
+      this.#options.onKeysWanted(config.issuer, header.kid)
+      if (waiting.size < maxWaiting) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(done, waitMs)
+          function done(): void {
+            clearTimeout(timer)
+            waiting.delete(done)
+            resolve()
+          }
+          waiting.add(done)
+        })
+      }
+    }
+    const key = pick(issuer, header)
+    if (key !== undefined) return key
+    throw new GateError(issuer.keys.length === 0 ? 'ERR_KEYS_UNAVAILABLE' : 'ERR_TOKEN_KEY_UNKNOWN')
+  }
+}
+
+function read(claims: Claims, config: IssuerConfig, keysVersion: number): Verified {
+  return {
+    principal: readPrincipal(claims, config, Date.now()),
+    audience: readAudience(claims),
+    keysVersion,
+  }
+}
+
+function checkAudience(
+  verified: Verified,
+  issuer: Issuer,
+  audience: readonly string[] | undefined,
+): void {
+  const accepted = audience ?? issuer.config.audience
+  if (!verified.audience.some((one) => accepted.includes(one)))
+    throw new GateError('ERR_TOKEN_AUDIENCE')
+}
+
+/** The key by its id; without one, the only key that fits. `kid` is a name inside this issuer's set and no more. */
+function pick(issuer: Issuer, header: Header): Key | undefined {
+  const fitting = issuer.keys.filter(
+    (key) => fits(key, header.alg) && (header.kid === undefined || key.kid === header.kid),
+  )
+  return fitting.length === 1 ? fitting[0] : undefined
+}
+
+/** Which algorithms a key may verify (RFC 7518 section 3.1, RFC 8037 section 3.1). */
+function fits(key: Key, alg: string): boolean {
+  if (key.alg !== undefined && key.alg !== alg && !(key.alg === 'Ed25519' && alg === 'EdDSA'))
+    return false
+  const { kty, crv } = key.jwk
+  switch (alg) {
+    case 'ES256':
+      return kty === 'EC' && crv === 'P-256'
+    case 'ES384':
+      return kty === 'EC' && crv === 'P-384'
+    case 'ES512':
+      return kty === 'EC' && crv === 'P-521'
+    case 'EdDSA':
+      return kty === 'OKP' && crv === 'Ed25519'
+    default:
+      return kty === 'RSA'
+  }
+}
+
+async function checkSignature(token: string, key: Key, header: Header): Promise<void> {
+  const { alg } = header
+  try {
+    let imported = key.imported.get(alg)
+    if (imported === undefined) {
+      imported = importJWK({ ...key.jwk, alg } as Parameters<typeof importJWK>[0], alg)
+      key.imported.set(alg, imported)
+    }
+    await compactVerify(token, await imported, { algorithms: [alg] })
+  } catch (error) {
+    throw new GateError('ERR_TOKEN_SIGNATURE', undefined, { cause: error })
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * Room: outbound. The gate's own HTTP client: key sets and discovery documents. No redirects, no content codings, a
+ * cap on bytes, one deadline for everything. Never on the way of a request.
+ */
+import { Agent, request } from 'undici'
+import { GateError } from '../errors.ts'
+
+export interface FetchLimits {
+  readonly maxBytes: number
+  readonly timeoutMs: number
+}
+
+const agent = new Agent({ connections: 4, keepAliveTimeout: 1000, maxHeaderSize: 16 * 1024 })
+
+/** The body of a 200 answer as text. @throws GateError ERR_OUTBOUND */
+export async function fetchDocument(url: string, limits: FetchLimits): Promise<string> {
+  const signal = AbortSignal.timeout(limits.timeoutMs)
+  try {
+    const answer = await request(url, {
+      dispatcher: agent,
+      signal,
+      // undici does not follow redirects by itself, and decodes nothing that was not asked for.
+      headers: { accept: 'application/json', 'accept-encoding': 'identity' },
+    })
+    const { statusCode, headers, body } = answer
+    const coding = headers['content-encoding']
+    if (statusCode !== 200 || (coding !== undefined && coding !== 'identity')) {
+      body.destroy()
+      throw failed(
+        url,
+        statusCode === 200 ? `content-encoding ${String(coding)}` : `status ${statusCode}`,
+      )
+    }
+    const chunks: Buffer[] = []
+    let size = 0
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      size += chunk.length
+      if (size > limits.maxBytes) {
+        body.destroy()
+        throw failed(url, `more than ${limits.maxBytes} bytes`)
+      }
+      chunks.push(chunk)
+    }
+    return Buffer.concat(chunks).toString('utf8')
+  } catch (error) {
+    if (error instanceof GateError) throw error
+    const why = signal.aborted
+      ? `no answer within ${limits.timeoutMs} ms`
+      : (error as Error).message
+    throw failed(url, why, error)
+  }
+}
+
+function failed(url: string, why: string, cause?: unknown): GateError {
+  return new GateError('ERR_OUTBOUND', `${url}: ${why}`, {
+    cause,
+    hint: 'check the address, and that the gate may reach it',
+  })
+}
