@@ -18,7 +18,8 @@ class Body extends Transform {
 
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
     this.#bytes += chunk.length
-    if (this.#maxBytes > 0 && this.#bytes > this.#maxBytes) done(new GateError('ERR_BODY_TOO_LARGE'))
+    if (this.#maxBytes > 0 && this.#bytes > this.#maxBytes)
+      done(new GateError('ERR_BODY_TOO_LARGE'))
     else done(null, chunk)
   }
 }

@@ -1,0 +1,170 @@
+/**
+ * The request's headers in exactly one reading, from what came over the wire (`rawHeaders`), never from Node's
+ * merged view: that one hides repeats. What a later hop could read otherwise is refused.
+ */
+import type { IncomingMessage } from 'node:http'
+import { GateError } from '../errors.ts'
+
+export interface RequestHeaders {
+  /** Flat name, value list; names lower-case, in the order received. */
+  readonly pairs: readonly string[]
+  /** Value of the only `Host`. */
+  readonly host: string
+  /** −1 where there is none. */
+  readonly contentLength: number
+  readonly chunked: boolean
+  readonly expectContinue: boolean
+  /** Names that `Connection` lists: not forwarded. */
+  readonly connectionNames: readonly string[]
+  /** A name that came more than once and is not one of the lists that may. */
+  readonly repeated: string | undefined
+}
+
+const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+
+/** @throws GateError ERR_METHOD_UNKNOWN, ERR_METHOD_NOT_ALLOWED */
+export function readMethod(method: string | undefined): string {
+  if (method !== undefined && methods.has(method)) return method
+  throw new GateError(
+    method === 'CONNECT' || method === 'TRACE' ? 'ERR_METHOD_NOT_ALLOWED' : 'ERR_METHOD_UNKNOWN',
+  )
+}
+
+/** Header names with `_` or `.` are another header to CGI-like upstreams. */
+const goodName = /^[!#$%&'*+\-^`|~0-9a-z]+$/
+/** Tab, visible ASCII and space: no obs-text, which regular expressions and upstreams decode differently. */
+const goodValue = /^[\t\x20-\x7e]*$/
+
+/** May come once at most, whatever the route says (besides those with rules of their own below). */
+const single = new Set([
+  'content-length',
+  'content-type',
+  'expect',
+  'host',
+  'origin',
+  'proxy-authorization',
+  'transfer-encoding',
+  'upgrade',
+  'x-forwarded-method',
+  'x-forwarded-uri',
+])
+
+/** Lists by definition: sending them twice is the same as joining them (RFC 9110 section 5.3). */
+const lists = new Set([
+  'accept',
+  'accept-charset',
+  'accept-encoding',
+  'accept-language',
+  'access-control-request-headers',
+  'baggage',
+  'cache-control',
+  'connection',
+  'content-encoding',
+  'content-language',
+  'cookie',
+  'forwarded',
+  'if-match',
+  'if-none-match',
+  'link',
+  'pragma',
+  'prefer',
+  'sec-websocket-extensions',
+  'sec-websocket-protocol',
+  'te',
+  'trailer',
+  'tracestate',
+  'via',
+  'warning',
+  'x-forwarded-for',
+])
+
+/** Naming one of these in `Connection` would make a hop drop what we decided on. */
+const protectedName =
+  /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-dropgate-.*|x-forwarded-.*|forwarded|proxy-.*)$/
+
+const none: readonly string[] = []
+
+/** @throws GateError ERR_HEADERS_TOO_LARGE, ERR_HEADER_*, ERR_CREDENTIAL_REPEATED, ERR_HOST_MALFORMED, ERR_FRAMING, ERR_TRANSFER_CODING, ERR_EXPECTATION */
+export function readHeaders(
+  req: IncomingMessage,
+  limits: { readonly headers: number; readonly header_bytes: number },
+): RequestHeaders {
+  const raw = req.rawHeaders
+  if (raw.length / 2 > limits.headers) throw new GateError('ERR_HEADERS_TOO_LARGE')
+  const pairs: string[] = new Array(raw.length)
+  let host: string | undefined
+  let contentLength = -1
+  let coding: string | undefined
+  let expect: string | undefined
+  let connectionNames = none
+  let repeated: string | undefined
+  let bytes = 0
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i]!.toLowerCase()
+    const value = raw[i + 1]!
+    bytes += name.length + value.length + 4
+    if (!goodName.test(name) || !goodValue.test(value)) throw new GateError('ERR_HEADER_MALFORMED')
+    for (let k = 0; k < i; k += 2) {
+      if (pairs[k] !== name) continue
+      if (name === 'host') throw new GateError('ERR_HOST_MALFORMED')
+      if (name === 'authorization') throw new GateError('ERR_CREDENTIAL_REPEATED')
+      if (single.has(name) || name.startsWith('x-dropgate-'))
+        throw new GateError('ERR_HEADER_REPEATED')
+      if (!lists.has(name)) repeated = name
+    }
+    pairs[i] = name
+    pairs[i + 1] = value
+    if (name === 'host') host = value
+    else if (name === 'content-length') contentLength = readLength(value)
+    else if (name === 'transfer-encoding') coding = value
+    else if (name === 'expect') expect = value
+    else if (name === 'connection') connectionNames = [...connectionNames, ...readConnection(value)]
+  }
+  if (bytes > limits.header_bytes) throw new GateError('ERR_HEADERS_TOO_LARGE')
+  const { httpVersionMajor, httpVersionMinor } = req
+  if (httpVersionMajor !== 1 || httpVersionMinor > 1) throw new GateError('ERR_FRAMING')
+  if (host === undefined || host === '') throw new GateError('ERR_HOST_MALFORMED')
+  if (coding !== undefined) {
+    if (httpVersionMinor !== 1 || contentLength !== -1) throw new GateError('ERR_FRAMING')
+    if (coding.toLowerCase() !== 'chunked') throw new GateError('ERR_TRANSFER_CODING')
+  }
+  // HTTP/1.0 knows no expectations; they are ignored there (RFC 9110 section 10.1.1).
+  const expects = expect !== undefined && httpVersionMinor === 1
+  if (expects && expect!.toLowerCase() !== '100-continue') throw new GateError('ERR_EXPECTATION')
+  return {
+    pairs,
+    host,
+    contentLength,
+    chunked: coding !== undefined,
+    expectContinue: expects,
+    connectionNames,
+    repeated,
+  }
+}
+
+/** @throws GateError ERR_HEADER_REPEATED unless the route joins. */
+export function checkRepeats(
+  headers: RequestHeaders,
+  route: { readonly repeated_headers: 'refuse' | 'join' },
+): void {
+  if (headers.repeated !== undefined && route.repeated_headers === 'refuse') {
+    throw new GateError('ERR_HEADER_REPEATED')
+  }
+}
+
+function readLength(value: string): number {
+  const length = Number(value)
+  if (!/^[0-9]{1,16}$/.test(value) || !Number.isSafeInteger(length))
+    throw new GateError('ERR_FRAMING')
+  return length
+}
+
+function readConnection(value: string): string[] {
+  const names = value
+    .toLowerCase()
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '')
+  if (names.some((name) => protectedName.test(name))) throw new GateError('ERR_HEADER_MALFORMED')
+  return names
+}

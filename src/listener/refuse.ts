@@ -1,0 +1,47 @@
+/**
+ * What never becomes a request: the parser gave up, or a handshake is not for us. The answer is written on the bare
+ * socket and the connection closed, so that nothing after it is read as another request.
+ */
+import type { Duplex } from 'node:stream'
+import { type Code, GateError } from '../errors.ts'
+import { problemOf } from '../response/deny.ts'
+
+/** The parser's codes (llhttp, Node) as ours. */
+const parserCodes: Readonly<Record<string, Code>> = {
+  HPE_HEADER_OVERFLOW: 'ERR_HEADERS_TOO_LARGE',
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 'ERR_BODY_TOO_LARGE',
+  HPE_INVALID_METHOD: 'ERR_METHOD_UNKNOWN',
+  HPE_INVALID_URL: 'ERR_TARGET_MALFORMED',
+  HPE_INVALID_HEADER_TOKEN: 'ERR_HEADER_MALFORMED',
+  ERR_HTTP_REQUEST_TIMEOUT: 'ERR_REQUEST_TIMEOUT',
+}
+
+export function parserError(error: Error): GateError {
+  const { code = '' } = error as { code?: string }
+  return new GateError(parserCodes[code] ?? 'ERR_FRAMING', undefined, { cause: error })
+}
+
+const statusText: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  405: 'Method Not Allowed',
+  408: 'Request Timeout',
+  413: 'Content Too Large',
+  431: 'Request Header Fields Too Large',
+  501: 'Not Implemented',
+}
+
+/** Answers and closes; only for a socket on which no answer is under way. */
+export function refuseOn(socket: Duplex, error: GateError, decisionId: string): void {
+  if (!socket.writable) {
+    socket.destroy()
+    return
+  }
+  const body = problemOf(error, decisionId)
+  const allow =
+    error.status === 405 ? 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : ''
+  socket.end(
+    `HTTP/1.1 ${error.status} ${statusText[error.status] ?? 'Error'}\r\ncontent-type: application/problem+json\r\n` +
+      `content-length: ${Buffer.byteLength(body)}\r\ncache-control: no-store\r\n${allow}connection: close\r\n\r\n${body}`,
+    () => socket.destroy(),
+  )
+}

@@ -1,0 +1,81 @@
+/**
+ * The answer that says no (design section 8): RFC 9457 problem details with our code and the decision id, never a
+ * cause. A request whose body is still on its way loses its connection with the answer: what is left of it must
+ * not be read as the next request.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { codes, type GateError } from '../errors.ts'
+
+export interface Denial {
+  readonly decisionId: string
+  readonly req: IncomingMessage
+  /** Methods of the route, for 405. */
+  readonly allow?: readonly string[] | undefined
+  /** A policy's own words, where it has any. */
+  readonly status?: number
+  readonly headers?: readonly (readonly [name: string, value: string])[]
+  readonly body?: string | undefined
+}
+
+const everyMethod = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+
+export function deny(res: ServerResponse, error: GateError, denial: Denial): void {
+  const { decisionId, req } = denial
+  const status = denial.status ?? error.status
+  const headers: string[] = ['cache-control', 'no-store', 'x-dropgate-decision-id', decisionId]
+  const { body: own } = denial
+  const body = own ?? problemOf(error, decisionId, status)
+  let typed = false
+  for (const [name, value] of denial.headers ?? []) {
+    if (name === 'cache-control') continue
+    if (name === 'content-type') typed = true
+    headers.push(name, value)
+  }
+  if (!typed)
+    headers.push(
+      'content-type',
+      own === undefined ? 'application/problem+json' : 'text/plain; charset=utf-8',
+    )
+  headers.push('content-length', String(Buffer.byteLength(body)))
+  if (status === 401) headers.push('www-authenticate', challengeOf(error))
+  if (status === 405) headers.push('allow', (denial.allow ?? everyMethod).join(', '))
+  if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
+  if (framingInDoubt(error) || bodyPending(req)) res.shouldKeepAlive = false
+  res.writeHead(status, headers)
+  res.end(req.method === 'HEAD' ? undefined : body)
+}
+
+/** The problem document as JSON text. */
+export function problemOf(
+  error: GateError,
+  decisionId: string,
+  status: number = error.status,
+): string {
+  return JSON.stringify({
+    type: 'about:blank',
+    title: titleOf(error),
+    status,
+    code: error.code,
+    decision_id: decisionId,
+  })
+}
+
+/** The table's sentence, not the error's: that one may name what only an operator should read. */
+function titleOf(error: GateError): string {
+  return codes[error.code].title
+}
+
+/** RFC 6750 section 3: a bare challenge where there was no credential. */
+function challengeOf(error: GateError): string {
+  return error.code === 'ERR_CREDENTIAL_MISSING' ? 'Bearer' : 'Bearer error="invalid_token"'
+}
+
+function framingInDoubt(error: GateError): boolean {
+  const { status } = error
+  return status === 400 || status === 414 || status === 417 || status === 431 || status === 501
+}
+
+function bodyPending(req: IncomingMessage): boolean {
+  const { 'content-length': length, 'transfer-encoding': coding } = req.headers
+  return (coding !== undefined || (length !== undefined && length !== '0')) && !req.complete
+}

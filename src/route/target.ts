@@ -1,0 +1,218 @@
+/**
+ * The canonical target (design law 5): made once, before routing; the policy sees it, the route table matches it
+ * and undici sends it, byte for byte. What could be read in two ways is refused, never repaired.
+ */
+import { GateError } from '../errors.ts'
+
+export interface Target {
+  /** Path and query as they go upstream. */
+  readonly wire: string
+  /** The path alone, as in `wire`. */
+  readonly path: string
+  /** After the first `?`, byte for byte; null where there is none. */
+  readonly query: string | null
+  /** Percent-decoded once; an encoded slash does not split; matrix parameters are cut off. Empty for `/` and `*`. */
+  readonly segments: readonly string[]
+  /** Lower-case name without port, final dot or brackets. */
+  readonly host: string
+  /** Host and, unless it is the scheme's default, port: the `Host` that goes upstream. */
+  readonly authority: string
+  /** The path has `%2F` or `%25`. */
+  readonly encodedSlash: boolean
+  /** The path has `;`. */
+  readonly matrix: boolean
+}
+
+export interface TargetOptions {
+  /** Of the listener. */
+  readonly scheme: 'http' | 'https'
+  readonly maxBytes: number
+}
+
+const maxQueryPairs = 256
+
+/** Nothing to decode, nothing to doubt: most paths. `//`, dots after a slash and `;` take the long way. */
+const plainPath = /^\/[A-Za-z0-9\-_~!$&'()*+,=:@./]*$/
+const doubtful = /\/\/|\/\./
+/** RFC 3986 pchar, `/` and `;`; every other byte is refused. */
+const pathAlphabet = /^(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*$/
+const queryAlphabet = /^(?:[\x21-\x22\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*$/
+
+/**
+ * @param raw Request target as it came, one byte per character.
+ * @param host Value of the only `Host` header.
+ * @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG, ERR_HOST_MALFORMED
+ */
+export function readTarget(
+  method: string,
+  raw: string,
+  host: string,
+  options: TargetOptions,
+): Target {
+  if (raw.length > options.maxBytes) throw new GateError('ERR_TARGET_TOO_LONG')
+  const place = readAuthority(host, options.scheme)
+  if (raw === '*' && method === 'OPTIONS') {
+    return {
+      wire: '*',
+      path: '*',
+      query: null,
+      segments: [],
+      ...place,
+      encodedSlash: false,
+      matrix: false,
+    }
+  }
+  const local = raw.charCodeAt(0) === 0x2f ? raw : ofAbsolute(raw, place, options.scheme)
+  const mark = local.indexOf('?')
+  const rawPath = mark === -1 ? local : local.slice(0, mark)
+  const query = mark === -1 ? null : local.slice(mark + 1)
+  if (query !== null) checkQuery(query)
+  if (plainPath.test(rawPath) && !doubtful.test(rawPath)) {
+    const segments = rawPath === '/' ? [] : rawPath.slice(1).split('/')
+    return {
+      wire: local,
+      path: rawPath,
+      query,
+      segments,
+      ...place,
+      encodedSlash: false,
+      matrix: false,
+    }
+  }
+  if (!pathAlphabet.test(rawPath)) throw new GateError('ERR_TARGET_MALFORMED')
+  let encodedSlash = false
+  // Unreserved bytes are decoded, all other triplets kept in upper case (RFC 3986 section 6.2.2).
+  const path = rawPath.replace(/%([0-9A-Fa-f]{2})/g, (triplet, hex: string) => {
+    const code = Number.parseInt(hex, 16)
+    if (code === 0x2f || code === 0x25) encodedSlash = true
+    return unreserved(code) ? String.fromCharCode(code) : triplet.toUpperCase()
+  })
+  const segments = readSegments(path)
+  const wire = query === null ? path : `${path}?${query}`
+  return { wire, path, query, segments, ...place, encodedSlash, matrix: path.includes(';') }
+}
+
+/** What a route must allow explicitly. @throws GateError ERR_TARGET_MALFORMED */
+export function checkTarget(
+  target: Target,
+  route: {
+    readonly encoded_slashes: 'refuse' | 'pass'
+    readonly matrix_parameters: 'refuse' | 'pass'
+  },
+): void {
+  if (target.encodedSlash && route.encoded_slashes === 'refuse')
+    throw new GateError('ERR_TARGET_MALFORMED')
+  if (target.matrix && route.matrix_parameters === 'refuse')
+    throw new GateError('ERR_TARGET_MALFORMED')
+}
+
+interface Place {
+  readonly host: string
+  readonly authority: string
+}
+
+const hostName =
+  /^(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
+const address6 = /^\[[0-9a-f:.]{2,45}\]$/
+
+/** The last few answers: clients name few hosts, and the string is checked on every request. */
+const known = new Map<string, Place>()
+const knownMax = 256
+
+/** Host and port in one spelling. @throws GateError ERR_HOST_MALFORMED */
+export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
+  const key = scheme + raw
+  const before = known.get(key)
+  if (before !== undefined) return before
+  const parts = /^(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?$/.exec(raw)
+  if (parts === null) throw new GateError('ERR_HOST_MALFORMED')
+  const [, name = '', digits] = parts
+  const lower = name.toLowerCase()
+  const host = lower.endsWith('.') ? lower.slice(0, -1) : lower
+  if (host.length > 253 || !(hostName.test(host) || address6.test(host)))
+    throw new GateError('ERR_HOST_MALFORMED')
+  const port = digits === undefined ? undefined : Number(digits)
+  if (port !== undefined && (port < 1 || port > 65535)) throw new GateError('ERR_HOST_MALFORMED')
+  const standard = scheme === 'https' ? 443 : 80
+  const place: Place = {
+    host: host.startsWith('[') ? host.slice(1, -1) : host,
+    authority: port === undefined || port === standard ? host : `${host}:${port}`,
+  }
+  if (known.size >= knownMax) known.clear()
+  known.set(key, place)
+  return place
+}
+
+/** Absolute form: only of our scheme, without credentials, for the same host (RFC 9112 section 3.2.2). */
+function ofAbsolute(raw: string, place: Place, scheme: 'http' | 'https'): string {
+  const parts = /^([A-Za-z][A-Za-z0-9+.-]*):\/\/([^/?#@\\]+)(.*)$/s.exec(raw)
+  if (parts === null) throw new GateError('ERR_TARGET_MALFORMED')
+  const [, itsScheme = '', authority = '', rest = ''] = parts
+  if (itsScheme.toLowerCase() !== scheme) throw new GateError('ERR_TARGET_MALFORMED')
+  if (readAuthority(authority, scheme).authority !== place.authority)
+    throw new GateError('ERR_HOST_MALFORMED')
+  return rest.startsWith('/') ? rest : `/${rest}`
+}
+
+function checkQuery(query: string): void {
+  if (!queryAlphabet.test(query)) throw new GateError('ERR_TARGET_MALFORMED')
+  let pairs = 1
+  for (let at = query.indexOf('&'); at !== -1; at = query.indexOf('&', at + 1)) pairs++
+  if (pairs > maxQueryPairs) throw new GateError('ERR_TARGET_MALFORMED')
+}
+
+/** Decoded segments of a canonical path. @throws GateError ERR_TARGET_MALFORMED */
+function readSegments(path: string): string[] {
+  if (path === '/') return []
+  const parts = path.slice(1).split('/')
+  return parts.map((part, i) => {
+    const end = part.indexOf(';')
+    const decoded = decodeSegment(end === -1 ? part : part.slice(0, end))
+    if (end !== -1) decodeSegment(part.slice(end))
+    const last = i === parts.length - 1
+    if (part === '' ? !last : decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
+    refuseDots(decoded)
+    return decoded
+  })
+}
+
+/** Control characters, NUL and backslash have no innocent use in a path. */
+const refused = /[\0-\x1f\x7f-\x9f\\]/
+
+function decodeSegment(text: string): string {
+  if (!text.includes('%')) return text
+  let decoded: string
+  try {
+    // Throws for overlong forms, surrogates and what is not UTF-8.
+    decoded = decodeURIComponent(text)
+  } catch {
+    throw new GateError('ERR_TARGET_MALFORMED')
+  }
+  if (refused.test(decoded)) throw new GateError('ERR_TARGET_MALFORMED')
+  return decoded
+}
+
+/** `.` and `..`, also behind an encoded slash or once more encoded: an upstream may decode what we keep. */
+function refuseDots(segment: string): void {
+  if (!segment.includes('.') && !segment.includes('%')) return
+  for (const part of segment
+    .replace(/%2f/gi, '/')
+    .replace(/%5c/gi, '/')
+    .replace(/%2e/gi, '.')
+    .split('/')) {
+    const name = part.split(';', 1)[0]
+    if (name === '.' || name === '..') throw new GateError('ERR_TARGET_MALFORMED')
+  }
+}
+
+function unreserved(code: number): boolean {
+  return (
+    (code >= 0x61 && code <= 0x7a) ||
+    (code >= 0x41 && code <= 0x5a) ||
+    (code >= 0x30 && code <= 0x39) ||
+    code === 0x2d ||
+    code === 0x2e ||
+    code === 0x5f ||
+    code === 0x7e
+  )
+}

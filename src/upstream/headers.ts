@@ -1,0 +1,160 @@
+/**
+ * What travels with a request and with its answer: hop-by-hop headers end here, nothing that names the caller or the
+ * gate is ever taken from the client, and ours are written last.
+ */
+import type { Principal } from '../domain/principal.ts'
+import { GateError } from '../errors.ts'
+import type { RequestHeaders } from '../listener/headers.ts'
+
+export interface UpstreamHeaderOptions {
+  readonly forward: {
+    readonly authorization: 'strip' | 'keep'
+    readonly identity: 'headers' | 'none'
+  }
+  readonly route: string
+  readonly principal: Principal | undefined
+  readonly decisionId: string
+  readonly clientAddress: string
+  readonly scheme: string
+  /** Host and port as decided on. */
+  readonly host: string
+  readonly policyHeaders: readonly (readonly [name: string, value: string])[]
+}
+
+/**
+ * Never from a client, on any route: hop-by-hop, what we write ourselves, what upstreams take for the word of a proxy
+ * in front of them, and what would change the method after it was decided on.
+ */
+const dropped = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authorization',
+  'proxy-authenticate',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'http2-settings',
+  'expect',
+  'host',
+  'forwarded',
+  'x-real-ip',
+  'x-client-ip',
+  'true-client-ip',
+  'x-rewrite-url',
+  'x-http-method',
+  'x-http-method-override',
+  'x-method-override',
+])
+const droppedPrefix = /^x-(?:dropgate|forwarded|original|envoy)(?:-|$)/
+
+/** Flat name, value list for undici. Names are folded already: `listener/headers` refuses `_` and `.`. */
+export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeaderOptions): string[] {
+  const { pairs, connectionNames } = headers
+  const { forward, principal, policyHeaders } = options
+  const out: string[] = ['host', options.host]
+  for (let i = 0; i < pairs.length; i += 2) {
+    const name = pairs[i]!
+    if (dropped.has(name)) continue
+    if (name.charCodeAt(0) === 0x78 && droppedPrefix.test(name)) continue
+    if (name === 'authorization' && forward.authorization === 'strip') continue
+    if (connectionNames.length > 0 && connectionNames.includes(name)) continue
+    if (policyHeaders.length > 0 && policyHeaders.some(([set]) => set === name)) continue
+    out.push(name, pairs[i + 1]!)
+  }
+  out.push(
+    'x-forwarded-for',
+    options.clientAddress,
+    'x-forwarded-proto',
+    options.scheme,
+    'x-forwarded-host',
+    options.host,
+  )
+  if (forward.identity === 'headers') {
+    out.push(
+      'x-dropgate-decision-id',
+      options.decisionId,
+      'x-dropgate-route',
+      visible(options.route),
+    )
+    if (principal !== undefined) pushIdentity(out, principal)
+  }
+  for (const [name, value] of policyHeaders) out.push(name, value)
+  return out
+}
+
+function pushIdentity(out: string[], principal: Principal): void {
+  out.push(
+    'x-dropgate-subject',
+    visible(principal.subject),
+    'x-dropgate-issuer',
+    visible(principal.issuer),
+  )
+  if (principal.clientId !== undefined) out.push('x-dropgate-client', visible(principal.clientId))
+  if (principal.sessionId !== undefined)
+    out.push('x-dropgate-session', visible(principal.sessionId))
+  if (principal.scopes.length > 0)
+    out.push('x-dropgate-scopes', principal.scopes.map(visible).join(' '))
+}
+
+const plain = /^[\x21-\x24\x26-\x7e]*$/
+
+/** UTF-8 with every byte but visible ASCII, and `%`, percent-encoded. */
+export function visible(text: string): string {
+  if (plain.test(text)) return text
+  let out = ''
+  for (const byte of Buffer.from(text)) {
+    out +=
+      byte > 0x20 && byte < 0x7f && byte !== 0x25
+        ? String.fromCharCode(byte)
+        : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
+  }
+  return out
+}
+
+const hopByHop = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+])
+const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+/** Obs-text is passed on; control characters are not. */
+const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
+
+/**
+ * The upstream's headers as the client gets them.
+ * @param raw Flat name, value list as undici gives it. @throws GateError ERR_UPSTREAM_MALFORMED
+ */
+export function responseHeaders(raw: readonly Buffer[] | readonly string[]): string[] {
+  const out: string[] = []
+  let named: string[] | undefined
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = textOf(raw[i]!)
+    const value = textOf(raw[i + 1]!)
+    if (!token.test(name) || !fieldValue.test(value)) throw new GateError('ERR_UPSTREAM_MALFORMED')
+    const lower = name.toLowerCase()
+    if (lower === 'connection') {
+      named = [...(named ?? []), ...value.split(',').map((part) => part.trim().toLowerCase())]
+    }
+    if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
+    out.push(name, value)
+  }
+  if (named === undefined) return out
+  const kept: string[] = []
+  for (let i = 0; i < out.length; i += 2) {
+    const lower = out[i]!.toLowerCase()
+    if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
+  }
+  return kept
+}
+
+function textOf(bytes: Buffer | string): string {
+  return typeof bytes === 'string' ? bytes : bytes.toString('latin1')
+}
