@@ -44,7 +44,9 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
       hint: 'build it with `make bundle` or `opa build -t wasm -e gate/authz/decision`',
     })
   }
-  const elsewhere = [...files.keys()].find((name) => /\/data\.(json|ya?ml)$|^data\.ya?ml$/.test(name))
+  const elsewhere = [...files.keys()].find((name) =>
+    /\/data\.(json|ya?ml)$|^data\.ya?ml$/.test(name),
+  )
   if (elsewhere !== undefined) {
     throw new GateError('ERR_BUNDLE_READ', `data outside /data.json is not read: ${elsewhere}`, {
       hint: '`opa build` merges all data into /data.json',
@@ -55,7 +57,10 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
   const { revision } = manifest
   return {
     digest,
-    revision: typeof revision === 'string' && revision !== '' ? revision.slice(0, 200) : `sha256:${digest.slice(0, 12)}`,
+    revision:
+      typeof revision === 'string' && revision !== ''
+        ? revision.slice(0, 200)
+        : `sha256:${digest.slice(0, 12)}`,
     wasm,
     data: data === undefined ? '{}' : data.toString('utf8'),
   }
@@ -71,9 +76,13 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
     for await (const chunk of source) {
       unpacked += chunk.length
       if (unpacked > maxUnpackedBytes) {
-        throw new GateError('ERR_BUNDLE_LIMITS', `the bundle unpacks to more than ${maxUnpackedBytes} bytes`, {
-          hint: 'raise policy.max_unpacked if that is intended',
-        })
+        throw new GateError(
+          'ERR_BUNDLE_LIMITS',
+          `the bundle unpacks to more than ${maxUnpackedBytes} bytes`,
+          {
+            hint: 'raise policy.max_unpacked if that is intended',
+          },
+        )
       }
       yield chunk
     }
@@ -98,8 +107,8 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
     if (header.type === 'file') seen.add(name)
     const chunks: Buffer[] = []
     const keep = header.type === 'file' && wanted.test(name)
-    stream.on('data', (chunk: Buffer) => {
-      if (keep) chunks.push(chunk)
+    stream.on('data', (chunk) => {
+      if (keep) chunks.push(chunk as Buffer)
     })
     stream.on('end', () => {
       if (keep) files.set(name, Buffer.concat(chunks))
@@ -111,7 +120,9 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
     await pipeline(Readable.from([bytes]), createGunzip(), counted, tar)
   } catch (error) {
     if (error instanceof GateError) throw error
-    throw new GateError('ERR_BUNDLE_READ', 'the bundle is not a complete gzipped tar', { cause: error })
+    throw new GateError('ERR_BUNDLE_READ', 'the bundle is not a complete gzipped tar', {
+      cause: error,
+    })
   }
   return files
 }

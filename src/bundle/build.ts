@@ -2,7 +2,16 @@
  * `make bundle`: fmt, check, test, build. The same sources give the same bytes; the revision is a digest of them.
  */
 import { createHash } from 'node:crypto'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
 import { GateError } from '../errors.ts'
@@ -31,7 +40,9 @@ export function buildBundle(options: BuildOptions): Built {
   const opa = findOpa(root)
   const unformatted = runOpa(opa, ['fmt', '--list', policies], root).trim()
   if (unformatted !== '') {
-    throw new GateError('ERR_OPA', `not formatted: ${unformatted}`, { hint: `run \`opa fmt -w ${policies}\`` })
+    throw new GateError('ERR_OPA', `not formatted: ${unformatted}`, {
+      hint: `run \`opa fmt -w ${policies}\``,
+    })
   }
   runOpa(opa, ['check', '--strict', '--bundle', policies], root)
   const tests = runOpa(opa, ['test', '--bundle', '--fail-on-empty', policies], root).trim()

@@ -43,7 +43,8 @@ function install(folder: string): void {
 function checked(path: string): string {
   const done = spawnSync(path, ['version'], { encoding: 'utf8' })
   const found = /^Version: (\d+)\.(\d+)/m.exec(done.stdout ?? '')
-  if (found === null) throw new GateError('ERR_OPA', `${path} is not opa`, { cause: done.error ?? done.stderr })
+  if (found === null)
+    throw new GateError('ERR_OPA', `${path} is not opa`, { cause: done.error ?? done.stderr })
   const [major, minor] = [Number(found[1]), Number(found[2])]
   if (major < oldest[0]! || (major === oldest[0] && minor < oldest[1]!)) {
     throw new GateError('ERR_OPA', `${path} is opa ${major}.${minor}, too old`, {

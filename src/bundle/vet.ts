@@ -24,7 +24,9 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<void>
       worker.once('error', (error) =>
         reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run broke off', { cause: error })),
       )
-      worker.once('exit', () => reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run ended without a word')))
+      worker.once('exit', () =>
+        reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run ended without a word')),
+      )
     })
     if (!report.ok) {
       throw new GateError(

@@ -26,15 +26,22 @@ function vet({ module, initialPages, data, maxMemoryBytes, decisions }: VetReque
   const instance = new PolicyInstance({ module, initialPages, data, maxMemoryBytes })
   const missing = instance.missingBuiltins
   if (missing.length > 0) {
-    throw new GateError('ERR_BUNDLE_POLICY', `the bundle needs builtins that are not provided: ${missing.join(', ')}`)
+    throw new GateError(
+      'ERR_BUNDLE_POLICY',
+      `the bundle needs builtins that are not provided: ${missing.join(', ')}`,
+    )
   }
   for (const decision of decisions) {
     const entrypoint = instance.entrypoints.get(decision)
     if (entrypoint === undefined) {
       const known = [...instance.entrypoints.keys()].join(', ')
-      throw new GateError('ERR_BUNDLE_POLICY', `the bundle has no entrypoint ${decision}; it has ${known}`, {
-        hint: `build it with \`opa build -t wasm -e ${decision}\``,
-      })
+      throw new GateError(
+        'ERR_BUNDLE_POLICY',
+        `the bundle has no entrypoint ${decision}; it has ${known}`,
+        {
+          hint: `build it with \`opa build -t wasm -e ${decision}\``,
+        },
+      )
     }
     // A caller who says nothing at all must not be let in, whatever the route.
     if (tryOut(instance, entrypoint, decision, '{}')) {
@@ -47,7 +54,12 @@ function vet({ module, initialPages, data, maxMemoryBytes, decisions }: VetReque
 }
 
 /** @returns whether it allowed. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
-function tryOut(instance: PolicyInstance, entrypoint: number, decision: string, input: string): boolean {
+function tryOut(
+  instance: PolicyInstance,
+  entrypoint: number,
+  decision: string,
+  input: string,
+): boolean {
   let detail: string | undefined
   try {
     const answer = readAnswer(instance.evaluate(entrypoint, input))

@@ -166,9 +166,13 @@ export class Bundles {
       })
     }
     if (another !== undefined) {
-      throw new GateError('ERR_BUNDLE_READ', `there is more than one bundle in ${directory}: ${files.join(', ')}`, {
-        hint: 'keep one; this release serves a single bundle',
-      })
+      throw new GateError(
+        'ERR_BUNDLE_READ',
+        `there is more than one bundle in ${directory}: ${files.join(', ')}`,
+        {
+          hint: 'keep one; this release serves a single bundle',
+        },
+      )
     }
     const path = join(directory, file)
     const before = await stat(path)

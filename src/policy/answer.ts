@@ -49,9 +49,17 @@ function ofObject(result: unknown, resultJson: string): Answer {
   if (typeof result !== 'object' || result === null || Array.isArray(result)) {
     throw new Error('the result is neither a boolean nor an object')
   }
-  const { allowed: verdict, headers, body, http_status, reason, ...rest } = result as Record<string, unknown>
+  const {
+    allowed: verdict,
+    headers,
+    body,
+    http_status,
+    reason,
+    ...rest
+  } = result as Record<string, unknown>
   const unknown = Object.keys(rest)[0]
-  if (unknown !== undefined) throw new Error(`the field ${JSON.stringify(unknown.slice(0, 60))} is not supported`)
+  if (unknown !== undefined)
+    throw new Error(`the field ${JSON.stringify(unknown.slice(0, 60))} is not supported`)
   if (typeof verdict !== 'boolean') throw new Error('allowed is not a boolean')
   if (body !== undefined && typeof body !== 'string') throw new Error('body is not a string')
   if (reason !== undefined && typeof reason !== 'string') throw new Error('reason is not a string')
@@ -79,7 +87,8 @@ function readHeaders(headers: unknown): Header[] {
   const maps = Array.isArray(headers) ? headers : [headers]
   const out: Header[] = []
   for (const map of maps) {
-    if (typeof map !== 'object' || map === null || Array.isArray(map)) throw new Error('headers is not an object')
+    if (typeof map !== 'object' || map === null || Array.isArray(map))
+      throw new Error('headers is not an object')
     for (const [name, value] of Object.entries(map)) {
       for (const one of Array.isArray(value) ? value : [value]) out.push(readHeader(name, one))
     }

@@ -79,13 +79,17 @@ export class PolicyInstance {
     try {
       this.#builtins = namesById(this.#dump(this.#exports.builtins()))
       this.entrypoints = new Map(
-        Object.entries(JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>),
+        Object.entries(
+          JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
+        ),
       )
       this.#data = this.#parse(data)
       if (this.#data === 0) throw unusable('its data is not JSON')
       this.#heapBase = this.#exports.opa_heap_ptr_get()
     } catch (error) {
-      throw error instanceof GateError ? error : unusable('it fails while its data is loaded', error)
+      throw error instanceof GateError
+        ? error
+        : unusable('it fails while its data is loaded', error)
     }
   }
 
@@ -131,7 +135,7 @@ export class PolicyInstance {
   #writeInput(text: string): number {
     // UTF-8 needs at most three bytes for each UTF-16 unit.
     this.#reserve(this.#heapBase + text.length * 3)
-    const written = this.#view.utf8Write(text, this.#heapBase)
+    const written = this.#view.write(text, this.#heapBase, 'utf8')
     return written
   }
 
@@ -158,7 +162,7 @@ export class PolicyInstance {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
     if (at <= 0 || end === -1) throw failed('the module gave no text back')
-    return this.#view.utf8Slice(at, end)
+    return this.#view.toString('utf8', at, end)
   }
 
   #dump(value: number): string {
@@ -178,13 +182,16 @@ export class PolicyInstance {
     const name = this.#builtins[id] ?? ''
     const builtin = builtins.get(name)
     if (builtin === undefined) throw failed(`the builtin ${name || id} is not provided`)
-    const result = builtin(args.map((arg) => this.#dump(arg)), {
-      nowNs: () => {
-        // One evaluation sees one moment, however often it asks.
-        this.#nowNs ||= `${BigInt(Date.now()) * 1_000_000n}`
-        return this.#nowNs
+    const result = builtin(
+      args.map((arg) => this.#dump(arg)),
+      {
+        nowNs: () => {
+          // One evaluation sees one moment, however often it asks.
+          this.#nowNs ||= `${BigInt(Date.now()) * 1_000_000n}`
+          return this.#nowNs
+        },
       },
-    })
+    )
     return result === undefined ? 0 : this.#parse(result)
   }
 
@@ -208,12 +215,21 @@ export class PolicyInstance {
     } catch (error) {
       throw unusable('it cannot be instantiated', error)
     }
-    const needed = ['opa_eval', 'opa_json_parse', 'opa_json_dump', 'opa_malloc', 'opa_heap_ptr_get', 'entrypoints', 'builtins']
+    const needed = [
+      'opa_eval',
+      'opa_json_parse',
+      'opa_json_dump',
+      'opa_malloc',
+      'opa_heap_ptr_get',
+      'entrypoints',
+      'builtins',
+    ]
     for (const name of needed) {
       if (typeof exports[name] !== 'function') throw unusable(`it does not export ${name}`)
     }
     for (const name of ['opa_wasm_abi_version', 'opa_wasm_abi_minor_version', stackPointerExport]) {
-      if (!(exports[name] instanceof WebAssembly.Global)) throw unusable(`it does not export ${name}`)
+      if (!(exports[name] instanceof WebAssembly.Global))
+        throw unusable(`it does not export ${name}`)
     }
     return exports as unknown as Exports
   }
@@ -221,7 +237,8 @@ export class PolicyInstance {
 
 function namesById(json: string): string[] {
   const names: string[] = []
-  for (const [name, id] of Object.entries(JSON.parse(json) as Record<string, number>)) names[id] = name
+  for (const [name, id] of Object.entries(JSON.parse(json) as Record<string, number>))
+    names[id] = name
   return names
 }
 

@@ -95,7 +95,10 @@ function readHeaderTexts(flat: readonly string[]): HeaderTexts {
     if (isSecret(name)) {
       texts.secret = joinTexts(texts.secret, member)
       texts.secretValues = joinTexts(texts.secretValues, valuesMember)
-      texts.erased.push(`/input/attributes/request/http/headers/${name}`, `/input/header_values/${name}`)
+      texts.erased.push(
+        `/input/attributes/request/http/headers/${name}`,
+        `/input/header_values/${name}`,
+      )
     } else {
       texts.open = joinTexts(texts.open, member)
       texts.openValues = joinTexts(texts.openValues, valuesMember)
@@ -124,7 +127,12 @@ function isSecret(name: string): boolean {
     case 'set-cookie':
       return true
     default:
-      return name.includes('key') || name.includes('token') || name.includes('secret') || name.includes('auth')
+      return (
+        name.includes('key') ||
+        name.includes('token') ||
+        name.includes('secret') ||
+        name.includes('auth')
+      )
   }
 }
 
@@ -167,7 +175,9 @@ function decode(text: string): string {
     return decodeURIComponent(spaced)
   } catch {
     return Buffer.from(
-      spaced.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+      spaced.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
+        String.fromCharCode(Number.parseInt(hex, 16)),
+      ),
       'latin1',
     ).toString('utf8')
   }

@@ -26,7 +26,8 @@ export interface PreparedModule {
 /** @throws GateError ERR_BUNDLE_POLICY when the bytes are not a module as `opa build -t wasm` makes them. */
 export function prepareModule(bytes: Uint8Array): PreparedModule {
   const reader = new Reader(bytes, 0, bytes.length)
-  if (reader.u32le() !== 0x6d736100 || reader.u32le() !== 1) throw malformed('it is not WebAssembly 1')
+  if (reader.u32le() !== 0x6d736100 || reader.u32le() !== 1)
+    throw malformed('it is not WebAssembly 1')
   let initialPages: number | undefined
   let stackPointerSeen = false
   let exports: { start: number; end: number; body: Uint8Array } | undefined
@@ -37,7 +38,8 @@ export function prepareModule(bytes: Uint8Array): PreparedModule {
     const inner = reader.slice(size)
     if (id === section.import) initialPages = importedMemory(inner)
     else if (id === section.global) stackPointerSeen = firstIsMutableI32(inner)
-    else if (id === section.export) exports = { start, end: reader.at, body: withStackPointer(inner) }
+    else if (id === section.export)
+      exports = { start, end: reader.at, body: withStackPointer(inner) }
   }
   if (initialPages === undefined) throw malformed('it imports no memory')
   if (!stackPointerSeen) throw malformed('its first global is not a stack pointer')
