@@ -1,0 +1,123 @@
+/**
+ * Room: admin. The gate's own port, for operators: /livez and /readyz are open, everything else needs the bearer in
+ * `admin.token_file`. Never on the port that clients reach.
+ */
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { GateError } from '../errors.ts'
+
+export interface AdminOptions {
+  readonly config: {
+    readonly host: string
+    readonly port: number
+    readonly token_file: string
+    readonly metrics_open: boolean
+  }
+  readonly readiness: () => { readonly ready: boolean; readonly reasons: readonly string[] }
+  readonly status: () => object
+  /** Prometheus text. */
+  readonly metrics: () => string
+  readonly log: { info(fields: object, message: string): void }
+}
+
+export class AdminServer {
+  readonly #options: AdminOptions
+  #app: FastifyInstance | undefined
+
+  constructor(options: AdminOptions) {
+    this.#options = options
+  }
+
+  /** @returns the port. @throws GateError ERR_LISTEN, ERR_CONFIG_FILE */
+  async open(): Promise<number> {
+    const { config, readiness, status, metrics } = this.#options
+    const { host, port } = config
+    const expected = digest(readOrMakeToken(config.token_file))
+    const app = fastify({ logger: false, bodyLimit: 1024, forceCloseConnections: true })
+    this.#app = app
+    const guard = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+      const given = /^bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
+      // Digests: equal lengths, and the comparison's time says nothing about the token.
+      if (timingSafeEqual(digest(given), expected)) return
+      await reply
+        .code(401)
+        .header('www-authenticate', 'Bearer')
+        .header('cache-control', 'no-store')
+        .send({
+          title: 'The admin token is required.',
+          status: 401,
+          code: 'ERR_CREDENTIAL_MISSING',
+        })
+    }
+    app.get('/livez', async () => ({ live: true }))
+    app.get('/readyz', async (_request, reply) => {
+      const { ready, reasons } = readiness()
+      return await reply
+        .code(ready ? 200 : 503)
+        .header('cache-control', 'no-store')
+        .send({ ready, reasons })
+    })
+    app.get('/v1/status', { onRequest: guard }, async () => status())
+    app.get('/metrics', config.metrics_open ? {} : { onRequest: guard }, async (_request, reply) =>
+      reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics()),
+    )
+    try {
+      await app.listen({ host, port })
+    } catch (error) {
+      throw new GateError(
+        'ERR_LISTEN',
+        `cannot listen on ${host}:${port}: ${(error as NodeJS.ErrnoException).code}`,
+        {
+          cause: error,
+          hint: 'change admin.host or admin.port, or stop what listens there',
+        },
+      )
+    }
+    return (app.server.address() as { port: number }).port
+  }
+
+  async close(): Promise<void> {
+    await this.#app?.close()
+  }
+}
+
+/** The admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
+export function readToken(path: string): string {
+  try {
+    const token = readFileSync(path, 'utf8').trim()
+    if (token.length >= 16) return token
+  } catch (error) {
+    throw new GateError('ERR_CONFIG_FILE', `cannot read admin.token_file ${path}`, {
+      cause: error,
+      hint: 'the gate makes it when it starts; run this command as the same user',
+    })
+  }
+  throw new GateError(
+    'ERR_CONFIG_FILE',
+    `admin.token_file ${path} holds fewer than 16 characters`,
+    {
+      hint: 'remove it; the gate makes a new one',
+    },
+  )
+}
+
+function readOrMakeToken(path: string): string {
+  mkdirSync(dirname(path), { recursive: true })
+  try {
+    writeFileSync(path, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+      throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path}`, {
+        cause: error,
+      })
+    }
+    if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)
+  }
+  return readToken(path)
+}
+
+function digest(text: string): Buffer {
+  return hash('sha256', text, 'buffer')
+}

@@ -1,0 +1,81 @@
+/**
+ * Room: decisionlog. In: one line for each decision, from every worker. Out: the sink. Never does: make a request wait,
+ * lose a line without counting it. This is the control thread's end: it starts the log thread and hands out ports.
+ */
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import { type Code, GateError } from '../errors.ts'
+import type { SinkConfig } from './sink.ts'
+import type { LogCommand, LogReport } from './thread.ts'
+
+export interface DecisionLogOptions {
+  readonly sink: SinkConfig
+  readonly log: { error(fields: object, message: string): void }
+}
+
+const closeMs = 5000
+
+export class DecisionLog {
+  readonly #options: DecisionLogOptions
+  #thread: Worker | undefined
+  #lost = 0
+  #problem: string | undefined
+
+  constructor(options: DecisionLogOptions) {
+    this.#options = options
+  }
+
+  /** @throws GateError ERR_CONFIG_FILE */
+  async open(): Promise<void> {
+    const thread = new Worker(new URL('./thread.ts', import.meta.url), {
+      workerData: this.#options.sink,
+      name: 'log',
+    })
+    this.#thread = thread
+    await new Promise<void>((resolve, reject) => {
+      thread.on('message', (report: LogReport) => {
+        if (report.type === 'open') resolve()
+        else if (report.type === 'failed') {
+          reject(new GateError(report.code as Code, report.message))
+          this.#note(report.message, report.lost)
+        }
+      })
+      thread.once('error', (error) => {
+        reject(error)
+        this.#note(error.message, 0)
+      })
+    })
+  }
+
+  /** A port for one worker; a replaced worker gets a new one. */
+  port(): { readonly port: MessagePort; readonly backlog: SharedArrayBuffer } {
+    const { port1, port2 } = new MessageChannel()
+    const backlog = new SharedArrayBuffer(4)
+    const command: LogCommand = { type: 'port', port: port2, backlog }
+    this.#thread!.postMessage(command, [port2])
+    return { port: port1, backlog }
+  }
+
+  status(): { readonly lost: number; readonly problem: string | null } {
+    return { lost: this.#lost, problem: this.#problem ?? null }
+  }
+
+  /** Writes what was handed over, then ends the thread. */
+  async close(): Promise<void> {
+    const thread = this.#thread
+    if (thread === undefined) return
+    this.#thread = undefined
+    const ended = new Promise<void>((resolve) => thread.once('exit', () => resolve()))
+    const command: LogCommand = { type: 'close' }
+    thread.postMessage(command)
+    const timer = setTimeout(() => void thread.terminate(), closeMs)
+    await ended
+    clearTimeout(timer)
+  }
+
+  #note(message: string, lost: number): void {
+    this.#lost += lost
+    if (message !== this.#problem)
+      this.#options.log.error({ lost }, `the decision log cannot be written: ${message}`)
+    this.#problem = message
+  }
+}

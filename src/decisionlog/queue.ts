@@ -1,0 +1,52 @@
+/**
+ * A worker's end of the decision log: lines are handed to the log thread in batches. What that thread has not
+ * written yet is counted in shared memory; past the cap lines are dropped and counted, the request path never waits.
+ */
+import type { MessagePort } from 'node:worker_threads'
+import type { LogBatch } from '../messages.ts'
+
+export interface LogQueueOptions {
+  readonly port: MessagePort
+  /** One 32-bit word: UTF-16 units handed over and not written yet. */
+  readonly backlog: SharedArrayBuffer
+  readonly metrics: { count(name: 'dropgate_decision_log_dropped_total'): void }
+}
+
+export const maxBacklog = 32 * 1024 * 1024
+const batchLines = 256
+const batchMs = 20
+
+export class LogQueue {
+  readonly #options: LogQueueOptions
+  readonly #backlog: Int32Array
+  #lines: string[] = []
+  #size = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: LogQueueOptions) {
+    this.#options = options
+    this.#backlog = new Int32Array(options.backlog)
+  }
+
+  push(line: string): void {
+    if (Atomics.load(this.#backlog, 0) + this.#size > maxBacklog) {
+      this.#options.metrics.count('dropgate_decision_log_dropped_total')
+      return
+    }
+    this.#lines.push(line)
+    this.#size += line.length
+    if (this.#lines.length >= batchLines) this.flush()
+    else this.#timer ??= setTimeout(() => this.flush(), batchMs)
+  }
+
+  flush(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#lines.length === 0) return
+    const batch: LogBatch = { lines: this.#lines, size: this.#size }
+    Atomics.add(this.#backlog, 0, this.#size)
+    this.#options.port.postMessage(batch)
+    this.#lines = []
+    this.#size = 0
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * One decision as a line of OPA's decision log (event format v1), with our own facts under `custom`. Built by
+ * concatenation: the input's text exists already, without its secrets (policy/input).
+ */
+export interface RecordFields {
+  readonly labelsJson: string
+  readonly decisionId: string
+  readonly timestamp: string
+  readonly status: number
+  readonly worker: number
+  readonly requestedBy: string | undefined
+  /** The code of the refusal; undefined for an allowed request. */
+  readonly code: string | undefined
+  readonly bundle?: string | undefined
+  readonly revision?: string | undefined
+  /** Entrypoint. */
+  readonly path?: string | undefined
+  readonly inputJson?: string | undefined
+  readonly resultJson?: string | undefined
+  readonly erased?: readonly string[] | undefined
+  /** What the policy said why. */
+  readonly reason?: string | undefined
+  readonly route?: string | undefined
+  readonly feedAgeMs?: number | undefined
+  readonly ledgerVersion?: number | undefined
+  /** Id of the row that denied. */
+  readonly revocation?: number | undefined
+  readonly issuer?: string | undefined
+  readonly subject?: string | undefined
+  readonly evaluationNs?: number | undefined
+  readonly decisionNs?: number | undefined
+  readonly cause?: unknown
+}
+
+const maxCause = 300
+
+/** JSON text without a newline. */
+export function writeRecord(record: RecordFields): string {
+  const { labelsJson, decisionId, timestamp, inputJson, resultJson, erased, code } = record
+  let out = `{"labels":${labelsJson},"decision_id":"${decisionId}","type":"openpolicyagent.org/decision_logs"`
+  if (record.bundle !== undefined) {
+    out += `,"bundles":{${quote(record.bundle)}:{"revision":${quote(record.revision ?? '')}}}`
+  }
+  if (record.path !== undefined) out += `,"path":${quote(record.path)}`
+  if (inputJson !== undefined) out += `,"input":${inputJson}`
+  if (resultJson !== undefined) out += `,"result":${resultJson}`
+  if (erased !== undefined && erased.length > 0) out += `,"erased":${JSON.stringify(erased)}`
+  out += `,"requested_by":${quote(record.requestedBy ?? '')},"timestamp":"${timestamp}"`
+  if (record.decisionNs !== undefined) {
+    out += `,"metrics":{"timer_rego_query_eval_ns":${record.evaluationNs ?? 0},"timer_server_handler_ns":${record.decisionNs}}`
+  }
+  out += `,"custom":{"decision":"${code === undefined ? 'allow' : 'deny'}"`
+  if (code !== undefined) out += `,"code":"${code}","status":${record.status}`
+  if (record.reason !== undefined) out += `,"reason":${quote(record.reason)}`
+  if (record.route !== undefined && record.route !== '') out += `,"route":${quote(record.route)}`
+  out += `,"worker":${record.worker}`
+  const { feedAgeMs = -1, ledgerVersion = -1 } = record
+  if (feedAgeMs >= 0 && Number.isFinite(feedAgeMs)) out += `,"feed_age_ms":${Math.round(feedAgeMs)}`
+  if (ledgerVersion >= 0) out += `,"ledger_version":${ledgerVersion}`
+  if (record.revocation !== undefined) out += `,"revocation":${record.revocation}`
+  if (record.issuer !== undefined) out += `,"issuer":${quote(record.issuer)}`
+  if (record.subject !== undefined) out += `,"subject":${quote(record.subject)}`
+  if (record.cause !== undefined) out += `,"cause":${quote(causeText(record.cause))}`
+  return `${out}}}`
+}
+
+function causeText(cause: unknown): string {
+  return (cause instanceof Error ? cause.message : String(cause)).slice(0, maxCause)
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text)
+}
