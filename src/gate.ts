@@ -1,7 +1,7 @@
 /**
  * The gate: the control thread's rooms, opened in order and closed in reverse. Tests boot this same class.
  *
- *   decision log -> workers (listening, 503) -> keys -> bundles -> database -> feed -> admin
+ *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed
  *
  * It is the only writer of the ledger. It carries no requests and writes no log lines of theirs, so traffic
  * never delays a revocation.
@@ -23,7 +23,6 @@ import { fetchDocument } from './outbound/fetch.ts'
 import { Ledger } from './revocation/ledger.ts'
 import { RouteTable } from './route/table.ts'
 import { EmbeddedPostgres } from './store/embedded.ts'
-import { migrate } from './store/migrate.ts'
 import { Supervisor } from './supervisor.ts'
 
 const { version } = JSON.parse(
@@ -115,6 +114,15 @@ export class Gate {
     })
     this.#ports = await this.#workers.open(config.listen.map((listen) => listen.port))
 
+    this.#admin = new AdminServer({
+      config: config.admin,
+      readiness: () => this.readiness(),
+      status: () => this.status(),
+      metrics: () => this.#renderMetrics(),
+      log,
+    })
+    this.#adminPort = await this.#admin.open()
+
     this.#keys = new KeyStore({
       issuers: config.issuers,
       fetchDocument,
@@ -139,6 +147,7 @@ export class Gate {
         metrics.count('dropgate_policy_activations_total')
         this.#workers?.tell({ type: 'policy', policy })
       },
+      onRefused: () => metrics.count('dropgate_policy_refusals_total'),
     })
     await this.#bundles.open()
 
@@ -155,30 +164,19 @@ export class Gate {
       metrics,
     })
     await this.#feed.open()
-
-    this.#admin = new AdminServer({
-      config: config.admin,
-      readiness: () => this.readiness(),
-      status: () => this.status(),
-      metrics: () => this.#renderMetrics(),
-      log,
-    })
-    this.#adminPort = await this.#admin.open()
   }
 
-  /** Makes the database usable and returns the URL of the gate's own login. */
+  /** The URL of the gate's own login; the embedded cluster is started and migrated first. */
   async #openDatabase(): Promise<string> {
-    const { database } = this.#config
-    if (!database.embedded) return database.url
-    const { schema, role_prefix: rolePrefix } = database
+    const { embedded, url, schema, role_prefix: rolePrefix } = this.#config.database
+    if (embedded === undefined) return url!
     this.#embedded = new EmbeddedPostgres({
-      directory: database.directory,
+      directory: embedded,
+      schema,
       rolePrefix,
       log: this.#log,
     })
-    const urls = await this.#embedded.open()
-    await migrate(urls.migrate_url, { schema, rolePrefix })
-    return urls.url
+    return (await this.#embedded.open()).url
   }
 
   /** Ready means: each worker listens and decides rightly now. The reasons say what is missing. */
@@ -249,7 +247,7 @@ export class Gate {
     pulse: SharedArrayBuffer,
     reusePort: boolean,
   ): WorkerStart {
-    const { port, backlog } = this.#decisions!.port(index)
+    const { port, backlog } = this.#decisions!.port()
     return {
       index,
       config: this.#config,
@@ -267,10 +265,12 @@ export class Gate {
     const ledger = this.#ledger
     const slices = [this.#own, ...this.#cells].map((cells) => new Metrics(cells))
     return renderMetrics(slices, {
+      dropgate_ready: this.readiness().ready ? 1 : 0,
       dropgate_live_exchanges: this.#workers?.live ?? 0,
       dropgate_feed_age_seconds:
         (ledger?.ageMs(monotonicUs(), Date.now()) ?? Number.POSITIVE_INFINITY) / 1000,
       dropgate_ledger_rows: ledger?.rows ?? 0,
+      dropgate_ledger_used: ledger?.used ?? 0,
       dropgate_ledger_capacity: ledger?.capacity ?? 0,
     })
   }

@@ -9,7 +9,13 @@ import { LogQueue } from './decisionlog/queue.ts'
 import { asGateError } from './errors.ts'
 import { TokenVerifier } from './identity/token.ts'
 import { createListener } from './listener/server.ts'
-import { beatMs, pulse, type WorkerCommand, type WorkerReport, type WorkerStart } from './messages.ts'
+import {
+  beatMs,
+  pulse,
+  type WorkerCommand,
+  type WorkerReport,
+  type WorkerStart,
+} from './messages.ts'
 import { Metrics } from './metrics.ts'
 import { PolicyEngine } from './policy/engine.ts'
 import { LiveRegistry } from './response/live.ts'
