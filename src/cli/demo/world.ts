@@ -1,0 +1,91 @@
+/**
+ * The demo's world, in a thread of its own: an issuer that signs a token for whoever asks, and an upstream that says
+ * what reached it. Both on loopback; for trying things out only.
+ */
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type ServerResponse,
+} from 'node:http'
+import { parentPort, workerData } from 'node:worker_threads'
+import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+
+export interface WorldStart {
+  /** Issuer URL, http on loopback. */
+  readonly issuer: string
+  readonly audience: string
+  /** Origin of the upstream. */
+  readonly upstream: string
+}
+
+export type WorldReport =
+  | { readonly type: 'ready'; readonly token: string }
+  | { readonly type: 'failed'; readonly message: string }
+
+const lifetime = '8h'
+
+async function run(start: WorldStart): Promise<string> {
+  const { privateKey, publicKey } = await generateKeyPair('ES256')
+  const jwk = { ...(await exportJWK(publicKey)), kid: 'demo', alg: 'ES256', use: 'sig' }
+  const mint = (subject: string, roles: readonly string[]): Promise<string> =>
+    new SignJWT({ roles, client_id: 'demo', sid: `session-of-${subject}` })
+      .setProtectedHeader({ alg: 'ES256', kid: 'demo', typ: 'at+jwt' })
+      .setIssuer(start.issuer)
+      .setAudience(start.audience)
+      .setSubject(subject)
+      .setJti(crypto.randomUUID())
+      .setIssuedAt()
+      .setExpirationTime(lifetime)
+      .sign(privateKey)
+
+  await listen(start.issuer, (req, res) => {
+    const url = new URL(req.url ?? '/', start.issuer)
+    if (url.pathname === '/.well-known/openid-configuration') {
+      json(res, { issuer: start.issuer, jwks_uri: `${start.issuer}/jwks` })
+    } else if (url.pathname === '/jwks') {
+      json(res, { keys: [jwk] })
+    } else if (url.pathname === '/token') {
+      const subject = url.searchParams.get('subject') ?? 'alice'
+      const roles = url.searchParams.getAll('role')
+      mint(subject, roles.length > 0 ? roles : ['clerk']).then(
+        (token) => res.end(`${token}\n`),
+        () => res.writeHead(400).end(),
+      )
+    } else {
+      res.writeHead(404).end()
+    }
+  })
+  await listen(start.upstream, (req, res) => {
+    json(res, { upstream: 'demo', ...seen(req) })
+  })
+  return await mint('alice', ['clerk'])
+}
+
+function seen(req: IncomingMessage): object {
+  const { method, url, headers } = req
+  return { method, path: url, headers }
+}
+
+function json(res: ServerResponse, value: unknown): void {
+  res
+    .writeHead(200, { 'content-type': 'application/json' })
+    .end(`${JSON.stringify(value, null, 2)}\n`)
+}
+
+function listen(origin: string, listener: RequestListener): Promise<void> {
+  const { hostname, port } = new URL(origin)
+  return new Promise((resolve, reject) => {
+    const server = createServer(listener)
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      reject(new Error(`cannot listen on ${hostname}:${port}: ${error.code}`)),
+    )
+    server.listen(Number(port), hostname, () => resolve())
+  })
+}
+
+const report = (message: WorldReport): void => parentPort?.postMessage(message)
+run(workerData as WorldStart).then(
+  (token) => report({ type: 'ready', token }),
+  (error: Error) => report({ type: 'failed', message: error.message }),
+)

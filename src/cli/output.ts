@@ -1,0 +1,69 @@
+/** How commands speak: results on standard output, problems on standard error, as text or with `--json` as JSON. */
+import type { GateError } from '../errors.ts'
+import type { GateLog } from '../gate.ts'
+
+export function print(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+export function printJson(value: unknown): void {
+  print(JSON.stringify(value))
+}
+
+/** Rows as an aligned table. */
+export function printTable(rows: readonly Readonly<Record<string, unknown>>[]): void {
+  const [first] = rows
+  if (first === undefined) {
+    print('(no rows)')
+    return
+  }
+  const columns = Object.keys(first)
+  const cells = rows.map((row) => columns.map((column) => cellText(row[column])))
+  const widths = columns.map((column, i) =>
+    Math.max(column.length, ...cells.map((row) => row[i]!.length)),
+  )
+  const line = (texts: readonly string[]): string =>
+    texts
+      .map((text, i) => text.padEnd(widths[i]!))
+      .join('  ')
+      .trimEnd()
+  print(
+    [line(columns), line(widths.map((width) => '-'.repeat(width))), ...cells.map(line)].join('\n'),
+  )
+}
+
+function cellText(value: unknown): string {
+  if (value === null || value === undefined) return ''
+  if (value instanceof Date) return value.toISOString()
+  if (Buffer.isBuffer(value)) return `\\x${value.toString('hex')}`
+  const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
+  return text.replace(/[\0-\x1f\x7f-\x9f]/g, '?')
+}
+
+/** @returns the exit status: 1 failed, 2 wrong use. */
+export function printError(error: GateError, json: boolean): number {
+  const { code, message, hint } = error
+  const text = json
+    ? JSON.stringify({ error: { code, message, ...(hint === undefined ? {} : { hint }) } })
+    : `dropgate: ${message}\n${hint === undefined ? '' : `  hint: ${hint}\n`}  code: ${code}`
+  process.stderr.write(`${text}\n`)
+  return code === 'ERR_USAGE' ? 2 : 1
+}
+
+/** The gate's own log: JSON lines on standard error. */
+export function jsonLog(): GateLog {
+  const write = (level: string, fields: object, message: string): void => {
+    process.stderr.write(
+      `${JSON.stringify({ level, time: new Date().toISOString(), msg: message, ...fields }, errorText)}\n`,
+    )
+  }
+  return {
+    info: (fields, message) => write('info', fields, message),
+    warn: (fields, message) => write('warn', fields, message),
+    error: (fields, message) => write('error', fields, message),
+  }
+}
+
+function errorText(_key: string, value: unknown): unknown {
+  return value instanceof Error ? value.message : value
+}

@@ -1,0 +1,203 @@
+/** The commands: names, options, help. What each does is in the files beside this one. */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { buildBundle } from '../bundle/build.ts'
+import { loadConfig } from '../config/load.ts'
+import { asGateError, GateError } from '../errors.ts'
+import { migrate } from '../store/migrate.ts'
+import { databaseUrl } from './database.ts'
+import { demo } from './demo/demo.ts'
+import { print, printError, printJson, printTable } from './output.ts'
+import { lift, list, revoke, sql } from './revoke.ts'
+import { checkConfig, serve } from './serve.ts'
+import { status } from './status.ts'
+
+interface Common {
+  readonly config: string
+  readonly json?: boolean
+}
+
+const root = new URL('../../', import.meta.url).pathname
+
+/** @param args Without node and script. @returns the exit status: 0 done, 1 failed, 2 wrong use. */
+export async function runCommand(args: readonly string[]): Promise<number> {
+  const json = args.includes('--json')
+  let exit = 0
+  const program = makeProgram((code) => {
+    exit = code
+  })
+  try {
+    await program.parseAsync([...args], { from: 'user' })
+    return exit
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0
+      return printError(
+        new GateError('ERR_USAGE', error.message.replace(/^error: /, ''), {
+          hint: 'dropgate --help, or dropgate COMMAND --help',
+        }),
+        json,
+      )
+    }
+    const known = asGateError(error)
+    if (known.code === 'ERR_INTERNAL') process.stderr.write(`${(error as Error).stack}\n`)
+    return printError(known, json)
+  }
+}
+
+function makeProgram(exitWith: (code: number) => void): Command {
+  const program = new Command('dropgate')
+    .description('A policy-as-code access proxy: a revocation takes effect everywhere at once.')
+    .version(version())
+  // Before the commands are added: they inherit it.
+  program.exitOverride().configureOutput({ outputError: () => {} })
+  const command = (name: string, description: string): Command =>
+    program
+      .command(name)
+      .description(description)
+      .option('--config <file>', 'configuration file', 'dropgate.yaml')
+      .option('--json', 'results and errors as JSON')
+  const show = (options: Common, value: unknown, text: () => void): void => {
+    if (options.json) printJson(value)
+    else text()
+  }
+
+  command('serve', 'run a gate until SIGTERM').action(async (options: Common) => {
+    exitWith(await serve(options.config))
+  })
+
+  program
+    .command('config')
+    .description('about the configuration')
+    .command('check')
+    .description('say everything that is wrong with the configuration; start nothing')
+    .option('--config <file>', 'configuration file', 'dropgate.yaml')
+    .option('--json', 'results and errors as JSON')
+    .action((options: Common) => {
+      const found = checkConfig(options.config)
+      show(options, found, () =>
+        print(`${found.file}: ${found.routes} routes, ${found.issuers} issuers, no problem`),
+      )
+    })
+
+  command('migrate', 'make or update the tables, roles and functions').action(
+    async (options: Common) => {
+      const { config } = loadConfig(options.config, process.env)
+      const { schema, role_prefix: rolePrefix } = config.database
+      const done = await migrate(databaseUrl(config, 'migrate_url'), { schema, rolePrefix })
+      show(options, done, () =>
+        print(done.applied.length === 0 ? 'nothing to do' : `applied ${done.applied.join(', ')}`),
+      )
+    },
+  )
+
+  command('sql', 'run one statement as the unprivileged revoker')
+    .argument('<statement>')
+    .action(async (statement: string, options: Common) => {
+      const result = await sql(options.config, statement)
+      show(options, result, () => {
+        if (result.rows.length > 0 || result.command === 'SELECT') printTable(result.rows)
+        else print(`${result.command} ${result.count ?? ''}`.trim())
+      })
+    })
+
+  command('revoke', 'insert a revocation; options given together must all match')
+    .option('--subject <sub>', 'claim sub')
+    .option('--session <sid>', 'session id')
+    .option('--token <jti>', 'claim jti')
+    .option('--client <id>', 'client id')
+    .option(
+      '--issuer <iss>',
+      'only tokens of this issuer (alone: all of them; needs the break-glass role)',
+    )
+    .option('--everyone', 'all tokens (needs the break-glass role)')
+    .option('--issued-before <time>', 'a cutoff: tokens issued before this; without it a block')
+    .option('--expires <time>', 'when the revocation ends by itself')
+    .option('--reason <text>', 'why')
+    .action(async (options: Common & Record<string, string | boolean | undefined>) => {
+      const { subject, session, token, client, issuer, everyone, issuedBefore, expires, reason } =
+        options
+      const row = await revoke(options.config, {
+        ...given({
+          subject,
+          session_id: session,
+          token_id: token,
+          client_id: client,
+          issuer,
+          reason,
+        }),
+        ...given({ issued_before: issuedBefore, expires_at: expires }),
+        ...(everyone === true ? { everyone } : {}),
+        source: 'dropgate revoke',
+      })
+      show(options, row, () => print(`revocation ${row.id}`))
+    })
+
+  command('lift', 'end a block; tokens issued until now stay dead')
+    .argument('<id>')
+    .option('--forget', 'delete the row instead: earlier tokens live again')
+    .action(async (id: string, options: Common & { forget?: boolean }) => {
+      const row = await lift(options.config, id, options.forget === true)
+      show(options, row, () =>
+        print(
+          options.forget
+            ? `deleted revocation ${row.id}`
+            : `lifted revocation ${row.id}; it is a cutoff now`,
+        ),
+      )
+    })
+
+  command('list', 'the newest revocations')
+    .option('--limit <n>', 'how many', '50')
+    .action(async (options: Common & { limit: string }) => {
+      const rows = await list(options.config, options.limit)
+      show(options, rows, () => printTable(rows.map(withoutEmpty(rows))))
+    })
+
+  command('status', 'what the running gate says of itself').action(async (options: Common) => {
+    const found = await status(options.config)
+    show(options, found, () => print(JSON.stringify(found, null, 2)))
+    if (!found.ready) exitWith(1)
+  })
+
+  command('build', 'check, test and build policies into a bundle (needs opa)')
+    .option('--policies <folder>', 'Rego sources and data', 'policies')
+    .option('--out <file>', 'the bundle', 'bundles/gate.tar.gz')
+    .action((options: Common & { policies: string; out: string }) => {
+      const { config } = loadConfig(options.config, process.env)
+      const entrypoints = [
+        ...new Set([config.policy.decision, ...config.routes.map((route) => route.decision)]),
+      ]
+      const built = buildBundle({ policies: options.policies, out: options.out, entrypoints, root })
+      show(options, built, () =>
+        print(`${built.out}: revision ${built.revision}; tests ${built.tests}`),
+      )
+    })
+
+  command('demo', 'a gate with an own PostgreSQL, issuer and upstream, for trying it out').action(
+    async (options: Common) => {
+      exitWith(await demo(options.config))
+    },
+  )
+  return program
+}
+
+/** Options that were given, as texts. */
+function given(options: Record<string, string | boolean | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(options).filter(([, value]) => typeof value === 'string'),
+  ) as Record<string, string>
+}
+
+/** A table for people has no columns in which nothing stands. */
+function withoutEmpty(rows: readonly Record<string, unknown>[]) {
+  const used = Object.keys(rows[0] ?? {}).filter((column) =>
+    rows.some((row) => row[column] !== null && row[column] !== false),
+  )
+  return (row: Record<string, unknown>): Record<string, unknown> =>
+    Object.fromEntries(used.map((column) => [column, row[column]]))
+}
+
+function version(): string {
+  return (JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as { version: string }).version
+}

@@ -1,0 +1,60 @@
+/** `revoke`, `lift`, `list`, `sql`: what an unprivileged revoker may do. */
+import { GateError } from '../errors.ts'
+import {
+  insertRevocation,
+  liftRevocation,
+  listRevocations,
+  type NewRevocation,
+} from '../store/statements.ts'
+import { asCommand } from './database.ts'
+
+export async function revoke(
+  file: string,
+  revocation: NewRevocation,
+): Promise<Record<string, unknown>> {
+  const { issuer, subject, session_id, token_id, client_id, everyone } = revocation
+  if (
+    [issuer, subject, session_id, token_id, client_id, everyone].every(
+      (given) => given === undefined,
+    )
+  ) {
+    throw new GateError('ERR_USAGE', 'say whom to revoke', {
+      hint: 'one or more of --subject, --session, --token, --client, --issuer, or --everyone',
+    })
+  }
+  return await asCommand(file, (client, schema) => insertRevocation(client, schema, revocation))
+}
+
+export async function lift(
+  file: string,
+  id: string,
+  forget: boolean,
+): Promise<Record<string, unknown>> {
+  if (!/^\d{1,18}$/.test(id))
+    throw new GateError('ERR_USAGE', `${JSON.stringify(id)} is not the id of a revocation`)
+  return await asCommand(file, (client, schema) => liftRevocation(client, schema, id, forget))
+}
+
+export async function list(file: string, limit: string): Promise<Record<string, unknown>[]> {
+  if (!/^[1-9]\d{0,5}$/.test(limit))
+    throw new GateError('ERR_USAGE', '--limit is a whole number from 1 to 999999')
+  return await asCommand(file, (client, schema) => listRevocations(client, schema, Number(limit)))
+}
+
+export interface SqlResult {
+  readonly command: string
+  readonly count: number | null
+  readonly rows: readonly Record<string, unknown>[]
+}
+
+/** One statement, as the commands' login. */
+export async function sql(file: string, statement: string): Promise<SqlResult> {
+  return await asCommand(file, async (client) => {
+    // An extended query takes exactly one statement.
+    const { command, rowCount, rows } = await client.query({
+      text: statement,
+      queryMode: 'extended',
+    } as never)
+    return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
+  })
+}
