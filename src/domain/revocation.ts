@@ -5,7 +5,7 @@
  * A predicate travels as a key: one kind byte and the first 16 bytes of
  * SHA-256( kind byte ‖ uint32be(byte length of issuer) ‖ issuer ‖ uint32be(byte length of value) ‖ value ),
  * UTF-8, the issuer empty where the row names none. Postgres computes it for rows (store/sql), `keyOf` for
- * principals; `test/revocation/keys.test.ts` holds the two against each other.
+ * principals; `test/store/store.test.ts` holds the two against each other.
  */
 import { hash } from 'node:crypto'
 

@@ -23,6 +23,8 @@ export async function fetchDocument(url: string, limits: FetchLimits): Promise<s
       headers: { accept: 'application/json', 'accept-encoding': 'identity' },
     })
     const { statusCode, headers, body } = answer
+    // Giving up on a body makes it emit an error of its own; unheard, that would end the process.
+    body.on('error', () => {})
     const coding = headers['content-encoding']
     if (statusCode !== 200 || (coding !== undefined && coding !== 'identity')) {
       body.destroy()

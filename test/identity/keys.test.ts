@@ -1,0 +1,243 @@
+/** Key sets over real sockets: discovery, rotation, an issuer in trouble, documents that are not what they should be. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { exportJWK, generateKeyPair, type JWK } from 'jose'
+import t from 'tap'
+import { readConfig } from '../../src/config/load.ts'
+import { admitKeys } from '../../src/identity/admit.ts'
+import { KeyStore } from '../../src/identity/keys.ts'
+import type { KeySet } from '../../src/messages.ts'
+import { fetchDocument } from '../../src/outbound/fetch.ts'
+import { TestIssuer } from '../harness/issuer.ts'
+import { pause, until } from '../harness/wait.ts'
+
+interface Made {
+  readonly store: KeyStore
+  readonly sets: KeySet[]
+}
+
+async function open(issuer: object): Promise<Made> {
+  const sets: KeySet[] = []
+  const written = {
+    database: { url: 'postgres://gate@127.0.0.1/gate' },
+    issuers: [{ audience: ['api'], algorithms: ['ES256', 'RS256'], ...issuer }],
+    routes: [{ name: 'a', upstream: 'http://127.0.0.1:1' }],
+  }
+  const store = new KeyStore({
+    issuers: readConfig(JSON.stringify(written), '.', {}).issuers,
+    fetchDocument,
+    onChange: (set) => sets.push(set),
+    log: { info: () => {}, warn: () => {} },
+  })
+  await store.open()
+  t.teardown(() => store.close())
+  return { store, sets }
+}
+
+async function idp(): Promise<TestIssuer> {
+  const issuer = new TestIssuer()
+  await issuer.open()
+  t.teardown(() => issuer.close())
+  return issuer
+}
+
+async function site(listener: RequestListener): Promise<string> {
+  const server = createServer(listener)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return `http://127.0.0.1:${(server.address() as { port: number }).port}`
+}
+
+t.test('by discovery, by address, from a file', async (t) => {
+  const issuer = await idp()
+  const found = await open({ issuer: issuer.url })
+  t.equal(found.sets.at(-1)?.keys[0]?.kid, 'one')
+  t.match(found.store.status()[0], { keys: 1, version: 1, code: null })
+  const named = await open({ issuer: 'https://elsewhere.example', jwks_uri: `${issuer.url}/jwks` })
+  t.equal(named.sets.at(-1)?.keys[0]?.kid, 'one')
+  const folder = mkdtempSync(join(tmpdir(), 'dropgate-keys-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'keys.json')
+  writeFileSync(file, JSON.stringify({ keys: issuer.keys }))
+  const read = await open({
+    issuer: 'https://elsewhere.example',
+    jwks_file: file,
+    keys_refresh: '20ms',
+  })
+  t.equal(read.sets.length, 1)
+  await issuer.rotate('two')
+  writeFileSync(file, JSON.stringify({ keys: issuer.keys }))
+  await until('the file is read again', () => read.sets.at(-1)?.keys[0]?.kid === 'two')
+})
+
+t.test('an unknown key is looked for once in a cooldown, whoever asks', async (t) => {
+  const issuer = await idp()
+  const { store, sets } = await open({ issuer: issuer.url, keys_cooldown: '300ms' })
+  const { fetches } = issuer
+  for (let i = 0; i < 50; i++) store.want(issuer.url, `stranger-${i}`)
+  await pause(100)
+  t.equal(issuer.fetches, fetches, 'just fetched: not again yet')
+  await issuer.rotate('two')
+  await until('the new key', () => sets.at(-1)?.keys[0]?.kid === 'two')
+  t.equal(issuer.fetches, fetches + 1)
+  store.want(issuer.url, 'two')
+  store.want('https://nobody.example', 'x')
+  await pause(400)
+  t.equal(issuer.fetches, fetches + 1, 'a key that is there is not looked for')
+})
+
+t.test('an issuer in trouble: the last good set serves, for so long', async (t) => {
+  const issuer = await idp()
+  const { store, sets } = await open({
+    issuer: issuer.url,
+    keys_refresh: '30ms',
+    keys_cooldown: '30ms',
+    keys_max_stale: '400ms',
+  })
+  issuer.down = true
+  await until('a failure', () => store.status()[0]!.code === 'ERR_OUTBOUND')
+  t.equal(store.status()[0]!.keys, 1, 'still there')
+  await until('given up', () => store.status()[0]!.keys === 0)
+  t.same(sets.at(-1)?.keys, [])
+  issuer.down = false
+  await until('back', () => store.status()[0]!.keys === 1)
+  t.match(store.status()[0], { code: null, message: null })
+})
+
+t.test('an issuer that is away at the start is tried again soon', async (t) => {
+  const issuer = await idp()
+  issuer.down = true
+  const { store } = await open({ issuer: issuer.url })
+  t.match(store.status()[0], { keys: 0, code: 'ERR_OUTBOUND' })
+  issuer.down = false
+  await until('keys', () => store.status()[0]!.keys === 1)
+})
+
+t.test('a set that cannot be used never replaces one that can', async (t) => {
+  const issuer = await idp()
+  let answer = JSON.stringify({ keys: issuer.keys })
+  const url = await site((_req, res) => res.end(answer))
+  const { store, sets } = await open({
+    issuer: 'https://a.example',
+    jwks_uri: url,
+    keys_refresh: '20ms',
+  })
+  for (const bad of [
+    '',
+    '{',
+    '[]',
+    '{"keys":[]}',
+    '{"keys":{}}',
+    JSON.stringify({ keys: [{ kty: 'oct', k: 'AA' }] }),
+  ]) {
+    answer = bad
+    await until(`refused: ${bad}`, () => store.status()[0]!.code === 'ERR_OUTBOUND')
+    t.equal(store.status()[0]!.keys, 1)
+    answer = JSON.stringify({ keys: issuer.keys })
+    await until('good again', () => store.status()[0]!.code === null)
+  }
+  t.equal(sets.length, 1, 'the same keys again are no change')
+})
+
+t.test('documents the gate does not take', async (t) => {
+  const body = JSON.stringify({ keys: [] })
+  const url = await site((req, res) => {
+    if (req.url === '/redirect') res.writeHead(302, { location: '/ok' }).end()
+    else if (req.url === '/gzip')
+      res.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync(body))
+    else if (req.url === '/large') res.end('x'.repeat(2000))
+    else if (req.url === '/endless') {
+      const timer = setInterval(() => res.write('x'), 5)
+      res.on('close', () => clearInterval(timer))
+    } else if (req.url === '/silent') res.flushHeaders()
+    else if (req.url === '/error') res.writeHead(500).end()
+    else res.end(body)
+  })
+  t.equal(await fetchDocument(`${url}/ok`, { maxBytes: 1000, timeoutMs: 1000 }), body)
+  for (const path of ['redirect', 'gzip', 'large', 'endless', 'silent', 'error']) {
+    await t.rejects(
+      fetchDocument(`${url}/${path}`, { maxBytes: 1000, timeoutMs: 300 }),
+      { code: 'ERR_OUTBOUND' },
+      path,
+    )
+  }
+  await t.rejects(fetchDocument('http://127.0.0.1:1/', { maxBytes: 1, timeoutMs: 300 }), {
+    code: 'ERR_OUTBOUND',
+  })
+})
+
+t.test('discovery must speak of the very issuer, and name trusted keys', async (t) => {
+  let document: object = {}
+  const url = await site((_req, res) => res.end(JSON.stringify(document)))
+  for (const [name, wrong] of [
+    ['another issuer', { issuer: 'https://evil.example', jwks_uri: `${url}/jwks` }],
+    ['a slash more', { issuer: `${url}/`, jwks_uri: `${url}/jwks` }],
+    ['keys in clear from elsewhere', { issuer: url, jwks_uri: 'http://evil.example/jwks' }],
+    ['keys from a file', { issuer: url, jwks_uri: 'file:///etc/passwd' }],
+    ['no keys', { issuer: url }],
+  ] as const) {
+    document = wrong
+    t.match(
+      (await open({ issuer: url })).store.status()[0],
+      { keys: 0, code: 'ERR_OUTBOUND' },
+      name,
+    )
+  }
+})
+
+t.test('which keys of a set are taken', async (t) => {
+  const jwk = async (alg: string, options = {}): Promise<JWK> =>
+    await exportJWK((await generateKeyPair(alg, { extractable: true, ...options })).publicKey)
+  const es = { ...(await jwk('ES256')), kid: 'es', alg: 'ES256' }
+  const rsa = { ...(await jwk('RS256')), kid: 'rsa' }
+  const secret = await exportJWK((await generateKeyPair('ES256', { extractable: true })).privateKey)
+  const weak = await crypto.subtle.generateKey(
+    {
+      name: 'RSASSA-PKCS1-v1_5',
+      modulusLength: 1024,
+      publicExponent: new Uint8Array([1, 0, 1]),
+      hash: 'SHA-256',
+    },
+    true,
+    ['sign', 'verify'],
+  )
+  const taken = (...keys: object[]): unknown[] => {
+    try {
+      return admitKeys(JSON.stringify({ keys: [...keys, { ...es, kid: 'always' }] }), [
+        'ES256',
+        'RS256',
+      ]).map(({ kid }) => kid)
+    } catch (error) {
+      return [(error as { code: string }).code]
+    }
+  }
+  t.same(taken(es, rsa), ['es', 'rsa', 'always'])
+  const left: [name: string, key: object][] = [
+    ['for encryption', { ...es, use: 'enc' }],
+    ['of another algorithm', { ...es, alg: 'ES384' }],
+    ['for signing only', { ...es, key_ops: ['sign'] }],
+    ['private', { ...secret, kid: 'x' }],
+    ['symmetric', { kty: 'oct', k: 'AAAA', kid: 'x' }],
+    ['too short', { ...(await crypto.subtle.exportKey('jwk', weak.publicKey)), kid: 'x' }],
+    ['on no curve', { ...es, crv: 'P-1' }],
+    ['off the curve', { ...es, x: 'AAAA' }],
+    ['with a name that is no string', { ...es, kid: 7 }],
+    ['an exponent of 1', { ...rsa, e: 'AQ' }],
+    ['null', null as never],
+  ] // biome-ignore format: a table
+  for (const [name, key] of left) t.same(taken(key), ['always'], name)
+  t.same(taken(es, { ...rsa, kid: 'es' }), ['always'], 'two under one name: neither')
+  t.same(
+    taken(...Array.from({ length: 100 }, () => es)),
+    ['ERR_OUTBOUND'],
+    'more keys than anyone has',
+  )
+  const [kept] = admitKeys(JSON.stringify({ keys: [{ ...es, x5c: ['AA'], extra: 1 }] }), ['ES256'])
+  t.same(Object.keys(kept!).sort(), ['alg', 'crv', 'kid', 'kty', 'x', 'y'])
+})

@@ -1,0 +1,361 @@
+/** Every way a token is refused, with its code, and what happens around the key sets. */
+import { type CryptoKey, exportJWK, exportSPKI, generateKeyPair, type JWK, SignJWT } from 'jose'
+import t from 'tap'
+import { readConfig } from '../../src/config/load.ts'
+import type { IssuerConfig } from '../../src/config/options.ts'
+import type { Principal } from '../../src/domain/principal.ts'
+import type { GateError } from '../../src/errors.ts'
+import { TokenCache } from '../../src/identity/cache.ts'
+import { TokenVerifier } from '../../src/identity/token.ts'
+import { pause } from '../harness/wait.ts'
+
+const issuer = 'https://idp.example'
+const pairs = new Map<string, { privateKey: CryptoKey; publicKey: CryptoKey; jwk: JWK }>()
+for (const alg of ['ES256', 'ES384', 'ES512', 'EdDSA', 'RS256', 'PS512']) {
+  const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
+  const jwk = { ...(await exportJWK(publicKey)), kid: alg, alg, use: 'sig' }
+  pairs.set(alg, { privateKey, publicKey, jwk })
+}
+const foreign = await generateKeyPair('ES256', { extractable: true })
+
+function configOf(over: object = {}): IssuerConfig {
+  const written = {
+    database: { url: 'postgres://gate@127.0.0.1/gate' },
+    issuers: [{ issuer, audience: ['api', 'other'], algorithms: [...pairs.keys()], ...over }],
+    routes: [{ name: 'a', upstream: 'http://127.0.0.1:1' }],
+  }
+  return readConfig(JSON.stringify(written), '.', {}).issuers[0]!
+}
+
+interface Made {
+  readonly verifier: TokenVerifier
+  readonly wanted: (string | undefined)[]
+  readonly counted: string[]
+}
+
+function make(
+  over: object = {},
+  keys: readonly JWK[] | null = [...pairs.values()].map((p) => p.jwk),
+): Made {
+  const wanted: (string | undefined)[] = []
+  const counted: string[] = []
+  const verifier = new TokenVerifier({
+    issuers: [configOf(over)],
+    cacheBytes: 1 << 20,
+    metrics: { count: (_name, label) => counted.push(label) },
+    onKeysWanted: (_issuer, kid) => wanted.push(kid),
+  })
+  if (keys !== null) verifier.setKeys({ issuer, version: 1, keys: keys as never })
+  return { verifier, wanted, counted }
+}
+
+const nowS = (): number => Math.floor(Date.now() / 1000)
+
+function claimsOf(over: Record<string, unknown> = {}): Record<string, unknown> {
+  const all = {
+    iss: issuer,
+    aud: 'api',
+    sub: 'alice',
+    iat: nowS(),
+    exp: nowS() + 600,
+    jti: 'j',
+    sid: 's',
+    client_id: 'c',
+    ...over,
+  }
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+}
+
+async function signed(
+  claims: Record<string, unknown> = {},
+  header: Record<string, unknown> = {},
+  key: CryptoKey | Uint8Array = pairs.get((header.alg as string) ?? 'ES256')!.privateKey,
+): Promise<string> {
+  const protectedHeader = { alg: 'ES256', kid: header.alg ?? 'ES256', typ: 'at+jwt', ...header }
+  return await new SignJWT(claimsOf(claims)).setProtectedHeader(protectedHeader as never).sign(key)
+}
+
+const part = (value: unknown): string =>
+  Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+
+async function codeOf(made: Made, token: string, audience?: readonly string[]): Promise<string> {
+  try {
+    await made.verifier.verify(token, audience)
+    return 'accepted'
+  } catch (error) {
+    return (error as GateError).code
+  }
+}
+
+t.test('accepted with every algorithm, and what is known of the caller then', async (t) => {
+  const made = make()
+  for (const alg of pairs.keys())
+    t.equal(await codeOf(made, await signed({}, { alg })), 'accepted', alg)
+  const principal = await made.verifier.verify(
+    await signed({ scope: 'read write', tid: 't' }),
+    undefined,
+  )
+  t.match(principal, {
+    issuer,
+    subject: 'alice',
+    sessionId: 's',
+    tokenId: 'j',
+    clientId: 'c',
+    scopes: ['read', 'write'],
+  })
+  t.match(JSON.parse(principal.json), {
+    subject: 'alice',
+    scopes: ['read', 'write'],
+    claims: { tid: 't' },
+  })
+  t.equal(principal.keys.length, 4 * 10)
+})
+
+t.test('claims by the pointers of the issuer', async (t) => {
+  const made = make({
+    claims: { tenant: '/org/id', session: '/session_state', client: '/azp', scopes: '/scp' },
+  })
+  const token = await signed({
+    org: { id: 'acme' },
+    session_state: 'x',
+    azp: 'web',
+    scp: ['a', 'b'],
+  })
+  t.match(await made.verifier.verify(token, undefined), {
+    tenant: 'acme',
+    sessionId: 'x',
+    clientId: 'web',
+    scopes: ['a', 'b'],
+  })
+  // Inherited properties are nobody's claims.
+  const proto = make({ claims: { tenant: '/__proto__/x', session: '/constructor/name' } })
+  t.match(await proto.verifier.verify(await signed(), undefined), {
+    tenant: undefined,
+    sessionId: undefined,
+  })
+})
+
+t.test('the shape, before any key is touched', async (t) => {
+  const made = make()
+  const good = await signed()
+  const [head, body, signature] = good.split('.') as [string, string, string]
+  const es = { alg: 'ES256', kid: 'ES256', typ: 'at+jwt' }
+  const cases: [name: string, token: string][] = [
+    ['two parts', `${head}.${body}`],
+    ['five parts', `${good}.a.b`],
+    ['no signature', `${head}.${body}.`],
+    ['padding', `${head}=.${body}.${signature}`],
+    ['a space', `${head} .${body}.${signature}`],
+    ['standard base64', `${head}.${body}.${signature.slice(0, -1)}+`],
+    ['spare bits set', `${head}.${body}.${signature.slice(0, -1)}${signature.at(-1) === 'B' ? 'C' : 'B'}`],
+    ['a header that is no object', `${part([])}.${body}.${signature}`],
+    ['a header that is no JSON', `${part('{')}.${body}.${signature}`],
+    ['claims that are no object', `${head}.${part('7')}.${signature}`],
+    ['claims that are not UTF-8', `${head}.${Buffer.from([0x7b, 0xff, 0x7d]).toString('base64url')}.${signature}`],
+    ['no algorithm', `${part({ typ: 'at+jwt' })}.${body}.${signature}`],
+    ['crit', `${part({ ...es, crit: ['exp'] })}.${body}.${signature}`],
+    ['b64', `${part({ ...es, b64: false })}.${body}.${signature}`],
+    ['zip', `${part({ ...es, zip: 'DEF' })}.${body}.${signature}`],
+    ['enc', `${part({ ...es, enc: 'A256GCM' })}.${body}.${signature}`],
+    ['a kid that is no string', `${part({ ...es, kid: 7 })}.${body}.${signature}`],
+    ['a kid without end', `${part({ ...es, kid: 'k'.repeat(257) })}.${body}.${signature}`],
+    ['a type that is no string', `${part({ ...es, typ: {} })}.${body}.${signature}`],
+    ['too long', `${head}.${part({ x: 'a'.repeat(17_000) })}.${signature}`],
+    ['empty', ''],
+  ] // biome-ignore format: a table
+  for (const [name, token] of cases) t.equal(await codeOf(made, token), 'ERR_TOKEN_MALFORMED', name)
+  t.same(made.wanted, [], 'nobody was asked for keys')
+})
+
+t.test('issuer, algorithm, type, key, signature', async (t) => {
+  const made = make()
+  const pem = new TextEncoder().encode(await exportSPKI(pairs.get('RS256')!.publicKey))
+  const [head, body, signature] = (await signed()).split('.') as [string, string, string]
+  const other = part(claimsOf({ sub: 'mallory' }))
+  const cases: [name: string, token: string, code: string][] = [
+    ['another issuer', await signed({ iss: 'https://evil.example' }), 'ERR_TOKEN_ISSUER'],
+    ['the issuer with a slash', await signed({ iss: `${issuer}/` }), 'ERR_TOKEN_ISSUER'],
+    ['no issuer', await signed({ iss: undefined }), 'ERR_TOKEN_ISSUER'],
+    ['an issuer that is no string', await signed({ iss: [issuer] }), 'ERR_TOKEN_ISSUER'],
+    ['the public key as a secret', await signed({}, { alg: 'HS256', kid: 'RS256' }, pem), 'ERR_TOKEN_ALGORITHM'],
+    ['none', `${part({ alg: 'none', typ: 'at+jwt' })}.${body}.AA`, 'ERR_TOKEN_ALGORITHM'],
+    ['None', `${part({ alg: 'nOnE', typ: 'at+jwt' })}.${body}.AA`, 'ERR_TOKEN_ALGORITHM'],
+    ['no type', await signed({}, { typ: undefined }), 'ERR_TOKEN_TYPE'],
+    ['JWT', await signed({}, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['a logout token', await signed({}, { typ: 'logout+jwt' }), 'ERR_TOKEN_TYPE'],
+    ['a proof', await signed({}, { typ: 'dpop+jwt' }), 'ERR_TOKEN_TYPE'],
+    ['the long name of the type', await signed({}, { typ: 'application/AT+JWT' }), 'accepted'],
+    ['a foreign key under a known name', await signed({}, {}, foreign.privateKey), 'ERR_TOKEN_SIGNATURE'],
+    ['its own key in the header', await signed({}, { jwk: await exportJWK(foreign.publicKey) }, foreign.privateKey), 'ERR_TOKEN_SIGNATURE'],
+    ['a key set of its own', await signed({}, { jku: 'https://evil.example/jwks' }, foreign.privateKey), 'ERR_TOKEN_SIGNATURE'],
+    ['other claims under the signature', `${head}.${other}.${signature}`, 'ERR_TOKEN_SIGNATURE'],
+    ['a signature of zeros', `${head}.${body}.${'A'.repeat(signature.length - 1)}A`, 'ERR_TOKEN_SIGNATURE'],
+    ['a key of another algorithm', await signed({}, { kid: 'RS256' }), 'ERR_TOKEN_KEY_UNKNOWN'],
+    ['a name that is a path', await signed({}, { kid: '../../etc/passwd' }, foreign.privateKey), 'ERR_TOKEN_KEY_UNKNOWN'],
+  ] // biome-ignore format: a table
+  for (const [name, token, code] of cases) t.equal(await codeOf(made, token), code, name)
+  t.equal(await codeOf(make({ algorithms: ['RS256'] }), await signed()), 'ERR_TOKEN_ALGORITHM')
+})
+
+t.test('legacy types, where the issuer is configured so', async (t) => {
+  const made = make({ token_types: 'any' })
+  const cases: [name: string, token: string, code: string][] = [
+    ['JWT', await signed({}, { typ: 'JWT' }), 'accepted'],
+    ['none', await signed({}, { typ: undefined }), 'accepted'],
+    ['an ID token by its nonce', await signed({ nonce: 'n' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['an event', await signed({ events: {} }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['Keycloak ID token', await signed({ typ: 'ID' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['Keycloak refresh token', await signed({ typ: 'Refresh' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['Keycloak access token', await signed({ typ: 'Bearer' }, { typ: 'JWT' }), 'accepted'],
+    ['a logout token', await signed({}, { typ: 'logout+jwt' }), 'ERR_TOKEN_TYPE'],
+  ] // biome-ignore format: a table
+  for (const [name, token, code] of cases) t.equal(await codeOf(made, token), code, name)
+})
+
+t.test('claims: finite times, identifiers that a row can name', async (t) => {
+  const made = make()
+  const cases: [name: string, claims: Record<string, unknown>, code: string][] = [
+    ['no exp', { exp: undefined }, 'ERR_TOKEN_CLAIMS'],
+    ['exp as text', { exp: String(nowS() + 60) }, 'ERR_TOKEN_CLAIMS'],
+    ['exp null', { exp: null }, 'ERR_TOKEN_CLAIMS'],
+    ['exp beyond every date', { exp: 1e300 }, 'ERR_TOKEN_CLAIMS'],
+    ['no iat', { iat: undefined }, 'ERR_TOKEN_CLAIMS'],
+    ['iat below zero', { iat: -1 }, 'ERR_TOKEN_CLAIMS'],
+    ['iat in the future', { iat: nowS() + 60 }, 'ERR_TOKEN_CLAIMS'],
+    ['iat within the skew', { iat: nowS() + 3 }, 'accepted'],
+    ['a fraction of a second', { iat: nowS() - 0.5 }, 'accepted'],
+    ['nbf in the future', { nbf: nowS() + 60 }, 'ERR_TOKEN_CLAIMS'],
+    ['nbf as text', { nbf: 'soon' }, 'ERR_TOKEN_CLAIMS'],
+    ['living too long', { exp: nowS() + 86_400 + 60 }, 'ERR_TOKEN_CLAIMS'],
+    ['expired', { iat: nowS() - 600, exp: nowS() - 60 }, 'ERR_TOKEN_EXPIRED'],
+    ['expired within the skew', { iat: nowS() - 600, exp: nowS() - 2 }, 'accepted'],
+    ['no subject', { sub: undefined }, 'ERR_TOKEN_CLAIMS'],
+    ['an empty subject', { sub: '' }, 'ERR_TOKEN_CLAIMS'],
+    ['a subject with NUL', { sub: 'ali\0ce' }, 'ERR_TOKEN_CLAIMS'],
+    ['a subject with half a character', { sub: 'ali\ud800ce' }, 'ERR_TOKEN_CLAIMS'],
+    ['a subject of 1024 bytes', { sub: 'é'.repeat(512) }, 'accepted'],
+    ['a subject of 1025 bytes', { sub: `${'é'.repeat(512)}a` }, 'ERR_TOKEN_CLAIMS'],
+    ['a session with NUL', { sid: '\0' }, 'ERR_TOKEN_CLAIMS'],
+    ['a token id that is no string', { jti: 7 }, 'ERR_TOKEN_CLAIMS'],
+    ['a client that is no string', { client_id: {} }, 'ERR_TOKEN_CLAIMS'],
+    ['scopes that are no strings', { scope: [1] }, 'ERR_TOKEN_CLAIMS'],
+    ['another audience', { aud: 'elsewhere' }, 'ERR_TOKEN_AUDIENCE'],
+    ['no audience', { aud: undefined }, 'ERR_TOKEN_AUDIENCE'],
+    ['an audience that is no string', { aud: ['api', 7] }, 'ERR_TOKEN_AUDIENCE'],
+    ['one audience of several', { aud: ['elsewhere', 'other'] }, 'accepted'],
+  ] // biome-ignore format: a table
+  for (const [name, claims, code] of cases)
+    t.equal(await codeOf(made, await signed(claims)), code, name)
+  const infinite = `${part({ alg: 'ES256', kid: 'ES256', typ: 'at+jwt' })}.${part(JSON.stringify(claimsOf()).replace(/"exp":\d+/, '"exp":1e999'))}`
+  const key = await crypto.subtle.importKey(
+    'jwk',
+    await exportJWK(pairs.get('ES256')!.privateKey),
+    { name: 'ECDSA', namedCurve: 'P-256' },
+    false,
+    ['sign'],
+  )
+  const signature = await crypto.subtle.sign(
+    { name: 'ECDSA', hash: 'SHA-256' },
+    key,
+    Buffer.from(infinite),
+  )
+  t.equal(
+    await codeOf(made, `${infinite}.${Buffer.from(signature).toString('base64url')}`),
+    'ERR_TOKEN_CLAIMS',
+    'exp beyond every number',
+  )
+})
+
+t.test('a route with an audience of its own, also for a token that is known already', async (t) => {
+  const made = make()
+  const token = await signed({ aud: 'api' })
+  t.equal(await codeOf(made, token), 'accepted')
+  t.equal(await codeOf(made, token, ['billing']), 'ERR_TOKEN_AUDIENCE')
+  t.equal(await codeOf(made, token, ['billing', 'api']), 'accepted')
+  t.same(made.counted, ['miss', 'hit', 'hit'])
+})
+
+t.test('a known token answers at once, until it expires', async (t) => {
+  const made = make({ clock_skew: '0s' })
+  const token = await signed({ iat: nowS() - 10, exp: nowS() + 2 })
+  const principal = await made.verifier.verify(token, undefined)
+  t.equal(
+    made.verifier.verify(token, undefined) as Principal,
+    principal,
+    'the same, without a promise',
+  )
+  await pause(2100)
+  t.throws(() => made.verifier.verify(token, undefined), { code: 'ERR_TOKEN_EXPIRED' })
+})
+
+t.test(
+  'keys that change: a known token is verified anew, one under verification is not let in',
+  async (t) => {
+    const made = make()
+    const token = await signed()
+    t.equal(await codeOf(made, token), 'accepted')
+    made.verifier.setKeys({ issuer, version: 2, keys: [pairs.get('RS256')!.jwk] as never })
+    t.equal(await codeOf(made, token), 'ERR_TOKEN_KEY_UNKNOWN')
+    made.verifier.setKeys({ issuer, version: 1, keys: [pairs.get('ES256')!.jwk] as never })
+    t.equal(await codeOf(made, token), 'ERR_TOKEN_KEY_UNKNOWN', 'an older set changes nothing')
+    const underWay = codeOf(made, await signed({}, { alg: 'RS256' }))
+    made.verifier.setKeys({ issuer, version: 3, keys: [pairs.get('RS256')!.jwk] as never })
+    t.equal(await underWay, 'ERR_TOKEN_KEY_UNKNOWN')
+  },
+)
+
+t.test(
+  'a key that has just been published is waited for once; strangers do not ask again and again',
+  async (t) => {
+    const made = make({}, [pairs.get('RS256')!.jwk])
+    const waiting = codeOf(made, await signed())
+    await pause(50)
+    t.same(made.wanted, ['ES256'])
+    made.verifier.setKeys({
+      issuer,
+      version: 2,
+      keys: [...pairs.values()].map((p) => p.jwk) as never,
+    })
+    t.equal(await waiting, 'accepted')
+    const began = performance.now()
+    t.equal(await codeOf(made, await signed({}, { kid: 'nobody' })), 'ERR_TOKEN_KEY_UNKNOWN')
+    t.equal(
+      await codeOf(made, await signed({ jti: '2' }, { kid: 'nobody' })),
+      'ERR_TOKEN_KEY_UNKNOWN',
+    )
+    t.same(made.wanted, ['ES256', 'nobody'])
+    t.ok(performance.now() - began < 1900, 'the second did not wait')
+  },
+)
+
+t.test('without keys', async (t) => {
+  t.equal(await codeOf(make({}, null), await signed()), 'ERR_KEYS_UNAVAILABLE')
+})
+
+t.test(
+  'two keys under one name, or without names, are none; a single nameless one is',
+  async (t) => {
+    const { kid: _, ...nameless } = pairs.get('ES256')!.jwk
+    t.equal(await codeOf(make({}, [nameless]), await signed({}, { kid: undefined })), 'accepted')
+    t.equal(await codeOf(make({}, [nameless]), await signed()), 'ERR_TOKEN_KEY_UNKNOWN')
+    const { jwk } = pairs.get('ES256')!
+    t.equal(await codeOf(make({}, [jwk, { ...jwk }]), await signed()), 'ERR_TOKEN_KEY_UNKNOWN')
+  },
+)
+
+t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
+  const cache = new TokenCache(100_000)
+  const principal = await make().verifier.verify(await signed(), undefined)
+  const entry = { principal, audience: ['api'], keysVersion: 1 }
+  for (let i = 0; i < 1000; i++) {
+    cache.set(`token-${i}`, entry)
+    cache.get('token-0')
+  }
+  t.ok(cache.get('token-0'), 'in use all the time')
+  t.ok(cache.get('token-999'))
+  let held = 0
+  for (let i = 0; i < 1000; i++) if (cache.get(`token-${i}`) !== undefined) held++
+  t.ok(held > 5 && held < 100, `${held} of 1000 are held`)
+  cache.set('x'.repeat(60_000), entry)
+  t.equal(cache.get('x'.repeat(60_000)), undefined, 'too large to be worth it')
+})
