@@ -1,0 +1,229 @@
+/** What counts as a yes, and what the WASM host does when a policy throws, traps or eats memory. */
+import t from 'tap'
+import { readArchive } from '../../src/bundle/archive.ts'
+import { vet } from '../../src/bundle/vet.ts'
+import type { PolicyPackage } from '../../src/messages.ts'
+import { readAnswer } from '../../src/policy/answer.ts'
+import { PolicyEngine } from '../../src/policy/engine.ts'
+import { buildInput, type InputParts } from '../../src/policy/input.ts'
+import { prepareModule } from '../../src/policy/module.ts'
+import { compile } from '../harness/bundle.ts'
+
+const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
+const decision = 'gate/authz/decision'
+
+async function packageOf(rego: string, data = {}): Promise<PolicyPackage> {
+  const content = await readArchive(compile(rego, [decision], data), limits)
+  const { bytes, initialPages } = prepareModule(content.wasm)
+  const module = await WebAssembly.compile(bytes as BufferSource)
+  return { generation: 1, bundle: 'b', ...content, module, initialPages }
+}
+
+async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
+  const engine = new PolicyEngine({ maxMemoryBytes })
+  engine.activate(await packageOf(rego, data))
+  return engine
+}
+
+t.test('only a clear yes is a yes', async (t) => {
+  const of = (result: unknown) => readAnswer(JSON.stringify([{ result }]))
+  t.match(of(true), { allowed: true, failure: undefined })
+  t.match(of({ allowed: true }), { allowed: true, failure: undefined })
+  t.match(of(false), { allowed: false, failure: undefined, status: 403 })
+  t.match(readAnswer('[]'), { allowed: false, failure: undefined, status: 403 })
+  t.match(of({ allowed: false, http_status: 429, body: 'slow', headers: { 'Retry-After': '7' }, reason: 'r' }), {
+    allowed: false, status: 429, body: 'slow', headers: [['retry-after', '7']], reason: 'r',
+  }) // biome-ignore format: short
+  t.match(of({ allowed: true, headers: [{ 'x-a': ['1', '2'] }, { 'x-b': '3' }] }), {
+    headers: [
+      ['x-a', '1'],
+      ['x-a', '2'],
+      ['x-b', '3'],
+    ],
+  })
+  const unusable: unknown[] = [
+    'true', 1, null, [], [true], {}, { allowed: 'true' }, { allowed: 1 }, { allow: true }, { allowed: true, headers: 'x' },
+    { allowed: true, headers: { 'x-a': 1 } }, { allowed: true, headers: { 'x-a': 'a\r\nb: c' } }, { allowed: true, headers: { 'x-a': 'é' } },
+    { allowed: true, headers: { 'x a': '1' } }, { allowed: true, headers: { 'X-Dropgate-Subject': 'root' } },
+    { allowed: true, headers: { x_dropgate_subject: 'root' } }, { allowed: true, headers: { Host: 'evil' } },
+    { allowed: true, headers: { 'x-forwarded-for': '1' } }, { allowed: true, headers: { 'content-length': '1' } },
+    { allowed: true, body: 7 }, { allowed: true, reason: {} }, { allowed: false, http_status: 200 }, { allowed: false, http_status: '403' },
+    { allowed: false, http_status: 403.5 }, { allowed: true, query_parameters_to_set: {} }, { allowed: true, request_headers_to_remove: [] },
+  ] // biome-ignore format: a table
+  for (const result of unusable)
+    t.match(
+      of(result),
+      { allowed: false, failure: 'ERR_POLICY_FAILED', status: 503 },
+      JSON.stringify(result),
+    )
+  for (const text of [
+    '',
+    '{',
+    '[{"result":true},{"result":true}]',
+    '[{"result":true,"x":1}]',
+    'true',
+  ]) {
+    t.match(readAnswer(text), { allowed: false, failure: 'ERR_POLICY_FAILED' }, text)
+  }
+})
+
+t.test('an instance that threw thousands of times keeps answering rightly', async (t) => {
+  const engine = await engineOf(`
+    decision := true if input.who == "alice"
+    decision := false if input.who == "clash"
+    decision := true if input.who == "clash"`)
+  const policy = engine.current()!
+  for (let i = 0; i < 3000; i++) {
+    t.equal(policy.decide(decision, '{"who":"clash"}').failure, 'ERR_POLICY_FAILED')
+    if (i % 500 === 0) {
+      t.equal(policy.decide(decision, '{"who":"alice"}').allowed, true)
+      t.equal(policy.decide(decision, '{"who":"bob"}').allowed, false)
+    }
+  }
+  t.equal(policy.decide(decision, '{"who":"alice"}').allowed, true)
+})
+
+t.test('input that is not JSON, and an entrypoint that is not there', async (t) => {
+  const policy = (await engineOf('decision := true')).current()!
+  t.match(policy.decide(decision, '{"who":'), { allowed: false, failure: 'ERR_POLICY_FAILED' })
+  t.match(policy.decide('gate/authz/other', '{}'), { allowed: false, failure: 'ERR_POLICY_FAILED' })
+  t.equal(policy.decide(decision, '{}').allowed, true)
+})
+
+t.test(
+  'a policy that eats its memory denies, and the next evaluation is right again',
+  async (t) => {
+    const rego = `
+    decision := true if input.small
+    decision := true if {
+      all := [concat("", [a, b, c]) | some a in data.xs; some b in data.xs; some c in data.xs]
+      count(all) > 0
+    }`
+    const xs = Array.from({ length: 200 }, (_, i) => `a long text that is repeated ${i}`)
+    const policy = (await engineOf(rego, { xs }, 16 << 20)).current()!
+    for (let i = 0; i < 3; i++) {
+      t.match(policy.decide(decision, '{}'), { allowed: false, failure: 'ERR_POLICY_FAILED' })
+      t.equal(policy.decide(decision, '{"small":true}').allowed, true)
+    }
+    const large = JSON.stringify({ small: true, x: 'y'.repeat(32 << 20) })
+    t.match(
+      policy.decide(decision, large),
+      { allowed: false, failure: 'ERR_POLICY_FAILED' },
+      'input over the cap',
+    )
+    t.equal(policy.decide(decision, '{"small":true}').allowed, true)
+  },
+)
+
+t.test('nothing of one evaluation is left for the next', async (t) => {
+  const policy = (await engineOf('decision := {"allowed": true, "reason": input.x}')).current()!
+  for (let i = 0; i < 2000; i++) {
+    const x = `${i} ${'é'.repeat(i % 300)}`
+    t.equal(policy.decide(decision, JSON.stringify({ x })).reason, x)
+  }
+})
+
+t.test('trial runs: what is refused, and why', async (t) => {
+  const tried = async (
+    rego: string,
+    data = {},
+    decisions = [decision],
+  ): Promise<{ code: string; message: string } | undefined> => {
+    const { module, initialPages, data: text } = await packageOf(rego, data)
+    try {
+      await vet({ module, initialPages, data: text, maxMemoryBytes: 64 << 20, decisions }, 3000)
+      return undefined
+    } catch (error) {
+      return error as { code: string; message: string }
+    }
+  }
+  const xs = Array.from({ length: 3000 }, (_, i) => i)
+  const runaway =
+    'decision if count([1 | some a in data.xs; some b in data.xs; some c in data.xs; a + b + c < 0]) > 0'
+  t.equal(await tried('default decision := false\ndecision if input.principal'), undefined)
+  t.match(await tried('decision := true'), {
+    code: 'ERR_BUNDLE_TRIAL',
+    message: /allows an empty input/,
+  })
+  t.match(await tried('decision := {"allowed": "yes"}'), {
+    code: 'ERR_BUNDLE_TRIAL',
+    message: /allowed is not a boolean/,
+  })
+  t.match(await tried('decision if input.principal', {}, ['gate/authz/other']), {
+    code: 'ERR_BUNDLE_POLICY',
+    message: /no entrypoint gate\/authz\/other/,
+  })
+  t.match(
+    await tried('decision if http.send({"method": "get", "url": "http://x"}).status_code == 200'),
+    { code: 'ERR_BUNDLE_POLICY', message: /http\.send/ },
+  )
+  t.match(await tried(runaway, { xs }), {
+    code: 'ERR_BUNDLE_TRIAL',
+    message: /longer than 3000 ms/,
+  })
+})
+
+t.test('modules that are not what opa makes', async (t) => {
+  const { wasm } = await readArchive(compile('decision := true'), limits)
+  const bad: [name: string, bytes: Uint8Array][] = [
+    ['empty', new Uint8Array()],
+    ['another format', Buffer.from('hello world, this is no module')],
+    ['cut off', wasm.subarray(0, wasm.length / 2)],
+    ['the smallest module', Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])],
+    [
+      'a section longer than the file',
+      Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+    ],
+  ]
+  for (const [name, bytes] of bad) {
+    await t.rejects(
+      async () => WebAssembly.compile(prepareModule(bytes).bytes as BufferSource),
+      {},
+      name,
+    )
+  }
+  for (let i = 0; i < 500; i++) {
+    const bytes = Buffer.from(wasm.subarray(0, 2000))
+    bytes[8 + ((i * 7919) % 1900)]! ^= 1 << (i % 8)
+    try {
+      prepareModule(bytes)
+    } catch (error) {
+      t.equal((error as { code: string }).code, 'ERR_BUNDLE_POLICY')
+    }
+  }
+})
+
+t.test('the input: the contract, and no secrets in what is logged', async (t) => {
+  const parts: InputParts = {
+    requestId: 'id', timeRfc3339: '2026-01-01T00:00:00.000Z', method: 'GET', path: '/a/b%20c?x=1&x=2&y&z=a+b%21', host: 'h', scheme: 'http',
+    protocol: 'HTTP/1.1', headers: ['host', 'h', 'cookie', 'a=1', 'accept', 'x', 'accept', 'y', 'cookie', 'b=2', 'authorization', 'Bearer secret', 'x-api-key', 'secret', '__proto__', '"\\'],
+    size: -1, sourceAddress: '1.2.3.4', sourcePort: 5, destinationAddress: '6.7.8.9', destinationPort: 80, parsedPath: ['a', 'b c'], query: 'x=1&x=2&y&z=a+b%21',
+    routeJson: '{"name":"r","labels":{"l":"1"}}', labelsJson: '{"l":"1"}', principalJson: '{"subject":"alice"}', feedStale: false, feedAgeMs: 12,
+  } // biome-ignore format: a table
+  const { text, logged, erased } = buildInput(parts)
+  const input = JSON.parse(text)
+  t.same(
+    input.attributes.request.http.headers,
+    JSON.parse(
+      '{"host":"h","accept":"x, y","__proto__":"\\"\\\\","cookie":"a=1; b=2","authorization":"Bearer secret","x-api-key":"secret"}',
+    ),
+  )
+  t.same(input.header_values.accept, ['x', 'y'])
+  t.same(input.parsed_query, { x: ['1', '2'], y: [''], z: ['a b!'] })
+  t.same(input.parsed_path, ['a', 'b c'])
+  t.match(input, {
+    attributes: {
+      source: { address: { socketAddress: { address: '1.2.3.4', portValue: 5 } } },
+      contextExtensions: { l: '1' },
+      request: { http: { path: parts.path, size: -1 } },
+    },
+    principal: { subject: 'alice' },
+    route: { name: 'r' },
+    feed: { stale: false, age_ms: 12 },
+    grants: [],
+  })
+  t.notMatch(logged, /secret|a=1/)
+  t.same(JSON.parse(logged).principal, input.principal)
+  t.ok(erased.includes('/input/attributes/request/http/headers/authorization'))
+  t.ok(erased.includes('/input/header_values/cookie'))
+})
