@@ -13,7 +13,7 @@ export const pulse = {
   beat: 0,
   /** Generation of the policy being evaluated, 0 between evaluations: whom to blame for a runaway. */
   evaluating: 1,
-  /** Exchanges open at the last beat: what is lost if the thread is. */
+  /** Exchanges open at the last beat or evaluation: what is lost if the thread is. */
   live: 2,
 } as const
 

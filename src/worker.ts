@@ -51,6 +51,8 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     labelsJson: start.labelsJson,
     evaluating: (generation) => {
       pulseWords[pulse.evaluating] = generation
+      // What is open now is what is lost if this evaluation never ends.
+      pulseWords[pulse.live] = rooms.live.size
     },
   }
   const listener = createListener({

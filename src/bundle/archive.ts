@@ -101,6 +101,8 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
               ? `it holds more than ${maxEntries} files`
               : undefined
     if (problem !== undefined) {
+      // The refused entry fails with the archive; unheard, that would end the process.
+      stream.on('error', () => {})
       next(new GateError('ERR_BUNDLE_READ', `the bundle is refused: ${problem}`))
       return
     }

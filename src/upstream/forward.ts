@@ -145,13 +145,13 @@ const timeouts = new Set([
   'ETIMEDOUT',
 ])
 
-/** undici and socket failures by `code`, as undici's documentation asks (never by class). */
+/** undici and socket failures by `code`, as undici's documentation asks (never by class); its parser gives a name only. */
 function toGateError(error: unknown): GateError {
   if (error instanceof GateError) return error
   const code = codeOf(error)
   const mapped: Code = timeouts.has(code)
     ? 'ERR_UPSTREAM_TIMEOUT'
-    : code.startsWith('HPE_') ||
+    : (error as Error | undefined)?.name === 'HTTPParserError' ||
         code === 'UND_ERR_HEADERS_OVERFLOW' ||
         code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH' ||
         code.startsWith('UND_ERR_INVALID')

@@ -86,7 +86,8 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
     message: /no \*\.tar\.gz/,
     active_revision: null,
   })
-  put(await revised(good, 'one', { who: 'alice' }))
+  const one = await revised(good, 'one', { who: 'alice' })
+  put(one)
   await until('one', () => bundles.status().active_revision === 'one')
   t.match(bundles.status(), { name: 'gate', generation: 1, code: null })
 
@@ -105,7 +106,7 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
   t.equal(activated.length, 1)
   t.ok(refused >= bad.length)
 
-  put(await revised(good, 'one', { who: 'alice' }))
+  put(one)
   await until('the good one is back', () => bundles.status().code === null)
   t.equal(activated.length, 1, 'the same bytes are no change')
 

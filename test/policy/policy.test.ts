@@ -15,7 +15,7 @@ const decision = 'gate/authz/decision'
 async function packageOf(rego: string, data = {}): Promise<PolicyPackage> {
   const content = await readArchive(compile(rego, [decision], data), limits)
   const { bytes, initialPages } = prepareModule(content.wasm)
-  const module = await WebAssembly.compile(bytes as BufferSource)
+  const module = await WebAssembly.compile(bytes)
   return { generation: 1, bundle: 'b', ...content, module, initialPages }
 }
 
@@ -84,10 +84,10 @@ t.test('an instance that threw thousands of times keeps answering rightly', asyn
 })
 
 t.test('input that is not JSON, and an entrypoint that is not there', async (t) => {
-  const policy = (await engineOf('decision := true')).current()!
-  t.match(policy.decide(decision, '{"who":'), { allowed: false, failure: 'ERR_POLICY_FAILED' })
+  const policy = (await engineOf('decision if input.who')).current()!
+  t.match(policy.decide(decision, '{"who":'), { allowed: false })
   t.match(policy.decide('gate/authz/other', '{}'), { allowed: false, failure: 'ERR_POLICY_FAILED' })
-  t.equal(policy.decide(decision, '{}').allowed, true)
+  t.equal(policy.decide(decision, '{"who":1}').allowed, true)
 })
 
 t.test(
@@ -96,6 +96,7 @@ t.test(
     const rego = `
     decision := true if input.small
     decision := true if {
+      not input.small
       all := [concat("", [a, b, c]) | some a in data.xs; some b in data.xs; some c in data.xs]
       count(all) > 0
     }`
@@ -137,9 +138,9 @@ t.test('trial runs: what is refused, and why', async (t) => {
       return error as { code: string; message: string }
     }
   }
-  const xs = Array.from({ length: 3000 }, (_, i) => i)
-  const runaway =
-    'decision if count([1 | some a in data.xs; some b in data.xs; some c in data.xs; a + b + c < 0]) > 0'
+  // Searching allocates nothing, so no memory cap ends it.
+  const endless = { text: 'a'.repeat(1_000_000), part: `${'a'.repeat(500_000)}b` }
+  const runaway = 'decision if contains(data.text, data.part)'
   t.equal(await tried('default decision := false\ndecision if input.principal'), undefined)
   t.match(await tried('decision := true'), {
     code: 'ERR_BUNDLE_TRIAL',
@@ -157,7 +158,7 @@ t.test('trial runs: what is refused, and why', async (t) => {
     await tried('decision if http.send({"method": "get", "url": "http://x"}).status_code == 200'),
     { code: 'ERR_BUNDLE_POLICY', message: /http\.send/ },
   )
-  t.match(await tried(runaway, { xs }), {
+  t.match(await tried(runaway, endless), {
     code: 'ERR_BUNDLE_TRIAL',
     message: /longer than 3000 ms/,
   })
@@ -176,11 +177,7 @@ t.test('modules that are not what opa makes', async (t) => {
     ],
   ]
   for (const [name, bytes] of bad) {
-    await t.rejects(
-      async () => WebAssembly.compile(prepareModule(bytes).bytes as BufferSource),
-      {},
-      name,
-    )
+    t.throws(() => new WebAssembly.Module(prepareModule(bytes).bytes), name)
   }
   for (let i = 0; i < 500; i++) {
     const bytes = Buffer.from(wasm.subarray(0, 2000))

@@ -1,0 +1,187 @@
+/** The commands as processes: what they print, and their exit status. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { startPostgres } from '../harness/postgres.ts'
+import { until } from '../harness/wait.ts'
+
+const cluster = await startPostgres()
+const folder = mkdtempSync(join(tmpdir(), 'dropgate-cli-'))
+t.teardown(async () => {
+  await cluster.close()
+  rmSync(folder, { recursive: true })
+})
+const [port, adminPort] = await Promise.all([freePort(), freePort()])
+mkdirSync(join(folder, 'bundles'))
+cpSync('bundles/gate.tar.gz', join(folder, 'bundles', 'gate.tar.gz'))
+const config = join(folder, 'dropgate.yaml')
+writeFileSync(
+  config,
+  `listen: {port: ${port}}
+admin: {port: ${adminPort}, token_file: admin.token}
+database: {url: "\${DATABASE_URL}", cli_url: "\${CLI_URL}", migrate_url: "\${MIGRATE_URL}"}
+decision_log: {file: decisions.jsonl}
+workers: 1
+routes: [{name: public, path: /public, auth: none, labels: {visibility: public}, upstream: "http://127.0.0.1:1"}]
+`,
+)
+const env = {
+  ...process.env,
+  DATABASE_URL: cluster.url,
+  CLI_URL: cluster.cli_url,
+  MIGRATE_URL: cluster.migrate_url,
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
+}
+
+interface Ran {
+  readonly exit: number | null
+  readonly out: string
+  readonly err: string
+}
+
+function start(
+  args: readonly string[],
+  with_: NodeJS.ProcessEnv = env,
+): { child: ChildProcess; ended: Promise<Ran>; err: () => string } {
+  const child = spawn(process.execPath, ['src/main.ts', ...args], { env: with_ })
+  let out = ''
+  let err = ''
+  child.stdout.on('data', (data) => {
+    out += data
+  })
+  child.stderr.on('data', (data) => {
+    err += data
+  })
+  const ended = new Promise<Ran>((resolve) =>
+    child.on('close', (exit) => resolve({ exit, out, err })),
+  )
+  return { child, ended, err: () => err }
+}
+
+const run = (args: readonly string[], with_?: NodeJS.ProcessEnv): Promise<Ran> =>
+  start(args, with_).ended
+const ask = (...args: string[]): Promise<Ran> => run([...args, '--config', config])
+
+t.test('help and wrong use', async (t) => {
+  const help = await run(['--help'])
+  t.equal(help.exit, 0)
+  for (const name of [
+    'serve',
+    'config',
+    'migrate',
+    'sql',
+    'revoke',
+    'lift',
+    'list',
+    'status',
+    'build',
+  ])
+    t.match(help.out, name)
+  for (const args of [
+    ['nonsense'],
+    ['serve', '--nonsense'],
+    ['sql'],
+    ['lift', 'x', '--config', config],
+    ['revoke', '--config', config],
+    ['list', '--limit', '-1', '--config', config],
+  ]) {
+    const { exit, err } = await run(args)
+    t.equal(exit, 2, args.join(' '))
+    t.match(err, /code: ERR_USAGE/)
+  }
+  const json = await run(['nonsense', '--json'])
+  t.match(JSON.parse(json.err), { error: { code: 'ERR_USAGE', message: /nonsense/ } })
+})
+
+t.test('config check', async (t) => {
+  const fine = await ask('config', 'check')
+  t.same([fine.exit, fine.err], [0, ''])
+  t.match(fine.out, /1 routes, 0 issuers, no problem/)
+  const unset = await run(['config', 'check', '--config', config], { PATH: process.env.PATH })
+  t.equal(unset.exit, 1)
+  t.match(unset.err, /database\.url: the variable DATABASE_URL is not set/)
+  const wrong = join(folder, 'wrong.yaml')
+  writeFileSync(
+    wrong,
+    'databse: embedded\nroutes: [{name: a, auth: none, upstream: "http://127.0.0.1:1"}]',
+  )
+  for (const command of [['config', 'check'], ['serve'], ['list']]) {
+    const { exit, err } = await run([...command, '--config', wrong, '--json'])
+    t.equal(exit, 1)
+    t.match(JSON.parse(err.trim().split('\n').at(-1)!), {
+      error: { message: /databse: unknown key; did you mean database\?/ },
+    })
+  }
+})
+
+t.test('migrate again does nothing', async (t) => {
+  const { exit, out } = await ask('migrate')
+  t.same([exit, out], [0, 'nothing to do\n'])
+})
+
+t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
+  const revoked = await ask('revoke', '--subject', 'alice', '--reason', 'left', '--json')
+  t.equal(revoked.exit, 0, revoked.err)
+  const { id } = JSON.parse(revoked.out)
+  const listed = JSON.parse((await ask('list', '--json')).out)
+  t.match(listed, [{ id, subject: 'alice', reason: 'left' }])
+  t.match((await ask('list')).out, /alice +left|alice/)
+  t.equal((await ask('lift', String(id))).exit, 0)
+  t.ok(JSON.parse((await ask('list', '--json')).out)[0].issued_before, 'a cutoff stays')
+  t.equal((await ask('lift', String(id), '--forget')).exit, 0)
+  t.equal((await ask('lift', String(id))).exit, 1, 'not there any more')
+  const inserted = await ask(
+    'sql',
+    "INSERT INTO dropgate.revocations (subject) VALUES ('bob') RETURNING subject",
+    '--json',
+  )
+  t.match(JSON.parse(inserted.out), { command: 'INSERT', count: 1, rows: [{ subject: 'bob' }] })
+  for (const statement of [
+    'TRUNCATE dropgate.revocations',
+    'DROP TABLE dropgate.revocations',
+    'SELECT 1; SELECT 2',
+    'INSERT INTO dropgate.revocations (everyone) VALUES (true)',
+    'nonsense',
+  ]) {
+    const { exit, err } = await ask('sql', statement)
+    t.equal(exit, 1, statement)
+    t.match(err, /code: ERR_DATABASE_REFUSED/)
+  }
+})
+
+t.test(
+  'serve: listens, says so, drains at SIGTERM; a second one is refused; status speaks of it',
+  async (t) => {
+    const none = await ask('status')
+    t.same([none.exit, /ERR_CONFIG_FILE|ERR_NOT_FOUND/.test(none.err)], [1, true])
+    const { child, ended, err } = start(['serve', '--config', config])
+    t.teardown(() => child.kill('SIGKILL'))
+    await until('listening', () => err().includes('"msg":"listening"'))
+    await until(
+      'ready',
+      async () => (await fetch(`http://127.0.0.1:${adminPort}/readyz`)).status === 200,
+    )
+    const status = await ask('status', '--json')
+    t.equal(status.exit, 0)
+    t.match(JSON.parse(status.out), { ready: true, ledger: { rows: 1 } })
+    const second = await run(['serve', '--config', config])
+    t.equal(second.exit, 1)
+    t.match(second.err, /the port is in use/)
+    t.equal((await fetch(`http://127.0.0.1:${port}/public`)).status, 502)
+    child.kill('SIGTERM')
+    const { exit, out } = await ended
+    t.same([exit, out], [0, ''])
+    for (const line of err().trim().split('\n')) t.ok(JSON.parse(line).msg, line)
+  },
+)
