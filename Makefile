@@ -13,7 +13,7 @@ test: node_modules/.installed ## every test but the long ones; the last line cou
 	@$(NODE) test/harness/run.ts $(TESTS)
 
 check: node_modules/.installed ## what CI runs: lint, types, then `make test`
-	@$(BIN)/biome ci .
+	@$(BIN)/biome ci --colors=off .
 	@$(BIN)/tsc --noEmit
 	@$(MAKE) --no-print-directory test
 

@@ -1,0 +1,112 @@
+/**
+ * Load from a process of its own: keep-alive connections over raw sockets, one request under way on each. Takes jobs
+ * over IPC; a job without `rate` keeps every connection busy, one with a rate sends that many a second.
+ */
+import { connect, type Socket } from 'node:net'
+
+export interface Job {
+  readonly port: number
+  /** Whole requests; each connection goes through all of them, beginning elsewhere. */
+  readonly requests: readonly string[]
+  readonly connections: number
+  readonly seconds: number
+  readonly rate?: number
+}
+
+export interface Done {
+  readonly answered: number
+  readonly failed: number
+  readonly seconds: number
+}
+
+class Connection {
+  readonly #socket: Socket
+  readonly #requests: readonly Buffer[]
+  readonly #onAnswer: (ok: boolean, connection: Connection) => void
+  #next: number
+  #head = ''
+  #rest = 0
+  busy = false
+
+  constructor(
+    port: number,
+    requests: readonly Buffer[],
+    first: number,
+    onAnswer: (ok: boolean, connection: Connection) => void,
+  ) {
+    this.#requests = requests
+    this.#next = first
+    this.#onAnswer = onAnswer
+    this.#socket = connect({ port, host: '127.0.0.1', noDelay: true })
+    this.#socket.on('data', (data) => this.#take(data))
+    this.#socket.on('error', () => onAnswer(false, this))
+  }
+
+  send(): void {
+    this.busy = true
+    this.#socket.write(this.#requests[this.#next]!)
+    this.#next = (this.#next + 1) % this.#requests.length
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  #take(data: Buffer): void {
+    if (this.#rest > 0) {
+      this.#rest -= data.length
+    } else {
+      this.#head += data.toString('latin1')
+      const end = this.#head.indexOf('\r\n\r\n')
+      if (end === -1) return
+      const length = Number(/\r\ncontent-length: *(\d+)/i.exec(this.#head)?.[1] ?? 0)
+      this.#rest = length - (this.#head.length - end - 4)
+    }
+    if (this.#rest > 0) return
+    const ok = this.#head.startsWith('HTTP/1.1 200')
+    this.#head = ''
+    this.busy = false
+    this.#onAnswer(ok, this)
+  }
+}
+
+async function run({ port, requests, connections, seconds, rate }: Job): Promise<Done> {
+  const bytes = requests.map((request) => Buffer.from(request, 'latin1'))
+  let answered = 0
+  let failed = 0
+  let going = true
+  const onAnswer = (ok: boolean, connection: Connection): void => {
+    if (ok) answered++
+    else failed++
+    if (going && rate === undefined) connection.send()
+  }
+  const all = Array.from(
+    { length: connections },
+    (_, i) => new Connection(port, bytes, Math.floor((i * bytes.length) / connections), onAnswer),
+  )
+  const began = performance.now()
+  let timer: NodeJS.Timeout | undefined
+  if (rate === undefined) for (const connection of all) connection.send()
+  else {
+    let sent = 0
+    let turn = 0
+    timer = setInterval(() => {
+      const due = ((performance.now() - began) / 1000) * rate
+      for (let tried = 0; sent < due && tried < all.length; tried++) {
+        const connection = all[turn++ % all.length]!
+        if (connection.busy) continue
+        connection.send()
+        sent++
+      }
+    }, 2)
+  }
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  going = false
+  clearInterval(timer)
+  const took = (performance.now() - began) / 1000
+  for (const connection of all) connection.close()
+  return { answered, failed, seconds: took }
+}
+
+process.on('message', async (job: Job) => process.send!(await run(job)))
+process.on('disconnect', () => process.exit())
