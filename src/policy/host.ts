@@ -7,7 +7,8 @@
  * broken and its owner makes another.
  */
 import { GateError } from '../errors.ts'
-import { builtins } from './builtins/table.ts'
+import { Evaluation } from './builtins/evaluation.ts'
+import { builtins, explainMissing } from './builtins/table.ts'
 import { stackPointerExport } from './module.ts'
 
 const pageBytes = 65536
@@ -24,6 +25,8 @@ interface Exports {
   ) => number
   readonly opa_json_parse: (at: number, bytes: number) => number
   readonly opa_json_dump: (value: number) => number
+  readonly opa_value_parse: (at: number, bytes: number) => number
+  readonly opa_value_dump: (value: number) => number
   readonly opa_malloc: (bytes: number) => number
   readonly opa_heap_ptr_get: () => number
   readonly opa_heap_ptr_set: (at: number) => void
@@ -55,7 +58,7 @@ export class PolicyInstance {
   /** Where the heap begins again for each evaluation. */
   readonly #heapBase: number
   #view: Buffer
-  #nowNs = ''
+  readonly #evaluation = new Evaluation()
   #aborted = ''
   #broken = false
   readonly entrypoints: ReadonlyMap<string, number>
@@ -83,7 +86,7 @@ export class PolicyInstance {
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
         ),
       )
-      this.#data = this.#parse(data)
+      this.#data = this.#exports.opa_json_parse(...this.#place(data))
       if (this.#data === 0) throw unusable('its data is not JSON')
       this.#heapBase = this.#exports.opa_heap_ptr_get()
     } catch (error) {
@@ -93,9 +96,9 @@ export class PolicyInstance {
     }
   }
 
-  /** Builtins that the module asks its host for and dropgate does not have. */
+  /** Builtins that the module asks its host for and dropgate does not have, each with what to use instead. */
   get missingBuiltins(): readonly string[] {
-    return this.#builtins.filter((name) => name !== '' && !builtins.has(name))
+    return this.#builtins.filter((name) => name !== '' && !builtins.has(name)).map(explainMissing)
   }
 
   /** True after a trap: whatever it would answer now means nothing. */
@@ -109,7 +112,7 @@ export class PolicyInstance {
    * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
    */
   evaluate(entrypoint: number, inputText: string): string {
-    this.#nowNs = ''
+    this.#evaluation.reset()
     this.#aborted = ''
     try {
       const inputBytes = this.#writeInput(inputText)
@@ -169,30 +172,19 @@ export class PolicyInstance {
     return this.#textAt(this.#exports.opa_json_dump(value))
   }
 
-  /** Puts JSON text on the heap. @returns the value's address, 0 when the text is not JSON. */
-  #parse(text: string): number {
+  /** Puts text on the heap. */
+  #place(text: string): [at: number, bytes: number] {
     const bytes = Buffer.from(text)
     const at = this.#exports.opa_malloc(bytes.length)
     this.#refresh()
     bytes.copy(this.#view, at)
-    return this.#exports.opa_json_parse(at, bytes.length)
+    return [at, bytes.length]
   }
 
   #call(id: number, args: readonly number[]): number {
-    const name = this.#builtins[id] ?? ''
-    const builtin = builtins.get(name)
-    if (builtin === undefined) throw failed(`the builtin ${name || id} is not provided`)
-    const result = builtin(
-      args.map((arg) => this.#dump(arg)),
-      {
-        nowNs: () => {
-          // One evaluation sees one moment, however often it asks.
-          this.#nowNs ||= `${BigInt(Date.now()) * 1_000_000n}`
-          return this.#nowNs
-        },
-      },
-    )
-    return result === undefined ? 0 : this.#parse(result)
+    const texts = args.map((arg) => this.#textAt(this.#exports.opa_value_dump(arg)))
+    const result = this.#evaluation.call(this.#builtins[id] ?? String(id), texts)
+    return result === undefined ? 0 : this.#exports.opa_value_parse(...this.#place(result))
   }
 
   #instantiate(module: WebAssembly.Module): Exports {
@@ -219,6 +211,8 @@ export class PolicyInstance {
       'opa_eval',
       'opa_json_parse',
       'opa_json_dump',
+      'opa_value_parse',
+      'opa_value_dump',
       'opa_malloc',
       'opa_heap_ptr_get',
       'entrypoints',

@@ -1,0 +1,59 @@
+/**
+ * Decimal numbers by their digits. An exponent is compared, never expanded: `1e1000000000` costs what `1` costs.
+ */
+
+/** `negative ? -1 : 1` × `digits` × 10^`exponent`; digits without zeros at either end, '0' for zero. */
+export interface Decimal {
+  readonly negative: boolean
+  readonly digits: string
+  readonly exponent: number
+}
+
+/** Digits that a number may be written out with. */
+const maxDigits = 100_000
+
+const zero: Decimal = { negative: false, digits: '0', exponent: 0 }
+
+/** @param text of a JSON number. */
+export function readDecimal(text: string): Decimal {
+  const negative = text.startsWith('-')
+  const unsigned = negative ? text.slice(1) : text
+  const e = unsigned.search(/[eE]/)
+  const mantissa = e === -1 ? unsigned : unsigned.slice(0, e)
+  const point = mantissa.indexOf('.')
+  const digits = point === -1 ? mantissa : mantissa.slice(0, point) + mantissa.slice(point + 1)
+  let [from, to] = [0, digits.length]
+  while (from < to && digits[from] === '0') from++
+  if (from === to) return zero
+  while (digits[to - 1] === '0') to--
+  const written = e === -1 ? 0 : Number(unsigned.slice(e + 1))
+  const fraction = point === -1 ? 0 : mantissa.length - point - 1
+  return {
+    negative,
+    digits: digits.slice(from, to),
+    exponent: written - fraction + (digits.length - to),
+  }
+}
+
+export function decimalKey({ negative, digits, exponent }: Decimal): string {
+  return `${negative ? '-' : '+'}${digits}e${exponent}`
+}
+
+export function compareDecimals(a: Decimal, b: Decimal): number {
+  if (a.digits === '0' || b.digits === '0') return sign(a) - sign(b)
+  if (a.negative !== b.negative) return a.negative ? -1 : 1
+  const size = a.digits.length + a.exponent - (b.digits.length + b.exponent)
+  const by = size !== 0 ? size : a.digits < b.digits ? -1 : a.digits > b.digits ? 1 : 0
+  return a.negative ? -by : by
+}
+
+export function sign({ digits, negative }: Decimal): number {
+  return digits === '0' ? 0 : negative ? -1 : 1
+}
+
+/** @returns undefined when it has a fraction or more digits than is reasonable. */
+export function toBigInt({ negative, digits, exponent }: Decimal): bigint | undefined {
+  if (exponent < 0 || digits.length + exponent > maxDigits) return undefined
+  const whole = BigInt(digits + '0'.repeat(exponent))
+  return negative ? -whole : whole
+}

@@ -1,0 +1,70 @@
+/**
+ * What the builtins of one evaluation share. Answers that the world gives (the moment, chance) are pinned: the same
+ * call answers the same for a whole evaluation, and what was answered can be read for the decision log
+ * (`nd_builtin_cache`), so that a decision can be replayed.
+ */
+import { randomBytes } from 'node:crypto'
+import { GateError } from '../../errors.ts'
+import { BuiltinError } from './operand.ts'
+import { builtins } from './table.ts'
+import { parseTerm, printTerm, type Value } from './value.ts'
+
+export class Evaluation {
+  #nowNs: bigint | undefined
+  /** Name, then argument texts joined, of what the world answered. */
+  readonly #pinned = new Map<string, Map<string, string | undefined>>()
+
+  /** Nanoseconds since 1970: beyond what a JavaScript number holds. */
+  get nowNs(): bigint {
+    this.#nowNs ??= BigInt(Date.now()) * 1_000_000n
+    return this.#nowNs
+  }
+
+  random(bytes: number): Buffer {
+    return randomBytes(bytes)
+  }
+
+  /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
+  get answersOfTheWorld(): ReadonlyMap<string, ReadonlyMap<string, string | undefined>> {
+    return this.#pinned
+  }
+
+  /** Before the next evaluation. */
+  reset(): void {
+    this.#nowNs = undefined
+    if (this.#pinned.size > 0) this.#pinned.clear()
+  }
+
+  /**
+   * @param args texts of `opa_value_dump`.
+   * @returns text for `opa_value_parse`, or undefined for Rego's undefined.
+   * @throws GateError ERR_POLICY_FAILED when the evaluation must end.
+   */
+  call(name: string, args: readonly string[]): string | undefined {
+    const builtin = builtins.get(name)
+    if (builtin === undefined) {
+      throw new GateError('ERR_POLICY_FAILED', `the builtin ${name} is not provided`)
+    }
+    if (builtin.pinned !== true) return this.#answer(builtin.call, args)
+    const key = `[${args.join(',')}]`
+    const answers = this.#pinned.get(name)
+    if (answers?.has(key)) return answers.get(key)
+    const answer = this.#answer(builtin.call, args)
+    if (answers === undefined) this.#pinned.set(name, new Map([[key, answer]]))
+    else answers.set(key, answer)
+    return answer
+  }
+
+  #answer(
+    call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined,
+    args: readonly string[],
+  ): string | undefined {
+    try {
+      const value = call(args.map(parseTerm), this)
+      return value === undefined ? undefined : printTerm(value)
+    } catch (error) {
+      if (error instanceof BuiltinError) return undefined
+      throw error
+    }
+  }
+}
