@@ -28,6 +28,9 @@ export function findOpa(root: string): string {
 
 function install(folder: string): void {
   mkdirSync(folder, { recursive: true })
+  process.stderr.write(
+    `opa is not here: building ${opaVersion} with go, once; this takes a few minutes\n`,
+  )
   const done = spawnSync('go', ['install', `github.com/open-policy-agent/opa@${opaVersion}`], {
     env: { ...process.env, GOBIN: folder, GOFLAGS: '-mod=mod' },
     cwd: folder,

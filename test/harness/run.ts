@@ -4,6 +4,10 @@
  */
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { findOpa } from '../../src/bundle/opa.ts'
+
+// Before any test's clock runs, and once: building it takes minutes where Go's cache is cold.
+findOpa(process.cwd())
 
 const tap = spawn('tap', ['run', '--reporter=tap', ...process.argv.slice(2)], {
   stdio: ['ignore', 'pipe', 'inherit'],
