@@ -81,9 +81,10 @@ export type WorkerReport =
     }
   | { readonly type: 'drained' }
 
-/** Decision events, one JSON text each, without the newline. */
+/** Decision events as they are written: JSON texts, a newline after each. The bytes are handed over, not copied. */
 export interface LogBatch {
-  readonly lines: readonly string[]
+  readonly bytes: Uint8Array
+  readonly lines: number
   /** Sum of the lines' UTF-16 lengths, taken off the backlog once written. */
   readonly size: number
 }

@@ -30,8 +30,7 @@ export class Sink {
   }
 
   /** Blocks this thread, which does nothing else, until everything is out. */
-  write(lines: readonly string[]): void {
-    const bytes = Buffer.from(`${lines.join('\n')}\n`)
+  write(bytes: Uint8Array): void {
     let at = 0
     while (at < bytes.length) {
       try {

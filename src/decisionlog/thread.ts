@@ -36,12 +36,12 @@ function run(sink: Sink): void {
     }
     const backlog = new Int32Array(command.backlog)
     ports.add(command.port)
-    command.port.on('message', ({ lines, size }: LogBatch) => {
+    command.port.on('message', ({ bytes, lines, size }: LogBatch) => {
       try {
-        sink.write(lines)
+        sink.write(bytes)
       } catch (error) {
         const { code, message } = asGateError(error, 'ERR_CONFIG_FILE')
-        report({ type: 'failed', code, message, lost: lines.length })
+        report({ type: 'failed', code, message, lost: lines })
       }
       Atomics.sub(backlog, 0, size)
     })

@@ -89,7 +89,7 @@ const ofGate = `${rego}\nclaims := input.principal.claims\n\npath := input.parse
 const token = 'token := trim_prefix(input.attributes.request.http.headers.authorization, "Bearer ")'
 const split = 'path := split(trim_prefix(input.attributes.request.http.path, "/"), "/")'
 const decoding = `${rego}\nclaims := io.jwt.decode(token)[1]\n\n${token}\n\n${split}\n`
-const verifying = `${rego}\nclaims := payload if {\n\t[true, _, payload] := io.jwt.decode_verify(token, {"cert": data.jwks, "iss": "${issuer}", "aud": "api"})\n}\n\n${token}\n\n${split}\n`
+const verifying = `${rego}\nclaims := payload if {\n\t[valid, _, payload] := io.jwt.decode_verify(token, {"cert": data.jwks, "iss": "${issuer}", "aud": "api"})\n\tvalid\n}\n\n${token}\n\n${split}\n`
 
 // --- One measurement -------------------------------------------------------------------------------------------
 interface Row {

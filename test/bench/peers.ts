@@ -1,9 +1,10 @@
 /** The peers of the same run: nginx as a plain proxy, and nginx that asks an `opa` server. Undefined where not found. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { findOpa } from '../../src/bundle/opa.ts'
-import { pause } from '../harness/wait.ts'
+import { until } from '../harness/wait.ts'
 import { freePort } from './machine.ts'
 
 export interface Peer {
@@ -43,8 +44,19 @@ http {
 }`,
   )
   const child = spawn('nginx', ['-p', prefix, '-c', 'nginx.conf'], { stdio: 'ignore' })
-  await pause(500)
+  await until('nginx listens', () => listens(port))
   return { port, children: [child] }
+}
+
+function listens(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: '127.0.0.1' })
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
 }
 
 export function plainProxy(folder: string, upstream: number): Promise<Peer> {
@@ -67,20 +79,18 @@ export async function askingProxy(
     ['run', '--server', '--log-level=error', `--addr=127.0.0.1:${port}`, '--bundle', home],
     { stdio: 'ignore' },
   )
-  for (let i = 0; i < 100; i++) {
-    const up = await fetch(`http://127.0.0.1:${port}/health`).then(
+  await until('opa is healthy', () =>
+    fetch(`http://127.0.0.1:${port}/health`).then(
       ({ ok }) => ok,
       () => false,
-    )
-    if (up) break
-    await pause(100)
-  }
+    ),
+  )
   const proxy = await nginx(folder, 'asking', upstream, {
     inside: 'auth_request /_ask;',
     servers: `upstream opa { server 127.0.0.1:${port}; keepalive 128; keepalive_requests 1000000000; }`,
     beside: `location = /_ask { internal; proxy_method POST; proxy_pass_request_body off; proxy_set_header Content-Type application/json;
       proxy_set_header Authorization "";
-      proxy_set_body '{"input":{"attributes":{"request":{"http":{"method":"$request_method","path":"$request_uri","headers":{"authorization":"$http_authorization"}}}}}}';
+      proxy_set_body '{"attributes":{"request":{"http":{"method":"$request_method","path":"$request_uri","headers":{"authorization":"$http_authorization"}}}}}';
       proxy_pass http://opa/v0/data/gate/authz/allow; }`,
   })
   return { port: proxy.port, children: [opa, ...proxy.children] }
