@@ -64,6 +64,10 @@ const table = {
     title: 'Access is suspended for everyone.',
     retryAfterS: 30,
   },
+  ERR_PEER_REVOKED: {
+    status: 403,
+    title: 'Access from this network or with this certificate is suspended.',
+  },
   // What the policy says.
   ERR_POLICY_DENIED: { status: 403, title: 'The policy does not allow this request.' },
   ERR_POLICY_MISSING: { status: 503, title: 'No policy is loaded yet.', retryAfterS: 1 },

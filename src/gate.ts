@@ -12,6 +12,7 @@ import { createServer } from 'node:net'
 import { AdminServer } from './admin/server.ts'
 import { Bundles } from './bundle/watch.ts'
 import type { GateConfig } from './config/options.ts'
+import { readPeppers } from './config/peppers.ts'
 import { DecisionLog } from './decisionlog/log.ts'
 import { monotonicUs } from './domain/clock.ts'
 import { GateError } from './errors.ts'
@@ -21,6 +22,7 @@ import type { PolicyPackage, WorkerStart } from './messages.ts'
 import { createMetricCells, Metrics, renderMetrics } from './metrics.ts'
 import { fetchDocument } from './outbound/fetch.ts'
 import { Ledger } from './revocation/ledger.ts'
+import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
 import { EmbeddedPostgres } from './store/embedded.ts'
 import { Supervisor } from './supervisor.ts'
@@ -48,6 +50,8 @@ export class Gate {
   readonly #startedAt = new Date()
   readonly #cells: SharedArrayBuffer[] = []
   readonly #own = createMetricCells()
+  readonly #pointers = new ClaimPointers()
+  #peppers: readonly Uint8Array[] = []
   #embedded: EmbeddedPostgres | undefined
   #decisions: DecisionLog | undefined
   #workers: Supervisor | undefined
@@ -92,6 +96,8 @@ export class Gate {
     // A table that the configuration cannot make must stop the start here, not in each worker.
     new RouteTable(config.routes)
     for (const { host, port } of config.listen) if (port !== 0) await probe(host, port)
+
+    this.#peppers = readPeppers(config.revocation.pepper_file)
 
     this.#decisions = new DecisionLog({ sink: config.decision_log, log })
     await this.#decisions.open()
@@ -160,6 +166,7 @@ export class Gate {
         this.#ledger = ledger as Ledger
         this.#workers?.tell({ type: 'ledger', ledger: this.#ledger.shared })
       },
+      learnPointers: (pointers) => this.#pointers.learn(pointers),
       log,
       metrics,
     })
@@ -255,6 +262,8 @@ export class Gate {
       reusePort,
       pulse,
       metrics: this.#cells[index]!,
+      peppers: this.#peppers,
+      pointers: this.#pointers.shared,
       log: port,
       logBacklog: backlog,
       labelsJson: JSON.stringify({ ...this.#config.labels, id: this.#id, version }),

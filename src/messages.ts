@@ -31,6 +31,10 @@ export interface WorkerStart {
   readonly pulse: SharedArrayBuffer
   /** Shared metric cells of this worker, see metrics.ts. */
   readonly metrics: SharedArrayBuffer
+  /** Secrets for token hashes, newest first. */
+  readonly peppers: readonly Uint8Array[]
+  /** The claims that rows name, see revocation/pointers.ts. */
+  readonly pointers: SharedArrayBuffer
   /** To the log thread. */
   readonly log: MessagePort
   readonly logBacklog: SharedArrayBuffer

@@ -88,6 +88,9 @@ class Passage implements Exchange {
   readonly rooms: Rooms
   readonly req: IncomingMessage
   readonly res: ServerResponse
+  readonly address: string | undefined
+  /** The listeners take no client certificates. */
+  readonly certificate = undefined
   headers: RequestHeaders | undefined
   target: Target | undefined
   routed: Route | undefined
@@ -106,6 +109,7 @@ class Passage implements Exchange {
     this.rooms = rooms
     this.req = req
     this.res = res
+    this.address = req.socket.remoteAddress
   }
 
   get route(): string {
@@ -197,14 +201,16 @@ function checkRevocations(
   const stale = ageMs > max_staleness
   if (stale && (route.config.stale === 'deny' || ageMs > hard_stop))
     throw new GateError('ERR_STALE')
-  const match =
-    principal === undefined ? findBlock(ledger, nowMs) : findRevocation(ledger, principal, nowMs)
-  if (match !== undefined) {
-    passage.revocation = match.id
-    if (principal === undefined) throw new GateError('ERR_EVERYONE_REVOKED')
-    throw new GateError('ERR_REVOKED', undefined, match.retry ? { retryAfterS: 1 } : {})
+  if (principal === undefined) {
+    const block = findBlock(ledger, passage, nowMs)
+    if (block === undefined) return stale
+    passage.revocation = block.id
+    throw new GateError(block.on === 'everyone' ? 'ERR_EVERYONE_REVOKED' : 'ERR_PEER_REVOKED')
   }
-  return stale
+  const match = findRevocation(ledger, principal, passage, nowMs)
+  if (match === undefined) return stale
+  passage.revocation = match.id
+  throw new GateError('ERR_REVOKED', undefined, match.retry ? { retryAfterS: 1 } : {})
 }
 
 /** The policy's answer to the input of this exchange; whatever is not a clear yes is a no with its own code. */

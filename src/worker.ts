@@ -20,6 +20,7 @@ import { Metrics } from './metrics.ts'
 import { PolicyEngine } from './policy/engine.ts'
 import { LiveRegistry } from './response/live.ts'
 import { LedgerView } from './revocation/ledger.ts'
+import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
 import { Pools } from './upstream/pools.ts'
 import { type Rooms, recordUnread, walk } from './walk.ts'
@@ -34,6 +35,8 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   const verifier = new TokenVerifier({
     issuers: config.issuers,
     cacheBytes: config.limits.token_cache,
+    peppers: start.peppers,
+    pointers: new ClaimPointers(start.pointers),
     metrics,
     onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
   })

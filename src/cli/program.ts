@@ -1,5 +1,6 @@
 /** The commands: names, options, help. What each does is in the files beside this one. */
 import { readFileSync } from 'node:fs'
+import { text as readStream } from 'node:stream/consumers'
 import { Command, CommanderError } from 'commander'
 import { buildBundle } from '../bundle/build.ts'
 import { loadConfig } from '../config/load.ts'
@@ -11,6 +12,7 @@ import { print, printError, printJson, printTable } from './output.ts'
 import { lift, list, revoke, sql } from './revoke.ts'
 import { checkConfig, serve } from './serve.ts'
 import { status } from './status.ts'
+import type { TargetOptions } from './target.ts'
 
 interface Common {
   readonly config: string
@@ -102,34 +104,40 @@ function makeProgram(exitWith: (code: number) => void): Command {
     })
 
   command('revoke', 'insert a revocation; options given together must all match')
-    .option('--subject <sub>', 'claim sub')
+    .option('--subject <sub>', 'claim sub, also that of an actor')
     .option('--session <sid>', 'session id')
-    .option('--token <jti>', 'claim jti')
+    .option(
+      '--token <jti>',
+      'token id; - reads a whole token from standard input and sends its hash',
+    )
     .option('--client <id>', 'client id')
+    .option('--tenant <id>', 'tenant')
+    .option('--group <name>', 'one of the groups')
+    .option('--key <thumbprint>', 'tokens signed with this key (RFC 7638)')
+    .option('--client-cert <thumbprint>', 'client certificate of the connection (SHA-256)')
+    .option('--proof-key <thumbprint>', 'key or certificate that the token is bound to (cnf)')
+    .option('--device <id>', 'device')
+    .option(
+      '--network <cidr>',
+      'address of the client (wider than /8 or IPv6 /16: break-glass role)',
+    )
+    .option('--claim <pointer=text>', 'claim; /pointer:=JSON for a number or boolean', collect)
     .option(
       '--issuer <iss>',
       'only tokens of this issuer (alone: all of them; needs the break-glass role)',
     )
     .option('--everyone', 'all tokens (needs the break-glass role)')
     .option('--issued-before <time>', 'a cutoff: tokens issued before this; without it a block')
+    .option('--signed-in-before <time>', 'a cutoff on claim auth_time: who signed in before this')
+    .option('--except-session <sid>', 'but not this session')
+    .option(
+      '--event-time <time>',
+      "a cutoff at what happened then by the issuer's clock: no skew is added",
+    )
     .option('--expires <time>', 'when the revocation ends by itself')
     .option('--reason <text>', 'why')
-    .action(async (options: Common & Record<string, string | boolean | undefined>) => {
-      const { subject, session, token, client, issuer, everyone, issuedBefore, expires, reason } =
-        options
-      const row = await revoke(options.config, {
-        ...given({
-          subject,
-          session_id: session,
-          token_id: token,
-          client_id: client,
-          issuer,
-          reason,
-        }),
-        ...given({ issued_before: issuedBefore, expires_at: expires }),
-        ...(everyone === true ? { everyone } : {}),
-        source: 'dropgate revoke',
-      })
+    .action(async (options: Common & TargetOptions) => {
+      const row = await revoke(options.config, options, () => readStream(process.stdin))
       show(options, row, () => print(`revocation ${row.id}`))
     })
 
@@ -182,11 +190,9 @@ function makeProgram(exitWith: (code: number) => void): Command {
   return program
 }
 
-/** Options that were given, as texts. */
-function given(options: Record<string, string | boolean | undefined>): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(options).filter(([, value]) => typeof value === 'string'),
-  ) as Record<string, string>
+/** Of an option that may be repeated. */
+function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value]
 }
 
 /** A table for people has no columns in which nothing stands. */

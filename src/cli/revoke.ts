@@ -1,28 +1,20 @@
 /** `revoke`, `lift`, `list`, `sql`: what an unprivileged revoker may do. */
+import { loadConfig } from '../config/load.ts'
 import { GateError } from '../errors.ts'
-import {
-  insertRevocation,
-  liftRevocation,
-  listRevocations,
-  type NewRevocation,
-} from '../store/statements.ts'
+import { insertRevocation, liftRevocation, listRevocations } from '../store/statements.ts'
 import { asCommand } from './database.ts'
+import { readTarget, type TargetOptions } from './target.ts'
 
 export async function revoke(
   file: string,
-  revocation: NewRevocation,
+  options: TargetOptions,
+  readInput: () => Promise<string>,
 ): Promise<Record<string, unknown>> {
-  const { issuer, subject, session_id, token_id, client_id, everyone } = revocation
-  if (
-    [issuer, subject, session_id, token_id, client_id, everyone].every(
-      (given) => given === undefined,
-    )
-  ) {
-    throw new GateError('ERR_USAGE', 'say whom to revoke', {
-      hint: 'one or more of --subject, --session, --token, --client, --issuer, or --everyone',
-    })
-  }
-  return await asCommand(file, (client, schema) => insertRevocation(client, schema, revocation))
+  const { config } = loadConfig(file, process.env)
+  const row = await readTarget(options, config.revocation.pepper_file, readInput)
+  return await asCommand(file, (client, schema) =>
+    insertRevocation(client, schema, { ...row, source: 'dropgate revoke' }),
+  )
 }
 
 export async function lift(

@@ -24,6 +24,8 @@ import {
   schema,
   type Unit,
 } from './options.ts'
+import { readPeppers } from './peppers.ts'
+import { withPreset } from './presets.ts'
 import { isTrusted } from './trust.ts'
 
 export interface Loaded {
@@ -148,13 +150,16 @@ function pathOf(path: readonly unknown[]): string {
   return at === '' ? 'the file' : at
 }
 
-/** `database: embedded` and a single `listen` are short for what the table describes. */
+/** `database: embedded`, a single `listen` and an issuer's preset are short for what the table describes. */
 function longForms(written: unknown): unknown {
   if (typeof written !== 'object' || written === null || Array.isArray(written))
     return written ?? {}
-  const { listen, database, ...rest } = written as Record<string, unknown>
+  const { listen, database, issuers, ...rest } = written as Record<string, unknown>
   return {
     ...rest,
+    ...(issuers === undefined
+      ? {}
+      : { issuers: Array.isArray(issuers) ? issuers.map(withPreset) : issuers }),
     listen: Array.isArray(listen) ? listen : [listen ?? {}],
     database: database === 'embedded' ? { embedded: '.dropgate/postgres' } : database,
   }
@@ -370,6 +375,12 @@ function check(config: GateConfig, problems: Problem[]): void {
   }
   if (config.limits.header_bytes < 1024) value('limits.header_bytes: expected at least 1KiB')
   checkFolder(policy.bundles, 'policy.bundles', problems)
+  try {
+    readPeppers(revocation.pepper_file)
+  } catch (error) {
+    const { code, message, hint } = error as GateError
+    problems.push({ code, text: `${message}: ${hint}` })
+  }
 }
 
 function checkIssuer(issuer: IssuerConfig, at: string, problems: Problem[]): void {

@@ -106,6 +106,14 @@ const algorithms = [
 ]
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
+/** Where in a token something is. */
+const claim = (what: string, standard?: string) =>
+  text(
+    { why: `JSON pointer to ${what}.`, ...(standard === undefined ? {} : { default: standard }) },
+    'a JSON pointer',
+    pointer,
+  )
+
 const listen = group({
   host: text({ why: 'Address to listen on.', default: '127.0.0.1' }),
   port: whole({ why: 'Port for clients; 0 lets the system choose.', default: 8080 }, 0, 65535),
@@ -130,27 +138,19 @@ const issuer = group({
   jwks_file: optional(
     path({ why: 'A file with the keys instead; read again every `keys_refresh`.' }),
   ),
+  preset: optional(
+    choice(['keycloak', 'entra', 'okta', 'auth0'], {
+      why: "Fills in `claims` and `token_types` as this provider's access tokens need them.",
+    }),
+  ),
   claims: group({
-    session: text(
-      { why: 'JSON pointer to the session id.', default: '/sid' },
-      'a JSON pointer',
-      pointer,
-    ),
-    tenant: optional(text({ why: 'JSON pointer to the tenant.' }, 'a JSON pointer', pointer)),
-    client: optional(
-      text(
-        { why: 'JSON pointer to the client; else `client_id`, then `azp`.' },
-        'a JSON pointer',
-        pointer,
-      ),
-    ),
-    scopes: optional(
-      text(
-        { why: 'JSON pointer to the scopes; else `scope`, then `scp`.' },
-        'a JSON pointer',
-        pointer,
-      ),
-    ),
+    token: claim('the token id', '/jti'),
+    session: claim('the session id', '/sid'),
+    tenant: optional(claim('the tenant')),
+    groups: optional(claim('the groups, a list or a single text')),
+    device: optional(claim('the device')),
+    client: optional(claim('the client; else `client_id`, then `azp`, then `appid`')),
+    scopes: optional(claim('the scopes; else `scope`, then `scp`')),
   }),
   token_types: choice(['at+jwt', 'any'], {
     why: '`at+jwt` is RFC 9068; `any` also takes `JWT` or no `typ`, still refusing ID, logout and event tokens.',
@@ -338,6 +338,11 @@ export const schema = group({
       why: 'How often freshness is proved; notifications do not wait for it.',
       default: '500ms',
     }),
+    pepper_file: optional(
+      path({
+        why: 'Secrets for token hashes, one a line, newest first; mode 0600, the same on every gate.',
+      }),
+    ),
     spare: whole(
       { why: 'Rows of room in the ledger beyond those loaded at the start.', default: 100000 },
       1000,

@@ -2,9 +2,10 @@
  * Exchange: one request with its response or stream, from the first byte to the last. Not: call, transaction.
  * The live registry holds it while it is open; whoever must end it calls `end`.
  */
+import type { Peer } from './peer.ts'
 import type { Principal } from './principal.ts'
 
-export interface Exchange {
+export interface Exchange extends Peer {
   /** The decision id: in the record, the problem body and `x-dropgate-decision-id`. */
   readonly id: string
   /** Monotonic µs at which its request was handed over by the listener. */

@@ -14,6 +14,7 @@ export type ChangeRow = readonly [
   keys: Buffer | null,
   cutoffUs: string | null,
   exact: boolean | null,
+  authTime: boolean | null,
   expiresS: string | null,
   meta: string | null,
 ]
@@ -28,7 +29,7 @@ export function readChanges(result: readonly ChangeRow[]): Changes {
   const tombs: { id: number; keys: Buffer }[] = []
   const rows: RevocationRow[] = []
   let ident: Ident | undefined
-  for (const [op, id, keys, cutoffUs, exact, expiresS, meta] of result) {
+  for (const [op, id, keys, cutoffUs, exact, authTime, expiresS, meta] of result) {
     if (op === 'm') ident = JSON.parse(meta!) as Ident
     else if (op === 't') tombs.push({ id: Number(id), keys: keys! })
     else if (op === 'r') {
@@ -37,6 +38,7 @@ export function readChanges(result: readonly ChangeRow[]): Changes {
         keys: keys!,
         cutoffUs: cutoffUs === null ? null : Number(cutoffUs),
         exact: exact === true,
+        authTime: authTime === true,
         expiresAtS: expiresS === null ? null : Number(expiresS),
       })
     } else throw new GateError('ERR_DATABASE_SCHEMA', `changes() has a row of kind ${op}`)

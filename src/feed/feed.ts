@@ -23,6 +23,8 @@ export interface FeedOptions {
   readonly ledgerFor: (rows: number) => Ledger
   /** A ledger that holds everything: hand it to the workers. Called again after each full load. */
   readonly onLedger: (ledger: Ledger) => void
+  /** Makes claims known to the workers. @returns whether one is new */
+  readonly learnPointers: (pointers: readonly string[]) => boolean
   readonly log: {
     info(fields: object, message: string): void
     warn(fields: object, message: string): void
@@ -213,6 +215,8 @@ export class Feed {
       this.#cursor = undefined
       throw new GateError('ERR_DATABASE_REFUSED', `everything is loaded anew: ${gap}`)
     }
+    // Before the rows that need them, and published on their own: the invariant is at `heldKeys`.
+    if (this.#options.learnPointers(changes.ident.pointers)) ledger.publish()
     if (changes.rows.length > 0 || changes.tombs.length > 0) {
       for (const { id } of changes.tombs) this.#unmatchable.delete(id)
       try {

@@ -68,7 +68,7 @@ export class Session {
     const { rows } = await this.#guarded(
       this.#client.query({
         name: 'changes',
-        text: `SELECT op, id, keys, cutoff_us, exact, expires_s, meta FROM ${this.#schema}.changes($1::pg_snapshot)`,
+        text: `SELECT op, id, keys, cutoff_us, exact, auth_time, expires_s, meta FROM ${this.#schema}.changes($1::pg_snapshot)`,
         values: [snapshot],
         rowMode: 'array',
       }),

@@ -24,7 +24,7 @@ export async function loadAll(
   onOpen(ident, rows[0].n)
   const stream = client.query(
     copyTo(
-      `COPY (SELECT id, keys, cutoff_us, exact, expires_s FROM ${schema}.live) TO STDOUT (FORMAT binary)`,
+      `COPY (SELECT id, keys, cutoff_us, exact, auth_time, expires_s FROM ${schema}.live) TO STDOUT (FORMAT binary)`,
     ),
   ) as unknown as Readable
   const reader = new CopyReader(onRow)
@@ -76,7 +76,7 @@ export class CopyReader {
   }
 }
 
-const columns = 5
+const columns = 6
 
 /** Where the row at `at` ends, −1 when it is not complete yet. */
 function endOfRow(bytes: Buffer, at: number): number {
@@ -107,8 +107,9 @@ function readRow(bytes: Buffer, start: number): RevocationRow {
   const keys = Buffer.from(bytes.subarray(at, at + length))
   const cutoffUs = next() ? int8(bytes, at) : null
   const exact = next() && bytes[at] === 1
+  const authTime = next() && bytes[at] === 1
   const expiresAtS = next() ? int8(bytes, at) : null
-  return { id, keys, cutoffUs, exact, expiresAtS }
+  return { id, keys, cutoffUs, exact, authTime, expiresAtS }
 }
 
 function int8(bytes: Buffer, at: number): number {

@@ -16,6 +16,8 @@ export interface Ident {
   readonly standby: boolean
   /** PostgreSQL's clock, ms since 1970. */
   readonly clock_ms: number
+  /** The claims that rows visible in `snapshot` name, as JSON pointers. */
+  readonly pointers: readonly string[]
 }
 
 /** What the ledger holds: everything visible in `snapshot` of the database that `ident` names. */

@@ -3,7 +3,7 @@
  * be finite: a token that no cutoff could ever hit is not accepted.
  */
 import type { IssuerConfig } from '../config/options.ts'
-import type { Principal } from '../domain/principal.ts'
+import { type Pointers, type Principal, pointed } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import type { Claims, Header } from './shape.ts'
@@ -22,8 +22,22 @@ export function checkType(header: Header, claims: Claims, mode: IssuerConfig['to
     throw new GateError('ERR_TOKEN_TYPE')
 }
 
+/** What a row can name of a token besides its claims. */
+export interface Evidence {
+  /** HMACs of the token, one for each pepper. */
+  readonly tokenHashes: readonly Uint8Array[]
+  /** RFC 7638 thumbprint of the key that verified it. */
+  readonly keyThumbprint: string
+  readonly pointers: Pointers
+}
+
 /** @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED */
-export function readPrincipal(claims: Claims, config: IssuerConfig, nowMs: number): Principal {
+export function readPrincipal(
+  claims: Claims,
+  config: IssuerConfig,
+  nowMs: number,
+  evidence: Evidence,
+): Principal {
   const issuer = identifier(claims.iss, 'iss')
   const subject = identifier(claims.sub, 'sub')
   const issuedAtS = time(claims.iat, 'iat')
@@ -39,13 +53,16 @@ export function readPrincipal(claims: Claims, config: IssuerConfig, nowMs: numbe
   checkExpiry(expiresAtS, nowMs, config.clock_skew)
   const at = config.claims
   const sessionId = optional(pointed(claims, at.session), 'session')
-  const tokenId = optional(claims.jti, 'jti')
+  const tokenId = optional(pointed(claims, at.token), 'token')
   const clientId =
     at.client === undefined
-      ? optional(claims.client_id ?? claims.azp, 'client')
+      ? optional(claims.client_id ?? claims.azp ?? claims.appid, 'client')
       : optional(pointed(claims, at.client), 'client')
   const tenant =
     at.tenant === undefined ? undefined : optional(pointed(claims, at.tenant), 'tenant')
+  const groups = at.groups === undefined ? [] : readGroups(claims, at.groups)
+  const deviceId =
+    at.device === undefined ? undefined : optional(pointed(claims, at.device), 'device')
   const scopes = readScopes(
     at.scopes === undefined ? (claims.scope ?? claims.scp) : pointed(claims, at.scopes),
   )
@@ -58,6 +75,7 @@ export function readPrincipal(claims: Claims, config: IssuerConfig, nowMs: numbe
     tenant,
     scopes,
     issuedAtS,
+    authTimeS: readAuthTime(claims.auth_time, nowS + skewS),
     expiresAtS,
     claims,
     json: JSON.stringify({
@@ -72,7 +90,22 @@ export function readPrincipal(claims: Claims, config: IssuerConfig, nowMs: numbe
       expires_at: Math.floor(expiresAtS),
       claims,
     }),
-    keys: keysOf({ issuer, subject, sessionId, tokenId, clientId }),
+    keys: keysOf({
+      issuer,
+      subject,
+      actors: readActors(claims.act, issuer),
+      sessionId,
+      tokenId,
+      clientId,
+      tenant,
+      groups,
+      deviceId,
+      proofKeys: readProofKeys(claims.cnf),
+      tokenHashes: evidence.tokenHashes,
+      keyThumbprint: evidence.keyThumbprint,
+    }),
+    pointers: evidence.pointers,
+    pointersSeen: 0,
     clockSkewMs: config.clock_skew,
     boundary: config.boundary,
     cleanAtVersion: -1,
@@ -123,16 +156,50 @@ function readScopes(value: unknown): readonly string[] {
   throw bad('scope is neither a string nor a list of strings')
 }
 
-/** JSON pointer (RFC 6901) over own properties only. */
-export function pointed(claims: unknown, pointer: string): unknown {
-  let at = claims
-  for (const part of pointer.split('/').slice(1)) {
-    if (typeof at !== 'object' || at === null) return undefined
-    const name = part.replaceAll('~1', '/').replaceAll('~0', '~')
-    if (!Object.hasOwn(at, name)) return undefined
-    at = (at as Record<string, unknown>)[name]
+/** @throws GateError when not all groups are there: a revoked one could be among the missing. */
+function readGroups(claims: Claims, pointer: string): readonly string[] {
+  const { _claim_names: elsewhere, hasgroups } = claims
+  const overage =
+    typeof elsewhere === 'object' && elsewhere !== null && Object.hasOwn(elsewhere, 'groups')
+  // Entra leaves the groups out of tokens that would have too many.
+  if (overage || hasgroups !== undefined) throw bad('the groups are not in the token')
+  const value = pointed(claims, pointer)
+  if (value === undefined || value === null) return []
+  return (Array.isArray(value) ? value : [value]).map((group) => identifier(group, 'group'))
+}
+
+/** One that is unusable, or later than now, proves no sign-in. */
+function readAuthTime(value: unknown, latestS: number): number | undefined {
+  const usable = typeof value === 'number' && Number.isFinite(value) && value >= 0
+  return usable && value <= latestS ? value : undefined
+}
+
+const maxActors = 8
+
+/** RFC 8693 section 4.1: who acts, and for whom that one acts. */
+function readActors(act: unknown, issuer: string): { issuer: string; subject: string }[] {
+  const actors: { issuer: string; subject: string }[] = []
+  for (let at = act, depth = 0; at !== undefined; depth++) {
+    if (typeof at !== 'object' || at === null || depth === maxActors) {
+      throw bad('act is not a usable chain')
+    }
+    const { sub, iss, act: next } = at as Record<string, unknown>
+    const subject = optional(sub, 'act.sub')
+    if (subject !== undefined) {
+      actors.push({ issuer: optional(iss, 'act.iss') ?? issuer, subject })
+    }
+    at = next
   }
-  return at
+  return actors
+}
+
+/** RFC 7800: the thumbprints of the key (RFC 9449) or certificate (RFC 8705) that the token is bound to. */
+function readProofKeys(cnf: unknown): string[] {
+  if (typeof cnf !== 'object' || cnf === null) return []
+  const { jkt, 'x5t#S256': certificate } = cnf as Record<string, unknown>
+  return [jkt, certificate]
+    .filter((value) => value !== undefined)
+    .map((value) => identifier(value, 'cnf'))
 }
 
 function bad(why: string): GateError {

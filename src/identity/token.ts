@@ -4,18 +4,23 @@
  *
  * Order: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
  */
-import { type CryptoKey, compactVerify, importJWK } from 'jose'
+import { type CryptoKey, calculateJwkThumbprint, compactVerify, importJWK } from 'jose'
 import type { IssuerConfig } from '../config/options.ts'
-import type { Principal } from '../domain/principal.ts'
+import type { Pointers, Principal } from '../domain/principal.ts'
+import { tokenHash } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import type { KeySet } from '../messages.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, readAudience, readPrincipal } from './claims.ts'
-import { type Claims, type Header, readShape } from './shape.ts'
+import { type Header, readShape } from './shape.ts'
 
 export interface TokenVerifierOptions {
   readonly issuers: readonly IssuerConfig[]
   readonly cacheBytes: number
+  /** Under which a token is hashed, see `revocation.pepper_file`. */
+  readonly peppers: readonly Uint8Array[]
+  /** The claims that rows name. */
+  readonly pointers: Pointers
   readonly metrics: { count(name: 'dropgate_token_cache_total', label: 'hit' | 'miss'): void }
   /** A token names a key that is not in the set; the control thread may fetch the set anew. */
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
@@ -38,6 +43,8 @@ interface Key {
   readonly jwk: Readonly<Record<string, unknown>>
   /** Imported at first use, for each algorithm it is used with. */
   readonly imported: Map<string, Promise<CryptoKey | Uint8Array>>
+  /** RFC 7638, computed at first use. */
+  thumbprint: string | undefined
 }
 
 const waitMs = 1000
@@ -73,6 +80,7 @@ export class TokenVerifier {
       alg: jwk.alg as string | undefined,
       jwk,
       imported: new Map(),
+      thumbprint: undefined,
     }))
     for (const wake of issuer.waiting) wake()
     issuer.waiting.clear()
@@ -110,7 +118,16 @@ export class TokenVerifier {
     const key = pick(issuer, header) ?? (await this.#await(issuer, header))
     const { version } = issuer
     await checkSignature(token, key, header)
-    const verified = read(claims, config, version)
+    key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
+    const verified: Verified = {
+      principal: readPrincipal(claims, config, Date.now(), {
+        tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
+        keyThumbprint: key.thumbprint,
+        pointers: this.#options.pointers,
+      }),
+      audience: readAudience(claims),
+      keysVersion: version,
+    }
     checkAudience(verified, issuer, audience)
     // Keys that were replaced meanwhile may have been replaced for a reason (design law 6).
     if (issuer.version === version) this.#cache.set(token, verified)
@@ -143,14 +160,6 @@ export class TokenVerifier {
     const key = pick(issuer, header)
     if (key !== undefined) return key
     throw new GateError(issuer.keys.length === 0 ? 'ERR_KEYS_UNAVAILABLE' : 'ERR_TOKEN_KEY_UNKNOWN')
-  }
-}
-
-function read(claims: Claims, config: IssuerConfig, keysVersion: number): Verified {
-  return {
-    principal: readPrincipal(claims, config, Date.now()),
-    audience: readAudience(claims),
-    keysVersion,
   }
 }
 

@@ -18,7 +18,15 @@
  *   slot: 0 state · 1–4 key · 5–6 row id · 7 kind, extra keys, flags · 8–9 cutoff µs · 10 expiry · 11 overflow index
  */
 import { monotonicUs } from '../domain/clock.ts'
-import { keyBytes, kinds, type RevocationRow } from '../domain/revocation.ts'
+import {
+  keyBytes,
+  kinds,
+  negatedBit,
+  negatedKinds,
+  peerKinds,
+  prefixCodes,
+  type RevocationRow,
+} from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 
 const magic = 0x64676c31 // 'dgl1'
@@ -42,7 +50,16 @@ export const header = {
   clockOffsetMs: 12,
   /** 1 while the feed says that the ledger cannot hold every row (full, unmatchable row). */
   broken: 14,
+  /** Bits: rows filed under a network, under a client certificate. Set before the first such row, never cleared. */
+  peer: 15,
+  /** One bit for each `prefixCode` that a row's network has. */
+  prefixes: 16,
 } as const
+
+/** Words of `header.prefixes`. */
+export const prefixWords = Math.ceil(prefixCodes / 32)
+
+export const peerBit = { network: 1, certificate: 2 } as const
 
 const headerWords = 32
 export const slotWords = 12
@@ -50,13 +67,16 @@ const overflowKeyWords = 4
 
 export const slotState = { empty: 0, live: 1, dead: 2 } as const
 
-/** Word 7 of a slot: bits 0–7 kind, 8–15 number of overflow keys, 16 has cutoff, 17 exact (`event_time` given). */
-export const flag = { cutoff: 1 << 16, exact: 1 << 17 } as const
+/**
+ * Word 7 of a slot: bits 0–7 kind, 8–15 number of overflow keys, 16 has cutoff, 17 exact (`event_time` given),
+ * 18 the cutoff is on the sign-in, 24–31 how many of the overflow keys, the last ones, must not be held.
+ */
+export const flag = { cutoff: 1 << 16, exact: 1 << 17, authTime: 1 << 18 } as const
 
 /** Expiry is stored as seconds since 2000-01-01 UTC in 32 bits; what does not fit never expires (late, not early). */
 export const expiryEpochS = 946_684_800
 
-const knownKinds = new Set<number>(Object.values(kinds))
+const knownKinds = new Set<number>([...Object.values(kinds), ...Object.values(negatedKinds)])
 
 /** Views over one ledger. Workers make theirs with `LedgerView.attach`. */
 export class LedgerView {
@@ -130,6 +150,11 @@ export class LedgerView {
     return headerWords + index * slotWords
   }
 
+  /** Which kinds of rows on the exchange there are (`peerBit`); 0 costs a request nothing more. */
+  get peer(): number {
+    return Atomics.load(this.words, header.peer)
+  }
+
   /** Every live row, for comparison with the table. Control thread and tests only. */
   *entries(): Generator<RevocationRow> {
     const { words } = this
@@ -143,7 +168,8 @@ export class LedgerView {
       for (let w = 0; w < 4; w++) keys.writeInt32LE(words[at + 1 + w]!, 1 + w * 4)
       for (let k = 0; k < extra; k++) {
         const from = this.overflowAt + (words[at + 11]! + k) * overflowKeyWords
-        // The kind of an overflow key is part of its digest; it is not stored again.
+        // The kind of an overflow key is part of its digest; of it only the negation is stored.
+        if (k >= extra - (packed >>> 24)) keys[(k + 1) * keyBytes] = negatedBit
         for (let w = 0; w < 4; w++)
           keys.writeInt32LE(words[from + w]!, (k + 1) * keyBytes + 1 + w * 4)
       }
@@ -154,6 +180,7 @@ export class LedgerView {
         cutoffUs:
           packed & flag.cutoff ? (words[at + 9]! >>> 0) * 2 ** 32 + (words[at + 8]! >>> 0) : null,
         exact: (packed & flag.exact) !== 0,
+        authTime: (packed & flag.authTime) !== 0,
         expiresAtS: expiry === 0 ? null : expiry + expiryEpochS,
       }
     }
@@ -183,7 +210,7 @@ export class Ledger extends LedgerView {
   upsert(row: RevocationRow): void {
     const keys = knownKeys(row.keys)
     const first = keys[0]
-    if (first === undefined) {
+    if (first === undefined || isNegated(row.keys[first]!)) {
       throw new GateError(
         'ERR_LEDGER_UNMATCHABLE',
         `revocation ${row.id} has no predicate this release knows`,
@@ -218,9 +245,10 @@ export class Ledger extends LedgerView {
     for (let w = 0; w < 4; w++) words[at + 1 + w] = key[w]!
     words[at + 5] = (row.id % 2 ** 32) | 0
     words[at + 6] = Math.floor(row.id / 2 ** 32)
-    let packed = row.keys[first]! | (extra << 8)
+    const negated = keys.filter((at) => isNegated(row.keys[at]!)).length
+    let packed = row.keys[first]! | (extra << 8) | (negated << 24)
     if (row.cutoffUs !== null) {
-      packed |= flag.cutoff | (row.exact ? flag.exact : 0)
+      packed |= flag.cutoff | (row.exact ? flag.exact : 0) | (row.authTime ? flag.authTime : 0)
       words[at + 8] = (row.cutoffUs % 2 ** 32) | 0
       words[at + 9] = Math.floor(row.cutoffUs / 2 ** 32)
     }
@@ -232,11 +260,23 @@ export class Ledger extends LedgerView {
       const to = this.overflowAt + (overflowUsed + k) * overflowKeyWords
       for (let w = 0; w < 4; w++) words[to + w] = more[w]!
     }
+    this.#notePeer(row.keys, keys)
     words[header.overflowUsed] = overflowUsed + extra
     words[header.used] = words[header.used]! + 1
     Atomics.store(words, at, slotState.live)
     if (previous === -1) Atomics.add(words, header.live, 1)
     else Atomics.store(words, previous, slotState.dead)
+  }
+
+  /** Readers skip what belongs to the exchange while there are no such rows: said before the row can be found. */
+  #notePeer(keys: Uint8Array, offsets: readonly number[]): void {
+    for (const at of offsets) {
+      if (!peerKinds.has(keys[at]!)) continue
+      const network = keys[at] === kinds.network
+      const code = keys[at + keyBytes - 1]!
+      if (network) Atomics.or(this.words, header.prefixes + (code >>> 5), 1 << (code & 31))
+      Atomics.or(this.words, header.peer, network ? peerBit.network : peerBit.certificate)
+    }
   }
 
   /** Removes the row of this id filed under these keys; absent is fine (a tombstone may come before its row). */
@@ -320,7 +360,17 @@ function knownKeys(keys: Uint8Array): number[] {
   }
   const offsets: number[] = []
   for (let at = 0; at < keys.length; at += keyBytes) if (knownKinds.has(keys[at]!)) offsets.push(at)
-  return offsets
+  // Whoever wrote them in another order: what must not be held is never what the row is filed under.
+  return offsets.length === 1
+    ? offsets
+    : [
+        ...offsets.filter((at) => !isNegated(keys[at]!)),
+        ...offsets.filter((at) => isNegated(keys[at]!)),
+      ]
+}
+
+function isNegated(kind: number): boolean {
+  return (kind & negatedBit) !== 0
 }
 
 function wordsOf(keys: Uint8Array, at: number): Int32Array {

@@ -1,11 +1,25 @@
 /**
  * Whether any revocation concerns a principal (design section 6). A row matches when all its keys are among
- * the principal's and, if it is a cutoff, the token may have been issued before it. Every row that hits is
- * looked at; none wins by being first.
+ * the principal's, none of its negated ones is, and, if it is a cutoff, the token may have been issued (or its
+ * bearer signed in) before it. Every row that hits is looked at; none wins by being first.
+ *
+ * Rows on the exchange (network, client certificate) are filed under that key and looked up by it, each time: what
+ * a token's stamp covers is exactly the rows filed under a key of the token.
  */
-import type { Principal } from '../domain/principal.ts'
-import { everyoneKey, wordsOfKeys } from '../domain/revocation.ts'
-import { expiryEpochS, flag, type LedgerView, sameKey, slotState } from './ledger.ts'
+import { addressBytes, type Peer } from '../domain/peer.ts'
+import { heldKeys, type Principal } from '../domain/principal.ts'
+import { everyoneKey, keyOf, networkKey, prefixCode, wordsOfKeys } from '../domain/revocation.ts'
+import { GateError } from '../errors.ts'
+import {
+  expiryEpochS,
+  flag,
+  header,
+  type LedgerView,
+  peerBit,
+  prefixWords,
+  sameKey,
+  slotState,
+} from './ledger.ts'
 
 /** A denial by revocation. */
 export interface Match {
@@ -15,29 +29,104 @@ export interface Match {
   readonly retry: boolean
 }
 
-/** @returns the denial, or undefined when no row concerns the principal. Costs one atomic load while nothing changed. */
+/** @returns the denial, or undefined when no row concerns the exchange. Costs two atomic loads while nothing changed. */
 export function findRevocation(
   ledger: LedgerView,
   principal: Principal,
+  peer: Peer,
   nowWallMs: number,
 ): Match | undefined {
+  // Before the keys (see heldKeys) and before the probe: the stamp must not be newer than what was looked at.
   const version = ledger.version
-  if (principal.cleanAtVersion === version) return undefined
-  const found = probe(ledger, principal.keys, principal, nowWallMs)
-  if (found === undefined) principal.cleanAtVersion = version
-  return found
+  let found: Match | undefined
+  if (principal.cleanAtVersion !== version) {
+    const keys = heldKeys(principal)
+    found = probe(ledger, keys, keys, principal, nowWallMs)
+    if (found === undefined) principal.cleanAtVersion = version
+  }
+  const kinds = ledger.peer
+  if (kinds === 0 || found?.retry === false) return found
+  const keys = peerKeys(ledger, kinds, peer)
+  if (keys.length === 0) return found
+  const held = joined(keys, heldKeys(principal))
+  return probe(ledger, keys, held, principal, nowWallMs) ?? found
 }
 
-/** For callers without a token: only blocks act, and only those that name nobody in particular: `everyone`. */
-export function findBlock(ledger: LedgerView, nowWallMs: number): Match | undefined {
-  return probe(ledger, nobodysKeys, undefined, nowWallMs)
+/** A denial of somebody who shows no token: by `everyone`, or by where the exchange comes from. */
+export interface Block {
+  readonly id: number
+  readonly on: 'everyone' | 'peer'
+}
+
+/** For callers without a token: only blocks act, and only those that name nobody in particular. */
+export function findBlock(ledger: LedgerView, peer: Peer, nowWallMs: number): Block | undefined {
+  const everyone = probe(ledger, nobodysKeys, nobodysKeys, undefined, nowWallMs)
+  if (everyone !== undefined) return { id: everyone.id, on: 'everyone' }
+  const kinds = ledger.peer
+  if (kinds === 0) return undefined
+  const keys = peerKeys(ledger, kinds, peer)
+  const found = probe(ledger, keys, joined(keys, nobodysKeys), undefined, nowWallMs)
+  return found === undefined ? undefined : { id: found.id, on: 'peer' }
 }
 
 const nobodysKeys = wordsOfKeys([everyoneKey])
 
+function joined(a: Uint32Array, b: Uint32Array): Uint32Array {
+  const both = new Uint32Array(a.length + b.length)
+  both.set(a)
+  both.set(b, a.length)
+  return both
+}
+
+/** Digests of an address under the prefixes that were in use when they were computed. */
+interface AddressKeys {
+  readonly prefixes: Int32Array
+  readonly keys: Uint32Array
+}
+
+/** By address: a pure function remembered, since the addresses of a busy gate come again and again. */
+const remembered = new Map<string, AddressKeys>()
+const maxRemembered = 4096
+
+/** The keys under which rows on this exchange are filed. @throws GateError when that cannot be told. */
+function peerKeys(ledger: LedgerView, kinds: number, peer: Peer): Uint32Array {
+  const { address, certificate } = peer
+  const networks = (kinds & peerBit.network) === 0 ? noKeys : addressKeys(ledger, address)
+  if (certificate === undefined || (kinds & peerBit.certificate) === 0) return networks
+  return joined(networks, wordsOfKeys([keyOf('client_cert', '', certificate)]))
+}
+
+const noKeys = new Uint32Array(0)
+
+function addressKeys(ledger: LedgerView, address: string | undefined): Uint32Array {
+  // Nobody may pass a blocked network by having no address.
+  if (address === undefined) throw new GateError('ERR_NOT_READY')
+  const prefixes = new Int32Array(prefixWords)
+  for (let i = 0; i < prefixWords; i++) {
+    prefixes[i] = Atomics.load(ledger.words, header.prefixes + i)
+  }
+  const before = remembered.get(address)
+  if (before?.prefixes.every((word, i) => word === prefixes[i])) return before.keys
+  const bytes = addressBytes(address)
+  if (bytes === undefined) throw new GateError('ERR_NOT_READY')
+  const found: Buffer[] = []
+  for (let prefix = 0; prefix <= bytes.length * 8; prefix++) {
+    const code = prefixCode(bytes.length, prefix)
+    if (((prefixes[code >>> 5]! >>> (code & 31)) & 1) === 1) found.push(networkKey(bytes, prefix))
+  }
+  const keys = wordsOfKeys(found)
+  if (remembered.size >= maxRemembered) remembered.clear()
+  remembered.set(address, { prefixes, keys })
+  return keys
+}
+
+/**
+ * @param keys Under which rows are looked up. @param held All that the exchange holds, for the rows' other keys.
+ */
 function probe(
   ledger: LedgerView,
   keys: Uint32Array,
+  held: Uint32Array,
   principal: Principal | undefined,
   nowWallMs: number,
 ): Match | undefined {
@@ -49,7 +138,7 @@ function probe(
       const state = Atomics.load(words, at)
       if (state === slotState.empty) break
       if (state !== slotState.live || !sameKey(keys, k, words, at + 1)) continue
-      if (!allKeysHeld(ledger, at, keys)) continue
+      if (!otherKeysFit(ledger, at, held)) continue
       if (hasExpired(ledger, at, nowWallMs)) continue
       const verdict = judge(words, at, principal)
       if (verdict === 'lives') continue
@@ -61,14 +150,17 @@ function probe(
   return found
 }
 
-function allKeysHeld(ledger: LedgerView, at: number, keys: Uint32Array): boolean {
+/** Every other key of the row is held, but for the last ones that must not be. */
+function otherKeysFit(ledger: LedgerView, at: number, keys: Uint32Array): boolean {
   const { words } = ledger
-  const extra = (words[at + 7]! >>> 8) & 0xff
+  const packed = words[at + 7]!
+  const extra = (packed >>> 8) & 0xff
+  const negatedFrom = extra - (packed >>> 24)
   for (let e = 0; e < extra; e++) {
     const from = ledger.overflowAt + (words[at + 11]! + e) * 4
     let held = false
     for (let k = 0; k < keys.length && !held; k += 4) held = sameKey(keys, k, words, from)
-    if (!held) return false
+    if (held === e >= negatedFrom) return false
   }
   return true
 }
@@ -91,9 +183,12 @@ function judge(
   const packed = words[at + 7]!
   if ((packed & flag.cutoff) === 0) return 'dies'
   if (principal === undefined) return 'lives'
+  const sinceS = (packed & flag.authTime) === 0 ? principal.issuedAtS : principal.authTimeS
+  // A token that does not say when its bearer signed in cannot show that it was after the cutoff.
+  if (sinceS === undefined) return 'dies'
   const cutoffUs = (words[at + 9]! >>> 0) * 2 ** 32 + (words[at + 8]! >>> 0)
-  const issuedFromUs = Math.floor(principal.issuedAtS * 1e6)
-  const issuedToUs = Number.isInteger(principal.issuedAtS) ? issuedFromUs + 1e6 : issuedFromUs + 1
+  const issuedFromUs = Math.floor(sinceS * 1e6)
+  const issuedToUs = Number.isInteger(sinceS) ? issuedFromUs + 1e6 : issuedFromUs + 1
   if (issuedToUs <= cutoffUs) return 'dies'
   const skewUs = (packed & flag.exact) === 0 ? principal.clockSkewMs * 1000 : 0
   if (principal.boundary === 'exclusive') {

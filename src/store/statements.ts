@@ -3,35 +3,61 @@ import type pg from 'pg'
 import { GateError } from '../errors.ts'
 import { plainName } from './connect.ts'
 
-/** What a command may set of a revocation; the table's CHECKs say what is allowed. */
-export interface NewRevocation {
-  readonly issuer?: string
-  readonly subject?: string
-  readonly session_id?: string
-  readonly token_id?: string
-  readonly client_id?: string
-  readonly everyone?: boolean
-  /** Text that PostgreSQL reads as a time; absent for a block. */
-  readonly issued_before?: string
-  readonly expires_at?: string
-  readonly reason?: string
-  readonly source?: string
-}
-
-const shown =
-  'id, issuer, subject, session_id, token_id, client_id, everyone, issued_before, expires_at, reason, source, created_by, created_at'
-const settable = [
+/** The columns that say whom a revocation is for. */
+export const predicates = [
   'issuer',
   'subject',
   'session_id',
   'token_id',
+  'token_hash',
   'client_id',
+  'tenant',
+  'group_value',
+  'key_thumbprint',
+  'client_cert',
+  'proof_key',
+  'device_id',
+  'network',
+  'claims',
   'everyone',
+] as const
+
+const settable = [
+  ...predicates,
   'issued_before',
+  'compare',
+  'except_session_id',
   'expires_at',
+  'event_time',
   'reason',
   'source',
 ] as const
+
+/**
+ * What a command may set of a revocation; the table's CHECKs say what is allowed. Times are texts that PostgreSQL
+ * reads; without `issued_before` it is a block.
+ */
+export type NewRevocation = Partial<
+  Record<
+    Exclude<(typeof settable)[number], 'everyone' | 'token_hash' | 'claims'>,
+    string | undefined
+  >
+> & {
+  readonly everyone?: boolean
+  readonly token_hash?: Uint8Array
+  readonly claims?: Readonly<Record<string, unknown>>
+}
+
+/** As a person reads it: the hash as hex, and what `compare` is only where it is not the usual. */
+const shown = ['id', ...settable, 'created_by', 'created_at']
+  .map((column) =>
+    column === 'token_hash'
+      ? "encode(token_hash, 'hex') AS token_hash"
+      : column === 'compare'
+        ? "nullif(compare, 'iat') AS compare"
+        : column,
+  )
+  .join(', ')
 
 /** @returns the row as stored */
 export async function insertRevocation(

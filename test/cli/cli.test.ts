@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { tokenHash } from '../../src/domain/token-hash.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { until } from '../harness/wait.ts'
 
@@ -24,10 +25,12 @@ writeFileSync(
 admin: {port: ${adminPort}, token_file: admin.token}
 database: {url: "\${DATABASE_URL}", cli_url: "\${CLI_URL}", migrate_url: "\${MIGRATE_URL}"}
 decision_log: {file: decisions.jsonl}
+revocation: {pepper_file: pepper}
 workers: 1
 routes: [{name: public, path: /public, auth: none, labels: {visibility: public}, upstream: "http://127.0.0.1:1"}]
 `,
 )
+writeFileSync(join(folder, 'pepper'), 'p'.repeat(40), { mode: 0o600 })
 const env = {
   ...process.env,
   DATABASE_URL: cluster.url,
@@ -71,6 +74,12 @@ function start(
 
 const run = (args: readonly string[], with_?: NodeJS.ProcessEnv): Promise<Ran> =>
   start(args, with_).ended
+/** With this on standard input. */
+const pipe = (input: string, ...args: string[]): Promise<Ran> => {
+  const { child, ended } = start([...args, '--config', config])
+  child.stdin!.end(input)
+  return ended
+}
 const ask = (...args: string[]): Promise<Ran> => run([...args, '--config', config])
 
 t.test('help and wrong use', async (t) => {
@@ -159,6 +168,28 @@ t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
     t.match(err, /code: ERR_DATABASE_REFUSED/)
   }
 })
+
+t.test(
+  'revoke by a whole token on standard input sends its hash; claims and networks arrive',
+  async (t) => {
+    const hashed = await pipe('opaque\n', 'revoke', '--token', '-', '--json')
+    t.equal(hashed.exit, 0, hashed.err)
+    t.match(JSON.parse(hashed.out), {
+      token_hash: tokenHash(Buffer.from('p'.repeat(40)), 'opaque').toString('hex'),
+      token_id: null,
+    })
+    const many = ['--network', '::ffff:10.0.0.0/120', '--claim', '/a=b=c', '--claim', '/n:=3']
+    const all = await ask('revoke', ...many, '--json')
+    t.match(JSON.parse(all.out), { network: '10.0.0.0/24', claims: { '/a': 'b=c', '/n': 3 } })
+    t.equal((await ask('revoke', '--network', '0.0.0.0/0')).exit, 1)
+    t.equal((await ask('revoke', '--key', 'abc')).exit, 2)
+    t.equal(
+      (await ask('sql', "DELETE FROM dropgate.revocations WHERE subject IS DISTINCT FROM 'bob'"))
+        .exit,
+      0,
+    )
+  },
+)
 
 t.test(
   'serve: listens, says so, drains at SIGTERM; a second one is refused; status speaks of it',

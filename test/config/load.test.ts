@@ -1,6 +1,8 @@
-import { readFileSync } from 'node:fs'
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { loadConfig, readConfig } from '../../src/config/load.ts'
+import { readPeppers } from '../../src/config/peppers.ts'
 import { writeJsonSchema } from '../../src/config/schema.ts'
 import type { GateError } from '../../src/errors.ts'
 
@@ -85,6 +87,46 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
     t.notMatch(error.message, /secret/)
     t.ok(error.hint ?? code === 'ERR_CONFIG_READ')
   }
+})
+
+t.test('a preset fills in what the file leaves open', async (t) => {
+  const claimsOf = (issuer: object): unknown =>
+    read({ ...least, issuers: [{ issuer: 'https://i', audience: ['a'], ...issuer }] }).issuers[0]
+  t.match(claimsOf({ preset: 'entra' }), {
+    claims: { token: '/uti', session: '/sid', tenant: '/tid', groups: '/groups' },
+    token_types: 'any',
+  })
+  t.match(claimsOf({ preset: 'okta' }), { claims: { token: '/jti', client: '/cid' } })
+  t.match(claimsOf({ preset: 'keycloak' }), { claims: { client: '/azp', groups: '/groups' } })
+  t.match(claimsOf({ preset: 'auth0' }), { claims: { tenant: '/org_id' } })
+  t.match(claimsOf({ preset: 'entra', claims: { tenant: '/own' }, token_types: 'at+jwt' }), {
+    claims: { tenant: '/own', token: '/uti' },
+    token_types: 'at+jwt',
+  })
+  const unknown = { ...least, issuers: [{ issuer: 'https://i', audience: ['a'], preset: 'x' }] }
+  t.match(refusal(unknown).message, /preset: expected one of keycloak, entra, okta, auth0/)
+})
+
+t.test('peppers: a file of their own, for nobody else to read', async (t) => {
+  const file = join(t.testdir({ pepper: `${'a'.repeat(32)}\n${'b'.repeat(40)}\n` }), 'pepper')
+  chmodSync(file, 0o600)
+  const written = { ...least, revocation: { pepper_file: file } }
+  t.equal(read(written).revocation.pepper_file, file)
+  t.same(readPeppers(file).map(String), ['a'.repeat(32), 'b'.repeat(40)])
+  for (const [text, mode, message] of [
+    ['a'.repeat(32), 0o640, /can be read by others: chmod 600/],
+    ['', 0o600, /has 0 lines/],
+    [`${'a'.repeat(32)}\nshort`, 0o600, /short secret/],
+    [`${'a'.repeat(32)}\n`.repeat(5), 0o600, /has 5 lines/],
+  ] as const) {
+    writeFileSync(file, text)
+    chmodSync(file, mode)
+    const error = refusal(written)
+    t.equal(error.code, 'ERR_CONFIG_FILE')
+    t.match(error.message, message)
+    t.notMatch(error.message, /aaaa/)
+  }
+  t.match(refusal({ ...least, revocation: { pepper_file: '/no/such' } }).message, /cannot be read/)
 })
 
 t.test('all problems are said at once', async (t) => {

@@ -31,6 +31,7 @@ async function follow(url: string, spare = 20_000, tickMs = 100): Promise<Follow
     onLedger: (each) => {
       ledger = each
     },
+    learnPointers: () => false,
     log: { ...quiet, error: (_fields, message) => problems.push(message) },
     metrics,
   })
@@ -40,12 +41,12 @@ async function follow(url: string, spare = 20_000, tickMs = 100): Promise<Follow
 
 type Rows = Map<number, string>
 
-function textOf({ keys, cutoffUs, exact, expiresAtS }: RevocationRow): string {
+function textOf({ keys, cutoffUs, exact, authTime, expiresAtS }: RevocationRow): string {
   // The kind of an overflow key is part of its digest and not kept: compare digests.
   const digests: string[] = []
   for (let at = 0; at < keys.length; at += 17)
     digests.push(Buffer.from(keys.subarray(at + 1, at + 17)).toString('hex'))
-  return `${digests.join()} ${cutoffUs} ${cutoffUs !== null && exact} ${expiresAtS}`
+  return `${digests.join()} ${cutoffUs} ${cutoffUs !== null && exact} ${authTime} ${expiresAtS}`
 }
 
 /** A row as `live` and `changes()` give it: bigints as text. */
@@ -54,6 +55,7 @@ interface StoredRow {
   readonly keys: Buffer
   readonly cutoff_us: string | null
   readonly exact: boolean
+  readonly auth_time: boolean
   readonly expires_s: string | null
 }
 
@@ -63,6 +65,7 @@ function rowOf(row: StoredRow): RevocationRow {
     keys: row.keys,
     cutoffUs: row.cutoff_us === null ? null : Number(row.cutoff_us),
     exact: row.exact,
+    authTime: row.auth_time,
     expiresAtS: row.expires_s === null ? null : Number(row.expires_s),
   }
 }

@@ -46,6 +46,10 @@ export interface GateOptions {
   /** Merged over the standard configuration, one level deep. */
   readonly config?: Record<string, unknown>
   readonly routes?: readonly Record<string, unknown>[]
+  /** Files that the configuration names are put into the folder here. */
+  readonly prepare?: (folder: string) => void
+  /** Merged over the issuer's configuration. */
+  readonly issuer?: Record<string, unknown>
   /** URL of the database in place of the cluster's own. */
   readonly databaseUrl?: (url: string) => Promise<string>
   /** Without this the starter bundle is put into the folder. */
@@ -69,6 +73,7 @@ export class TestGate {
     await Promise.all([test.issuer.open(), test.upstream.open()])
     test.cluster = await startPostgres()
     mkdirSync(test.bundles)
+    options.prepare?.(test.folder)
     const { bundle = 'bundles/gate.tar.gz' } = options
     if (bundle !== null) cpSync(bundle, join(test.bundles, 'gate.tar.gz'))
     const url = (await options.databaseUrl?.(test.cluster.url)) ?? test.cluster.url
@@ -96,7 +101,14 @@ export class TestGate {
       listen: { host: '127.0.0.1', port: 0 },
       admin: { port: 0, token_file: 'admin.token' },
       database: { url },
-      issuers: [{ issuer: this.issuer.url, audience: ['api'], algorithms: ['ES256'] }],
+      issuers: [
+        {
+          issuer: this.issuer.url,
+          audience: ['api'],
+          algorithms: ['ES256'],
+          ...options.issuer,
+        },
+      ],
       policy: { bundles: './bundles', settle: '20ms' },
       decision_log: { file: 'decisions.jsonl' },
       workers: 2,

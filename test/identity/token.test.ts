@@ -4,6 +4,7 @@ import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
 import type { IssuerConfig } from '../../src/config/options.ts'
 import type { Principal } from '../../src/domain/principal.ts'
+import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
 import { TokenCache } from '../../src/identity/cache.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
@@ -42,6 +43,8 @@ function make(
   const verifier = new TokenVerifier({
     issuers: [configOf(over)],
     cacheBytes: 1 << 20,
+    peppers: [],
+    pointers: noPointers,
     metrics: { count: (_name, label) => counted.push(label) },
     onKeysWanted: (_issuer, kid) => wanted.push(kid),
   })
@@ -108,7 +111,7 @@ t.test('accepted with every algorithm, and what is known of the caller then', as
     scopes: ['read', 'write'],
     claims: { tid: 't' },
   })
-  t.equal(principal.keys.length, 4 * 10)
+  t.equal(principal.keys.length, 4 * 12)
 })
 
 t.test('claims by the pointers of the issuer', async (t) => {

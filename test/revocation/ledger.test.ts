@@ -12,7 +12,7 @@ function keysFor(...predicates: [keyof typeof kinds, string, string][]): Buffer 
 }
 
 function row(id: number, keys: Buffer, more: Partial<RevocationRow> = {}): RevocationRow {
-  return { id, keys, cutoffUs: null, exact: false, expiresAtS: null, ...more }
+  return { id, keys, cutoffUs: null, exact: false, authTime: false, expiresAtS: null, ...more }
 }
 
 /** What the ledger gives back of a row: the kind byte of overflow keys is inside their digest, not beside it. */
@@ -28,6 +28,7 @@ function comparable(rows: Iterable<RevocationRow>): string[] {
         digests,
         r.cutoffUs,
         r.cutoffUs !== null && r.exact,
+        r.cutoffUs !== null && r.authTime,
         r.expiresAtS,
       ])
     })
@@ -43,6 +44,7 @@ t.test('the ledger equals a map under any sequence of writes and removals', asyn
     session: fc.option(fc.constantFrom('s1', 's2')),
     cutoffUs: fc.option(fc.integer({ min: 946_684_800_000_000, max: 7_258_118_400_000_000 })),
     exact: fc.boolean(),
+    authTime: fc.boolean(),
     expiresAtS: fc.option(fc.integer({ min: 946_684_802, max: 5_241_652_095 })),
   })
   const remove = fc.record({

@@ -1,10 +1,24 @@
 import t from 'tap'
-import type { Principal } from '../../src/domain/principal.ts'
-import { type Kind, keyOf, keysOf, kinds, type RevocationRow } from '../../src/domain/revocation.ts'
+import { addressBytes, type Peer } from '../../src/domain/peer.ts'
+import { noPointers, type Principal } from '../../src/domain/principal.ts'
+import {
+  claimKeys,
+  everyoneKey,
+  type Kind,
+  keyBytes,
+  keyOf,
+  keysOf,
+  kinds,
+  negatedKinds,
+  networkKey,
+  type RevocationRow,
+} from '../../src/domain/revocation.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
 import { findBlock, findRevocation } from '../../src/revocation/match.ts'
+import { ClaimPointers } from '../../src/revocation/pointers.ts'
 
 const iss = 'https://idp.example'
+const home: Peer = { address: '192.0.2.7', certificate: undefined }
 const noon = Date.UTC(2026, 0, 1, 12) / 1000
 
 function principal(over: Partial<Principal> = {}): Principal {
@@ -26,6 +40,9 @@ function principal(over: Partial<Principal> = {}): Principal {
     clockSkewMs: 5000,
     boundary: 'inclusive',
     cleanAtVersion: -1,
+    authTimeS: undefined,
+    pointers: noPointers,
+    pointersSeen: 0,
     ...identity,
     keys: keysOf(identity),
   }
@@ -41,7 +58,15 @@ function ledgerWith(
         Buffer.concat([Buffer.of(kinds[kind]), keyOf(kind, issuer, value)]),
       ),
     )
-    ledger.upsert({ id: i + 1, keys, cutoffUs: null, exact: false, expiresAtS: null, ...row })
+    ledger.upsert({
+      id: i + 1,
+      keys,
+      cutoffUs: null,
+      exact: false,
+      authTime: false,
+      expiresAtS: null,
+      ...row,
+    })
   }
   ledger.publish()
   return ledger
@@ -75,7 +100,7 @@ const denied: [string, [Kind, string, string][]][] = [
 ]
 for (const [name, on] of denied) {
   t.test(`a block on ${name} denies`, async (t) => {
-    t.strictSame(findRevocation(ledgerWith({ on }), principal(), Date.now()), {
+    t.strictSame(findRevocation(ledgerWith({ on }), principal(), home, Date.now()), {
       id: 1,
       retry: false,
     })
@@ -103,7 +128,7 @@ const spared: [string, [Kind, string, string][]][] = [
 ]
 for (const [name, on] of spared) {
   t.test(`a block on ${name} does not concern it`, async (t) => {
-    t.equal(findRevocation(ledgerWith({ on }), principal(), Date.now()), undefined)
+    t.equal(findRevocation(ledgerWith({ on }), principal(), home, Date.now()), undefined)
   })
 }
 
@@ -112,7 +137,7 @@ t.test(
   async (t) => {
     const on: [Kind, string, string][] = [['subject', '', 'alice']]
     const ledger = ledgerWith({ on, cutoffUs: (noon - 9000) * 1e6 }, { on })
-    t.strictSame(findRevocation(ledger, principal(), Date.now()), { id: 2, retry: false })
+    t.strictSame(findRevocation(ledger, principal(), home, Date.now()), { id: 2, retry: false })
   },
 )
 
@@ -171,17 +196,17 @@ const cutoffs: [string, Partial<RevocationRow>, Partial<Principal>, unknown][] =
 for (const [name, row, who, expected] of cutoffs) {
   t.test(`a cutoff ${name}`, async (t) => {
     const ledger = ledgerWith({ on: [['subject', '', 'alice']], ...row })
-    t.strictSame(findRevocation(ledger, principal(who), Date.now()), expected)
+    t.strictSame(findRevocation(ledger, principal(who), home, Date.now()), expected)
   })
 }
 
 t.test('a row expires by the clock of Postgres', async (t) => {
   const ledger = ledgerWith({ on: [['subject', '', 'alice']], expiresAtS: noon + 100 })
-  t.ok(findRevocation(ledger, principal(), (noon + 99) * 1000))
-  t.equal(findRevocation(ledger, principal(), (noon + 100) * 1000), undefined)
+  t.ok(findRevocation(ledger, principal(), home, (noon + 99) * 1000))
+  t.equal(findRevocation(ledger, principal(), home, (noon + 100) * 1000), undefined)
   ledger.fresh(1, -30_000)
   t.ok(
-    findRevocation(ledger, principal(), (noon + 100) * 1000),
+    findRevocation(ledger, principal(), home, (noon + 100) * 1000),
     'Postgres is half a minute behind: still in force',
   )
 })
@@ -189,25 +214,155 @@ t.test('a row expires by the clock of Postgres', async (t) => {
 t.test('a clean stamp is believed only at its own version', async (t) => {
   const ledger = ledgerWith()
   const who = principal()
-  t.equal(findRevocation(ledger, who, Date.now()), undefined)
+  t.equal(findRevocation(ledger, who, home, Date.now()), undefined)
   t.equal(who.cleanAtVersion, ledger.version)
   const keys = Buffer.concat([Buffer.of(kinds.subject), keyOf('subject', '', 'alice')])
-  ledger.upsert({ id: 5, keys, cutoffUs: null, exact: false, expiresAtS: null })
+  ledger.upsert({ id: 5, keys, cutoffUs: null, exact: false, authTime: false, expiresAtS: null })
   ledger.publish()
-  t.strictSame(findRevocation(ledger, who, Date.now()), { id: 5, retry: false })
+  t.strictSame(findRevocation(ledger, who, home, Date.now()), { id: 5, retry: false })
   ledger.remove(5, keys)
   t.equal(
-    findRevocation(ledger, who, Date.now()),
+    findRevocation(ledger, who, home, Date.now()),
     undefined,
     'a denied principal is looked up again each time',
   )
 })
 
 t.test('without a token only a block on everyone acts', async (t) => {
-  t.ok(findBlock(ledgerWith({ on: [['everyone', '', '']] }), Date.now()))
+  t.ok(findBlock(ledgerWith({ on: [['everyone', '', '']] }), home, Date.now()))
   t.equal(
-    findBlock(ledgerWith({ on: [['everyone', '', '']], cutoffUs: 4e15 }), Date.now()),
+    findBlock(ledgerWith({ on: [['everyone', '', '']], cutoffUs: 4e15 }), home, Date.now()),
     undefined,
   )
-  t.equal(findBlock(ledgerWith({ on: [['issuer', iss, '']] }), Date.now()), undefined)
+  t.equal(findBlock(ledgerWith({ on: [['issuer', iss, '']] }), home, Date.now()), undefined)
+})
+
+t.test('a clean stamp says nothing about where the exchange comes from', async (t) => {
+  const network = Buffer.concat([
+    Buffer.of(kinds.network),
+    networkKey(addressBytes('192.0.2.0')!, 24),
+  ])
+  const certificate = Buffer.concat([Buffer.of(kinds.client_cert), keyOf('client_cert', '', 'c')])
+  const alice = Buffer.concat([Buffer.of(kinds.subject), keyOf('subject', '', 'alice')])
+  const row = { cutoffUs: null, exact: false, authTime: false, expiresAtS: null }
+  const ledger = ledgerWith()
+  const who = principal()
+  const away: Peer = { address: '198.51.100.1', certificate: undefined }
+  const carrying: Peer = { address: '198.51.100.1', certificate: 'c' }
+  t.equal(findRevocation(ledger, who, home, Date.now()), undefined)
+  ledger.upsert({ id: 1, keys: Buffer.concat([network, alice]), ...row })
+  ledger.publish()
+  t.equal(findRevocation(ledger, who, away, Date.now()), undefined)
+  t.equal(who.cleanAtVersion, ledger.version)
+  t.equal(findRevocation(ledger, who, home, Date.now())?.id, 1, 'stamped clean from elsewhere')
+  t.equal(findRevocation(ledger, who, { ...home, address: '::ffff:192.0.2.9' }, 0)?.id, 1)
+  t.equal(findRevocation(ledger, principal({ subject: 'bob' }), home, Date.now()), undefined)
+  t.equal(findBlock(ledger, home, Date.now()), undefined, 'it names a subject')
+  ledger.upsert({ id: 2, keys: certificate, ...row })
+  t.same(findBlock(ledger, carrying, Date.now()), { id: 2, on: 'peer' })
+  t.equal(findRevocation(ledger, who, carrying, Date.now())?.id, 2)
+  ledger.upsert({ id: 3, keys: network, ...row, cutoffUs: 4e15 })
+  t.equal(findBlock(ledger, home, Date.now()), undefined, 'a cutoff is for tokens')
+  ledger.upsert({ id: 4, keys: network, ...row })
+  t.same(findBlock(ledger, home, Date.now()), { id: 4, on: 'peer' })
+  for (const address of [undefined, 'nonsense']) {
+    const nowhere: Peer = { address, certificate: undefined }
+    t.throws(() => findRevocation(ledger, who, nowhere, Date.now()), { code: 'ERR_NOT_READY' })
+    t.throws(() => findBlock(ledger, nowhere, Date.now()), { code: 'ERR_NOT_READY' })
+  }
+  ledger.remove(4, network)
+  ledger.upsert({ id: 5, keys: Buffer.concat([Buffer.of(6), everyoneKey]), ...row })
+  t.same(findBlock(ledger, home, Date.now()), { id: 5, on: 'everyone' })
+})
+
+t.test('a key that must not be held spares who holds it, and hits who holds none', async (t) => {
+  const keys = Buffer.concat([
+    Buffer.of(kinds.subject),
+    keyOf('subject', '', 'alice'),
+    Buffer.of(negatedKinds.except_session_id),
+    keyOf('session_id', '', 'sess-1'),
+  ])
+  const row = { id: 1, keys, cutoffUs: null, exact: false, authTime: false, expiresAtS: null }
+  const ledger = Ledger.create(10)
+  ledger.upsert(row)
+  ledger.publish()
+  t.equal(findRevocation(ledger, principal(), home, Date.now()), undefined)
+  t.ok(findRevocation(ledger, principal({ sessionId: 'sess-2' }), home, Date.now()))
+  t.ok(findRevocation(ledger, principal({ sessionId: undefined }), home, Date.now()))
+  const alone = keys.subarray(keyBytes)
+  t.throws(() => ledger.upsert({ ...row, keys: alone }), { code: 'ERR_LEDGER_UNMATCHABLE' })
+  const turned = Buffer.concat([alone, keys.subarray(0, keyBytes)])
+  ledger.remove(1, keys)
+  ledger.upsert({ ...row, keys: turned })
+  t.equal(findRevocation(ledger, principal(), home, Date.now()), undefined, 'in any order')
+  t.ok(findRevocation(ledger, principal({ sessionId: 'sess-2' }), home, Date.now()))
+})
+
+const signIns: [string, number | undefined, unknown][] = [
+  ['before it denies for good', noon - 100, { id: 1, retry: false }],
+  ['after it lets live', noon + 100, undefined],
+  ['in its second denies, and another sign-in may help', noon, { id: 1, retry: true }],
+  ['that the token does not tell denies', undefined, { id: 1, retry: false }],
+]
+for (const [name, authTimeS, expected] of signIns) {
+  t.test(`a cutoff on the sign-in: one ${name}`, async (t) => {
+    const row = { cutoffUs: noon * 1e6, exact: true, authTime: true }
+    const ledger = ledgerWith({ on: [['subject', '', 'alice']], ...row })
+    const who = { ...principal({ issuedAtS: noon + 5000 }), authTimeS }
+    t.strictSame(findRevocation(ledger, who, home, Date.now()), expected)
+  })
+}
+
+t.test('a claim that becomes known between look-up and row is never missed', async (t) => {
+  // Every interleaving of the writer's three steps with a reader that looks up at each point.
+  const keys = Buffer.concat([Buffer.of(kinds.claim), claimKeys('', '/role', 'clerk')[1]!])
+  for (let stop = 0; stop <= 3; stop++) {
+    const pointers = new ClaimPointers()
+    const seenByWorker = new ClaimPointers(pointers.shared)
+    const ledger = ledgerWith()
+    const who: Principal = { ...principal(), claims: { role: 'clerk' }, pointers: seenByWorker }
+    const row = { id: 1, keys, cutoffUs: null, exact: false, authTime: false, expiresAtS: null }
+    const steps = [
+      () => pointers.learn(['/other', '/role']),
+      () => ledger.upsert(row),
+      () => ledger.publish(),
+    ]
+    for (const step of steps.slice(0, stop)) step()
+    findRevocation(ledger, who, home, Date.now())
+    for (const step of steps.slice(stop)) step()
+    t.equal(findRevocation(ledger, who, home, Date.now())?.id, 1, `looked up after ${stop} steps`)
+    t.equal(who.pointersSeen, 2)
+  }
+})
+
+t.test('claims become known once, in order, until there is no room', async (t) => {
+  const pointers = new ClaimPointers()
+  const reader = new ClaimPointers(pointers.shared)
+  t.equal(pointers.learn([]), false)
+  t.equal(pointers.learn(['/a', '/ä']), true)
+  t.equal(pointers.learn(['/ä', '/a']), false)
+  t.same([reader.count, reader.at(1), reader.at(0)], [2, '/ä', '/a'])
+  t.throws(() => pointers.learn(Array.from({ length: 300 }, (_, i) => `/${i}${'x'.repeat(250)}`)), {
+    code: 'ERR_LEDGER_FULL',
+  })
+  t.equal(reader.at(reader.count - 1), pointers.at(pointers.count - 1))
+})
+
+t.test('addresses in every spelling', async (t) => {
+  for (const [text, hex] of [
+    ['192.0.2.1', 'c0000201'],
+    ['::ffff:192.0.2.1', 'c0000201'],
+    ['::ffff:c000:201', 'c0000201'],
+    ['0:0:0:0:0:ffff:192.0.2.1', 'c0000201'],
+    ['::', '0'.repeat(32)],
+    ['::1', `${'0'.repeat(31)}1`],
+    ['2001:db8::', `20010db8${'0'.repeat(24)}`],
+    ['fe80::1:2%lo', `fe80${'0'.repeat(20)}00010002`],
+    ['1:2:3:4:5:6:7:8', '00010002000300040005000600070008'],
+    ['::ffff:0:192.0.2.1', `${'0'.repeat(16)}ffff0000c0000201`],
+  ] as const) {
+    t.equal(Buffer.from(addressBytes(text)!).toString('hex'), hex, text)
+  }
+  for (const text of ['', '1.2.3', '1.2.3.4.5', 'localhost', '1::2::3', '01.2.3.4'])
+    t.equal(addressBytes(text), undefined, text)
 })

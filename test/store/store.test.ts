@@ -120,8 +120,25 @@ t.test('rows that mean nothing or cannot be matched are refused', async (t) => {
     ['subject, issued_before', ['a', '1999-12-31']],
     ['subject, expires_at', ['a', '2200-01-02']],
     ['subject, event_time', ['a', '-infinity']],
-    ['subject, tenant', ['a', 't']],
-    ['subject, network', ['a', '10.0.0.0/8']],
+    ['subject, tenant', ['a', '']],
+    ['except_session_id', ['s']],
+    ['token_hash', [Buffer.alloc(31)]],
+    ['key_thumbprint', ['a'.repeat(42)]],
+    ['proof_key', [`${'a'.repeat(42)}b`]],
+    ['client_cert', [`${'a'.repeat(42)}=`]],
+    ['claims', ['[]']],
+    ['claims', ['{"role": "x"}']],
+    ['claims', ['{"/a~2": "x"}']],
+    ['claims', ['{"/a": null}']],
+    ['claims', ['{"/a": 1.5}']],
+    ['claims', ['{"/a": 9007199254740992}']],
+    ['claims', ['{"/a": ["x"]}']],
+    ['claims', [JSON.stringify({ '/a': 'x'.repeat(1025) })]],
+    [
+      'claims',
+      [JSON.stringify(Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`/${i}`, 1])))],
+    ],
+    ['subject, issued_before', ['a', new Date(Date.now() + 60_000)]],
     ['subject, claims', ['a', '{}']],
     ['subject, compare', ['a', 'auth_time']],
     ['subject, reason', ['a', 'r'.repeat(4097)]],
@@ -137,8 +154,14 @@ t.test('rows that mean nothing or cannot be matched are refused', async (t) => {
 t.test('no row that can be stored makes the feed fail', async (t) => {
   const extremes = ['2000-01-01Z', '2199-12-31 23:59:59.999999Z']
   for (const at of extremes) {
-    await insert('subject, issued_before, expires_at, event_time', 'x', at, at, at)
+    await insert('subject, issued_before, expires_at, event_time', 'x', extremes[0], at, at)
   }
+  await insert(
+    'subject, network, claims',
+    'x',
+    '::/0',
+    JSON.stringify({ '/': '', [`/${'~0'.repeat(127)}`]: -9007199254740991, '/\u{10ffff}': false }),
+  )
   await insert(
     'subject, session_id, token_id, client_id, issuer',
     ...Array(5).fill('\u{10ffff}'.repeat(256)),
@@ -149,8 +172,7 @@ t.test('no row that can be stored makes the feed fail', async (t) => {
   const { rows: live } = await gate.query(
     'SELECT cutoff_us, expires_s FROM dropgate.live WHERE cutoff_us IS NOT NULL ORDER BY id DESC LIMIT 1',
   )
-  t.equal(live[0].cutoff_us, '7258118399999999')
-  t.ok(Number.isSafeInteger(Number(live[0].cutoff_us)))
+  t.same(live[0], { cutoff_us: '946684800000000', expires_s: '7258118400' })
 })
 
 t.test('migrating twice, or at once, or with another prefix does nothing wrong', async (t) => {
@@ -158,7 +180,7 @@ t.test('migrating twice, or at once, or with another prefix does nothing wrong',
   const again = await Promise.all([1, 2, 3].map(() => migrate(cluster.migrate_url, options)))
   for (const { applied } of again) t.same(applied, [])
   const other = await migrate(cluster.migrate_url, { schema: 'other', rolePrefix: 'other_' })
-  t.equal(other.applied.length, 3)
+  t.ok(other.applied.length > 3)
   await t.rejects(migrate(cluster.migrate_url, { schema: 'x"; DROP', rolePrefix: 'a' }), {
     code: 'ERR_CONFIG_VALUE',
   })
@@ -174,5 +196,5 @@ t.test('an owner without superuser rights can migrate', async (t) => {
   url.password = 'modest'
   url.pathname = '/modest'
   const { applied } = await migrate(url.href, { schema: 'dropgate', rolePrefix: 'modest_' })
-  t.equal(applied.length, 3)
+  t.ok(applied.length > 3)
 })

@@ -1,0 +1,133 @@
+/** What `revoke` is told on its command line -> the columns of a row. A raw token goes no further than this process. */
+import { readPeppers } from '../config/peppers.ts'
+import { tokenHash } from '../domain/token-hash.ts'
+import { GateError } from '../errors.ts'
+import { type NewRevocation, predicates } from '../store/statements.ts'
+
+/** As commander hands them over. */
+export interface TargetOptions {
+  readonly subject?: string
+  readonly session?: string
+  /** A `jti`, or `-` for a whole token on standard input. */
+  readonly token?: string
+  readonly client?: string
+  readonly tenant?: string
+  readonly group?: string
+  readonly key?: string
+  readonly clientCert?: string
+  readonly proofKey?: string
+  readonly device?: string
+  readonly network?: string
+  readonly claim?: readonly string[]
+  readonly issuer?: string
+  readonly everyone?: boolean
+  readonly issuedBefore?: string
+  readonly signedInBefore?: string
+  readonly exceptSession?: string
+  readonly eventTime?: string
+  readonly expires?: string
+  readonly reason?: string
+}
+
+/**
+ * @param readInput Standard input, asked only for `--token -`.
+ * @throws GateError ERR_USAGE, ERR_CONFIG_FILE
+ */
+export async function readTarget(
+  options: TargetOptions,
+  pepperFile: string | undefined,
+  readInput: () => Promise<string>,
+): Promise<NewRevocation> {
+  const { token, issuedBefore, signedInBefore } = options
+  if (issuedBefore !== undefined && signedInBefore !== undefined) {
+    throw usage('--issued-before and --signed-in-before', 'a cutoff is on one of the two')
+  }
+  const hashed = token === '-' ? hashOf((await readInput()).trim(), pepperFile) : {}
+  const row: NewRevocation = {
+    issuer: options.issuer,
+    subject: options.subject,
+    session_id: options.session,
+    token_id: token === '-' ? undefined : token,
+    client_id: options.client,
+    tenant: options.tenant,
+    group_value: options.group,
+    key_thumbprint: thumbprint(options.key, '--key'),
+    client_cert: thumbprint(options.clientCert, '--client-cert'),
+    proof_key: thumbprint(options.proofKey, '--proof-key'),
+    device_id: options.device,
+    network: options.network,
+    issued_before: issuedBefore ?? signedInBefore ?? options.eventTime,
+    compare: signedInBefore === undefined ? undefined : 'auth_time',
+    except_session_id: options.exceptSession,
+    event_time: options.eventTime,
+    reason: options.reason,
+    ...(options.claim === undefined ? {} : { claims: claimsOf(options.claim) }),
+    ...(options.everyone === true ? { everyone: true } : {}),
+    ...hashed,
+    ...(options.expires === undefined ? {} : { expires_at: options.expires }),
+  }
+  if (predicates.every((column) => row[column] === undefined)) {
+    throw usage(
+      'say whom to revoke',
+      'one or more of --subject, --session, --token, --client, --tenant, --group, --key, --client-cert, --proof-key, --device, --network, --claim, --issuer, or --everyone',
+    )
+  }
+  return row
+}
+
+/** The hash of a token, and until when it matters: its own end and an hour, when it says that. */
+function hashOf(token: string, pepperFile: string | undefined): Partial<NewRevocation> {
+  if (token === '')
+    throw usage('no token on standard input', 'e.g. dropgate revoke --token - < file')
+  const [pepper] = readPeppers(pepperFile)
+  if (pepper === undefined) {
+    throw new GateError('ERR_CONFIG_FILE', 'a token is revoked by its hash under a pepper', {
+      hint: 'set revocation.pepper_file, the same on every gate and here',
+    })
+  }
+  return { token_hash: tokenHash(pepper, token), expires_at: endOf(token) }
+}
+
+function endOf(token: string): string | undefined {
+  try {
+    const { exp } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString())
+    const at = new Date(exp * 1000 + 3_600_000)
+    return at.getUTCFullYear() >= 2000 && at.getUTCFullYear() < 2200 ? at.toISOString() : undefined
+  } catch {
+    // Opaque, or not telling: the row stays until it is provably dead.
+    return undefined
+  }
+}
+
+/** 32 bytes as base64url, or as tools print them: hex, with or without colons. */
+function thumbprint(text: string | undefined, option: string): string | undefined {
+  if (text === undefined || /^[A-Za-z0-9_-]{43}$/.test(text)) return text
+  const hex = text.replaceAll(':', '')
+  if (/^[0-9a-fA-F]{64}$/.test(hex)) return Buffer.from(hex, 'hex').toString('base64url')
+  throw usage(`${option} is no SHA-256 thumbprint`, '43 characters of base64url, or 64 of hex')
+}
+
+/** `/pointer=text`, or `/pointer:=value` for what JSON reads as a number or boolean. */
+function claimsOf(given: readonly string[]): Record<string, unknown> {
+  const claims = new Map<string, unknown>()
+  for (const each of given) {
+    const [, pointer, colon, text] = /^(\/[^=]*?)(:?)=(.*)$/s.exec(each) ?? []
+    if (pointer === undefined || claims.has(pointer)) {
+      throw usage(`--claim ${each}`, 'e.g. --claim /role=admin, or --claim /level:=3, each once')
+    }
+    claims.set(pointer, colon === ':' ? jsonValue(text!, each) : text)
+  }
+  return Object.fromEntries(claims)
+}
+
+function jsonValue(text: string, each: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw usage(`--claim ${each}`, `${JSON.stringify(text)} is not JSON`)
+  }
+}
+
+function usage(what: string, hint: string): GateError {
+  return new GateError('ERR_USAGE', what, { hint })
+}
