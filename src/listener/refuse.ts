@@ -36,6 +36,8 @@ export function refuseOn(socket: Duplex, error: GateError, decisionId: string): 
     socket.destroy()
     return
   }
+  // Node takes its own listener away with an upgrade; a client that resets now must not end the worker.
+  socket.on('error', () => {})
   const body = problemOf(error, decisionId)
   const allow =
     error.status === 405 ? 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : ''

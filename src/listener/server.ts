@@ -10,6 +10,7 @@ import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastify'
 import { GateError } from '../errors.ts'
 import { parserError, refuseOn } from './refuse.ts'
+import { Turns } from './turns.ts'
 
 export interface ListenerOptions {
   readonly limits: {
@@ -42,31 +43,23 @@ const keepAliveMs = 72_000
 export function createListener(options: ListenerOptions): Listener {
   const listening: { app: FastifyInstance; server: Server }[] = []
   let draining = false
-  let inFlight = 0
-  /** Sockets with a request under way: a parser error there must not write into the answer. */
-  const busy = new WeakMap<Duplex, number>()
-
-  const onRequest = (req: IncomingMessage, res: ServerResponse): void => {
-    const { socket } = req
-    inFlight++
-    busy.set(socket, (busy.get(socket) ?? 0) + 1)
-    res.once('close', () => {
-      inFlight--
-      busy.set(socket, busy.get(socket)! - 1)
-    })
-    if (draining) res.shouldKeepAlive = false
-    options.onRequest(req, res)
-  }
-
-  const refuse = (socket: Duplex, error: GateError): void => {
-    if ((busy.get(socket) ?? 0) > 0) {
-      socket.destroy()
-      return
-    }
+  const turns = new Turns((socket, error) => {
     const decisionId = randomUUID()
     const { remoteAddress } = socket as { remoteAddress?: string }
     refuseOn(socket, error, decisionId)
     options.onRefused({ decisionId, error, remoteAddress })
+  })
+
+  const serve = (req: IncomingMessage, res: ServerResponse): void => {
+    if (draining) res.shouldKeepAlive = false
+    options.onRequest(req, res)
+  }
+  const onRequest = (req: IncomingMessage, res: ServerResponse): void => turns.take(req, res, serve)
+
+  /** Node has let go of the socket: an answer that is under way on it could not end in order. */
+  const refuse = (socket: Duplex, error: GateError): void => {
+    if (turns.busy(socket)) socket.destroy()
+    else turns.fail(socket, error)
   }
 
   const makeServer = (): Server => {
@@ -104,7 +97,7 @@ export function createListener(options: ListenerOptions): Listener {
     const { code } = error as { code?: string }
     // Nobody is there to be told.
     if (code === 'ECONNRESET' || !socket.writable) socket.destroy()
-    else refuse(socket, parserError(error))
+    else turns.fail(socket, parserError(error))
   }
 
   return {
@@ -142,7 +135,7 @@ export function createListener(options: ListenerOptions): Listener {
       let quietSince = performance.now()
       while (performance.now() < until && performance.now() - quietSince < quietMs) {
         for (const { server } of listening) server.closeIdleConnections()
-        if (inFlight > 0) quietSince = performance.now()
+        if (turns.inFlight > 0) quietSince = performance.now()
         await new Promise((resolve) => setTimeout(resolve, 10))
       }
       for (const { server } of listening) server.closeAllConnections()
