@@ -2,6 +2,7 @@
  * The canonical target (design law 5): made once, before routing; the policy sees it, the route table matches it
  * and undici sends it, byte for byte. What could be read in two ways is refused, never repaired.
  */
+import { isIPv4, isIPv6 } from 'node:net'
 import { GateError } from '../errors.ts'
 
 export interface Target {
@@ -113,7 +114,8 @@ interface Place {
 
 const hostName =
   /^(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
-const address6 = /^\[[0-9a-f:.]{2,45}\]$/
+/** A last label of digits is an address to some and a name to others, unless it is the one spelling of an IPv4 address. */
+const numeric = /(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$/
 
 /** The last few answers: clients name few hosts, and the string is checked on every request. */
 const known = new Map<string, Place>()
@@ -129,8 +131,7 @@ export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
   const [, name = '', digits] = parts
   const lower = name.toLowerCase()
   const host = lower.endsWith('.') ? lower.slice(0, -1) : lower
-  if (host.length > 253 || !(hostName.test(host) || address6.test(host)))
-    throw new GateError('ERR_HOST_MALFORMED')
+  if (!isHost(host)) throw new GateError('ERR_HOST_MALFORMED')
   const port = digits === undefined ? undefined : Number(digits)
   if (port !== undefined && (port < 1 || port > 65535)) throw new GateError('ERR_HOST_MALFORMED')
   const standard = scheme === 'https' ? 443 : 80
@@ -143,9 +144,22 @@ export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
   return place
 }
 
+/** A name, or an address in its one spelling: with two, a route by host could be passed by. */
+function isHost(host: string): boolean {
+  if (host.startsWith('[')) {
+    // `isIPv6` also takes a zone, which is the client's own affair.
+    return (
+      isIPv6(host.slice(1, -1)) &&
+      !host.includes('%') &&
+      new URL(`http://${host}`).hostname === host
+    )
+  }
+  return host.length <= 253 && hostName.test(host) && (!numeric.test(host) || isIPv4(host))
+}
+
 /** Absolute form: only of our scheme, without credentials, for the same host (RFC 9112 section 3.2.2). */
 function ofAbsolute(raw: string, place: Place, scheme: 'http' | 'https'): string {
-  const parts = /^([A-Za-z][A-Za-z0-9+.-]*):\/\/([^/?#@\\]+)(.*)$/s.exec(raw)
+  const parts = /^([A-Za-z][A-Za-z0-9+.-]*):\/\/([^/?#@\\]+)((?:[/?].*)?)$/s.exec(raw)
   if (parts === null) throw new GateError('ERR_TARGET_MALFORMED')
   const [, itsScheme = '', authority = '', rest = ''] = parts
   if (itsScheme.toLowerCase() !== scheme) throw new GateError('ERR_TARGET_MALFORMED')
@@ -168,10 +182,9 @@ function readSegments(path: string): string[] {
   return parts.map((part, i) => {
     const end = part.indexOf(';')
     const decoded = decodeSegment(end === -1 ? part : part.slice(0, end))
-    if (end !== -1) decodeSegment(part.slice(end))
     const last = i === parts.length - 1
     if (part === '' ? !last : decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
-    refuseDots(decoded)
+    refuseDots(end === -1 ? decoded : decodeSegment(part))
     return decoded
   })
 }
