@@ -78,9 +78,9 @@ const lists = new Set([
   'x-forwarded-for',
 ])
 
-/** Naming one of these in `Connection` would make a hop drop what we decided on. */
+/** Naming one of these in `Connection`, however it is spelt, would make a hop drop what we decided on. */
 const protectedName =
-  /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-dropgate-.*|x-forwarded-.*|forwarded|proxy-.*)$/
+  /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
 
 const none: readonly string[] = []
 
@@ -165,6 +165,7 @@ function readConnection(value: string): string[] {
     .split(',')
     .map((name) => name.trim())
     .filter((name) => name !== '')
-  if (names.some((name) => protectedName.test(name))) throw new GateError('ERR_HEADER_MALFORMED')
+  if (names.some((name) => protectedName.test(name.replace(/[_.]/g, '-'))))
+    throw new GateError('ERR_HEADER_MALFORMED')
   return names
 }

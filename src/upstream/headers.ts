@@ -47,7 +47,7 @@ const dropped = new Set([
   'x-http-method-override',
   'x-method-override',
 ])
-const droppedPrefix = /^x-(?:dropgate|forwarded|original|envoy)(?:-|$)/
+const droppedPrefix = /^x-(?:(?:dropgate|forwarded|original|envoy|auth)(?:-|$)|user)/
 
 /** Flat name, value list for undici. Names are folded already: `listener/headers` refuses `_` and `.`. */
 export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeaderOptions): string[] {
