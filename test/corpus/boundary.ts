@@ -1,0 +1,219 @@
+/**
+ * The gate that the corpus is sent to, and the walk of one case: its fate on a connection of its own, what the recorder
+ * has of it, and that after it an honest request is served on the same connection (or nothing is), on a fresh one and
+ * on one that was open before.
+ */
+import { deepEqual, equal, ok } from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { compile } from '../harness/bundle.ts'
+import { TestGate } from '../harness/gate.ts'
+import { type Arrived, Recorder } from '../harness/recorder.ts'
+import { until } from '../harness/wait.ts'
+import { Wire, type WireAnswer } from '../harness/wire.ts'
+import { type Allowed, bare, type Case, host } from './case.ts'
+
+/** Whoever asks may do all but what is secret; routes that are not public want to know who asks. */
+const rego = `
+decision if {
+  allowed
+  not secret
+}
+
+allowed if input.route.labels.visibility == "public"
+
+allowed if input.principal.subject == "alice"
+
+secret if "secret" in input.parsed_path
+`
+
+const open = { auth: 'none', labels: { visibility: 'public' }, max_connections: 4 }
+
+export class Boundary {
+  readonly recorder = new Recorder()
+  gate!: TestGate
+  #folder = ''
+  /** Open from the first case to the last. */
+  #reused!: Wire
+  #honest = 0
+
+  static async start(): Promise<Boundary> {
+    const boundary = new Boundary()
+    await boundary.recorder.open()
+    boundary.#folder = mkdtempSync(join(tmpdir(), 'dropgate-corpus-'))
+    const bundle = join(boundary.#folder, 'gate.tar.gz')
+    writeFileSync(bundle, compile(`import rego.v1\n${rego}`))
+    const { origin: upstream } = boundary.recorder
+    boundary.gate = await TestGate.start({
+      bundle,
+      // One worker, so that every case meets the same connections to the upstream.
+      config: { workers: 1, limits: { body_bytes: '1KiB', header_timeout: '1s' } },
+      routes: [
+        { name: 'public', host, path: '/public', upstream, ...open },
+        { name: 'reports', host, path: '/reports', upstream, ...open, methods: ['GET'] },
+        { name: 'orders', host, path: '/orders', upstream },
+        {
+          name: 'lenient',
+          host,
+          path: '/lenient',
+          upstream,
+          ...open,
+          encoded_slashes: 'pass',
+          matrix_parameters: 'pass',
+          repeated_headers: 'join',
+        },
+        { name: 'wild', host: '*.wild.example.com', path: '/public', upstream, ...open },
+      ],
+    })
+    boundary.#reused = await Wire.open(boundary.gate.port)
+    return boundary
+  }
+
+  async stop(): Promise<void> {
+    this.#reused.destroy()
+    await this.gate.stop()
+    this.recorder.close()
+    rmSync(this.#folder, { recursive: true })
+  }
+
+  /** @throws where the fate is another one, saying how. */
+  async walk(each: Case): Promise<void> {
+    await this.#alone(each)
+    if (each.open !== true) await this.#glued(each)
+    await this.honest()
+    // A body that broke off takes its connection to the upstream with it.
+    if (each.fate.kind === 'broken')
+      await until('the upstream is told', () => this.recorder.sockets.size < 8)
+  }
+
+  /** Honest requests on the connection that stays open and on a fresh one. */
+  async honest(): Promise<void> {
+    await this.#ask(this.#reused)
+    const fresh = await Wire.open(this.gate.port)
+    await this.#ask(fresh)
+    fresh.destroy()
+  }
+
+  /** Its bytes and nothing after them. */
+  async #alone(each: Case): Promise<void> {
+    this.recorder.clear()
+    const wire = await Wire.open(this.gate.port)
+    try {
+      wire.write(each.bytes)
+      await this.#meetFate(each, wire)
+      if (closes(each)) await wire.end()
+      else await this.#ask(wire)
+      equal(wire.rest, '', 'nothing more came')
+    } finally {
+      wire.destroy()
+    }
+    await this.#settled(each, closes(each) ? 0 : 1)
+  }
+
+  /** An honest request right behind it: it is either served, or nobody ever reads it. */
+  async #glued(each: Case): Promise<void> {
+    this.recorder.clear()
+    const wire = await Wire.open(this.gate.port)
+    try {
+      const honest = this.#next()
+      wire.write(each.bytes + honest.bytes)
+      await this.#meetFate(each, wire)
+      if (closes(each)) await wire.end()
+      else equal((await wire.answer())?.body, honest.line, 'the request behind it')
+      equal(wire.rest, '', 'nothing more came')
+    } finally {
+      wire.destroy()
+    }
+    await this.#settled(each, closes(each) ? 0 : 1)
+  }
+
+  async #meetFate({ bytes, fate, open: unfinished }: Case, wire: Wire): Promise<void> {
+    const method = bytes.trimStart().split(' ', 1)[0]!
+    if (fate.kind === 'broken') {
+      if (unfinished === true) {
+        await until('the upstream has its head', () => this.recorder.sockets.size > 0)
+        wire.destroy()
+        return
+      }
+      const answer = await wire.answer(method)
+      if (answer !== undefined) equal(answer.status, 400)
+      return
+    }
+    const answer = await wire.answer(method)
+    ok(answer !== undefined, 'it is answered')
+    if (fate.kind === 'refused')
+      checkRefusal(answer, fate.status, method === 'HEAD' ? [] : fate.codes)
+    else {
+      equal(answer.status, 200)
+      deepEqual(answer.interim, fate.interim)
+      if (method !== 'HEAD') equal(answer.body, fate.line)
+    }
+    const says = answer.headers.find(([name]) => name === 'connection')?.[1]
+    if (fate.closes) equal(says, 'close', 'it says that it closes')
+    else ok(says !== 'close', 'it says that it stays')
+  }
+
+  /** What reached the upstream is what its fate says, then `honest` requests, and nothing else in any form. */
+  async #settled({ fate }: Case, honest: number): Promise<void> {
+    const { arrived, broken, faults } = this.recorder
+    const expected = (fate.kind === 'allowed' ? 1 : 0) + honest
+    deepEqual(faults, [])
+    equal(
+      arrived.length,
+      expected,
+      `${arrived.map(({ line }) => line).join(', ')} reached the upstream`,
+    )
+    if (fate.kind === 'allowed') this.#checkArrival(arrived[0]!, fate)
+    if (fate.kind !== 'broken') equal(broken.length, 0, `${broken[0]} reached the upstream`)
+    for (const { line } of arrived.slice(fate.kind === 'allowed' ? 1 : 0)) {
+      equal(line, `GET /public/honest-${this.#honest} HTTP/1.1`)
+    }
+  }
+
+  #checkArrival(arrived: Arrived, fate: Allowed): void {
+    equal(arrived.line, fate.line)
+    if (fate.framing === 'chunks') ok(arrived.framing !== 'none', 'the body has an end')
+    else equal(arrived.framing, fate.framing)
+    equal(arrived.body, fate.body)
+    const headers = arrived.headers.map(([name, value]) => `${name}: ${value}`)
+    const ours = [
+      `host: ${fate.host}`,
+      // A connection that carried HEAD is not used again: an answer with a body would be read as the next one.
+      fate.line.startsWith('HEAD ') ? 'connection: close' : 'connection: keep-alive',
+      'x-forwarded-for: 127.0.0.1',
+      'x-forwarded-proto: http',
+      `x-forwarded-host: ${fate.host}`,
+      `x-dropgate-route: ${fate.route}`,
+      ...(arrived.framing === 'length' ? [`content-length: ${fate.body.length}`] : []),
+      ...(arrived.framing === 'chunked' ? ['transfer-encoding: chunked'] : []),
+    ]
+    const id = headers.filter((each) => /^x-dropgate-decision-id: [0-9a-f-]{36}$/.test(each))
+    equal(id.length, 1, 'one decision id')
+    deepEqual(headers.sort(), [...fate.headers, ...ours, ...id].sort())
+  }
+
+  /** An honest request that is served as it is. */
+  async #ask(wire: Wire): Promise<void> {
+    const { bytes, line } = this.#next()
+    wire.write(bytes)
+    equal((await wire.answer())?.body, line, 'an honest request')
+  }
+
+  #next(): { bytes: string; line: string } {
+    const line = `GET /public/honest-${++this.#honest} HTTP/1.1`
+    return { bytes: bare(line, `Host: ${host}`), line }
+  }
+}
+
+function closes({ fate }: Case): boolean {
+  return fate.kind === 'broken' || fate.closes
+}
+
+function checkRefusal(answer: WireAnswer, status: number, codes: readonly string[]): void {
+  const seen = `${answer.status} ${answer.code}`
+  if (codes.length > 0) ok(codes.includes(answer.code ?? ''), `${seen}, not ${codes.join(' or ')}`)
+  equal(answer.status, status, seen)
+  const type = answer.headers.find(([name]) => name === 'content-type')?.[1]
+  equal(type, 'application/problem+json')
+}
