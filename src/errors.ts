@@ -27,12 +27,18 @@ const table = {
   ERR_EXPECTATION: { status: 417, title: 'The expectation cannot be met.' },
   ERR_UPGRADE_UNSUPPORTED: { status: 501, title: 'Protocol upgrades are not supported here.' },
   ERR_BODY_TOO_LARGE: { status: 413, title: 'The request body is too large.' },
+  ERR_BODY_TIMEOUT: { status: 408, title: 'The request body took too long to arrive.' },
   ERR_REQUEST_TIMEOUT: { status: 408, title: 'The request took too long to arrive.' },
   // Where it should go.
   ERR_HOST_UNKNOWN: { status: 421, title: 'No route serves this host.' },
   ERR_ROUTE_NOT_FOUND: { status: 404, title: 'No route serves this path.' },
+  ERR_CORS_REFUSED: { status: 403, title: 'The cross-origin rules of this route do not allow it.' },
   // Who asks.
   ERR_CREDENTIAL_MISSING: { status: 401, title: 'A credential is required.' },
+  ERR_CREDENTIAL_BOUND: {
+    status: 401,
+    title: 'Authentication that is bound to a connection cannot pass a proxy.',
+  },
   ERR_CREDENTIAL_REPEATED: { status: 400, title: 'The request carries more than one credential.' },
   ERR_TOKEN_MALFORMED: { status: 401, title: 'The token is malformed.' },
   ERR_TOKEN_ISSUER: {
@@ -95,6 +101,10 @@ const table = {
   },
   ERR_INTERNAL: { status: 500, title: 'Internal error.' },
   // What the upstream does.
+  ERR_UPSTREAM_ADDRESS: {
+    status: 502,
+    title: 'The upstream has an address that may not be dialled.',
+  },
   ERR_UPSTREAM_UNREACHABLE: { status: 502, title: 'The upstream cannot be reached.' },
   ERR_UPSTREAM_MALFORMED: {
     status: 502,
@@ -108,6 +118,7 @@ const table = {
   ERR_CONFIG_VALUE: { status: 0, title: 'A configuration value is not usable.' },
   ERR_CONFIG_VARIABLE: { status: 0, title: 'The configuration names a variable that is not set.' },
   ERR_CONFIG_FILE: { status: 0, title: 'A file that the configuration names cannot be used.' },
+  ERR_CONFIG_RESTART: { status: 0, title: 'The change of the configuration needs a restart.' },
   ERR_LISTEN: { status: 0, title: 'The address cannot be listened on.' },
   ERR_DATABASE_UNREACHABLE: { status: 0, title: 'The database cannot be reached.' },
   ERR_DATABASE_REFUSED: { status: 0, title: 'The database refused the statement.' },

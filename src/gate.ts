@@ -13,9 +13,10 @@ import { AdminServer } from './admin/server.ts'
 import { Bundles } from './bundle/watch.ts'
 import type { GateConfig } from './config/options.ts'
 import { readPeppers } from './config/peppers.ts'
+import { needsRestart } from './config/reload.ts'
 import { DecisionLog } from './decisionlog/log.ts'
 import { monotonicUs } from './domain/clock.ts'
-import { GateError } from './errors.ts'
+import { asGateError, GateError } from './errors.ts'
 import { Feed } from './feed/feed.ts'
 import { KeyStore } from './identity/keys.ts'
 import type { PolicyPackage, WorkerStart } from './messages.ts'
@@ -26,6 +27,7 @@ import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
 import { EmbeddedPostgres } from './store/embedded.ts'
 import { Supervisor } from './supervisor.ts'
+import { checkUpstreams } from './upstream/addresses.ts'
 
 const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
@@ -44,7 +46,11 @@ export interface GateAddress {
 }
 
 export class Gate {
-  readonly #config: GateConfig
+  #config: GateConfig
+  #configGeneration = 0
+  #configuredAt = new Date()
+  #configProblem: GateError | undefined
+  #reloading: Promise<void> = Promise.resolve()
   readonly #log: GateLog
   readonly #id = randomUUID()
   readonly #startedAt = new Date()
@@ -95,7 +101,9 @@ export class Gate {
     const metrics = new Metrics(this.#own)
     // A table that the configuration cannot make must stop the start here, not in each worker.
     new RouteTable(config.routes)
-    for (const { host, port } of config.listen) if (port !== 0) await probe(host, port)
+    checkUpstreams(config)
+    for (const { host, port, takeover } of config.listen)
+      if (port !== 0 && !takeover) await probe(host, port)
 
     this.#peppers = readPeppers(config.revocation.pepper_file)
 
@@ -125,6 +133,7 @@ export class Gate {
       readiness: () => this.readiness(),
       status: () => this.status(),
       metrics: () => this.#renderMetrics(),
+      waitForPort: config.listen.some(({ takeover }) => takeover),
       log,
     })
     this.#adminPort = await this.#admin.open()
@@ -173,6 +182,57 @@ export class Gate {
     await this.#feed.open()
   }
 
+  /**
+   * Takes another configuration as a whole or not at all. Exchanges that are open end by the one they began with;
+   * nothing is cut, and requests go on being answered meanwhile. One reload at a time.
+   * @throws GateError ERR_CONFIG_*, ERR_OUTBOUND, ERR_BUNDLE_*; the old configuration goes on then, and `status` says why.
+   */
+  reload(config: GateConfig): Promise<void> {
+    const done = this.#reloading.then(async () => {
+      try {
+        await this.#reload(config)
+        this.#configProblem = undefined
+      } catch (error) {
+        this.#configProblem = asGateError(error)
+        throw error
+      }
+    })
+    this.#reloading = done.catch(() => {})
+    return done
+  }
+
+  /** A configuration that could not even be read: the old one goes on, `status` says why. */
+  noteUnusable(problem: GateError): void {
+    this.#configProblem = problem
+  }
+
+  async #reload(config: GateConfig): Promise<void> {
+    if (this.#draining) throw new GateError('ERR_NOT_READY', 'the gate is draining')
+    const fixed = needsRestart(this.#config, config)
+    if (fixed.length > 0) {
+      throw new GateError(
+        'ERR_CONFIG_RESTART',
+        `these options cannot change while the gate runs: ${fixed.join(', ')}`,
+        {
+          hint: 'put them back, or restart the gate; nothing of the change was taken over',
+        },
+      )
+    }
+    // Whatever can fail is tried here, before the first worker hears of it.
+    new RouteTable(config.routes)
+    checkUpstreams(config)
+    const takeIssuers = await this.#keys!.prepare(config.issuers)
+    await this.#bundles!.require(config.routes.map((route) => route.decision))
+    const keySets = takeIssuers()
+    const generation = ++this.#configGeneration
+    this.#config = config
+    this.#configuredAt = new Date()
+    for (const keySet of keySets) this.#workers!.tell({ type: 'keys', keySet })
+    this.#workers!.tell({ type: 'config', generation, config, keySets })
+    await this.#workers!.allConfigured(generation)
+    this.#log.info({ generation }, 'configuration taken over')
+  }
+
   /** The URL of the gate's own login; the embedded cluster is started and migrated first. */
   async #openDatabase(): Promise<string> {
     const { embedded, url, schema, role_prefix: rolePrefix } = this.#config.database
@@ -213,6 +273,14 @@ export class Gate {
       started_at: this.#startedAt.toISOString(),
       ...this.readiness(),
       listen: this.#ports,
+      config: {
+        generation: this.#configGeneration,
+        since: this.#configuredAt.toISOString(),
+        routes: this.#config.routes.map(({ name }) => name),
+        issuers: this.#config.issuers.map(({ issuer }) => issuer),
+        code: this.#configProblem?.code ?? null,
+        message: this.#configProblem?.message ?? null,
+      },
       workers: this.#workers?.status() ?? [],
       feed: this.#feed?.status() ?? null,
       ledger:
@@ -258,6 +326,7 @@ export class Gate {
     return {
       index,
       config: this.#config,
+      configGeneration: this.#configGeneration,
       ports,
       reusePort,
       pulse,

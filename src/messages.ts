@@ -24,6 +24,7 @@ export interface WorkerStart {
   /** 0-based, stable across replacement. */
   readonly index: number
   readonly config: GateConfig
+  readonly configGeneration: number
   /** Ports to bind: equal to the configuration but for port 0, which the first worker resolves. */
   readonly ports: readonly number[]
   readonly reusePort: boolean
@@ -70,12 +71,21 @@ export type WorkerCommand =
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
   | { readonly type: 'keys'; readonly keySet: KeySet }
+  | {
+      readonly type: 'config'
+      /** Counts reloads of this gate; workers report it back. */
+      readonly generation: number
+      readonly config: GateConfig
+      /** The keys of every issuer of it. */
+      readonly keySets: readonly KeySet[]
+    }
   | { readonly type: 'drain'; readonly timeoutMs: number }
 
 export type WorkerReport =
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly message: string }
+  | { readonly type: 'config-active'; readonly generation: number }
   | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }
   | {
       readonly type: 'failed'

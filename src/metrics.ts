@@ -22,8 +22,8 @@ const slow = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5
 
 const counters = {
   dropgate_requests_total: {
-    help: 'Requests by their decision: allowed, or the code of the refusal.',
-    label: ['code', ['allowed', ...Object.keys(codes)]],
+    help: 'Requests by their decision: allowed, preflight, or the code of the refusal.',
+    label: ['code', ['allowed', 'preflight', ...Object.keys(codes)]],
   },
   dropgate_upstream_responses_total: {
     help: 'Answers of upstreams by class of status.',
@@ -32,6 +32,12 @@ const counters = {
   dropgate_token_cache_total: {
     help: 'Look-ups of verified tokens.',
     label: ['result', ['hit', 'miss']],
+  },
+  dropgate_unread_answers_total: {
+    help: 'Answers given up because the client did not read them.',
+  },
+  dropgate_connections_refused_total: {
+    help: 'Connections closed because their PROXY protocol header was missing, malformed or not to be trusted.',
   },
   dropgate_connections_dropped_total: {
     help: 'Connections closed because limits.connections was reached.',

@@ -43,6 +43,7 @@ interface Seat {
   listening: boolean
   generation: number
   revision: string | undefined
+  configGeneration: number
   problem: string | undefined
   restarts: number
   lostExchanges: number
@@ -93,7 +94,8 @@ export class Supervisor {
   /** Tells every worker, and every later one. */
   tell(command: WorkerCommand): void {
     const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
-    if (command.type !== 'drain') this.#told.set(kind, command)
+    // A worker that starts later is started with the configuration of that moment.
+    if (command.type !== 'drain' && command.type !== 'config') this.#told.set(kind, command)
     if (command.type === 'policy') this.#told.delete('policy-suspended')
     for (const seat of this.#seats) seat.worker?.postMessage(command)
   }
@@ -106,6 +108,14 @@ export class Supervisor {
     )
   }
 
+  /** Resolves once every worker decides by this configuration; a worker that is being replaced will by then. */
+  async allConfigured(generation: number): Promise<void> {
+    await this.#until(
+      () => this.#seats.every((seat) => seat.configGeneration >= generation),
+      () => undefined,
+    )
+  }
+
   get suspended(): boolean {
     return this.#told.has('policy-suspended')
   }
@@ -114,6 +124,7 @@ export class Supervisor {
     return this.#seats.map((seat) => ({
       worker: seat.index,
       listening: seat.listening,
+      config_generation: seat.configGeneration,
       policy_generation: seat.generation,
       policy_revision: seat.revision ?? null,
       live_exchanges: Atomics.load(new Int32Array(seat.pulse), pulse.live),
@@ -184,6 +195,9 @@ export class Supervisor {
         seat.generation = report.generation
         seat.revision = report.revision
         break
+      case 'config-active':
+        seat.configGeneration = report.generation
+        break
       case 'policy-failed':
         seat.problem = report.message
         log.error({ worker: seat.index, generation: report.generation }, report.message)
@@ -212,6 +226,7 @@ export class Supervisor {
     if (this.#closing) return
     seat.restarts++
     seat.generation = 0
+    seat.configGeneration = -1
     seat.pulse = new SharedArrayBuffer(64)
     this.#options.onRestart()
     if (generation !== 0) this.#blame(generation)
@@ -293,6 +308,7 @@ function newSeat(index: number): Seat {
     listening: false,
     generation: 0,
     revision: undefined,
+    configGeneration: -1,
     problem: undefined,
     restarts: 0,
     lostExchanges: 0,

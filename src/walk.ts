@@ -1,9 +1,9 @@
 /**
  * READ FIRST. One exchange through the rooms, in order:
  *
- *   listener/headers  what came, in exactly one reading                        400 431 501
+ *   listener          is there room; what came, in exactly one reading         503 400 431 501
  *   route/target      the canonical target: the string decided on is sent      400 414
- *   route/table       which route serves it                                    404 421 405
+ *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
  *   identity          who asks                                                 401
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     the exchange is registered, so a later row can find it
@@ -29,15 +29,23 @@ import type { Principal } from './domain/principal.ts'
 import { asGateError, GateError } from './errors.ts'
 import { findCredential } from './identity/credential.ts'
 import type { TokenVerifier } from './identity/token.ts'
-import { checkRepeats, type RequestHeaders, readHeaders, readMethod } from './listener/headers.ts'
+import { type Client, readClient, type Via } from './listener/client.ts'
+import {
+  checkRepeats,
+  headerOf,
+  type RequestHeaders,
+  readHeaders,
+  readMethod,
+} from './listener/headers.ts'
 import type { Metrics } from './metrics.ts'
 import type { ActivePolicy, PolicyEngine } from './policy/engine.ts'
 import { buildInput, type PolicyInput } from './policy/input.ts'
-import { deny } from './response/deny.ts'
+import { answerPreflight, deny, everyMethod } from './response/deny.ts'
 import type { LiveRegistry } from './response/live.ts'
 import { Relay } from './response/relay.ts'
 import type { LedgerView } from './revocation/ledger.ts'
 import { findBlock, findRevocation } from './revocation/match.ts'
+import { corsHeaders, preflightHeaders } from './route/cors.ts'
 import type { Route, RouteTable } from './route/table.ts'
 import { checkTarget, readTarget, type Target } from './route/target.ts'
 import { requestBody } from './upstream/body.ts'
@@ -45,13 +53,13 @@ import { Sending } from './upstream/forward.ts'
 import { responseHeaders, upstreamHeaders } from './upstream/headers.ts'
 import type { Pools } from './upstream/pools.ts'
 
-/** What the walk reads; each is read once per exchange (design law 2). */
+/** What the walk reads, one value for each configuration: an exchange keeps the one it began with (design law 2). */
 export interface Rooms {
   readonly config: GateConfig
   readonly routes: RouteTable
   readonly verifier: TokenVerifier
   /** Undefined until the control thread has loaded the revocations. */
-  ledger: LedgerView | undefined
+  readonly ledger: LedgerView | undefined
   readonly engine: PolicyEngine
   readonly pools: Pools
   readonly live: LiveRegistry
@@ -59,15 +67,19 @@ export interface Rooms {
   readonly metrics: Metrics
   readonly worker: number
   readonly labelsJson: string
+  /** More requests than the limit, or a thread that is behind: whoever comes now is turned away. */
+  readonly overloaded: () => boolean
   /** Names the policy generation this thread is evaluating, 0 for none, so that a runaway is blamed rightly. */
   readonly evaluating: (generation: number) => void
 }
 
 /** Takes one request through the rooms. Never throws; the exchange is answered, relayed or destroyed. */
-export function walk(rooms: Rooms, req: IncomingMessage, res: ServerResponse): void {
+export function walk(rooms: Rooms, req: IncomingMessage, res: ServerResponse, via: Via): void {
   const passage = new Passage(rooms, req, res)
   try {
-    const caller = identify(passage, arrive(passage))
+    const route = arrive(passage, via)
+    if (crossOrigin(passage, route) === 'answered') return
+    const caller = identify(passage, route)
     if (caller instanceof Promise) {
       caller
         .then((principal) => decide(passage, principal))
@@ -79,6 +91,8 @@ export function walk(rooms: Rooms, req: IncomingMessage, res: ServerResponse): v
     refuse(passage, error)
   }
 }
+
+const noHeaders: readonly string[] = []
 
 /** One exchange's way through the walk: what is known of it so far, for the record and for whoever ends it. */
 class Passage implements Exchange {
@@ -92,8 +106,11 @@ class Passage implements Exchange {
   /** The listeners take no client certificates. */
   readonly certificate = undefined
   headers: RequestHeaders | undefined
+  client: Client | undefined
   target: Target | undefined
   routed: Route | undefined
+  /** Cross-origin headers of the answer, whatever it will be. */
+  cors: readonly string[] = noHeaders
   principal: Principal | undefined
   policy: ActivePolicy | undefined
   input: PolicyInput | undefined
@@ -123,31 +140,66 @@ class Passage implements Exchange {
 }
 
 /** Headers, target, route: the request in exactly one reading, or a refusal. */
-function arrive(passage: Passage): Route {
+function arrive(passage: Passage, via: Via): Route {
   const { req, rooms } = passage
   const { limits } = rooms.config
+  if (rooms.overloaded()) throw new GateError('ERR_OVERLOADED')
   const method = readMethod(req.method)
   const headers = readHeaders(req, limits)
   passage.headers = headers
+  const client = readClient(req.socket, headers.pairs, via)
+  passage.client = client
   const target = readTarget(method, req.url ?? '', headers.host, {
-    scheme: 'http',
+    scheme: client.scheme,
     maxBytes: limits.target_bytes,
   })
   passage.target = target
+  const { servername } = req.socket as { servername?: string | false }
+  if (typeof servername === 'string' && !rooms.routes.sameGroup(servername, target.host)) {
+    throw new GateError('ERR_HOST_UNKNOWN')
+  }
   const route = rooms.routes.find(target)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
   passage.routed = route
   checkTarget(target, route.config)
   checkRepeats(headers, route.config)
-  const { methods } = route.config
-  if (methods !== undefined && !methods.includes(method)) {
-    throw new GateError('ERR_METHOD_NOT_ALLOWED')
-  }
   if (limits.body_bytes > 0 && headers.contentLength > limits.body_bytes) {
     throw new GateError('ERR_BODY_TOO_LARGE')
   }
   return route
+}
+
+/**
+ * What the route's cross-origin rules say: headers for the answer, whatever it will be; a preflight is answered here.
+ * Methods are checked here too, since a preflight is OPTIONS on a route that need not have it.
+ */
+function crossOrigin(passage: Passage, route: Route): 'answered' | 'goes on' {
+  const { cors, methods } = route.config
+  const { pairs } = passage.headers!
+  const { method } = passage.req
+  if (cors !== undefined) {
+    const origin = headerOf(pairs, 'origin')
+    passage.cors = corsHeaders(cors, origin)
+    const asked = headerOf(pairs, 'access-control-request-method')
+    if (method === 'OPTIONS' && origin !== undefined && asked !== undefined) {
+      const headers = headerOf(pairs, 'access-control-request-headers')
+      const answer = preflightHeaders(cors, methods ?? everyMethod, {
+        origin,
+        method: asked,
+        headers,
+      })
+      if (answer === undefined) throw new GateError('ERR_CORS_REFUSED')
+      passage.rooms.metrics.count('dropgate_requests_total', 'preflight')
+      record(passage, undefined, 204)
+      answerPreflight(passage.res, answer, { decisionId: passage.id, req: passage.req })
+      return 'answered'
+    }
+  }
+  if (methods !== undefined && !methods.includes(method!)) {
+    throw new GateError('ERR_METHOD_NOT_ALLOWED')
+  }
+  return 'goes on'
 }
 
 /** The verified caller; at once when the token is known, after its verification when it is not. */
@@ -218,25 +270,25 @@ function evaluate(passage: Passage, route: Route, stale: boolean): Answer {
   const { rooms, req } = passage
   const headers = passage.headers!
   const target = passage.target!
+  const client = passage.client!
   const policy = rooms.engine.current()
   if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
   passage.policy = policy
   if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
-  const { socket } = req
   const input = buildInput({
     requestId: passage.id,
     timeRfc3339: passage.startedAt.toISOString(),
     method: req.method!,
     path: target.wire,
     host: target.authority,
-    scheme: 'http',
+    scheme: client.scheme,
     protocol: `HTTP/${req.httpVersion}`,
     headers: headers.pairs,
     size: headers.contentLength,
-    sourceAddress: socket.remoteAddress ?? '',
-    sourcePort: socket.remotePort ?? 0,
-    destinationAddress: socket.localAddress ?? '',
-    destinationPort: socket.localPort ?? 0,
+    sourceAddress: client.address,
+    sourcePort: client.port,
+    destinationAddress: client.localAddress,
+    destinationPort: client.localPort,
     parsedPath: target.segments,
     query: target.query,
     routeJson: route.routeJson,
@@ -263,7 +315,9 @@ function send(passage: Passage, answer: Answer): void {
   const { rooms, req, res, principal } = passage
   const headers = passage.headers!
   const target = passage.target!
+  const client = passage.client!
   const { config } = passage.routed!
+  const { limits } = rooms.config
   res.once('close', () => {
     rooms.live.remove(passage)
     if (!res.writableFinished) passage.sending?.abort(new Error('the client is gone'))
@@ -272,7 +326,10 @@ function send(passage: Passage, answer: Answer): void {
   const relay = new Relay({
     req,
     res,
-    responseHeaders,
+    responseHeaders: (raw) =>
+      responseHeaders(raw, config.cors === undefined ? undefined : passage.cors),
+    readIdleMs: limits.read_idle,
+    onUnread: () => rooms.metrics.count('dropgate_unread_answers_total'),
     onHead: (status) => {
       rooms.metrics.count('dropgate_requests_total', 'allowed')
       rooms.metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
@@ -282,14 +339,6 @@ function send(passage: Passage, answer: Answer): void {
       rooms.metrics.observe('dropgate_request_duration_seconds', sinceS(passage.startedAtUs))
     },
   })
-  const { timeouts } = config
-  const pool = rooms.pools.for({
-    origin: config.upstream,
-    maxConnections: config.max_connections,
-    connectMs: timeouts.connect,
-    headersMs: timeouts.headers,
-    idleMs: timeouts.idle,
-  })
   const request = {
     method: req.method!,
     path: target.wire,
@@ -298,14 +347,14 @@ function send(passage: Passage, answer: Answer): void {
       route: config.name,
       principal,
       decisionId: passage.id,
-      clientAddress: req.socket.remoteAddress ?? '',
-      scheme: 'http',
+      clientAddress: client.address,
+      scheme: client.scheme,
       host: target.authority,
       policyHeaders: answer.headers,
     }),
-    body: hasBody ? requestBody(req, rooms.config.limits.body_bytes) : null,
+    body: hasBody ? requestBody(req, limits) : null,
   }
-  passage.sending = Sending.start(pool, request, relay)
+  passage.sending = Sending.start(rooms.pools.for(config), request, relay)
   if (headers.expectContinue && hasBody) res.writeContinue()
 }
 
@@ -319,6 +368,7 @@ function refuseByPolicy(passage: Passage, answer: Answer): void {
     req: passage.req,
     status: answer.status,
     headers: answer.headers,
+    cors: passage.cors,
     body: answer.body,
   })
 }
@@ -335,7 +385,8 @@ function refuse(passage: Passage, thrown: unknown): void {
     res.destroy()
     return
   }
-  deny(res, error, { decisionId: passage.id, req, allow: routed?.config.methods })
+  const { cors, id: decisionId } = passage
+  deny(res, error, { decisionId, req, cors, allow: routed?.config.methods })
 }
 
 function count(passage: Passage, error: GateError): void {
@@ -356,7 +407,7 @@ function record(passage: Passage, error: GateError | undefined, status: number):
       resultJson: answer?.resultJson,
       erased: input?.erased,
       timestamp: passage.startedAt.toISOString(),
-      requestedBy: passage.req.socket.remoteAddress,
+      requestedBy: passage.client?.address ?? passage.req.socket.remoteAddress,
       code: error?.code,
       reason: answer?.reason,
       status,

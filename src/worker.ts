@@ -5,6 +5,7 @@
  * ledger are there.
  */
 import { parentPort, workerData } from 'node:worker_threads'
+import type { GateConfig } from './config/options.ts'
 import { LogQueue } from './decisionlog/queue.ts'
 import { asGateError } from './errors.ts'
 import { TokenVerifier } from './identity/token.ts'
@@ -22,6 +23,7 @@ import { LiveRegistry } from './response/live.ts'
 import { LedgerView } from './revocation/ledger.ts'
 import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
+import { rulesOf } from './upstream/addresses.ts'
 import { Pools } from './upstream/pools.ts'
 import { type Rooms, recordUnread, walk } from './walk.ts'
 
@@ -29,51 +31,72 @@ const port = parentPort
 if (port !== null) run(workerData as WorkerStart, (report) => port.postMessage(report))
 
 function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
-  const { config } = start
   const pulseWords = new Int32Array(start.pulse)
   const metrics = new Metrics(start.metrics)
   const verifier = new TokenVerifier({
-    issuers: config.issuers,
-    cacheBytes: config.limits.token_cache,
+    issuers: start.config.issuers,
+    cacheBytes: start.config.limits.token_cache,
     peppers: start.peppers,
     pointers: new ClaimPointers(start.pointers),
     metrics,
     onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
   })
-  const rooms: Rooms = {
+  const engine = new PolicyEngine({ maxMemoryBytes: start.config.policy.max_memory })
+  const log = new LogQueue({ port: start.log, backlog: start.logBacklog, metrics })
+  const pools = new Pools()
+  const live = new LiveRegistry()
+  let ledger: LedgerView | undefined
+  let shedUntilMs = 0
+
+  /** The rooms by one configuration: what it does not touch is the same in each. */
+  const furnish = (config: GateConfig): Rooms => ({
     config,
     routes: new RouteTable(config.routes),
     verifier,
-    ledger: undefined,
-    engine: new PolicyEngine({ maxMemoryBytes: config.policy.max_memory }),
-    pools: new Pools(),
-    live: new LiveRegistry(),
-    log: new LogQueue({ port: start.log, backlog: start.logBacklog, metrics }),
+    // One ledger for all exchanges: one that began under another configuration must not look into an old one.
+    get ledger() {
+      return ledger
+    },
+    engine,
+    pools,
+    live,
+    log,
     metrics,
     worker: start.index,
     labelsJson: start.labelsJson,
+    overloaded: () =>
+      listener.inFlight > config.limits.requests ||
+      (shedUntilMs > 0 && performance.now() < shedUntilMs),
     evaluating: (generation) => {
       pulseWords[pulse.evaluating] = generation
       // What is open now is what is lost if this evaluation never ends.
-      pulseWords[pulse.live] = rooms.live.size
+      pulseWords[pulse.live] = live.size
     },
-  }
+  })
+  pools.open(start.config.routes, rulesOf(start.config))
+  let rooms = furnish(start.config)
   const listener = createListener({
-    limits: config.limits,
+    limits: start.config.limits,
     metrics,
-    onRequest: (req, res) => walk(rooms, req, res),
+    onRequest: (req, res, via) => walk(rooms, req, res, via),
     onRefused: (refused) => recordUnread(rooms, refused),
   })
 
+  let beatAtMs = performance.now()
   setInterval(() => {
-    pulseWords[pulse.live] = rooms.live.size
+    pulseWords[pulse.live] = live.size
     Atomics.add(pulseWords, pulse.beat, 1)
+    const now = performance.now()
+    // As long again as it was behind: the queue it has built up meanwhile needs that time.
+    const lagMs = now - beatAtMs - beatMs
+    if (lagMs > rooms.config.limits.max_lag) shedUntilMs = now + lagMs
+    beatAtMs = now
   }, beatMs)
 
   const obey = async (command: WorkerCommand): Promise<void> => {
     switch (command.type) {
       case 'ledger':
-        rooms.ledger = LedgerView.attach(command.ledger)
+        ledger = LedgerView.attach(command.ledger)
         return
       case 'keys':
         verifier.setKeys(command.keySet)
@@ -91,11 +114,21 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
       case 'policy-suspended':
         rooms.engine.suspend(command.generation)
         return
+      case 'config': {
+        const { config, keySets, generation } = command
+        // Everything that could fail has been tried by the control thread; from here on there is no half.
+        pools.open(config.routes, rulesOf(config))
+        verifier.reload(config.issuers, keySets)
+        listener.reload(config.limits, config.listen)
+        rooms = furnish(config)
+        report({ type: 'config-active', generation })
+        return
+      }
       case 'drain': {
         await listener.drain(command.timeoutMs)
-        rooms.live.endAll(new Error('the drain timeout is over'))
-        await rooms.pools.close()
-        rooms.log.flush()
+        live.endAll(new Error('the drain timeout is over'))
+        await pools.close()
+        log.flush()
         report({ type: 'drained' })
       }
     }
@@ -111,10 +144,12 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
 
   const listen = async (): Promise<void> => {
     const ports: number[] = []
-    for (const [i, { host }] of config.listen.entries()) {
-      ports.push(await listener.listen({ host, port: start.ports[i]!, reusePort: start.reusePort }))
+    for (const [i, config] of start.config.listen.entries()) {
+      const at = { port: start.ports[i]!, reusePort: start.reusePort }
+      ports.push(await listener.listen(config, at))
     }
     report({ type: 'listening', ports })
+    report({ type: 'config-active', generation: start.configGeneration })
   }
   listen().catch(fail)
 }

@@ -19,12 +19,18 @@ export interface AdminOptions {
   readonly status: () => object
   /** Prometheus text. */
   readonly metrics: () => string
+  /** During a rolling restart the gate before still has the port: take it once it is free. */
+  readonly waitForPort: boolean
   readonly log: { info(fields: object, message: string): void }
 }
+
+const retryMs = 250
 
 export class AdminServer {
   readonly #options: AdminOptions
   #app: FastifyInstance | undefined
+  #retry: NodeJS.Timeout | undefined
+  #closed = false
 
   constructor(options: AdminOptions) {
     this.#options = options
@@ -32,11 +38,34 @@ export class AdminServer {
 
   /** @returns the port. @throws GateError ERR_LISTEN, ERR_CONFIG_FILE */
   async open(): Promise<number> {
+    try {
+      return await this.#listen()
+    } catch (error) {
+      const { cause } = error as GateError
+      const taken = (cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRINUSE'
+      if (!taken || !this.#options.waitForPort || this.#closed) throw error
+      this.#options.log.info({ port: this.#options.config.port }, 'waiting for the admin port')
+      this.#tryAgain()
+      return this.#options.config.port
+    }
+  }
+
+  #tryAgain(): void {
+    this.#retry = setTimeout(() => {
+      this.#listen().then(
+        () => this.#options.log.info({}, 'the admin port is taken over'),
+        () => {
+          if (!this.#closed) this.#tryAgain()
+        },
+      )
+    }, retryMs)
+  }
+
+  async #listen(): Promise<number> {
     const { config, readiness, status, metrics } = this.#options
     const { host, port } = config
     const expected = digest(readOrMakeToken(config.token_file))
     const app = fastify({ logger: false, bodyLimit: 1024, forceCloseConnections: true })
-    this.#app = app
     const guard = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
       const given = /^bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
       // Digests: equal lengths, and the comparison's time says nothing about the token.
@@ -75,10 +104,14 @@ export class AdminServer {
         },
       )
     }
-    return (app.server.address() as { port: number }).port
+    this.#app = app
+    if (this.#closed) await app.close()
+    return port === 0 ? (app.server.address() as { port: number }).port : port
   }
 
   async close(): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#retry)
     await this.#app?.close()
   }
 }

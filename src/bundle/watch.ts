@@ -13,7 +13,7 @@ import { vet } from './vet.ts'
 
 export interface BundlesOptions {
   readonly directory: string
-  /** Entrypoints that routes use. */
+  /** Entrypoints that routes use at first; see `require`. */
   readonly decisions: readonly string[]
   readonly limits: ArchiveLimits & {
     readonly maxMemoryBytes: number
@@ -51,6 +51,7 @@ export class Bundles {
   #timer: NodeJS.Timeout | undefined
   #work: Promise<void> = Promise.resolve()
   #closed = false
+  #decisions: readonly string[]
   #active: PolicyPackage | undefined
   #status: BundleStatus = {
     name: null,
@@ -66,6 +67,26 @@ export class Bundles {
 
   constructor(options: BundlesOptions) {
     this.#options = options
+    this.#decisions = options.decisions
+  }
+
+  /**
+   * From now on these entrypoints are needed. The active bundle is tried with them first.
+   * @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL; then the entrypoints before go on being the ones needed
+   */
+  async require(decisions: readonly string[]): Promise<void> {
+    const { maxMemoryBytes, vetTimeoutMs } = this.#options.limits
+    // Behind a load that is under way: its bundle is the one to be asked.
+    const tried = this.#work.then(async () => {
+      const added = decisions.some((decision) => !this.#decisions.includes(decision))
+      if (this.#active !== undefined && added) {
+        const { module, initialPages, data } = this.#active
+        await vet({ module, initialPages, data, maxMemoryBytes, decisions }, vetTimeoutMs)
+      }
+      this.#decisions = decisions
+    })
+    this.#work = tried.catch(() => {})
+    await tried
   }
 
   /** Loads what is there and goes on watching; a missing or bad bundle is in `status`, not an error here. */
@@ -116,7 +137,8 @@ export class Bundles {
   }
 
   async #loadOnce(): Promise<void> {
-    const { limits, decisions, onActivate, log } = this.#options
+    const { limits, onActivate, log } = this.#options
+    const decisions = this.#decisions
     const { name, bytes } = await this.#read()
     const content = await readArchive(bytes, limits)
     if (content.digest === this.#active?.digest) {

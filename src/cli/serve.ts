@@ -1,8 +1,11 @@
 /** `serve`: one gate until SIGTERM or SIGINT, which drain it. */
 
+import { unwatchFile, watchFile } from 'node:fs'
 import { loadConfig } from '../config/load.ts'
+import { asGateError } from '../errors.ts'
 import { Gate, type GateLog } from '../gate.ts'
 import { RouteTable } from '../route/table.ts'
+import { checkUpstreams } from '../upstream/addresses.ts'
 import { jsonLog } from './output.ts'
 
 /** Below this, Node has published holes that concern a proxy (brotli, response queues). */
@@ -10,7 +13,7 @@ const nodeFloor = [24, 22, 1] as const
 
 export async function serve(file: string): Promise<number> {
   const log = jsonLog()
-  const { config } = loadConfig(file, process.env)
+  const { config, files } = loadConfig(file, process.env)
   warnOfNode(log)
   const gate = new Gate(config, { log })
   const stopped = untilSignal(log)
@@ -18,10 +21,52 @@ export async function serve(file: string): Promise<number> {
     log.info({ ...gate.address() }, 'listening')
   })
   await Promise.race([opened, stopped])
+  const unfollow = followConfig(gate, { file, files, log })
   await stopped
+  unfollow()
   await gate.close()
   log.info({}, 'stopped')
   return 0
+}
+
+/** How often the files are looked at; changes by rename are seen too, as mounted configuration makes them. */
+const lookMs = 1000
+
+/** Reloads at SIGHUP and when one of the files has changed. @returns what ends it */
+function followConfig(
+  gate: Gate,
+  { file, files, log }: { file: string; files: readonly string[]; log: GateLog },
+): () => void {
+  let watched = files
+  const reload = (): void => {
+    const refused = (thrown: unknown): void => {
+      const error = asGateError(thrown)
+      gate.noteUnusable(error)
+      log.error(
+        { code: error.code, hint: error.hint },
+        `the configuration is refused, the one before goes on: ${error.message}`,
+      )
+    }
+    try {
+      const loaded = loadConfig(file, process.env)
+      watch(loaded.files)
+      gate.reload(loaded.config).catch(refused)
+    } catch (error) {
+      refused(error)
+    }
+  }
+  const watch = (next: readonly string[]): void => {
+    for (const each of watched) if (!next.includes(each)) unwatchFile(each, reload)
+    for (const each of next)
+      if (!watched.includes(each)) watchFile(each, { interval: lookMs }, reload)
+    watched = next
+  }
+  for (const each of files) watchFile(each, { interval: lookMs }, reload)
+  process.on('SIGHUP', reload)
+  return () => {
+    process.off('SIGHUP', reload)
+    for (const each of watched) unwatchFile(each, reload)
+  }
 }
 
 /** `config check`: reads everything that a start would read, and starts nothing. */
@@ -29,6 +74,7 @@ export function checkConfig(file: string): { file: string; routes: number; issue
   const loaded = loadConfig(file, process.env)
   const { routes, issuers } = loaded.config
   new RouteTable(routes)
+  checkUpstreams(loaded.config)
   return { file: loaded.file, routes: routes.length, issuers: issuers.length }
 }
 

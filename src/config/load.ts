@@ -5,6 +5,7 @@
 import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, resolve } from 'node:path'
+import { createSecureContext } from 'node:tls'
 import { Ajv2020, type ErrorObject } from 'ajv/dist/2020.js'
 import {
   isMap,
@@ -16,6 +17,7 @@ import {
   visit,
   type Node as YamlNode,
 } from 'yaml'
+import { NetworkSet } from '../domain/network.ts'
 import { type Code, GateError } from '../errors.ts'
 import {
   type GateConfig,
@@ -32,6 +34,8 @@ export interface Loaded {
   readonly config: GateConfig
   /** The file it came from, absolute. */
   readonly file: string
+  /** Every file that was read for it, absolute. */
+  readonly files: readonly string[]
 }
 
 interface Problem {
@@ -67,19 +71,35 @@ export function loadConfig(file: string, env: NodeJS.ProcessEnv): Loaded {
       },
     )
   }
-  return { config: readConfig(text, dirname(absolute), env), file: absolute }
+  const read: string[] = []
+  const config = readConfig(text, dirname(absolute), env, (pem) => read.push(pem))
+  return { config, file: absolute, files: [absolute, ...read] }
 }
 
-/** @param folder What relative paths are relative to. */
-export function readConfig(text: string, folder: string, env: NodeJS.ProcessEnv): GateConfig {
+/**
+ * @param folder What relative paths are relative to.
+ * @param onRead Told of each file whose content goes into the configuration.
+ */
+export function readConfig(
+  text: string,
+  folder: string,
+  env: NodeJS.ProcessEnv,
+  onRead: (file: string) => void = () => {},
+): GateConfig {
   const problems: Problem[] = []
   const written = longForms(parseYaml(text, env, problems))
   raise(problems)
   const complete = withDefaults(schema as unknown as SchemaNode, written)
   validate(complete, problems)
   raise(problems)
-  const resolved = resolveUnits(schema as unknown as SchemaNode, complete, folder) as GateConfig
-  const config = finish(resolved)
+  const resolved = resolveUnits(
+    schema as unknown as SchemaNode,
+    complete,
+    { folder, onRead, problems },
+    '',
+  )
+  raise(problems)
+  const config = finish(resolved as GateConfig)
   check(config, problems)
   raise(problems)
   return deepFreeze(config)
@@ -293,8 +313,15 @@ const sizeBytes: Readonly<Record<string, number>> = {
   GiB: 1024 ** 3,
 }
 
-/** Texts with units -> numbers, paths -> absolute. */
-function resolveUnits(node: SchemaNode, value: unknown, folder: string): unknown {
+interface Place {
+  /** What relative paths are relative to. */
+  readonly folder: string
+  readonly onRead: (file: string) => void
+  readonly problems: Problem[]
+}
+
+/** Texts with units -> numbers, paths -> absolute, PEM files -> their text. */
+function resolveUnits(node: SchemaNode, value: unknown, place: Place, at: string): unknown {
   if (value === undefined) return undefined
   switch (node['x-unit']) {
     case 'duration':
@@ -304,20 +331,37 @@ function resolveUnits(node: SchemaNode, value: unknown, folder: string): unknown
     case 'workers':
       return value === 'auto' ? availableParallelism() : value
     case 'path':
-      return resolve(folder, value as string)
+      return resolve(place.folder, value as string)
+    case 'pem':
+      return readPem(resolve(place.folder, value as string), at, place)
   }
   if (node.properties !== undefined) {
     return Object.fromEntries(
       Object.entries(value as object).map(([key, child]) => [
         key,
-        resolveUnits(node.properties![key]!, child, folder),
+        resolveUnits(node.properties![key]!, child, place, at === '' ? key : `${at}.${key}`),
       ]),
     )
   }
   if (node.items?.properties !== undefined) {
-    return (value as unknown[]).map((item) => resolveUnits(node.items!, item, folder))
+    return (value as unknown[]).map((item, i) =>
+      resolveUnits(node.items!, item, place, `${at}[${i}]`),
+    )
   }
   return value
+}
+
+function readPem(file: string, at: string, { onRead, problems }: Place): string {
+  onRead(file)
+  try {
+    const text = readFileSync(file, 'utf8')
+    if (text.includes('-----BEGIN ')) return text
+    problems.push({ code: 'ERR_CONFIG_FILE', text: `${at}: ${file} is no PEM file` })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    problems.push({ code: 'ERR_CONFIG_FILE', text: `${at}: ${file} cannot be read (${code})` })
+  }
+  return ''
 }
 
 function withUnit(text: string, units: Readonly<Record<string, number>>): number {
@@ -332,6 +376,12 @@ function finish(config: GateConfig): GateConfig {
       ...route,
       decision: decision ?? config.policy.decision,
       upstream: upstream.replace(/\/$/, ''),
+      forward: {
+        ...route.forward,
+        ...(route.forward.remove === undefined
+          ? {}
+          : { remove: route.forward.remove.map((name) => name.toLowerCase()) }),
+      },
     }
   })
   const { file } = config.decision_log as { file?: string }
@@ -360,6 +410,7 @@ function check(config: GateConfig, problems: Problem[]): void {
     if (route.auth === 'required' && issuers.length === 0) {
       value(`${at}.auth: required, but there are no issuers whose tokens could be accepted`)
     }
+    checkRoute(route, at, value)
     if (!isOrigin(route.upstream)) {
       value(
         `${at}.upstream: expected an origin such as http://127.0.0.1:9001, without path or credentials`,
@@ -373,6 +424,8 @@ function check(config: GateConfig, problems: Problem[]): void {
   if (revocation.hard_stop < revocation.max_staleness) {
     value('revocation.hard_stop: expected at least revocation.max_staleness')
   }
+  for (const [i, listen] of config.listen.entries()) checkListen(listen, `listen[${i}]`, value)
+  checkNetworks(config.upstream_networks.deny, 'upstream_networks.deny', value)
   if (config.limits.header_bytes < 1024) value('limits.header_bytes: expected at least 1KiB')
   checkFolder(policy.bundles, 'policy.bundles', problems)
   try {
@@ -380,6 +433,57 @@ function check(config: GateConfig, problems: Problem[]): void {
   } catch (error) {
     const { code, message, hint } = error as GateError
     problems.push({ code, text: `${message}: ${hint}` })
+  }
+}
+
+function checkListen(
+  listen: GateConfig['listen'][number],
+  at: string,
+  value: (text: string) => void,
+): void {
+  const { tls, trusted_proxies: trusted, proxy_protocol: proxied } = listen
+  if (trusted !== undefined) checkNetworks(trusted, `${at}.trusted_proxies`, value)
+  if (proxied === 'required' && trusted === undefined) {
+    value(`${at}.trusted_proxies: missing; proxy_protocol takes its word from somebody`)
+  }
+  if (tls !== undefined) checkKeyPair(tls, `${at}.tls`, value)
+}
+
+function checkRoute(route: RouteConfig, at: string, value: (text: string) => void): void {
+  const { cors, tls } = route
+  if (cors?.credentials && cors.origins.includes('*')) {
+    value(`${at}.cors.credentials: true, but origins has *; name the origins`)
+  }
+  if (tls === undefined) return
+  if (!route.upstream.startsWith('https:')) value(`${at}.tls: the upstream is not an https origin`)
+  if ((tls.cert === undefined) !== (tls.key === undefined)) {
+    value(`${at}.tls: expected both cert and key, or neither`)
+  } else checkKeyPair(tls, `${at}.tls`, value)
+}
+
+function checkNetworks(
+  networks: readonly string[],
+  at: string,
+  value: (text: string) => void,
+): void {
+  try {
+    new NetworkSet(networks)
+  } catch (error) {
+    value(`${at}: ${(error as Error).message}; expected networks such as 10.1.0.0/16`)
+  }
+}
+
+/** Certificate and key must be usable and belong together. */
+function checkKeyPair(
+  pair: { readonly ca?: string; readonly cert?: string; readonly key?: string },
+  at: string,
+  value: (text: string) => void,
+): void {
+  const { ca, cert, key } = pair
+  try {
+    createSecureContext({ ca, cert, key })
+  } catch (error) {
+    value(`${at}: ${(error as Error).message}`)
   }
 }
 

@@ -6,7 +6,7 @@
  */
 import { type Static, Type } from 'typebox'
 
-export type Unit = 'duration' | 'size' | 'workers' | 'path'
+export type Unit = 'duration' | 'size' | 'workers' | 'path' | 'pem'
 
 /** Facts of one option beside its JSON Schema. `default` is as it would be written in the file. */
 interface Facts {
@@ -59,6 +59,16 @@ const path = (facts: Facts) =>
     ...shown(facts),
   })
 
+/** A PEM file; the configuration holds its text, so that a reload takes certificates and routes together. */
+const pem = (facts: Facts) =>
+  Type.Unsafe<string>({
+    type: 'string',
+    minLength: 1,
+    'x-unit': 'pem',
+    'x-expected': 'a path of a PEM file, relative to the configuration file',
+    ...shown(facts),
+  })
+
 const flag = (facts: Facts) =>
   Type.Unsafe<boolean>({ type: 'boolean', 'x-expected': 'true or false', ...shown(facts) })
 
@@ -90,6 +100,9 @@ function shown({ why, default: standard }: Facts): Record<string, unknown> {
 }
 
 const optional = Type.Optional
+const cidr = '^[0-9A-Fa-f:.]+(?:/\\d{1,3})?$'
+const origin = '^(?:\\*|null|[a-z][a-z0-9+.-]*://[^/?#@\\s]+)$'
+const headerName = "^[!#$%&'*+\\-^`|~0-9A-Za-z]+$"
 const pointer = '^(?:/[^/]*)+$'
 const entrypoint = '^[A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*$'
 const algorithms = [
@@ -117,6 +130,33 @@ const claim = (what: string, standard?: string) =>
 const listen = group({
   host: text({ why: 'Address to listen on.', default: '127.0.0.1' }),
   port: whole({ why: 'Port for clients; 0 lets the system choose.', default: 8080 }, 0, 65535),
+  tls: optional(
+    group({
+      cert: pem({ why: 'Certificate and its chain; with it the port speaks TLS 1.2 and newer.' }),
+      key: pem({ why: 'Its private key.' }),
+    }),
+  ),
+  trusted_proxies: optional(
+    texts(
+      {
+        why: 'Networks of proxies in front, whose word on the client is taken. Nobody is trusted by default, private networks neither.',
+      },
+      'networks such as 10.1.0.0/16',
+      cidr,
+    ),
+  ),
+  client_header: choice(['x-forwarded-for', 'forwarded'], {
+    why: 'What trusted proxies write the client into, rightmost last; the other header is removed unread.',
+    default: 'x-forwarded-for',
+  }),
+  proxy_protocol: choice(['none', 'required'], {
+    why: 'Whether each connection begins with a PROXY protocol header (version 1 or 2); only from `trusted_proxies`.',
+    default: 'none',
+  }),
+  takeover: flag({
+    why: 'Lets a second gate share the port, for rolling restarts; otherwise it is refused at its start.',
+    default: false,
+  }),
 })
 
 const issuer = group({
@@ -242,7 +282,52 @@ const route = group({
       why: 'Whether it gets `x-dropgate-*` headers.',
       default: 'headers',
     }),
+    remove: optional(
+      texts(
+        {
+          why: 'Headers that are never taken from a client here: name those that the policy sets, since it may not set them every time.',
+        },
+        'header names',
+        headerName,
+      ),
+    ),
   }),
+  cors: optional(
+    group({
+      origins: texts(
+        { why: 'Origins whose pages may read answers, whole and exact; `*` for any.' },
+        'origins such as https://app.example.com, or *',
+        origin,
+      ),
+      methods: optional(
+        texts(
+          { why: 'Methods they may use; those of the route when absent.' },
+          `some of ${methods.join(', ')}`,
+          `^(?:${methods.join('|')})$`,
+        ),
+      ),
+      headers: optional(
+        texts({ why: 'Request headers they may set.' }, 'header names', headerName),
+      ),
+      expose: optional(texts({ why: 'Answer headers they may read.' }, 'header names', headerName)),
+      credentials: flag({ why: 'Whether they may send cookies; not with `*`.', default: false }),
+      max_age: duration({ why: 'How long a preflight may be remembered.', default: '10m' }),
+    }),
+  ),
+  tls: optional(
+    group({
+      ca: optional(
+        pem({
+          why: "Authorities for this upstream, instead of the system's. It is always verified.",
+        }),
+      ),
+      cert: optional(pem({ why: 'Client certificate that the upstream gets to see.' })),
+      key: optional(pem({ why: 'Its private key.' })),
+      server_name: optional(
+        text({ why: 'Name to ask for and to verify; the name in `upstream` when absent.' }),
+      ),
+    }),
+  ),
   repeated_headers: choice(['refuse', 'join'], {
     why: 'What happens to headers sent twice that are no lists.',
     default: 'refuse',
@@ -356,6 +441,24 @@ export const schema = group({
     file: optional(path({ why: 'A file that is appended to instead.' })),
   }),
   routes: Type.Array(route, { minItems: 1, 'x-expected': 'a list of routes' }),
+  upstream_networks: group({
+    deny: texts(
+      {
+        why: 'Addresses that no upstream may have, checked each time a name is resolved and the address dialled. Names, but `localhost`, may never mean this machine.',
+        default: [
+          '0.0.0.0/8',
+          '169.254.0.0/16',
+          '224.0.0.0/4',
+          '::/128',
+          'fe80::/10',
+          'fd00:ec2::254/128',
+          'ff00::/8',
+        ],
+      },
+      'networks such as 10.1.0.0/16',
+      cidr,
+    ),
+  }),
   workers: Type.Unsafe<number>({
     anyOf: [{ const: 'auto' }, { type: 'integer', minimum: 1, maximum: 256 }],
     'x-unit': 'workers',
@@ -370,6 +473,8 @@ export const schema = group({
   limits: group({
     header_bytes: size({ why: 'All headers of a request.', default: '16KiB' }),
     headers: whole({ why: 'Headers of a request.', default: 100 }, 1, 1000),
+    header_value_bytes: size({ why: 'Value of one header.', default: '8KiB' }),
+    cookies: whole({ why: 'Cookies of a request.', default: 64 }, 0, 1000),
     target_bytes: size({ why: 'Path and query.', default: '8KiB' }),
     body_bytes: size({ why: 'Body of a request; 0B for no limit.', default: '0B' }),
     header_timeout: duration({ why: 'Until the head of a request is complete.', default: '10s' }),
@@ -377,7 +482,24 @@ export const schema = group({
       why: 'Until its body is complete; 0s for no limit.',
       default: '0s',
     }),
+    body_idle: duration({
+      why: 'Between two pieces of a body that the upstream is waiting for.',
+      default: '30s',
+    }),
+    read_idle: duration({
+      why: 'How long a client may leave a waiting answer unread.',
+      default: '60s',
+    }),
     connections: whole({ why: 'Client connections per worker.', default: 10000 }, 1, 1000000),
+    requests: whole(
+      { why: 'Requests under way per worker; more get 503.', default: 10000 },
+      1,
+      1000000,
+    ),
+    max_lag: duration({
+      why: 'A worker this far behind answers 503 to new requests until it has caught up.',
+      default: '500ms',
+    }),
     token_cache: size({ why: 'Verified tokens, per worker.', default: '64MiB' }),
   }),
   labels: labels({ why: 'Added to every decision event.', default: {} }),

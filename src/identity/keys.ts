@@ -47,6 +47,8 @@ class Source {
   error: GateError | undefined
   running: Promise<void> | undefined
   timer: NodeJS.Timeout | undefined
+  /** Another has its place; what a last fetch brings is nobody's. */
+  retired = false
 
   constructor(config: IssuerConfig) {
     this.config = config
@@ -55,7 +57,7 @@ class Source {
 
 export class KeyStore {
   readonly #options: KeyStoreOptions
-  readonly #sources = new Map<string, Source>()
+  #sources = new Map<string, Source>()
   #closed = false
 
   constructor(options: KeyStoreOptions) {
@@ -66,6 +68,47 @@ export class KeyStore {
   /** Resolves after the first attempt for each issuer; one that is away is in `status` and tried again. */
   async open(): Promise<void> {
     await Promise.all([...this.#sources.values()].map((source) => this.#refresh(source)))
+  }
+
+  /**
+   * Gets ready for another list of issuers: the keys of new and changed ones are fetched first.
+   * @returns what takes the list over and gives the key sets of all; until it is called nothing has changed.
+   * @throws GateError ERR_OUTBOUND, ERR_CONFIG_FILE when keys cannot be loaded
+   */
+  async prepare(issuers: readonly IssuerConfig[]): Promise<() => readonly KeySet[]> {
+    const next = new Map<string, Source>()
+    for (const config of issuers) {
+      const before = this.#sources.get(config.issuer)
+      if (before !== undefined && JSON.stringify(before.config) === JSON.stringify(config)) {
+        next.set(config.issuer, before)
+        continue
+      }
+      const source = new Source(config)
+      source.fetchedAt = Date.now()
+      source.keys = admitKeys(await this.#read(config), config.algorithms)
+      source.goodAt = Date.now()
+      source.version = (before?.version ?? 0) + 1
+      next.set(config.issuer, source)
+    }
+    return () => {
+      for (const [issuer, source] of this.#sources) {
+        if (next.get(issuer) === source) continue
+        clearTimeout(source.timer)
+        source.retired = true
+        // A fetch that was under way when its replacement was made may have counted on.
+        const heir = next.get(issuer)
+        if (heir !== undefined) heir.version = source.version + 1
+      }
+      for (const [issuer, source] of next) {
+        if (this.#sources.get(issuer) !== source) this.#plan(source)
+      }
+      this.#sources = next
+      return [...next.values()].map(({ config, version, keys }) => ({
+        issuer: config.issuer,
+        version,
+        keys,
+      }))
+    }
   }
 
   /** A worker met a key that is not in the set: look again, unless that was done a moment ago. */
@@ -131,13 +174,14 @@ export class KeyStore {
   }
 
   #change(source: Source, keys: readonly Jwk[]): void {
+    if (source.retired) return
     source.keys = keys
     source.version++
     this.#options.onChange({ issuer: source.config.issuer, version: source.version, keys })
   }
 
   #plan(source: Source, inMs: number = pauseOf(source)): void {
-    if (this.#closed) return
+    if (this.#closed || source.retired) return
     clearTimeout(source.timer)
     source.timer = setTimeout(() => void this.#refresh(source), inMs)
   }

@@ -59,15 +59,25 @@ export class TokenVerifier {
   constructor(options: TokenVerifierOptions) {
     this.#options = options
     this.#cache = new TokenCache(options.cacheBytes)
-    for (const config of options.issuers) {
-      this.#issuers.set(config.issuer, {
-        config,
-        version: -1,
-        keys: [],
-        waiting: new Set(),
-        absent: new Map(),
-      })
+    this.reload(options.issuers, [])
+  }
+
+  /**
+   * Takes another list of issuers and the keys of each at once. One whose configuration changed begins anew: its
+   * key set has a higher version, so that no principal made by the old rules is found again.
+   */
+  reload(issuers: readonly IssuerConfig[], keySets: readonly KeySet[]): void {
+    const before = new Map(this.#issuers)
+    this.#issuers.clear()
+    for (const config of issuers) {
+      const known = before.get(config.issuer)
+      const same = known !== undefined && JSON.stringify(known.config) === JSON.stringify(config)
+      this.#issuers.set(
+        config.issuer,
+        same ? known : { config, version: -1, keys: [], waiting: new Set(), absent: new Map() },
+      )
     }
+    for (const set of keySets) this.setKeys(set)
   }
 
   /** Replaces the keys of one issuer; tokens verified under the old set are verified anew. */
@@ -95,8 +105,8 @@ export class TokenVerifier {
     const known = this.#cache.get(token)
     if (known !== undefined) {
       const { principal } = known
-      const issuer = this.#issuers.get(principal.issuer)!
-      if (known.keysVersion === issuer.version) {
+      const issuer = this.#issuers.get(principal.issuer)
+      if (issuer !== undefined && known.keysVersion === issuer.version) {
         checkExpiry(principal.expiresAtS, Date.now(), issuer.config.clock_skew)
         checkAudience(known, issuer, audience)
         this.#options.metrics.count('dropgate_token_cache_total', 'hit')

@@ -5,6 +5,13 @@
 import type { IncomingMessage } from 'node:http'
 import { GateError } from '../errors.ts'
 
+export interface HeaderLimits {
+  readonly headers: number
+  readonly header_bytes: number
+  readonly header_value_bytes: number
+  readonly cookies: number
+}
+
 export interface RequestHeaders {
   /** Flat name, value list; names lower-case, in the order received. */
   readonly pairs: readonly string[]
@@ -37,6 +44,7 @@ const goodValue = /^[\t\x20-\x7e]*$/
 
 /** May come once at most, whatever the route says (besides those with rules of their own below). */
 const single = new Set([
+  'access-control-request-method',
   'content-length',
   'content-type',
   'expect',
@@ -84,11 +92,8 @@ const protectedName =
 
 const none: readonly string[] = []
 
-/** @throws GateError ERR_HEADERS_TOO_LARGE, ERR_HEADER_*, ERR_CREDENTIAL_REPEATED, ERR_HOST_MALFORMED, ERR_FRAMING, ERR_TRANSFER_CODING, ERR_EXPECTATION */
-export function readHeaders(
-  req: IncomingMessage,
-  limits: { readonly headers: number; readonly header_bytes: number },
-): RequestHeaders {
+/** @throws GateError ERR_HEADERS_TOO_LARGE, ERR_HEADER_*, ERR_CREDENTIAL_REPEATED, ERR_CREDENTIAL_BOUND, ERR_HOST_MALFORMED, ERR_FRAMING, ERR_TRANSFER_CODING, ERR_EXPECTATION */
+export function readHeaders(req: IncomingMessage, limits: HeaderLimits): RequestHeaders {
   const raw = req.rawHeaders
   if (raw.length / 2 > limits.headers) throw new GateError('ERR_HEADERS_TOO_LARGE')
   const pairs: string[] = new Array(raw.length)
@@ -99,11 +104,13 @@ export function readHeaders(
   let connectionNames = none
   let repeated: string | undefined
   let bytes = 0
+  let cookies = 0
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!.toLowerCase()
     const value = raw[i + 1]!
     bytes += name.length + value.length + 4
     if (!goodName.test(name) || !goodValue.test(value)) throw new GateError('ERR_HEADER_MALFORMED')
+    if (value.length > limits.header_value_bytes) throw new GateError('ERR_HEADERS_TOO_LARGE')
     for (let k = 0; k < i; k += 2) {
       if (pairs[k] !== name) continue
       if (name === 'host') throw new GateError('ERR_HOST_MALFORMED')
@@ -119,8 +126,11 @@ export function readHeaders(
     else if (name === 'transfer-encoding') coding = value
     else if (name === 'expect') expect = value
     else if (name === 'connection') connectionNames = [...connectionNames, ...readConnection(value)]
+    else if (name === 'cookie') cookies += countCookies(value)
+    else if (name === 'authorization') refuseBound(value)
   }
-  if (bytes > limits.header_bytes) throw new GateError('ERR_HEADERS_TOO_LARGE')
+  if (bytes > limits.header_bytes || cookies > limits.cookies)
+    throw new GateError('ERR_HEADERS_TOO_LARGE')
   const { httpVersionMajor, httpVersionMinor } = req
   if (httpVersionMajor !== 1 || httpVersionMinor > 1) throw new GateError('ERR_FRAMING')
   if (host === undefined || host === '') throw new GateError('ERR_HOST_MALFORMED')
@@ -157,6 +167,26 @@ function readLength(value: string): number {
   if (!/^[0-9]{1,16}$/.test(value) || !Number.isSafeInteger(length))
     throw new GateError('ERR_FRAMING')
   return length
+}
+
+function countCookies(value: string): number {
+  let count = 1
+  for (let at = value.indexOf(';'); at !== -1; at = value.indexOf(';', at + 1)) count++
+  return count
+}
+
+/**
+ * NTLM and Negotiate prove who holds the *connection*; on a pooled one the next caller would be taken for the last
+ * (RFC 4559 section 6).
+ */
+function refuseBound(value: string): void {
+  if (/^(?:ntlm|negotiate)\b/i.test(value)) throw new GateError('ERR_CREDENTIAL_BOUND')
+}
+
+/** The value of a header that comes once at most; undefined where it does not. */
+export function headerOf(pairs: readonly string[], name: string): string | undefined {
+  for (let i = 0; i < pairs.length; i += 2) if (pairs[i] === name) return pairs[i + 1]
+  return undefined
 }
 
 function readConnection(value: string): string[] {

@@ -6,9 +6,15 @@
  */
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
+import type { Server as NetServer, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastify'
+import type { GateConfig } from '../config/options.ts'
+import { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
+import type { Ends, Via } from './client.ts'
+import { createProxiedServer } from './proxy-protocol.ts'
 import { parserError, refuseOn } from './refuse.ts'
 import { Turns } from './turns.ts'
 
@@ -19,8 +25,10 @@ export interface ListenerOptions {
     readonly request_timeout: number
     readonly connections: number
   }
-  readonly metrics: { count(name: 'dropgate_connections_dropped_total'): void }
-  readonly onRequest: (req: IncomingMessage, res: ServerResponse) => void
+  readonly metrics: {
+    count(name: 'dropgate_connections_dropped_total' | 'dropgate_connections_refused_total'): void
+  }
+  readonly onRequest: (req: IncomingMessage, res: ServerResponse, via: Via) => void
   /** Something was refused before it became a request; it is answered already. */
   readonly onRefused: (refused: {
     readonly decisionId: string
@@ -29,9 +37,21 @@ export interface ListenerOptions {
   }) => void
 }
 
+export type ListenConfig = GateConfig['listen'][number]
+
+export interface ListenAt {
+  /** In place of the configured one: equal to it but for port 0. */
+  readonly port: number
+  readonly reusePort: boolean
+}
+
 export interface Listener {
   /** @returns the port bound. @throws GateError ERR_LISTEN */
-  listen(at: { host: string; port: number; reusePort: boolean }): Promise<number>
+  listen(config: ListenConfig, at: ListenAt): Promise<number>
+  /** Takes new limits and certificates; connections that are open keep theirs. */
+  reload(limits: ListenerOptions['limits'], listens: readonly ListenConfig[]): void
+  /** Requests under way. */
+  readonly inFlight: number
   /** Asks clients to leave while still accepting, waits until nobody is in the middle of something, then closes. */
   drain(timeoutMs: number): Promise<void>
 }
@@ -40,8 +60,17 @@ export interface Listener {
 const quietMs = 100
 const keepAliveMs = 72_000
 
+/** One bound port. */
+interface Bound {
+  readonly app: FastifyInstance
+  readonly server: Server
+  /** In front of `server` where connections begin with a PROXY protocol header. */
+  readonly front: NetServer | undefined
+}
+
 export function createListener(options: ListenerOptions): Listener {
-  const listening: { app: FastifyInstance; server: Server }[] = []
+  const listening: Bound[] = []
+  let { limits } = options
   let draining = false
   const turns = new Turns((socket, error) => {
     const decisionId = randomUUID()
@@ -50,21 +79,14 @@ export function createListener(options: ListenerOptions): Listener {
     options.onRefused({ decisionId, error, remoteAddress })
   })
 
-  const serve = (req: IncomingMessage, res: ServerResponse): void => {
-    if (draining) res.shouldKeepAlive = false
-    options.onRequest(req, res)
-  }
-  const onRequest = (req: IncomingMessage, res: ServerResponse): void => turns.take(req, res, serve)
-
   /** Node has let go of the socket: an answer that is under way on it could not end in order. */
   const refuse = (socket: Duplex, error: GateError): void => {
     if (turns.busy(socket)) socket.destroy()
     else turns.fail(socket, error)
   }
 
-  const makeServer = (): Server => {
-    const { limits } = options
-    const server = createServer({
+  const makeServer = ({ tls }: ListenConfig, via: Via): Server => {
+    const settings = {
       requireHostHeader: false,
       // Past this many bytes the parser stops; our own, smaller count gives the clearer refusal.
       maxHeaderSize: limits.header_bytes * 2,
@@ -76,13 +98,29 @@ export function createListener(options: ListenerOptions): Listener {
       // A WebSocket handshake is refused in words; every other Upgrade header is an offer we may ignore.
       shouldUpgradeCallback: (req: IncomingMessage) =>
         req.headers.upgrade?.toLowerCase().includes('websocket') === true,
-    })
+    }
+    const server: Server =
+      tls === undefined
+        ? createServer(settings)
+        : createTlsServer({
+            ...settings,
+            ...tls,
+            minVersion: 'TLSv1.2',
+            ALPNProtocols: ['http/1.1'],
+          })
+    const serve = (req: IncomingMessage, res: ServerResponse): void => {
+      if (draining) res.shouldKeepAlive = false
+      options.onRequest(req, res, via)
+    }
+    const take = (req: IncomingMessage, res: ServerResponse): void => turns.take(req, res, serve)
     // 0: no header is hidden from us; the walk counts them.
     server.maxHeadersCount = 0
     server.maxConnections = limits.connections
-    server.on('request', onRequest)
-    server.on('checkContinue', onRequest)
-    server.on('checkExpectation', onRequest)
+    server.on('request', take)
+    server.on('checkContinue', take)
+    server.on('checkExpectation', take)
+    // A handshake that fails was no request; without a listener it would end the process.
+    server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy())
     server.on('connect', (_req: IncomingMessage, socket: Duplex) =>
       refuse(socket, new GateError('ERR_METHOD_NOT_ALLOWED')),
     )
@@ -100,9 +138,38 @@ export function createListener(options: ListenerOptions): Listener {
     else turns.fail(socket, parserError(error))
   }
 
+  /** The server that takes the PROXY header off; what it lets through goes on to `server`. */
+  const makeFront = (server: Server, via: Via): NetServer => {
+    const front = createProxiedServer({
+      trusted: via.trusted!,
+      timeoutMs: limits.header_timeout,
+      named: via.named,
+      onConnection: (socket) => {
+        server.emit('connection', socket)
+        socket.resume()
+      },
+      onRefused: () => options.metrics.count('dropgate_connections_refused_total'),
+    })
+    front.maxConnections = limits.connections
+    front.on('drop', () => options.metrics.count('dropgate_connections_dropped_total'))
+    // A TLS socket is not the one that was named; what the first knows goes to the second.
+    server.on('secureConnection', (socket: Socket & { _parent?: Socket }) => {
+      const ends = socket._parent === undefined ? undefined : via.named.get(socket._parent)
+      if (ends !== undefined) via.named.set(socket, ends)
+    })
+    return front
+  }
+
   return {
-    async listen({ host, port, reusePort }) {
-      const server = makeServer()
+    get inFlight() {
+      return turns.inFlight
+    },
+
+    async listen(config, { port, reusePort }) {
+      const { host, proxy_protocol: proxied } = config
+      const via = viaOf(config)
+      const server = makeServer(config, via)
+      const front = proxied === 'required' ? makeFront(server, via) : undefined
       const app = fastify({
         logger: false,
         serverFactory: () => server,
@@ -116,7 +183,14 @@ export function createListener(options: ListenerOptions): Listener {
           reusePort,
           backlog: 1024,
         }
-        await app.listen(at)
+        if (front === undefined) await app.listen(at)
+        else {
+          await app.ready()
+          await new Promise<void>((resolve, reject) => {
+            front.once('error', reject)
+            front.listen(at, () => resolve())
+          })
+        }
       } catch (error) {
         const { code, message } = error as NodeJS.ErrnoException
         throw new GateError('ERR_LISTEN', `cannot listen on ${host}:${port}: ${code ?? message}`, {
@@ -125,8 +199,23 @@ export function createListener(options: ListenerOptions): Listener {
         })
       }
       if (server.listenerCount('clientError') === 0) server.on('clientError', onClientError)
-      listening.push({ app, server })
-      return (server.address() as { port: number }).port
+      listening.push({ app, server, front })
+      return ((front ?? server).address() as { port: number }).port
+    },
+
+    reload(newLimits, listens) {
+      limits = newLimits
+      for (const [i, { server, front }] of listening.entries()) {
+        // Read by Node for each new connection; the types do not name it.
+        ;(server as { maxHeaderSize?: number }).maxHeaderSize = limits.header_bytes * 2
+        server.headersTimeout = limits.header_timeout
+        server.requestTimeout = limits.request_timeout
+        for (const each of front === undefined ? [server] : [server, front])
+          each.maxConnections = limits.connections
+        const { tls } = listens[i]!
+        if (tls !== undefined)
+          (server as TlsServer).setSecureContext({ ...tls, minVersion: 'TLSv1.2' })
+      }
     },
 
     async drain(timeoutMs) {
@@ -138,8 +227,20 @@ export function createListener(options: ListenerOptions): Listener {
         if (turns.inFlight > 0) quietSince = performance.now()
         await new Promise((resolve) => setTimeout(resolve, 10))
       }
-      for (const { server } of listening) server.closeAllConnections()
+      for (const { server, front } of listening) {
+        front?.close()
+        server.closeAllConnections()
+      }
       await Promise.all(listening.map(({ app }) => app.close()))
     },
+  }
+}
+
+function viaOf({ tls, trusted_proxies: trusted, client_header: clientHeader }: ListenConfig): Via {
+  return {
+    scheme: tls === undefined ? 'http' : 'https',
+    trusted: trusted === undefined ? undefined : new NetworkSet(trusted),
+    clientHeader,
+    named: new WeakMap<Socket, Ends>(),
   }
 }

@@ -14,20 +14,24 @@ export interface Denial {
   /** A policy's own words, where it has any. */
   readonly status?: number
   readonly headers?: readonly (readonly [name: string, value: string])[]
+  /** Cross-origin headers, flat: a page may read why it was refused. */
+  readonly cors?: readonly string[]
   readonly body?: string | undefined
 }
 
-const everyMethod = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+/** Methods of a route that names none. */
+export const everyMethod = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 export function deny(res: ServerResponse, error: GateError, denial: Denial): void {
   const { decisionId, req } = denial
   const status = denial.status ?? error.status
   const headers: string[] = ['cache-control', 'no-store', 'x-dropgate-decision-id', decisionId]
+  if (denial.cors !== undefined) headers.push(...denial.cors)
   const { body: own } = denial
   const body = own ?? problemOf(error, decisionId, status)
   let typed = false
   for (const [name, value] of denial.headers ?? []) {
-    if (name === 'cache-control') continue
+    if (name === 'cache-control' || (denial.cors?.length && isCors(name))) continue
     if (name === 'content-type') typed = true
     headers.push(name, value)
   }
@@ -43,6 +47,22 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
   if (framingInDoubt(error) || bodyPending(req)) res.shouldKeepAlive = false
   res.writeHead(status, headers)
   res.end(req.method === 'HEAD' ? undefined : body)
+}
+
+/** Says yes to a preflight; there is no body. */
+export function answerPreflight(
+  res: ServerResponse,
+  headers: readonly string[],
+  { decisionId, req }: Pick<Denial, 'decisionId' | 'req'>,
+): void {
+  if (bodyPending(req)) res.shouldKeepAlive = false
+  res.writeHead(204, ['x-dropgate-decision-id', decisionId, ...headers])
+  res.end()
+}
+
+/** The route's rules speak for these, nobody else. */
+export function isCors(name: string): boolean {
+  return name.startsWith('access-control-')
 }
 
 /** The problem document as JSON text. */

@@ -16,11 +16,16 @@ export interface RelayOptions {
   readonly onFailed: (error: GateError) => void
   /** Called once, when the exchange is over for the upstream; undefined when it ended well. */
   readonly onOver: (error: GateError | undefined) => void
+  /** ms that a client may leave a waiting answer unread. */
+  readonly readIdleMs: number
+  /** It has left it unread for longer; the exchange is over. */
+  readonly onUnread: () => void
 }
 
 export class Relay implements UpstreamAnswer {
   readonly #options: RelayOptions
   #flow: Flow | undefined
+  #unread: NodeJS.Timeout | undefined
 
   constructor(options: RelayOptions) {
     this.#options = options
@@ -40,7 +45,12 @@ export class Relay implements UpstreamAnswer {
     const { res } = this.#options
     if (res.write(chunk)) return
     flow.pause()
+    this.#unread = setTimeout(() => {
+      this.#options.onUnread()
+      res.destroy()
+    }, this.#options.readIdleMs)
     res.once('drain', this.#resume)
+    res.once('close', this.#forget)
   }
 
   onEnd(): void {
@@ -56,6 +66,10 @@ export class Relay implements UpstreamAnswer {
   }
 
   readonly #resume = (): void => {
+    this.#forget()
+    this.#options.res.off('close', this.#forget)
     this.#flow?.resume()
   }
+
+  readonly #forget = (): void => clearTimeout(this.#unread)
 }

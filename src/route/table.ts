@@ -50,10 +50,19 @@ export class RouteTable {
   }
 
   find(target: Target): Route | 'host-unknown' | 'no-route' {
-    const group = this.#hosts.get(target.host) ?? this.#wildcard(target.host) ?? this.#any
+    const group = this.#groupOf(target.host)
     if (group === undefined) return 'host-unknown'
     if (target.path === '*') return 'no-route'
     return group.find(target.segments) ?? 'no-route'
+  }
+
+  /** Whether a TLS client that asked for one name may talk to the other: they must have the same routes. */
+  sameGroup(serverName: string, host: string): boolean {
+    return serverName === host || this.#groupOf(serverName.toLowerCase()) === this.#groupOf(host)
+  }
+
+  #groupOf(host: string): Group | undefined {
+    return this.#hosts.get(host) ?? this.#wildcard(host) ?? this.#any
   }
 
   #wildcard(host: string): Group | undefined {

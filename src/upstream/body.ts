@@ -24,9 +24,23 @@ class Body extends Transform {
   }
 }
 
-/** @param maxBytes Cap on the streamed bytes; 0 for none. Past it the stream fails with ERR_BODY_TOO_LARGE. */
-export function requestBody(req: IncomingMessage, maxBytes: number): Transform {
-  const body = new Body(maxBytes)
+export interface BodyLimits {
+  /** Cap on the streamed bytes; 0 for none. Past it the stream fails with ERR_BODY_TOO_LARGE. */
+  readonly body_bytes: number
+  /** ms between two pieces that the upstream is waiting for; past them it fails with ERR_BODY_TIMEOUT. */
+  readonly body_idle: number
+}
+
+export function requestBody(req: IncomingMessage, limits: BodyLimits): Transform {
+  const body = new Body(limits.body_bytes)
+  const timer = setTimeout(() => {
+    // An upstream that does not read is no fault of the client's.
+    if (body.writableNeedDrain) timer.refresh()
+    else body.destroy(new GateError('ERR_BODY_TIMEOUT'))
+  }, limits.body_idle)
+  req.on('data', () => timer.refresh())
+  req.once('end', () => clearTimeout(timer))
+  body.once('close', () => clearTimeout(timer))
   req.once('close', () => {
     if (!req.complete) body.destroy(new Error('the client broke off'))
   })

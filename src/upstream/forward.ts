@@ -35,31 +35,46 @@ export interface Flow {
 export class Sending {
   readonly #pool: UpstreamPool
   readonly #undici: Pool
+  readonly #request: UpstreamRequest
   readonly #answer: UpstreamAnswer
+  #retried = false
+  #interim = 0
   #controller: Dispatcher.DispatchController | undefined
   #abortedWith: Error | undefined
   #settled = false
   /** Monotonic µs of the last sign of life while no head has come; 0 afterwards, when undici's own timers rule. */
   #waitingSinceUs = monotonicUs()
 
-  private constructor(pool: UpstreamPool, undici: Pool, answer: UpstreamAnswer) {
+  private constructor(
+    pool: UpstreamPool,
+    undici: Pool,
+    request: UpstreamRequest,
+    answer: UpstreamAnswer,
+  ) {
     this.#pool = pool
     this.#undici = undici
+    this.#request = request
     this.#answer = answer
   }
 
   /** @throws GateError ERR_OVERLOADED; every other failure goes to `answer.onError`. */
   static start(pool: UpstreamPool, request: UpstreamRequest, answer: UpstreamAnswer): Sending {
     const undici = pool.admit()
-    const sending = new Sending(pool, undici, answer)
+    const sending = new Sending(pool, undici, request, answer)
     waiting.add(sending)
-    const { method, path, headers, body } = request
-    try {
-      undici.dispatch({ method: method as Dispatcher.HttpMethod, path, headers, body }, sending)
-    } catch (error) {
-      sending.onResponseError(undefined, error as Error)
-    }
+    sending.#dispatch()
     return sending
+  }
+
+  #dispatch(): void {
+    const { method, path, headers, body } = this.#request
+    const { serverName: servername } = this.#pool
+    try {
+      const options = { method: method as Dispatcher.HttpMethod, path, headers, body, servername }
+      this.#undici.dispatch(options, this)
+    } catch (error) {
+      this.onResponseError(undefined, error as Error)
+    }
   }
 
   abort(why: Error): void {
@@ -80,7 +95,10 @@ export class Sending {
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
     // Interim answers end here: none of them is the decision's answer (http-security R5).
-    if (status < 200) return
+    if (status < 200) {
+      if (++this.#interim > maxInterim) this.abort(new GateError('ERR_UPSTREAM_MALFORMED'))
+      return
+    }
     this.#waitingSinceUs = 0
     waiting.delete(this)
     try {
@@ -99,10 +117,32 @@ export class Sending {
   }
 
   onResponseError(_controller: unknown, error: Error): void {
+    if (this.#mayRetry(error)) {
+      this.#retried = true
+      this.#dispatch()
+      return
+    }
     if (!this.#settle()) return
     // A request that undici refused for its arguments has taken a slot of its pool with it.
     if (codeOf(error).startsWith('UND_ERR_INVALID')) this.#pool.replace(this.#undici)
     this.#answer.onError(toGateError(this.#abortedWith ?? error))
+  }
+
+  /**
+   * Once, where nothing was sent: no connection came about, and a request that is repeated by a mistake of ours would
+   * do no harm (RFC 9110 section 9.2.2). A time-out is not repeated: the caller has waited enough.
+   */
+  #mayRetry(error: Error): boolean {
+    const { method, body } = this.#request
+    return (
+      !this.#retried &&
+      !this.#settled &&
+      this.#controller === undefined &&
+      this.#abortedWith === undefined &&
+      body === null &&
+      idempotent.has(method) &&
+      unconnected.has(codeOf(error))
+    )
   }
 
   /** Called by the sweep: undici has neither answered nor failed although every deadline of its own has passed. */
@@ -137,6 +177,11 @@ function codeOf(error: unknown): string {
   const code = (error as { code?: unknown } | undefined)?.code
   return typeof code === 'string' ? code : ''
 }
+
+/** Interim answers (1xx) that an upstream may send before the real one. */
+const maxInterim = 16
+const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+const unconnected = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN'])
 
 const timeouts = new Set([
   'UND_ERR_CONNECT_TIMEOUT',

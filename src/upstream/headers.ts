@@ -10,6 +10,7 @@ export interface UpstreamHeaderOptions {
   readonly forward: {
     readonly authorization: 'strip' | 'keep'
     readonly identity: 'headers' | 'none'
+    readonly remove?: readonly string[]
   }
   readonly route: string
   readonly principal: Principal | undefined
@@ -59,6 +60,7 @@ export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeader
     if (dropped.has(name)) continue
     if (name.charCodeAt(0) === 0x78 && droppedPrefix.test(name)) continue
     if (name === 'authorization' && forward.authorization === 'strip') continue
+    if (forward.remove?.includes(name)) continue
     if (connectionNames.length > 0 && connectionNames.includes(name)) continue
     if (policyHeaders.length > 0 && policyHeaders.some(([set]) => set === name)) continue
     out.push(name, pairs[i + 1]!)
@@ -130,9 +132,14 @@ const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /**
  * The upstream's headers as the client gets them.
- * @param raw Flat name, value list as undici gives it. @throws GateError ERR_UPSTREAM_MALFORMED
+ * @param raw Flat name, value list as undici gives it.
+ * @param cors Flat list of the route's cross-origin headers, which replace the upstream's; undefined: it has no rules.
+ * @throws GateError ERR_UPSTREAM_MALFORMED
  */
-export function responseHeaders(raw: readonly Buffer[] | readonly string[]): string[] {
+export function responseHeaders(
+  raw: readonly Buffer[] | readonly string[],
+  cors: readonly string[] | undefined,
+): string[] {
   const out: string[] = []
   let named: string[] | undefined
   for (let i = 0; i < raw.length; i += 2) {
@@ -143,11 +150,14 @@ export function responseHeaders(raw: readonly Buffer[] | readonly string[]): str
     if (lower === 'connection') {
       named = [...(named ?? []), ...value.split(',').map((part) => part.trim().toLowerCase())]
     }
+    // The offer could only be taken up on a connection of the caller's own, see `listener/headers`.
+    if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
+    if (cors !== undefined && lower.startsWith('access-control-')) continue
     if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
     out.push(name, value)
   }
-  if (named === undefined) return out
-  const kept: string[] = []
+  if (named === undefined) return cors === undefined ? out : [...out, ...cors]
+  const kept: string[] = [...(cors ?? [])]
   for (let i = 0; i < out.length; i += 2) {
     const lower = out[i]!.toLowerCase()
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)

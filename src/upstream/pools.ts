@@ -1,14 +1,17 @@
 /**
  * Room: upstream. In: an allowed exchange with its canonical target and rebuilt headers. Out: the upstream's
  * answer, event by event, or a GateError. Never does: choose an upstream from the request, follow a redirect,
- * retry, buffer a body.
+ * buffer a body.
  *
- * One undici pool per origin and timeouts, with our own admission limit in front: a capped pool that queues
- * ignores abort signals, and loses a connection slot for ever for each request that fails its argument checks
- * (measured on undici 6, 7 and 8). So nothing is ever queued in it, and a pool that shows a stall is replaced.
+ * One undici pool for each origin, timeouts and TLS identity, with our own admission limit in front: a capped pool
+ * that queues ignores abort signals, and loses a connection slot for ever for each request that fails its argument
+ * checks (measured on undici 6, 7 and 8). So nothing is ever queued in it, and a pool that shows a stall is replaced.
  */
-import { Pool } from 'undici'
+import { isIP } from 'node:net'
+import { buildConnector, Pool } from 'undici'
+import type { RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
+import { type AddressRules, lookupWithin } from './addresses.ts'
 
 export interface PoolOptions {
   readonly origin: string
@@ -16,17 +19,30 @@ export interface PoolOptions {
   readonly connectMs: number
   readonly headersMs: number
   readonly idleMs: number
+  /** PEM texts and the name to verify. Always verified; without `ca` by the system's authorities. */
+  readonly tls: RouteConfig['tls']
 }
+
+const retireMs = 60_000
 
 export class UpstreamPool {
   readonly options: PoolOptions
+  /**
+   * What the upstream's certificate must name. Given with each request: undici would take the name from the `Host`
+   * header, and that is the client's.
+   */
+  readonly serverName: string
+  readonly #make: () => Pool
   #pool: Pool
   #inFlight = 0
   #closed = false
 
-  constructor(options: PoolOptions) {
+  constructor(options: PoolOptions, addresses: AddressRules) {
     this.options = options
-    this.#pool = makePool(options)
+    this.serverName =
+      options.tls?.server_name ?? new URL(options.origin).hostname.replace(/^\[|\]$/g, '')
+    this.#make = () => makePool(options, addresses)
+    this.#pool = this.#make()
   }
 
   get inFlight(): number {
@@ -50,47 +66,101 @@ export class UpstreamPool {
   /** Puts a fresh pool in place of one that lost a slot; what is under way in the old one ends in peace. */
   replace(suspect: Pool): void {
     if (suspect !== this.#pool || this.#closed) return
-    this.#pool = makePool(this.options)
+    this.#pool = this.#make()
     // Closing waits for requests under way; a wedged one would hold it for ever, so it is not awaited.
     suspect.close().catch(() => {})
   }
 
-  async close(): Promise<void> {
+  /** No route leads here any more: idle connections go now, busy ones when they are done. */
+  retire(): void {
     if (this.#closed) return
+    this.#closed = true
+    this.#pool.close().catch(() => {})
+  }
+
+  async close(): Promise<void> {
     this.#closed = true
     await this.#pool.destroy()
   }
 }
 
-/** The pools of one worker, by origin and limits: routes that agree on both share connections. */
+/** The pools of one worker: routes that agree on every option share connections, and no others do. */
 export class Pools {
-  readonly #pools = new Map<string, UpstreamPool>()
+  readonly #byOptions = new Map<string, UpstreamPool>()
+  /** The same by route: the request path compares no options. */
+  readonly #byRoute = new WeakMap<RouteConfig, UpstreamPool>()
 
-  for(options: PoolOptions): UpstreamPool {
-    const key = JSON.stringify(options)
-    let pool = this.#pools.get(key)
-    if (pool === undefined) {
-      pool = new UpstreamPool(options)
-      this.#pools.set(key, pool)
+  /** Pools for these routes; those that no route leads to any more are retired. */
+  open(routes: readonly RouteConfig[], addresses: AddressRules): void {
+    const rules = JSON.stringify([addresses.deny, addresses.adminPort])
+    const wanted = new Set<string>()
+    for (const route of routes) {
+      const options = optionsOf(route)
+      const key = JSON.stringify(options) + rules
+      wanted.add(key)
+      let pool = this.#byOptions.get(key)
+      if (pool === undefined) {
+        pool = new UpstreamPool(options, addresses)
+        this.#byOptions.set(key, pool)
+      }
+      this.#byRoute.set(route, pool)
     }
-    return pool
+    for (const [key, pool] of this.#byOptions) {
+      if (wanted.has(key)) continue
+      this.#byOptions.delete(key)
+      // An exchange that began under the old configuration may still be on its way here.
+      setTimeout(() => pool.retire(), retireMs).unref()
+    }
+  }
+
+  /** Also for a route of the configuration before. */
+  for(route: RouteConfig): UpstreamPool {
+    return this.#byRoute.get(route)!
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#pools.values()].map((pool) => pool.close()))
+    await Promise.all([...this.#byOptions.values()].map((pool) => pool.close()))
   }
 }
 
-function makePool(options: PoolOptions): Pool {
-  return new Pool(options.origin, {
+function optionsOf({ upstream, max_connections, timeouts, tls }: RouteConfig): PoolOptions {
+  return {
+    origin: upstream,
+    maxConnections: max_connections,
+    connectMs: timeouts.connect,
+    headersMs: timeouts.headers,
+    idleMs: timeouts.idle,
+    tls,
+  }
+}
+
+function makePool(options: PoolOptions, addresses: AddressRules): Pool {
+  const { origin, tls } = options
+  const connect = buildConnector({
+    timeout: options.connectMs,
+    lookup: lookupWithin(origin, addresses),
+    allowH2: false,
+    rejectUnauthorized: true,
+    // TLS sessions are kept by this connector, so those of one pool are never another's.
+    ...(tls?.ca === undefined ? {} : { ca: tls.ca }),
+    ...(tls?.cert === undefined ? {} : { cert: tls.cert, key: tls.key }),
+  })
+  return new Pool(origin, {
     // One more than we admit: a connection that undici has not yet noticed closing is not a reason to queue.
     connections: options.maxConnections + 1,
     pipelining: 1,
     allowH2: false,
-    connect: { timeout: options.connectMs },
+    // An address is verified as an address; asking for one by SNI is not allowed (RFC 6066 section 3).
+    connect: (dial, done) =>
+      isIP(dial.servername ?? '') === 0 ? connect(dial, done) : connect(withoutName(dial), done),
     headersTimeout: options.headersMs,
     bodyTimeout: options.idleMs,
     keepAliveTimeout: 30_000,
     maxHeaderSize: 32 * 1024,
   })
+}
+
+function withoutName(dial: buildConnector.Options): buildConnector.Options {
+  const { servername: _, ...rest } = dial
+  return rest
 }

@@ -119,10 +119,8 @@ t.test('an issuer whose keys never came: its tokens wait, others go on', async (
 t.test('a second gate on the same port is refused with a sentence', async (t) => {
   const gate = await TestGate.start()
   t.teardown(() => gate.stop())
-  const config = {
-    ...gate.configure({}, gate.cluster.url),
-    listen: [{ host: '127.0.0.1', port: gate.port }],
-  }
+  const listen = { host: '127.0.0.1', port: gate.port }
+  const config = gate.configure({ config: { listen } }, gate.cluster.url)
   const quiet = { info: () => {}, warn: () => {}, error: () => {} }
   await t.rejects(new Gate(config, { log: quiet }).open(), {
     code: 'ERR_LISTEN',

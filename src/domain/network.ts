@@ -1,0 +1,50 @@
+/**
+ * Network: a range of IP addresses in CIDR notation. An IPv4 address mapped into IPv6 is the IPv4 address, everywhere.
+ * Not: subnet mask, host.
+ */
+import { BlockList, isIP, SocketAddress } from 'node:net'
+
+/**
+ * An address in its one spelling: IPv6 compressed and in lower case, without zone; mapped IPv4 as IPv4.
+ * @returns undefined for what is no address
+ */
+export function plainAddress(text: string): string | undefined {
+  const kind = isIP(text)
+  if (kind === 4) return text
+  if (kind === 0) return undefined
+  const zone = text.indexOf('%')
+  const { address } = new SocketAddress({
+    address: zone === -1 ? text : text.slice(0, zone),
+    family: 'ipv6',
+  })
+  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+}
+
+const cidr = /^([0-9A-Fa-f:.]+)(?:\/(0|[1-9][0-9]{0,2}))?$/
+
+/** A set of networks; asking it does not allocate. */
+export class NetworkSet {
+  readonly #list = new BlockList()
+
+  /** @throws TypeError for what is no network; also for one that would hold every mapped IPv4 address. */
+  constructor(networks: readonly string[]) {
+    for (const network of networks) this.#add(network)
+  }
+
+  /** @param address As `plainAddress` gives it. */
+  has(address: string): boolean {
+    return this.#list.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
+  }
+
+  #add(network: string): void {
+    const [, text = '', digits] = cidr.exec(network) ?? []
+    const address = plainAddress(text)
+    if (address === undefined) throw new TypeError(`${network} is not a network`)
+    const mapped = address.includes('.') && text.includes(':')
+    const family = address.includes(':') ? 'ipv6' : 'ipv4'
+    const longest = family === 'ipv6' ? 128 : 32
+    const prefix = digits === undefined ? longest : Number(digits) - (mapped ? 96 : 0)
+    if (prefix < 0 || prefix > longest) throw new TypeError(`${network} has no such prefix`)
+    this.#list.addSubnet(address, prefix, family)
+  }
+}
