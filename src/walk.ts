@@ -102,9 +102,8 @@ class Passage implements Exchange {
   readonly rooms: Rooms
   readonly req: IncomingMessage
   readonly res: ServerResponse
-  readonly address: string | undefined
-  /** The listeners take no client certificates. */
-  readonly certificate = undefined
+  address: string | undefined
+  certificate: string | undefined
   headers: RequestHeaders | undefined
   client: Client | undefined
   target: Target | undefined
@@ -126,7 +125,6 @@ class Passage implements Exchange {
     this.rooms = rooms
     this.req = req
     this.res = res
-    this.address = req.socket.remoteAddress
   }
 
   get route(): string {
@@ -149,6 +147,8 @@ function arrive(passage: Passage, via: Via): Route {
   passage.headers = headers
   const client = readClient(req.socket, headers.pairs, via)
   passage.client = client
+  passage.address = client.address === '' ? undefined : client.address
+  passage.certificate = client.certificate
   const target = readTarget(method, req.url ?? '', headers.host, {
     scheme: client.scheme,
     maxBytes: limits.target_bytes,

@@ -446,7 +446,10 @@ function checkListen(
   if (proxied === 'required' && trusted === undefined) {
     value(`${at}.trusted_proxies: missing; proxy_protocol takes its word from somebody`)
   }
-  if (tls !== undefined) checkKeyPair(tls, `${at}.tls`, value)
+  if (tls !== undefined) {
+    const { cert, key, client_ca: ca } = tls
+    checkKeyPair(ca === undefined ? { cert, key } : { cert, key, ca }, `${at}.tls`, value)
+  }
 }
 
 function checkRoute(route: RouteConfig, at: string, value: (text: string) => void): void {

@@ -134,6 +134,13 @@ const listen = group({
     group({
       cert: pem({ why: 'Certificate and its chain; with it the port speaks TLS 1.2 and newer.' }),
       key: pem({ why: 'Its private key.' }),
+      client_ca: optional(
+        pem({ why: 'Authorities of client certificates; with it clients must show one.' }),
+      ),
+      client_cert: choice(['required', 'optional'], {
+        why: 'Whether a client without a certificate is let in; one that does not verify never is.',
+        default: 'required',
+      }),
     }),
   ),
   trusted_proxies: optional(

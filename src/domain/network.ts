@@ -22,9 +22,10 @@ export function plainAddress(text: string): string | undefined {
 
 const cidr = /^([0-9A-Fa-f:.]+)(?:\/(0|[1-9][0-9]{0,2}))?$/
 
-/** A set of networks; asking it does not allocate. */
+/** A set of networks; */
 export class NetworkSet {
-  readonly #list = new BlockList()
+  /** One for each family: in a common one `::/0` would hold every IPv4 address, as mapped. */
+  readonly #lists = { ipv4: new BlockList(), ipv6: new BlockList() }
 
   /** @throws TypeError for what is no network; also for one that would hold every mapped IPv4 address. */
   constructor(networks: readonly string[]) {
@@ -33,7 +34,8 @@ export class NetworkSet {
 
   /** @param address As `plainAddress` gives it. */
   has(address: string): boolean {
-    return this.#list.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
+    const family = address.includes(':') ? 'ipv6' : 'ipv4'
+    return this.#lists[family].check(address, family)
   }
 
   #add(network: string): void {
@@ -45,6 +47,6 @@ export class NetworkSet {
     const longest = family === 'ipv6' ? 128 : 32
     const prefix = digits === undefined ? longest : Number(digits) - (mapped ? 96 : 0)
     if (prefix < 0 || prefix > longest) throw new TypeError(`${network} has no such prefix`)
-    this.#list.addSubnet(address, prefix, family)
+    this.#lists[family].addSubnet(address, prefix, family)
   }
 }

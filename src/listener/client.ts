@@ -17,6 +17,8 @@ export interface Ends {
 
 export interface Client extends Ends {
   readonly scheme: 'http' | 'https'
+  /** SHA-256 of the verified certificate on this connection, base64url (RFC 8705 section 3.1). */
+  readonly certificate: string | undefined
 }
 
 /** What a listening socket knows of those who connect to it. */
@@ -28,6 +30,8 @@ export interface Via {
   readonly clientHeader: 'x-forwarded-for' | 'forwarded'
   /** Ends that a PROXY protocol header has named, see proxy-protocol.ts. */
   readonly named: WeakMap<Socket, Ends>
+  /** Thumbprints of client certificates, taken once for each connection. */
+  readonly certificates: WeakMap<Socket, string>
 }
 
 const maxHops = 32
@@ -36,7 +40,8 @@ const maxHops = 32
 export function readClient(socket: Socket, pairs: readonly string[], via: Via): Client {
   const ends = via.named.get(socket) ?? endsOf(socket)
   const { scheme, trusted } = via
-  if (trusted === undefined || !trusted.has(ends.address)) return { ...ends, scheme }
+  const certificate = via.certificates.get(socket)
+  if (trusted === undefined || !trusted.has(ends.address)) return { ...ends, scheme, certificate }
   const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
   let { address } = ends
   for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {
@@ -46,7 +51,7 @@ export function readClient(socket: Socket, pairs: readonly string[], via: Via): 
     address = hop
   }
   const port = address === ends.address ? ends.port : 0
-  return { ...ends, address, port, scheme: told.scheme ?? scheme }
+  return { ...ends, address, port, scheme: told.scheme ?? scheme, certificate }
 }
 
 function endsOf(socket: Socket): Ends {

@@ -4,11 +4,16 @@
  *
  * The server is Fastify's, made by its `serverFactory`; requests go to the walk before Fastify sees them.
  */
-import { randomUUID } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
+import {
+  createServer as createTlsServer,
+  type ServerOptions,
+  type Server as TlsServer,
+} from 'node:https'
 import type { Server as NetServer, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastify'
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
@@ -102,12 +107,7 @@ export function createListener(options: ListenerOptions): Listener {
     const server: Server =
       tls === undefined
         ? createServer(settings)
-        : createTlsServer({
-            ...settings,
-            ...tls,
-            minVersion: 'TLSv1.2',
-            ALPNProtocols: ['http/1.1'],
-          })
+        : createTlsServer({ ...settings, ...secureOptions(tls), ALPNProtocols: ['http/1.1'] })
     const serve = (req: IncomingMessage, res: ServerResponse): void => {
       if (draining) res.shouldKeepAlive = false
       options.onRequest(req, res, via)
@@ -120,6 +120,7 @@ export function createListener(options: ListenerOptions): Listener {
     server.on('checkContinue', take)
     server.on('checkExpectation', take)
     // A handshake that fails was no request; without a listener it would end the process.
+    server.on('secureConnection', (socket: TLSSocket) => certify(socket, via))
     server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy())
     server.on('connect', (_req: IncomingMessage, socket: Duplex) =>
       refuse(socket, new GateError('ERR_METHOD_NOT_ALLOWED')),
@@ -213,8 +214,7 @@ export function createListener(options: ListenerOptions): Listener {
         for (const each of front === undefined ? [server] : [server, front])
           each.maxConnections = limits.connections
         const { tls } = listens[i]!
-        if (tls !== undefined)
-          (server as TlsServer).setSecureContext({ ...tls, minVersion: 'TLSv1.2' })
+        if (tls !== undefined) (server as TlsServer).setSecureContext(secureOptions(tls))
       }
     },
 
@@ -236,11 +236,32 @@ export function createListener(options: ListenerOptions): Listener {
   }
 }
 
+/** What a handshake needs; a client certificate that is asked for and does not verify ends it in `certify`. */
+function secureOptions({ cert, key, client_ca: ca, client_cert }: Tls): ServerOptions {
+  const asked =
+    ca === undefined
+      ? {}
+      : { ca, requestCert: true, rejectUnauthorized: client_cert === 'required' }
+  return { cert, key, minVersion: 'TLSv1.2', ...asked }
+}
+
+type Tls = NonNullable<ListenConfig['tls']>
+
+/** Notes who the client is by its certificate; where certificates are optional a bad one is still no certificate. */
+function certify(socket: TLSSocket, via: Via): void {
+  const certificate = socket.getPeerX509Certificate()
+  if (certificate === undefined) return
+  if (socket.authorized) {
+    via.certificates.set(socket, hash('sha256', certificate.raw, 'base64url'))
+  } else socket.destroy()
+}
+
 function viaOf({ tls, trusted_proxies: trusted, client_header: clientHeader }: ListenConfig): Via {
   return {
     scheme: tls === undefined ? 'http' : 'https',
     trusted: trusted === undefined ? undefined : new NetworkSet(trusted),
     clientHeader,
     named: new WeakMap<Socket, Ends>(),
+    certificates: new WeakMap<Socket, string>(),
   }
 }
