@@ -26,6 +26,9 @@ docs: node_modules/.installed ## write dropgate.schema.json and the tables of RE
 bench: node_modules/.installed ## CPU per request beside its peers, and the revocation time
 	@$(NODE) test/bench/bench.ts
 
+soak: node_modules/.installed ## the long runs; each prints its seed and its figures
+	@for file in test/soak/*.soak.ts; do $(NODE) $$file || exit 1; done
+
 clean: ## remove what was installed and what the demo stored
 	rm -rf node_modules .tools .dropgate .tap
 
@@ -33,5 +36,5 @@ node_modules/.installed: package.json package-lock.json
 	@npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help start test check bundle docs bench clean
+.PHONY: help start test check bundle docs bench soak clean
 .DEFAULT_GOAL := help

@@ -4,9 +4,13 @@ export type Fate = Refused | Allowed | Broken
 
 export interface Refused {
   readonly kind: 'refused'
-  readonly status: number
   /** One of these: more than one where a request is wrong in more than one way. */
-  readonly codes: readonly string[]
+  readonly answers: readonly Refusal[]
+}
+
+export interface Refusal {
+  readonly status: number
+  readonly code: string
   /** Nothing after it on this connection is read. */
   readonly closes: boolean
 }
@@ -57,7 +61,7 @@ export const get = (...headers: string[]): string => head('GET /public HTTP/1.1'
 
 /** @param closes Unless told otherwise, whatever leaves the framing in doubt ends the connection. */
 export function refused(status: number, code: string, closes = inDoubt(status)): Refused {
-  return { kind: 'refused', status, codes: [code], closes }
+  return { kind: 'refused', answers: [{ status, code, closes }] }
 }
 
 export const inDoubt = (status: number): boolean =>

@@ -3,8 +3,10 @@ import t, { type Test } from 'tap'
 import { Boundary } from '../corpus/boundary.ts'
 import { type Case, get, head } from '../corpus/case.ts'
 import { framingCases } from '../corpus/framing.ts'
+import { generate } from '../corpus/grammar.ts'
 import { headerCases } from '../corpus/headers.ts'
 import { targetCases } from '../corpus/targets.ts'
+import { seeded, seedOf } from '../harness/wait.ts'
 import { Wire } from '../harness/wire.ts'
 
 const boundary = await Boundary.start()
@@ -25,6 +27,19 @@ async function walkAll(t: Test, cases: readonly Case[]): Promise<void> {
 t.test('framing and methods', (t) => walkAll(t, framingCases))
 t.test('targets and hosts', (t) => walkAll(t, targetCases))
 t.test('headers and credentials', (t) => walkAll(t, headerCases))
+
+t.test(
+  'what the grammars make: allowed as it is, or refused for what is wrong in it',
+  async (t) => {
+    const seed = seedOf()
+    t.comment(`SEED=${seed}`)
+    const random = seeded(seed)
+    const cases = Array.from({ length: 400 }, (_, i) => generate(random, [0, 0.1, 0.3][i % 3]!))
+    await walkAll(t, cases)
+    const allowed = cases.filter(({ fate }) => fate.kind === 'allowed').length
+    t.ok(allowed > 100 && allowed < 300, `${allowed} of ${cases.length} were allowed`)
+  },
+)
 
 t.test('a client that resets while it is refused takes no worker with it', async (t) => {
   const requests = [
