@@ -54,17 +54,71 @@ function sextet(code: number): number {
   return code - 0x30 + 52
 }
 
-const utf8 = new TextDecoder('utf-8', { fatal: true })
+/** A byte order mark is no JSON (RFC 8259 section 8.1): kept, so that it is refused. */
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 function readObject(part: string): Record<string, unknown> {
+  let text: string
   let value: unknown
   try {
-    value = JSON.parse(utf8.decode(Buffer.from(part, 'base64url')))
+    text = utf8.decode(Buffer.from(part, 'base64url'))
+    value = JSON.parse(text)
   } catch {
     throw malformed()
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed()
+  checkMembers(text)
   return value as Record<string, unknown>
+}
+
+const maxLevels = 16
+const maxMembers = 100
+
+/**
+ * A member that comes twice is read one way here and another way by the next reader of the token (RFC 8259 section 4).
+ * @param text JSON that parses. @throws GateError ERR_TOKEN_MALFORMED
+ */
+function checkMembers(text: string): void {
+  /** Names so far of the objects around; undefined for an array. */
+  const around: (Set<string> | undefined)[] = []
+  let isName = false
+  for (let at = 0; at < text.length; at++) {
+    switch (text.charCodeAt(at)) {
+      case 0x22: {
+        const end = endOfString(text, at)
+        const names = around.at(-1)
+        if (isName && names !== undefined) {
+          const raw = text.slice(at, end)
+          const name = raw.includes('\\') ? (JSON.parse(raw) as string) : raw.slice(1, -1)
+          if (names.has(name) || names.size >= maxMembers) throw malformed()
+          names.add(name)
+        }
+        isName = false
+        at = end - 1
+        break
+      }
+      case 0x7b:
+      case 0x5b:
+        isName = text[at] === '{'
+        around.push(isName ? new Set() : undefined)
+        if (around.length > maxLevels) throw malformed()
+        break
+      case 0x7d:
+      case 0x5d:
+        around.pop()
+        break
+      case 0x2c:
+        isName = true
+        break
+    }
+  }
+}
+
+/** Index behind the closing quote. */
+function endOfString(text: string, open: number): number {
+  let at = open + 1
+  while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1
+  return at + 1
 }
 
 function malformed(): GateError {

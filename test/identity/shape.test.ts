@@ -1,0 +1,107 @@
+/** Property: a token has the shape of one exactly where an oracle with a decoder and a JSON reader of its own says so. */
+import fc from 'fast-check'
+import t from 'tap'
+import { seedOf } from '../harness/wait.ts'
+import { judgeToken } from '../oracles/judge.ts'
+import { jsonWords } from '../oracles/words.ts'
+
+const seed = seedOf()
+t.comment(`SEED=${seed}`)
+
+const part = (text: string): string => Buffer.from(text).toString('base64url')
+const assert = (tokens: fc.Arbitrary<string>, numRuns: number): void =>
+  fc.assert(
+    fc.property(tokens, (token) => {
+      const said = judgeToken(token)
+      if (said !== undefined) throw new Error(said)
+    }),
+    { seed, numRuns },
+  )
+
+t.test('headers and claims put together from pieces of JSON', async (t) => {
+  const json = fc
+    .array(fc.constantFrom(...jsonWords), { maxLength: 10 })
+    .map((parts) => parts.join(''))
+  const header = fc.oneof(
+    json,
+    fc.constant('{"alg":"ES256"}'),
+    json.map((rest) => `{"alg":"ES256",${rest}}`),
+  )
+  const claims = fc.oneof(
+    json,
+    fc.json(),
+    json.map((rest) => `{"a":1,${rest}}`),
+  )
+  assert(
+    fc.tuple(header, claims).map(([h, c]) => `${part(h)}.${part(c)}.eA`),
+    8000,
+  )
+  t.pass()
+})
+
+t.test('members that are put together at random, some of them twice', async (t) => {
+  const name = fc.constantFrom(
+    'a',
+    'b',
+    'c',
+    '\\u0061',
+    '',
+    '__proto__',
+    'sub',
+    'd"'.replace('"', '\\"'),
+  )
+  const { object } = fc.letrec<{ value: string; object: string }>((tie) => ({
+    value: fc.oneof(
+      { maxDepth: 3 },
+      fc.constantFrom('1', '"a"', 'null', '"}"', '"\\\\"', '[]', '["a","a"]'),
+      tie('object'),
+      fc.array(tie('value'), { maxLength: 3 }).map((items) => `[${items.join(',')}]`),
+    ),
+    object: fc
+      .array(fc.tuple(name, tie('value')), { maxLength: 3 })
+      .map((members) => `{${members.map(([key, value]) => `"${key}": ${value}`).join(', ')}}`),
+  }))
+  assert(
+    object.map((claims) => `${part('{"alg":"ES256"}')}.${part(claims)}.eA`),
+    5000,
+  )
+  t.pass()
+})
+
+t.test('spellings of the parts', async (t) => {
+  const good = `${part('{"alg":"ES256"}')}.${part('{"a":1}')}.eA`
+  const noise = fc.constantFrom(
+    '',
+    'A',
+    'B',
+    'Q',
+    '=',
+    '+',
+    '/',
+    '.',
+    ' ',
+    '\n',
+    '_',
+    '-',
+    '\xe9',
+    'Ā',
+  )
+  const edited = fc
+    .tuple(fc.nat(good.length), fc.nat(2), noise)
+    .map(([at, cut, with_]) => good.slice(0, at) + with_ + good.slice(at + cut))
+  assert(edited, 4000)
+  t.pass()
+})
+
+t.test('members that come twice, too many of them, too many levels', async (t) => {
+  const many = (count: number): string =>
+    JSON.stringify(Object.fromEntries(Array.from({ length: count }, (_, i) => [`c${i}`, i])))
+  const deep = (levels: number): string => `{"a":${'['.repeat(levels)}${']'.repeat(levels)}}`
+  for (const claims of [
+    '{"sub":"alice","sub":"bob"}', '{"sub":"alice","\\u0073ub":"bob"}', '{"a":{"b":1,"b":1}}', '{"a":[{"b":1},{"b":1}]}', '{"a":"\\"a\\":","b":{"a":1}}',
+    '{"":1,"":2}', '{"__proto__":1,"__proto__":2}', many(100), many(101), deep(15), deep(16), deep(500), '\ufeff{}',
+  ]) {
+    t.equal(judgeToken(`${part('{"alg":"ES256"}')}.${part(claims)}.eA`), undefined, claims.slice(0, 40))
+  } // biome-ignore format: a table
+  t.equal(judgeToken(`${part('{"alg":"none","alg":"ES256"}')}.${part('{}')}.eA`), undefined)
+})
