@@ -1,0 +1,132 @@
+/**
+ * Ours beside the oracle's reading of the same bytes. Each judge says what they disagree about, or nothing; what is thrown
+ * beside a GateError is a crash and goes on to the caller.
+ */
+import type { IncomingMessage } from 'node:http'
+import { GateError } from '../../src/errors.ts'
+import { readShape } from '../../src/identity/shape.ts'
+import { type RequestHeaders, readHeaders } from '../../src/listener/headers.ts'
+import { readTarget } from '../../src/route/target.ts'
+import { upstreamHeaders } from '../../src/upstream/headers.ts'
+import { passed, reasonsAgainst, repeats } from './headers.ts'
+import { meaningOf, meaningOfHost } from './target.ts'
+import { shapeOf } from './token.ts'
+
+type Judgement = string | undefined
+
+function attempt<T>(run: () => T): T | GateError {
+  try {
+    return run()
+  } catch (error) {
+    if (error instanceof GateError) return error
+    throw error
+  }
+}
+
+const shown = (value: unknown): string =>
+  value instanceof GateError ? value.code : JSON.stringify(value)
+
+const options = { scheme: 'http', maxBytes: 8192 } as const
+const verdictCodes = {
+  target: 'ERR_TARGET_MALFORMED',
+  'too long': 'ERR_TARGET_TOO_LONG',
+  host: 'ERR_HOST_MALFORMED',
+}
+
+export function judgeTarget(method: string, raw: string): Judgement {
+  const ours = attempt(() => readTarget(method, raw, 'api.example.com', options))
+  const theirs = meaningOf(method, raw, 'api.example.com', options.maxBytes)
+  const ourText =
+    ours instanceof GateError
+      ? ours.code
+      : JSON.stringify([ours.wire, ours.segments, ours.query, ours.encodedSlash, ours.matrix])
+  const theirText =
+    typeof theirs === 'string'
+      ? verdictCodes[theirs]
+      : JSON.stringify([
+          theirs.wire,
+          theirs.segments,
+          theirs.query,
+          theirs.encodedSlash,
+          theirs.matrix,
+        ])
+  if (ourText !== theirText) return `${ourText}, the oracle: ${theirText}`
+  if (ours instanceof GateError) return undefined
+  const again = attempt(() => readTarget(method, ours.wire, ours.authority, options))
+  return JSON.stringify(again) === JSON.stringify(ours) ? undefined : `read again: ${shown(again)}`
+}
+
+export function judgeHost(raw: string): Judgement {
+  const ours = attempt(() => readTarget('GET', '/', raw, options))
+  const theirs = meaningOfHost(raw)
+  const ourText = ours instanceof GateError ? ours.code : `${ours.host} ${ours.authority}`
+  const authority = theirs?.authority
+  // The route table knows addresses without their brackets.
+  const theirText = theirs === undefined ? 'ERR_HOST_MALFORMED' : `${theirs.host} ${authority}`
+  return ourText === theirText ? undefined : `${ourText}, the oracle: ${theirText}`
+}
+
+const limits = { headers: 100, header_bytes: 16 * 1024 }
+
+export function judgeHeaders(
+  pairs: readonly (readonly [name: string, value: string])[],
+  version: '1.0' | '1.1',
+): Judgement {
+  const req = {
+    rawHeaders: pairs.flat(),
+    httpVersionMajor: 1,
+    httpVersionMinor: version === '1.1' ? 1 : 0,
+  } as unknown as IncomingMessage
+  const ours = attempt(() => readHeaders(req, limits as Parameters<typeof readHeaders>[1]))
+  const reasons = reasonsAgainst(pairs, version, limits)
+  if (ours instanceof GateError) {
+    return reasons.has(ours.code)
+      ? undefined
+      : `${ours.code}, the oracle: ${[...reasons].join(', ') || 'fine'}`
+  }
+  if (reasons.size > 0) return `fine, the oracle: ${[...reasons].join(', ')}`
+  if ((ours.repeated !== undefined) !== repeats(pairs)) return `repeated: ${ours.repeated}`
+  return judgeUpstream(pairs, ours, 'strip') ?? judgeUpstream(pairs, ours, 'keep')
+}
+
+function judgeUpstream(
+  pairs: readonly (readonly [name: string, value: string])[],
+  headers: RequestHeaders,
+  authorization: 'strip' | 'keep',
+): Judgement {
+  const out = upstreamHeaders(headers, {
+    forward: { authorization, identity: 'headers' },
+    route: 'r',
+    principal: undefined,
+    decisionId: 'd',
+    clientAddress: 'c',
+    scheme: 'http',
+    host: 'h',
+    policyHeaders: [],
+  })
+  const expected = [
+    'host',
+    'h',
+    ...passed(pairs, authorization === 'keep').flat(),
+    ...['x-forwarded-for', 'c', 'x-forwarded-proto', 'http', 'x-forwarded-host', 'h'],
+    ...['x-dropgate-decision-id', 'd', 'x-dropgate-route', 'r'],
+  ]
+  return shown(out) === shown(expected)
+    ? undefined
+    : `sent ${shown(out)}, the oracle: ${shown(expected)}`
+}
+
+export function judgeToken(token: string): Judgement {
+  const ours = attempt(() => readShape(token))
+  const theirs = shapeOf(token)
+  if (ours instanceof GateError || theirs === undefined) {
+    const refused = ours instanceof GateError && ours.code === 'ERR_TOKEN_MALFORMED'
+    return refused && theirs === undefined
+      ? undefined
+      : `${shown(ours)}, the oracle: ${shown(theirs)}`
+  }
+  const { header, claims } = ours
+  const ourText = shown([header.alg, header.kid, header.typ, Object.keys(claims).sort()])
+  const theirText = shown([theirs.alg, theirs.kid, theirs.typ, [...theirs.claims].sort()])
+  return ourText === theirText ? undefined : `${ourText}, the oracle: ${theirText}`
+}
