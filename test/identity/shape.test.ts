@@ -1,6 +1,7 @@
 /** Property: a token has the shape of one exactly where an oracle with a decoder and a JSON reader of its own says so. */
 import fc from 'fast-check'
 import t from 'tap'
+import { readShape } from '../../src/identity/shape.ts'
 import { seedOf } from '../harness/wait.ts'
 import { judgeToken } from '../oracles/judge.ts'
 import { jsonWords } from '../oracles/words.ts'
@@ -66,6 +67,19 @@ t.test('members that are put together at random, some of them twice', async (t) 
     5000,
   )
   t.pass()
+})
+
+t.test('a name with an escape is what it says, whatever was read before', async (t) => {
+  // V8 would read the second as the first: the decoded length is the same, and so is the raw text as far as that.
+  for (const [before, claims, name] of [
+    ['{"n": 1, "\\\\": 1}', '{"n": 1, "\\u0061": 1}', 'a'],
+    ['{"n": 1, "\\\\u0": 1}', '{"n": 1, "\\u0073ub": 1}', 'sub'],
+    ['{"n": 1, "https:\\\\/": 1}', '{"n": 1, "https:\\/x": 1}', 'https:/x'],
+  ] as const) {
+    JSON.parse(before)
+    const { claims: read } = readShape(`${part('{"alg":"ES256"}')}.${part(claims)}.eA`)
+    t.same(Object.keys(read), ['n', name])
+  }
 })
 
 t.test('spellings of the parts', async (t) => {

@@ -99,6 +99,8 @@ function readJson(bytes: readonly number[]): Value | undefined {
       space()
       const name = string()
       if (members.has(name) || members.size === 100) throw wrong
+      // Could only be written with an escape, see src/identity/shape.ts.
+      for (const sign of name) if (sign < ' ' || sign === '"' || sign === '\\') throw wrong
       space()
       expect(':')
       members.set(name, value(level))
