@@ -30,6 +30,8 @@ import { type Rooms, recordUnread, walk } from './walk.ts'
 const port = parentPort
 if (port !== null) run(workerData as WorkerStart, (report) => port.postMessage(report))
 
+const maxShedMs = 1000
+
 function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   const pulseWords = new Int32Array(start.pulse)
   const metrics = new Metrics(start.metrics)
@@ -89,7 +91,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     const now = performance.now()
     // As long again as it was behind: the queue it has built up meanwhile needs that time.
     const lagMs = now - beatAtMs - beatMs
-    if (lagMs > rooms.config.limits.max_lag) shedUntilMs = now + lagMs
+    if (lagMs > rooms.config.limits.max_lag) shedUntilMs = now + Math.min(lagMs, maxShedMs)
     beatAtMs = now
   }, beatMs)
 
@@ -109,6 +111,8 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
         } catch (error) {
           report({ type: 'policy-failed', generation, message: asGateError(error).message })
         }
+        // Large data takes its time: that is no overload, and a swap must not cost a request.
+        beatAtMs = performance.now()
         return
       }
       case 'policy-suspended':

@@ -50,6 +50,8 @@ interface Key {
 const waitMs = 1000
 const maxWaiting = 64
 const maxAbsent = 1000
+/** Times that a token is verified while its issuer's keys change under it. */
+const maxAttempts = 5
 
 export class TokenVerifier {
   readonly #options: TokenVerifierOptions
@@ -118,7 +120,11 @@ export class TokenVerifier {
     return this.#verify(token, audience)
   }
 
-  async #verify(token: string, audience: readonly string[] | undefined): Promise<Principal> {
+  async #verify(
+    token: string,
+    audience: readonly string[] | undefined,
+    attempt = 1,
+  ): Promise<Principal> {
     const { header, claims } = readShape(token)
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
     if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
@@ -139,10 +145,14 @@ export class TokenVerifier {
       keysVersion: version,
     }
     checkAudience(verified, issuer, audience)
-    // Keys that were replaced meanwhile may have been replaced for a reason (design law 6).
-    if (issuer.version === version) this.#cache.set(token, verified)
-    else throw new GateError('ERR_TOKEN_KEY_UNKNOWN')
-    return verified.principal
+    if (issuer.version === version && this.#issuers.get(config.issuer) === issuer) {
+      this.#cache.set(token, verified)
+      return verified.principal
+    }
+    // Keys or rules that were replaced meanwhile may have been replaced for a reason (design law 6): what counts is
+    // what the new ones say.
+    if (attempt < maxAttempts) return await this.#verify(token, audience, attempt + 1)
+    throw new GateError('ERR_KEYS_UNAVAILABLE')
   }
 
   /** Asks for a key that is not there and gives it a moment: after a rotation the first request need not fail. */

@@ -63,6 +63,8 @@ export interface Listener {
 
 /** How long all connections must be idle before a drain closes the port. */
 const quietMs = 100
+/** What a connection that was accepted last gets even after the drain's deadline. */
+const graceMs = 250
 const keepAliveMs = 72_000
 
 /** One bound port. */
@@ -161,6 +163,16 @@ export function createListener(options: ListenerOptions): Listener {
     return front
   }
 
+  /** Resolves once nothing has been under way for a moment, at the latest at `endAt`; idle connections are closed. */
+  const quiet = async (endAt: number): Promise<void> => {
+    let since = performance.now()
+    while (performance.now() < endAt && performance.now() - since < quietMs) {
+      for (const { server } of listening) server.closeIdleConnections()
+      if (turns.inFlight > 0) since = performance.now()
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+
   return {
     get inFlight() {
       return turns.inFlight
@@ -220,18 +232,16 @@ export function createListener(options: ListenerOptions): Listener {
 
     async drain(timeoutMs) {
       draining = true
-      const until = performance.now() + timeoutMs
-      let quietSince = performance.now()
-      while (performance.now() < until && performance.now() - quietSince < quietMs) {
-        for (const { server } of listening) server.closeIdleConnections()
-        if (turns.inFlight > 0) quietSince = performance.now()
-        await new Promise((resolve) => setTimeout(resolve, 10))
-      }
-      for (const { server, front } of listening) {
+      const endAt = performance.now() + timeoutMs
+      await quiet(endAt)
+      // Nobody new from here on; who was let in a moment ago has not said yet what he wants.
+      const closed = listening.map(({ app, front }) => {
         front?.close()
-        server.closeAllConnections()
-      }
-      await Promise.all(listening.map(({ app }) => app.close()))
+        return app.close()
+      })
+      await quiet(Math.max(endAt, performance.now() + graceMs))
+      for (const { server } of listening) server.closeAllConnections()
+      await Promise.all(closed)
     },
   }
 }

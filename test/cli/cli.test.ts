@@ -1,6 +1,6 @@
 /** The commands as processes: what they print, and their exit status. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -192,7 +192,7 @@ t.test(
 )
 
 t.test(
-  'serve: listens, says so, drains at SIGTERM; a second one is refused; status speaks of it',
+  'serve: listens, says so, reloads, drains at SIGTERM; a second one is refused; status speaks of it',
   async (t) => {
     const none = await ask('status')
     t.same([none.exit, /ERR_CONFIG_FILE|ERR_NOT_FOUND/.test(none.err)], [1, true])
@@ -210,6 +210,21 @@ t.test(
     t.equal(second.exit, 1)
     t.match(second.err, /the port is in use/)
     t.equal((await fetch(`http://127.0.0.1:${port}/public`)).status, 502)
+
+    const before = readFileSync(config, 'utf8')
+    const codeAt = async (path: string) =>
+      ((await (await fetch(`http://127.0.0.1:${port}${path}`)).json()) as { code: string }).code
+    writeFileSync(config, before.replaceAll('/public', '/moved'))
+    child.kill('SIGHUP')
+    await until('SIGHUP reloads', async () => (await codeAt('/public')) === 'ERR_ROUTE_NOT_FOUND')
+    writeFileSync(config, `${before}nonsense: 1\n`)
+    await until('a bad one is refused with a word', () => err().includes('nonsense: unknown key'))
+    t.equal(await codeAt('/public'), 'ERR_ROUTE_NOT_FOUND', 'the one before goes on')
+    writeFileSync(config, before)
+    await until(
+      'a changed file reloads',
+      async () => (await codeAt('/moved')) === 'ERR_ROUTE_NOT_FOUND',
+    )
     child.kill('SIGTERM')
     const { exit, out } = await ended
     t.same([exit, out], [0, ''])

@@ -114,6 +114,8 @@ export class TestGate {
       workers: 2,
       drain_timeout: '2s',
       ...options.config,
+      // A busy test machine is no overload, but where a test says so.
+      limits: { max_lag: '30s', ...(options.config?.limits as object | undefined) },
       routes: routes.map((route) => ({ upstream, ...route })),
     }
     return readConfig(JSON.stringify(written), this.folder, {})

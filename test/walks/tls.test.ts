@@ -1,0 +1,180 @@
+/** TLS on both sides: who may be spoken to, who is, and by which name. */
+import { readFileSync } from 'node:fs'
+import { request } from 'node:https'
+import { createServer, type Server, type TLSSocket } from 'node:tls'
+import t from 'tap'
+import { TestGate } from '../harness/gate.ts'
+import { until } from '../harness/wait.ts'
+
+const folder = new URL('../harness/certificates/', import.meta.url).pathname
+const file = (name: string): string => `${folder}${name}`
+const text = (name: string): string => readFileSync(file(name), 'utf8')
+const pair = (name: string) => ({ cert: text(`${name}.pem`), key: text(`${name}.key`) })
+
+interface Upstream {
+  readonly port: number
+  readonly names: (string | false | null)[]
+  readonly subjects: (string | undefined)[]
+}
+const servers: Server[] = []
+
+/** A TLS server that answers every request and notes whom it was asked for, and who asked. */
+async function upstream(certificate: string): Promise<Upstream> {
+  const seen: Upstream = { port: 0, names: [], subjects: [] }
+  const server = createServer({
+    ...pair(certificate),
+    requestCert: true,
+    rejectUnauthorized: false,
+  })
+  server.on('secureConnection', (socket: TLSSocket) => {
+    seen.names.push(socket.servername)
+    seen.subjects.push(socket.getPeerX509Certificate()?.subject)
+    socket.on('error', () => {})
+    socket.on('data', () => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'))
+  })
+  server.on('tlsClientError', () => {})
+  servers.push(server)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return Object.assign(seen, { port: (server.address() as { port: number }).port })
+}
+const [good, stranger] = [await upstream('server'), await upstream('impostor')]
+t.teardown(() => {
+  for (const server of servers) server.close()
+})
+
+const open = { auth: 'none', labels: { visibility: 'public' } }
+const ca = file('authority.pem')
+const to = (name: string, origin: string, tls?: object) => ({
+  ...open,
+  name,
+  path: `/public/${name}`,
+  upstream: origin,
+  ...(tls === undefined ? {} : { tls }),
+})
+const tls = { cert: file('server.pem'), key: file('server.key') }
+const gate = await TestGate.start({
+  config: {
+    workers: 1,
+    listen: [
+      { host: '127.0.0.1', port: 0, tls },
+      { host: '127.0.0.1', port: 0, tls: { ...tls, client_ca: ca } },
+      { host: '127.0.0.1', port: 0, tls: { ...tls, client_ca: ca, client_cert: 'optional' } },
+    ],
+  },
+  routes: [
+    to('plain', 'http://127.0.0.1:1', undefined),
+    to('good', `https://localhost:${good.port}`, { ca }),
+    to('address', `https://127.0.0.1:${good.port}`, { ca }),
+    to('named', `https://127.0.0.1:${good.port}`, { ca, server_name: 'api.example' }),
+    to('misnamed', `https://localhost:${good.port}`, { ca, server_name: 'evil.example' }),
+    to('unknown', `https://localhost:${good.port}`),
+    to('stranger', `https://localhost:${stranger.port}`, { ca }),
+    to('mutual', `https://localhost:${good.port}`, { ca, cert: file('client.pem'), key: file('client.key') }),
+    { ...open, name: 'other', host: 'other.example', path: '/public', upstream: `https://localhost:${good.port}`, tls: { ca } },
+    { ...open, name: 'echo', path: '/public/echo' },
+  ],
+}) // biome-ignore format: a table
+t.teardown(() => gate.stop())
+const [port, required, optional] = gate.gate.address().ports as [number, number, number]
+
+interface Asked {
+  readonly status: number
+  readonly code: string | undefined
+}
+
+function ask(path: string, over: object = {}): Promise<Asked> {
+  return new Promise((resolve, reject) => {
+    const options = {
+      host: '127.0.0.1',
+      port,
+      path,
+      ca: text('authority.pem'),
+      servername: 'localhost',
+      agent: false,
+      ...over,
+    }
+    const req = request(options, (res) => {
+      let body = ''
+      res.on('data', (data) => {
+        body += data
+      })
+      res.on('end', () => {
+        const { code } = body.startsWith('{') ? JSON.parse(body) : { code: undefined }
+        resolve({ status: res.statusCode!, code })
+      })
+    })
+    req.on('error', reject)
+    req.end()
+  })
+}
+
+t.test('an upstream is verified: its authority, its name, always', async (t) => {
+  t.equal((await ask('/public/good')).status, 200)
+  t.equal((await ask('/public/address')).status, 200)
+  t.equal((await ask('/public/named')).status, 200)
+  for (const path of ['misnamed', 'unknown', 'stranger'])
+    t.match(await ask(`/public/${path}`), { status: 502, code: 'ERR_UPSTREAM_UNREACHABLE' }, path)
+})
+
+t.test(
+  "the name that is verified is the configuration's, whatever Host the client sends",
+  async (t) => {
+    good.names.length = 0
+    for (const host of ['evil.example', 'api.example', '127.0.0.1'])
+      t.equal((await ask('/public/good', { headers: { host } })).status, 200, host)
+    for (const name of good.names) t.equal(name, 'localhost')
+    t.equal(good.names.length <= 1, true, 'and one connection serves them all')
+  },
+)
+
+t.test('a client certificate goes to the upstream that it is for, and to no other', async (t) => {
+  good.subjects.length = 0
+  t.equal((await ask('/public/mutual')).status, 200)
+  t.match(good.subjects, ['CN=client'])
+  t.equal((await ask('/public/good')).status, 200)
+  t.notOk(good.subjects.slice(1).some((subject) => subject !== undefined))
+})
+
+t.test('what arrives over TLS is https to policy and upstream', async (t) => {
+  t.equal((await ask('/public/echo')).status, 200)
+  const seen = gate.upstream.seen.at(-1)!
+  t.match(Object.fromEntries(seen.headers), { 'x-forwarded-proto': 'https' })
+  const id = Object.fromEntries(seen.headers)['x-dropgate-decision-id']
+  await until('the record', () => gate.log.some((event) => event.decision_id === id))
+  t.match(gate.log.find((event) => event.decision_id === id)!.input, {
+    attributes: { request: { http: { scheme: 'https' } } },
+  })
+})
+
+t.test('a connection made for one name does not reach the routes of another', async (t) => {
+  const other = { headers: { host: 'other.example' } }
+  t.equal((await ask('/public', { ...other, servername: 'other.example' })).status, 200)
+  t.match(await ask('/public', { ...other, servername: 'api.example' }), {
+    status: 421,
+    code: 'ERR_HOST_UNKNOWN',
+  })
+  t.equal(
+    (await ask('/public/good', { headers: { host: 'a.example' }, servername: 'api.example' }))
+      .status,
+    200,
+  )
+})
+
+t.test(
+  'clients show a certificate where one is required; a bad one is never as good as none',
+  async (t) => {
+    const client = pair('client')
+    const bad = pair('impostor')
+    t.equal((await ask('/public/good', { port: required, ...client })).status, 200)
+    await t.rejects(ask('/public/good', { port: required }))
+    await t.rejects(ask('/public/good', { port: required, ...bad }))
+    t.equal((await ask('/public/good', { port: optional })).status, 200)
+    t.equal((await ask('/public/good', { port: optional, ...client })).status, 200)
+    await t.rejects(ask('/public/good', { port: optional, ...bad }))
+  },
+)
+
+t.test('no old TLS, no plain text, no other protocol', async (t) => {
+  await t.rejects(ask('/public/good', { minVersion: 'TLSv1.1', maxVersion: 'TLSv1.1' }))
+  t.equal(await gate.raw('GET /public/good HTTP/1.1\r\nHost: a\r\n\r\n'), '')
+})
