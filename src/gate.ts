@@ -176,6 +176,8 @@ export class Gate {
       tickMs: config.revocation.tick,
       ledger: this.#ledger,
       spareRows: config.revocation.spare,
+      snapshotFile: config.revocation.snapshot_file,
+      verifyMs: config.revocation.verify,
       learnPointers: (pointers) => this.#pointers.learn(pointers),
       log,
       metrics,

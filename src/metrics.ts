@@ -55,6 +55,10 @@ const counters = {
     help: 'Notifications: rows in force at once, those whose MAC was wrong, those that only wake.',
     label: ['result', ['rows', 'refused', 'wake']],
   },
+  dropgate_feed_comparisons_total: {
+    help: 'Comparisons of the whole ledger with the table.',
+    label: ['result', ['equal', 'different']],
+  },
   dropgate_feed_ticks_total: { help: 'Answered ticks of the revocation feed.' },
 } as const satisfies Record<string, Counter>
 

@@ -3,6 +3,7 @@
  * a cursor has not seen. Meanwhile ticks go on from that snapshot; what they bring is newer and wins.
  */
 import type pg from 'pg'
+import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import type { Ledger, Loading } from '../revocation/ledger.ts'
@@ -67,7 +68,7 @@ export class Bulk {
       Object.assign(entry, { bytes, keysAt })
       unmatchable.push(rowOf(entry, length, flags))
     })
-    const breathe = breather()
+    const breathe = breather(sliceMs)
     await copyOut(this.#client, `SELECT ${rowColumns} FROM ${this.#schema}.live`, async (chunk) => {
       await loading.reserve(mostRows(chunk))
       reader.push(chunk)
@@ -106,7 +107,7 @@ export class Bulk {
       this.rows++
       batch.push(rowOf(entry, length, flags))
     })
-    const breathe = breather()
+    const breathe = breather(sliceMs)
     await copyOut(
       this.#client,
       `SELECT ${rowColumns} FROM ${schema}.live WHERE ${missing}`,
@@ -150,18 +151,4 @@ function complementOf(cursor: string): string {
   const { xmax, open } = partsOf(cursor)
   const more = open.length === 0 ? '' : ` OR chg_xid IN (${open.map((xid) => `'${xid}'`).join()})`
   return `chg_xid >= '${xmax}'${more}`
-}
-
-/** Lets the event loop turn when this thread has worked for a slice. */
-function breather(): () => Promise<void> | undefined {
-  let since = performance.now()
-  return () => {
-    if (performance.now() - since < sliceMs) return undefined
-    return new Promise((resolve) =>
-      setImmediate(() => {
-        since = performance.now()
-        resolve()
-      }),
-    )
-  }
 }

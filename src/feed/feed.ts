@@ -15,15 +15,17 @@
  */
 import { monotonicUs } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
-import { GateError } from '../errors.ts'
+import { asGateError, GateError } from '../errors.ts'
 import type { Ledger, Loading } from '../revocation/ledger.ts'
 import { plainName, refused } from '../store/connect.ts'
 import { Bulk } from './bulk.ts'
 import { apply, type Changes, Deferred, parseChanges } from './catchup.ts'
+import { type Restored, SnapshotFile } from './file.ts'
 import { Session } from './listen.ts'
 import { Overlay } from './overlay.ts'
 import { type MacKey, readPayload } from './payload.ts'
 import { backoffMs, type Cursor, changesCap, checkIdent, gapAfter, seenIn } from './state.ts'
+import { Verification } from './verify.ts'
 
 export interface FeedOptions {
   readonly connect: { readonly url: string; readonly schema: string }
@@ -31,6 +33,10 @@ export interface FeedOptions {
   readonly ledger: Ledger
   /** Room for this many rows beyond those that a full load finds. */
   readonly spareRows: number
+  /** A file that makes a restart cheap. */
+  readonly snapshotFile?: string | undefined
+  /** How often the whole ledger is compared with the table; 0 for never. */
+  readonly verifyMs: number
   /** Makes claims known to the workers. @returns whether one is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
   readonly log: {
@@ -45,6 +51,7 @@ export interface FeedOptions {
         | 'dropgate_feed_loads_total'
         | 'dropgate_feed_bulks_total'
         | 'dropgate_feed_ticks_total'
+        | 'dropgate_feed_comparisons_total'
         | 'dropgate_feed_payloads_total',
       label?: string,
     ): void
@@ -59,6 +66,9 @@ export interface FeedStatus {
   readonly loads: number
   readonly bulks: number
   readonly reconnects: number
+  /** Comparisons of the whole ledger with the table, and how many found a difference. */
+  readonly comparisons: number
+  readonly differences: number
   /** Rows that a notification brought and no tick has shown yet. */
   readonly provisional_rows: number
   readonly unmatchable_rows: number
@@ -105,6 +115,14 @@ export class Feed {
   readonly #unmatchable = new Set<number>()
   #tested = false
   #crowded = false
+  readonly #file: SnapshotFile | undefined
+  /** Ready to take the sums; busy with those of the table. */
+  #verification: Verification | undefined
+  #comparing: Verification | undefined
+  #verifyAt: number
+  #comparisons = 0
+  #differs = false
+  #differences = 0
   #sent = 0
   #ticks = 0
   #loads = 0
@@ -119,6 +137,9 @@ export class Feed {
   constructor(options: FeedOptions) {
     this.#options = options
     this.#ledger = options.ledger
+    this.#file =
+      options.snapshotFile === undefined ? undefined : new SnapshotFile(options.snapshotFile)
+    this.#verifyAt = this.#nextVerification()
     this.#schema = plainName(options.connect.schema, 'database.schema')
   }
 
@@ -138,6 +159,8 @@ export class Feed {
       loads: this.#loads,
       bulks: this.#bulks,
       reconnects: this.#reconnects,
+      comparisons: this.#comparisons,
+      differences: this.#differences,
       provisional_rows: this.#overlay.size,
       unmatchable_rows: this.#unmatchable.size,
       progress:
@@ -158,8 +181,11 @@ export class Feed {
     clearTimeout(this.#confirming)
     this.#session?.close()
     this.#reading?.bulk.close()
+    this.#verification?.close()
+    this.#comparing?.close()
     this.#wake()
     await this.#running
+    await this.#file?.close()
     this.#state = 'closed'
   }
 
@@ -225,6 +251,7 @@ export class Feed {
       this.#tested = true
     }
     // A second session that is still at work goes on; ticks resume from where they were.
+    if (this.#cursor === undefined && this.#reading === undefined) await this.#restore(ident)
     const at = this.#reading?.cursor ?? this.#cursor
     const gap = at === undefined ? 'first load' : gapAfter(at, ident)
     if (gap !== undefined) await this.#startLoad(gap)
@@ -239,6 +266,10 @@ export class Feed {
           this.#problem = undefined
         }
         attempted()
+        this.#keepFile()
+        this.#prepareComparison()
+        await this.#compare()
+        if (this.#differs) await this.#startLoad('the ledger differs from the table')
       }
       if (session.lost !== undefined) throw session.lost
       const pauseMs = this.#crowded ? Math.min(tickMs, crowdedMs) : tickMs
@@ -272,7 +303,8 @@ export class Feed {
     }, confirmMs)
   }
 
-  async #tick(session: Session): Promise<void> {
+  /** @param source The session that answers. @returns whether the ledger is now all that its answer saw. */
+  async #tick(source: Pick<Session, 'changes'>): Promise<boolean> {
     const { metrics } = this.#options
     const from = this.#reading?.cursor ?? this.#cursor!
     const tick = ++this.#sent
@@ -283,7 +315,7 @@ export class Feed {
       this.#stopReading()
       throw outcome
     }
-    const result = await session.changes(from.snapshot)
+    const result = await source.changes(from.snapshot)
     const receivedAtMs = Date.now()
     const changes = parseChanges(result)
     const { ident } = changes
@@ -291,9 +323,9 @@ export class Feed {
     const gap = gapAfter(from, ident)
     if (gap !== undefined) {
       await this.#startLoad(gap)
-      return
+      return false
     }
-    if (ident.mac_key !== this.#mac?.id) this.#mac = await session.macKey()
+    if (ident.mac_key !== this.#mac?.id) this.#mac = await this.#session?.macKey()
     this.#noteCrowd(ident.queue_usage)
     metrics.count('dropgate_feed_ticks_total')
     this.#ticks++
@@ -301,19 +333,20 @@ export class Feed {
       // A part is not a whole: nothing is applied, the cursor stays, nothing is proved.
       if (outcome === 'done') await this.#finishReading(from)
       if (this.#reading === undefined) await this.#startCatchUp()
-      return
+      return false
     }
     await this.#apply(changes, tick, from)
     if (this.#reading === undefined) this.#cursor = ident
     else {
       this.#reading.cursor = ident
-      if (outcome !== 'done') return
+      if (outcome !== 'done') return false
       await this.#finishReading(ident)
     }
     // Postgres read its clock before the answer came, so this offset is too early rather than too late.
     this.#ledger.fresh(sentAtUs, ident.clock_ms - receivedAtMs)
     this.#ledger.setLoaded()
     metrics.observe('dropgate_feed_tick_seconds', (monotonicUs() - sentAtUs) / 1e6)
+    return true
   }
 
   /** What a tick brought, in force; beside a second session it is kept as well, since that reads what is older. */
@@ -329,7 +362,7 @@ export class Feed {
     }
     for (const { id } of changes.rows) this.#overlay.confirm(id)
     const provisional = this.#overlay.size
-    if (ledger.loaded || reading === undefined) {
+    if (ledger.loaded || reading?.kind !== 'loading') {
       await apply(ledger, changes, {
         onUnmatchable: (row, error) => this.#noteUnmatchable(row, error),
       })
@@ -354,6 +387,101 @@ export class Feed {
     ledger.setBroken(this.#unmatchable.size > 0)
   }
 
+  /** What an earlier run has left on this machine; what is missing since is a matter of ticks. */
+  async #restore(ident: Cursor): Promise<void> {
+    const { log, learnPointers } = this.#options
+    const startedAt = performance.now()
+    let restored: Restored | undefined
+    try {
+      restored = await this.#file?.restore(ident, this.#mac!)
+      if (restored === undefined) return
+      const loading = await this.#ledger.restoreLoad(restored.given)
+      learnPointers(restored.cursor.pointers)
+      await this.#ledger.finishLoad(loading, async () => {})
+    } catch (error) {
+      const { code, message } = asGateError(error, 'ERR_SNAPSHOT_FILE')
+      log.warn({ code }, `${message}; everything is loaded from the table`)
+      return
+    }
+    this.#cursor = restored.cursor
+    const ms = Math.round(performance.now() - startedAt)
+    log.info({ rows: this.#ledger.rows, ms }, 'revocations are restored from the snapshot file')
+  }
+
+  #keepFile(): void {
+    // A row that no tick has shown must not outlive this run.
+    if (this.#file === undefined || this.#overlay.size > 0 || this.#unmatchable.size > 0) return
+    this.#file.keep(this.#ledger, this.#cursor!, this.#mac!, (result) => {
+      if (result instanceof Error) {
+        this.#options.log.error({ err: result }, 'the snapshot file cannot be written')
+      } else this.#options.log.info(result, 'the snapshot file is written')
+    })
+  }
+
+  #nextVerification(): number {
+    const { verifyMs } = this.#options
+    // With jitter, so that gates do not sum up the table together.
+    return verifyMs === 0 ? Infinity : performance.now() + verifyMs * (0.8 + Math.random() * 0.4)
+  }
+
+  /** Opens the session for the next comparison; ticks do not wait for it. */
+  #prepareComparison(): void {
+    if (performance.now() < this.#verifyAt) return
+    this.#verifyAt = Infinity
+    Verification.open(this.#options.connect.url, this.#schema)
+      .then((verification) => {
+        if (this.#closed) verification.close()
+        else this.#verification = verification
+      })
+      .catch((error: unknown) => this.#noteComparison(error))
+  }
+
+  /** Takes the sums of the ledger as that session's snapshot shows it; summing up the table is left to it. */
+  async #compare(): Promise<void> {
+    const verification = this.#verification
+    if (verification === undefined) return
+    this.#verification = undefined
+    try {
+      // Provisional rows are in no snapshot; a moment without them comes soon.
+      if (!(await this.#tick(verification)) || this.#overlay.size > 0) {
+        verification.close()
+        this.#verifyAt = performance.now() + 1000
+        return
+      }
+    } catch (error) {
+      verification.close()
+      this.#noteComparison(error)
+      return
+    }
+    this.#comparing = verification
+    verification.hold(this.#ledger.digest)
+    verification
+      .differing()
+      .then((differing) => this.#noteComparison(differing))
+      .catch((error: unknown) => this.#noteComparison(error))
+      .finally(() => {
+        verification.close()
+        this.#comparing = undefined
+      })
+  }
+
+  /** @param found How many buckets differ, undefined where they cannot be compared, or what went wrong. */
+  #noteComparison(found: unknown): void {
+    const { log, metrics } = this.#options
+    this.#verifyAt = this.#nextVerification()
+    if (this.#closed || found === undefined) return
+    if (typeof found !== 'number') {
+      log.warn({ err: found }, 'the ledger could not be compared with the table')
+      return
+    }
+    this.#comparisons++
+    metrics.count('dropgate_feed_comparisons_total', found === 0 ? 'equal' : 'different')
+    if (found === 0) return
+    this.#differences++
+    this.#differs = true
+    log.error({ differing: found, of: 256 }, 'the ledger is not what the table holds')
+  }
+
   /** Everything from one snapshot into a table of its own; what is held serves, and ages, until it is complete. */
   async #startLoad(why: string): Promise<void> {
     const { connect: to, log, spareRows } = this.#options
@@ -361,6 +489,7 @@ export class Feed {
     log.info({ why }, 'loading all revocations')
     this.#stopReading()
     this.#cursor = undefined
+    this.#differs = false
     const reading = this.#startReading('loading', await Bulk.open(to.url, this.#schema))
     const { bulk, deferred } = reading
     this.#watch(reading, async () => {

@@ -27,6 +27,9 @@ export interface Ident {
 /** What the ledger holds: everything visible in `snapshot` of the database that `ident` names. */
 export type Cursor = Ident
 
+/** Newest `key_version` whose keys this release knows all of. */
+export const keyVersion = 2
+
 /** Most rows of each sort that a tick reads; one more is asked for, to know that there are more. */
 export const changesCap = 10_000
 

@@ -15,9 +15,17 @@ export class Digest {
     this.#sum(1, entry.id, key[0]!, entry.packed, entry.cutoffUs, entry.expiry)
   }
 
+  addRow(table: Table, slot: number, key: Int32Array): void {
+    this.#row(1, table, slot, key)
+  }
+
   subtract(table: Table, slot: number, key: Int32Array): void {
+    this.#row(-1, table, slot, key)
+  }
+
+  #row(sign: 1 | -1, table: Table, slot: number, key: Int32Array): void {
     const packed = table.packedAt(slot)
-    this.#sum(-1, table.idAt(slot), key[0]!, packed, table.cutoffUsAt(slot), table.expiryAt(slot))
+    this.#sum(sign, table.idAt(slot), key[0]!, packed, table.cutoffUsAt(slot), table.expiryAt(slot))
   }
 
   #sum(

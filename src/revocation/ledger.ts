@@ -18,7 +18,7 @@
  *
  * Expired rows stay until their deletion arrives; a look-up sees that they have expired, so nothing has to sweep.
  */
-import { monotonicUs } from '../domain/clock.ts'
+import { breather, monotonicUs } from '../domain/clock.ts'
 import {
   keyBytes,
   kinds,
@@ -66,6 +66,12 @@ export interface LedgerShared {
   readonly table: SharedArrayBuffer
   /** Counts tables; a worker reports it back once it reads this one. */
   readonly generation: number
+}
+
+/** A table and a head as an earlier run has left them. */
+export interface Given {
+  readonly table: SharedArrayBuffer
+  readonly head: Int32Array
 }
 
 /** Views over the ledger. Workers make theirs with `LedgerView.attach`, anew for each table. */
@@ -277,14 +283,28 @@ export class Ledger extends LedgerView {
     Atomics.store(this.wide, header.freshAtUs / 2, BigInt(Math.floor(sentAtUs)))
   }
 
-  /** A table of its own for a full load. @param given A table that was read from elsewhere, complete. */
-  startLoad(rows: number, given?: { table: Table; digest: Digest; head: Int32Array }): Loading {
-    if (given === undefined) return new Loading(Table.create(rows, 0), this.words)
+  /** A table of its own for a full load. */
+  startLoad(rows: number): Loading {
+    return new Loading(Table.create(rows, 0), this.words)
+  }
+
+  /** A full load from a table that an earlier run has left. Its sums are made anew, a slice at a time. */
+  async restoreLoad({ table: shared, head }: Given): Promise<Loading> {
     for (let w = 0; w < prefixWords; w++) {
-      Atomics.or(this.words, header.prefixes + w, given.head[header.prefixes + w]!)
+      Atomics.or(this.words, header.prefixes + w, head[header.prefixes + w]!)
     }
-    Atomics.or(this.words, header.peer, given.head[header.peer]!)
-    return new Loading(given.table, this.words, given.digest)
+    Atomics.or(this.words, header.peer, head[header.peer]!)
+    const table = Table.attach(shared)
+    const digest = new Digest()
+    const breathe = breather(sliceMs)
+    const counts = { used: 0, live: 0, overflow: 0 }
+    for (let slot = 0; slot < table.slots; slot++) {
+      if (slot % stride === 0) await breathe()
+      table.count(slot, counts)
+      if (table.keyAt(slot, key)) digest.addRow(table, slot, key)
+    }
+    table.setCounts(counts)
+    return new Loading(table, this.words, digest)
   }
 
   /**
@@ -321,12 +341,9 @@ export class Ledger extends LedgerView {
     const next = Table.create(live + ahead + rows, Math.ceil(overflowUsed * 1.25) + overflow)
     this.#promised = { rows: live, overflow: overflowUsed }
     this.#next = next
-    let since = performance.now()
+    const breathe = breather(sliceMs)
     for (let slot = 0; slot < from.slots; slot++) {
-      if (slot % stride === 0 && performance.now() - since > sliceMs) {
-        await new Promise((resolve) => setImmediate(resolve))
-        since = performance.now()
-      }
+      if (slot % stride === 0) await breathe()
       const keys = from.copyTo(next, slot)
       if (keys === 0) continue
       this.#promised.rows--

@@ -41,6 +41,12 @@ export interface Entry {
   expiry: number
 }
 
+export interface Counts {
+  used: number
+  live: number
+  overflow: number
+}
+
 export class Table {
   readonly shared: SharedArrayBuffer
   readonly words: Int32Array
@@ -52,9 +58,11 @@ export class Table {
     this.shared = shared
     this.words = new Int32Array(shared)
     this.slots = this.words[head.slots]!
-    if (this.words[head.magic] !== magic) throw new GateError('ERR_INTERNAL', 'not a ledger')
     this.#rowsAt = headWords + this.slots
     this.#overflowAt = this.#rowsAt + this.slots * slotWords
+    const end = this.#overflowAt + this.words[head.overflow]! * overflowWords
+    if (this.words[head.magic] !== magic || this.words.length !== end)
+      throw new GateError('ERR_INTERNAL', 'not a ledger')
   }
 
   static attach(shared: SharedArrayBuffer): Table {
@@ -222,16 +230,41 @@ export class Table {
     Atomics.sub(this.words, head.live, 1)
   }
 
+  /** Words of the key of a live slot. @returns false for any other slot */
+  keyAt(slot: number, into: Int32Array): boolean {
+    const tag = this.words[headWords + slot]!
+    if ((tag & 1) === 0) return false
+    const at = this.#rowsAt + slot * slotWords
+    into[0] = this.words[at]!
+    into[1] = (tag & ~3) | (this.words[at + 4]! >>> 30)
+    into[2] = this.words[at + 1]!
+    into[3] = this.words[at + 2]!
+    return true
+  }
+
+  /** Adds a slot to counts that are made again: a copy made while rows came has tags its head does not know of. */
+  count(slot: number, counts: Counts): void {
+    const tag = this.words[headWords + slot]!
+    if (tag === 0) return
+    counts.used++
+    if ((tag & 1) === 0) return
+    counts.live++
+    const at = this.#rowsAt + slot * slotWords
+    const extra = (this.words[at + 5]! >>> 8) & 0xff
+    if (extra > 0) counts.overflow = Math.max(counts.overflow, this.words[at + 9]! + extra)
+  }
+
+  setCounts({ used, live, overflow }: Counts): void {
+    this.words[head.used] = used
+    this.words[head.live] = live
+    this.words[head.overflowUsed] = overflow
+  }
+
   /** Copies the live row of a slot into another table unless it is there. @returns how many keys were copied */
   copyTo(other: Table, slot: number): number {
     const { words } = this
-    const tag = words[headWords + slot]!
-    if ((tag & 1) === 0) return 0
+    if (!this.keyAt(slot, copied)) return 0
     const at = this.#rowsAt + slot * slotWords
-    copied[0] = words[at]!
-    copied[1] = (tag & ~3) | (words[at + 4]! >>> 30)
-    copied[2] = words[at + 1]!
-    copied[3] = words[at + 2]!
     if (other.locate(this.idAt(slot), copied) !== -1) return 0
     const free = other.#free(copied[0]!)
     const to = other.#rowsAt + free * slotWords

@@ -17,17 +17,25 @@ export interface Followed {
 
 export async function follow(
   url: string,
-  options: { spareRows?: number; tickMs?: number } = {},
+  options: {
+    spareRows?: number
+    tickMs?: number
+    verifyMs?: number
+    snapshotFile?: string
+    schema?: string
+  } = {},
 ): Promise<Followed> {
   const ledger = Ledger.create(0)
   const problems: string[] = []
   const counted = new Map<string, number>()
   const note = (_fields: object, message: string): void => void problems.push(message)
   const feed = new Feed({
-    connect: { url, schema: 'dropgate' },
+    connect: { url, schema: options.schema ?? 'dropgate' },
     tickMs: options.tickMs ?? 100,
     ledger,
     spareRows: options.spareRows ?? 0,
+    snapshotFile: options.snapshotFile,
+    verifyMs: options.verifyMs ?? 0,
     learnPointers: () => false,
     log: { info: () => {}, warn: note, error: note },
     metrics: {

@@ -110,12 +110,14 @@ CREATE VIEW __schema__.tombs AS SELECT row_id, keys, chg_xid FROM __schema__.tom
 -- Sums over the whole table, as revocation/digest.ts keeps them over the ledger.
 CREATE VIEW __schema__.digest AS
   SELECT (id % 256)::int AS bucket, count(*) AS rows, sum(id & 4294967295) AS ids,
-    sum(get_byte(keys, 1) | get_byte(keys, 2) << 8 | get_byte(keys, 3) << 16 | get_byte(keys, 4)::bigint << 24) AS words,
+    sum(get_byte(keys, 1) + get_byte(keys, 2) * 256 + get_byte(keys, 3) * 65536 + get_byte(keys, 4)::bigint * 16777216)
+      AS words,
     sum(coalesce((extract(epoch FROM issued_before) * 1000000)::bigint & 4294967295, 0)) AS cutoffs,
     sum(octet_length(keys) / 17 - 1
       + CASE WHEN issued_before IS NULL THEN 0
           ELSE 256 + (event_time IS NOT NULL)::int * 512 + (compare = 'auth_time')::int * 1024 END
-      + coalesce(greatest(ceil(extract(epoch FROM expires_at))::bigint - 946684800, 1), 0)) AS rest,
+      + CASE WHEN expires_at IS NULL THEN 0
+          ELSE greatest(ceil(extract(epoch FROM expires_at))::bigint - 946684800, 1) END) AS rest,
     max(key_version) AS key_version
   FROM __schema__.revocations GROUP BY 1;
 
