@@ -156,9 +156,15 @@ async function write(cluster: Cluster, random: () => number, rows: number): Prom
 export async function storm(
   followed: Followed,
   cluster: Cluster,
-  options: { seed: number; rows: number; writers?: number; during?: () => Promise<void> },
+  options: {
+    seed: number
+    rows: number
+    writers?: number
+    atLeast?: number
+    during?: () => Promise<void>
+  },
 ): Promise<{ comparisons: number; wrong: string[] }> {
-  const { seed, rows, writers = 12, during } = options
+  const { seed, rows, writers = 12, atLeast = 50, during } = options
   const gate = await cluster.client('url')
   let writing = writers
   const all = Array.from({ length: writers }, (_, i) =>
@@ -167,7 +173,7 @@ export async function storm(
   const beside = during?.()
   const wrong: string[] = []
   let comparisons = 0
-  while (writing > 0 || comparisons < 50) {
+  while (writing > 0 || comparisons < atLeast) {
     wrong.push(...(await compare(followed, gate)))
     comparisons++
     await pause(5)
