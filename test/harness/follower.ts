@@ -147,6 +147,7 @@ async function write(cluster: Cluster, random: () => number, rows: number): Prom
     own.push(...made)
     for (const id of gone) own.splice(own.indexOf(id), 1)
   }
+  await client.end()
 }
 
 /**
@@ -181,6 +182,7 @@ export async function storm(
   await Promise.all([...all, beside])
   await settled(followed, gate)
   wrong.push(...(await compare(followed, gate)))
+  await gate.end()
   return { comparisons: comparisons + 1, wrong }
 }
 
