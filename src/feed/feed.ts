@@ -62,6 +62,8 @@ export interface FeedOptions {
 export interface FeedStatus {
   readonly state: 'connecting' | 'loading' | 'catching-up' | 'following' | 'closed'
   readonly cursor: string | null
+  /** Time since the last tick was sent that proved freshness; null before the first. */
+  readonly age_ms: number | null
   readonly ticks: number
   readonly loads: number
   readonly bulks: number
@@ -152,9 +154,11 @@ export class Feed {
 
   status(): FeedStatus {
     const reading = this.#reading
+    const ageMs = this.#ledger.ageMs(monotonicUs(), Date.now())
     return {
       state: this.#state,
       cursor: this.#cursor?.snapshot ?? null,
+      age_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : null,
       ticks: this.#ticks,
       loads: this.#loads,
       bulks: this.#bulks,
