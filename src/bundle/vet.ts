@@ -1,13 +1,13 @@
 /** Runs the vetting thread over a compiled bundle and ends it at its deadline. */
 import { Worker } from 'node:worker_threads'
 import { type Code, GateError } from '../errors.ts'
-import type { VetReport, VetRequest } from '../messages.ts'
+import type { BundleCost, VetReport, VetRequest } from '../messages.ts'
 
 /** What the thread may take to load itself, which on a busy machine is seconds. */
 const startMs = 20_000
 
-/** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
-export async function vet(request: VetRequest, timeoutMs: number): Promise<void> {
+/** @returns what it cost. @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
+export async function vet(request: VetRequest, timeoutMs: number): Promise<BundleCost> {
   const worker = new Worker(new URL('./vetting.ts', import.meta.url), {
     workerData: request,
     name: 'vetting',
@@ -43,6 +43,7 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<void>
         report.hint === undefined ? {} : { hint: report.hint },
       )
     }
+    return report.cost
   } finally {
     clearTimeout(timer)
     await worker.terminate()
