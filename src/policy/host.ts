@@ -57,6 +57,9 @@ const neededFunctions = [
 const evaluationsPerHeap = 64
 const keptHeapBytes = 1 << 20
 
+/** Room for an input that needs no room on the heap; nothing of it is looked at after its evaluation. */
+const usualInputBytes = 32 << 10
+
 /** The most frequent results, known by their bytes: no text is made of them. */
 const allowResult = '[{"result":true}]'
 const denyResult = '[{"result":false}]'
@@ -74,7 +77,7 @@ export interface InstanceOptions {
   /** Most bytes of memory the instance may take; more makes the evaluation throw. */
   readonly maxMemoryBytes: number
   /** The module compiles patterns, which a kept heap saves; see reads.ts. */
-  readonly keepHeap: boolean
+  readonly keepHeap?: boolean
 }
 
 export class PolicyInstance {
@@ -85,6 +88,8 @@ export class PolicyInstance {
   readonly #builtins: readonly string[]
   /** `opa_eval_ctx_t`, below the heap's base. */
   readonly #context: number
+  /** Where inputs of usual size are put, below the heap's base. */
+  readonly #inputAt: number
   /** Where the heap begins again. */
   readonly #heapBase: number
   readonly #evaluationsPerHeap: number
@@ -102,7 +107,7 @@ export class PolicyInstance {
     const maximum = Math.floor(maxMemoryBytes / pageBytes)
     if (initialPages > maximum) throw unusable('it needs more memory than policy.max_memory')
     this.#memory = new WebAssembly.Memory({ initial: initialPages, maximum })
-    this.#evaluationsPerHeap = options.keepHeap ? evaluationsPerHeap : 1
+    this.#evaluationsPerHeap = options.keepHeap === true ? evaluationsPerHeap : 1
     this.#view = Buffer.from(this.#memory.buffer)
     this.#exports = this.#instantiate(module)
     this.#stackPointer = this.#exports[stackPointerExport]
@@ -125,6 +130,7 @@ export class PolicyInstance {
       if (at === 0) throw unusable('its data is not JSON')
       this.#context = this.#exports.opa_eval_ctx_new()
       this.#exports.opa_eval_ctx_set_data(this.#context, at)
+      this.#inputAt = this.#exports.opa_malloc(usualInputBytes)
       this.#heapBase = this.#exports.opa_heap_ptr_get()
     } catch (error) {
       throw error instanceof GateError
@@ -161,7 +167,7 @@ export class PolicyInstance {
 
   /**
    * @param inputText JSON text.
-   * @param format `terms` tells sets from arrays, which JSON does not.
+   * @param format `terms`, for input and result, tells sets from arrays, which JSON does not.
    * @returns the result set as text: `[{"result": …}]`, or `[]` for undefined.
    * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
    */
@@ -174,7 +180,9 @@ export class PolicyInstance {
         exports.opa_heap_ptr_set(this.#heapBase)
         this.#heapUses = this.#evaluationsPerHeap - 1
       }
-      const input = exports.opa_value_parse(...this.#place(inputText))
+      const [at, bytes] = this.#placeInput(inputText)
+      const input =
+        format === 'terms' ? exports.opa_value_parse(at, bytes) : exports.opa_json_parse(at, bytes)
       // Undefined input would decide without a request: 0 is what text that is no JSON parses to.
       if (input === 0) throw failed('the input is not JSON')
       exports.opa_eval_ctx_set_input(this.#context, input)
@@ -219,6 +227,13 @@ export class PolicyInstance {
 
   #dump(value: number): string {
     return this.#textAt(this.#exports.opa_json_dump(value))
+  }
+
+  #placeInput(text: string): [at: number, bytes: number] {
+    // UTF-8 needs at most three bytes for each UTF-16 unit.
+    if (text.length * 3 > usualInputBytes) return this.#place(text)
+    this.#refresh()
+    return [this.#inputAt, this.#view.write(text, this.#inputAt, 'utf8')]
   }
 
   /** Puts text on the heap as UTF-8; lone surrogates become U+FFFD. */

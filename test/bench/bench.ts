@@ -11,6 +11,7 @@ import { compile } from '../harness/bundle.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { until } from '../harness/wait.ts'
 import type { Done, Job } from './load.ts'
+import { measureEvaluations } from './evaluation.ts'
 import { cpuS, freePort, machine } from './machine.ts'
 import { askingProxy, nginxVersion, type Peer, plainProxy } from './peers.ts'
 import { measureRevocations } from './revocation.ts'
@@ -196,6 +197,7 @@ try {
   say(
     `${machine()}; ${connections} connections, ${seconds} s each, ${tokenCount} tokens, ${rows} revocations`,
   )
+  say(`\n${await measureEvaluations()}\n`)
   const tokens = await Promise.all(
     Array.from({ length: tokenCount }, (_, n) => tokenOf(`user-${n}`, n)),
   )
