@@ -10,6 +10,7 @@
 import { GateError } from '../errors.ts'
 import { Evaluation } from './builtins/evaluation.ts'
 import { builtins, explainMissing } from './builtins/table.ts'
+import { parseTerm, toJson } from './builtins/value.ts'
 import { stackPointerExport } from './module.ts'
 
 const pageBytes = 65536
@@ -191,7 +192,7 @@ export class PolicyInstance {
       const result = exports.opa_eval_ctx_get_result(this.#context)
       return format === 'terms'
         ? this.#textAt(exports.opa_value_dump(result))
-        : this.#resultAt(exports.opa_json_dump(result))
+        : this.#jsonOf(result)
     } catch (error) {
       this.#heapUses = 0
       this.#stackPointer.value = this.#stackBase
@@ -201,10 +202,16 @@ export class PolicyInstance {
     }
   }
 
-  #resultAt(at: number): string {
+  #jsonOf(result: number): string {
+    const at = this.#exports.opa_json_dump(result)
     this.#refresh()
     for (const { text, bytes } of usualResults) if (this.#holds(at, bytes)) return text
-    return this.#textAt(at)
+    const json = this.#textAt(at)
+    if (json.indexOf('[', 1) === -1) return json
+    // The module writes a set as a list in the order of its hashes, OPA in the order of its members. As terms sets
+    // have braces; so do the results themselves, which are one.
+    const terms = this.#textAt(this.#exports.opa_value_dump(result))
+    return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
   }
 
   #holds(at: number, bytes: Uint8Array): boolean {
@@ -287,6 +294,12 @@ function namesById(json: string): string[] {
   for (const [name, id] of Object.entries(JSON.parse(json) as Record<string, number>))
     names[id] = name
   return names
+}
+
+function braces(text: string): number {
+  let count = 0
+  for (let at = text.indexOf('{'); at !== -1; at = text.indexOf('{', at + 1)) count++
+  return count
 }
 
 function quote(text: string): string {
