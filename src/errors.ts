@@ -28,6 +28,11 @@ const table = {
   ERR_UPGRADE_UNSUPPORTED: { status: 501, title: 'Protocol upgrades are not supported here.' },
   ERR_BODY_TOO_LARGE: { status: 413, title: 'The request body is too large.' },
   ERR_BODY_TIMEOUT: { status: 408, title: 'The request body took too long to arrive.' },
+  ERR_BODY_MALFORMED: { status: 400, title: 'The request body cannot be read in exactly one way.' },
+  ERR_BODY_TYPE: {
+    status: 415,
+    title: 'The request body has a type or coding that the policy cannot read.',
+  },
   ERR_REQUEST_TIMEOUT: { status: 408, title: 'The request took too long to arrive.' },
   // Where it should go.
   ERR_HOST_UNKNOWN: { status: 421, title: 'No route serves this host.' },

@@ -6,6 +6,7 @@
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
+import type { Reads } from './policy/reads.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
 export const pulse = {
@@ -56,6 +57,8 @@ export interface PolicyPackage {
   readonly initialPages: number
   /** `data` document as JSON text. */
   readonly data: string
+  /** What of the input it reads. */
+  readonly reads: Reads
 }
 
 /** The keys of one issuer, as public JWKs that passed admission. */
@@ -107,11 +110,28 @@ export interface VetRequest {
   readonly module: WebAssembly.Module
   readonly initialPages: number
   readonly data: string
+  readonly reads: Reads
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }
 
+/** What a policy cost in its trial run, per entrypoint. */
+export interface TrialCost {
+  readonly decision: string
+  /** Median and longest evaluation of a trial input. */
+  readonly evaluation_us: number
+  readonly longest_us: number
+}
+
+export interface BundleCost {
+  /** Each worker stands still for this long when the bundle is activated. */
+  readonly load_ms: number
+  /** Memory of one instance after the trial run. */
+  readonly memory_bytes: number
+  readonly decisions: readonly TrialCost[]
+}
+
 export type VetReport =
-  | { readonly ok: true }
+  | { readonly ok: true; readonly cost: BundleCost }
   | { readonly ok: false; readonly code: string; readonly message: string; readonly hint?: string }

@@ -5,10 +5,11 @@
  *   route/target      the canonical target: the string decided on is sent      400 414
  *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
  *   identity          who asks                                                 401
+ *   listener/body     the body, only where the policy reads it                 408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     the exchange is registered, so a later row can find it
  *   revocation        is the ledger complete and fresh, does any row match     503 401
- *   policy            may this principal do this                               403 503
+ *   policy            may this principal do this                               403 503 400 415
  *   ---------------------------------------------------------------------------------
  *   upstream          send the canonical string with rebuilt headers           502 504
  *   response/relay    stream the answer back
@@ -29,17 +30,20 @@ import type { Principal } from './domain/principal.ts'
 import { asGateError, GateError } from './errors.ts'
 import { findCredential } from './identity/credential.ts'
 import type { TokenVerifier } from './identity/token.ts'
+import { collectBody } from './listener/body.ts'
 import { type Client, readClient, type Via } from './listener/client.ts'
 import {
   checkRepeats,
   headerOf,
+  headerValue,
   type RequestHeaders,
   readHeaders,
   readMethod,
 } from './listener/headers.ts'
 import type { Metrics } from './metrics.ts'
+import { readBody } from './policy/body.ts'
 import type { ActivePolicy, PolicyEngine } from './policy/engine.ts'
-import { buildInput, type PolicyInput } from './policy/input.ts'
+import { type BodyTexts, buildInput, type InputParts, type PolicyInput } from './policy/input.ts'
 import { answerPreflight, deny, everyMethod } from './response/deny.ts'
 import type { LiveRegistry } from './response/live.ts'
 import { Relay } from './response/relay.ts'
@@ -47,7 +51,7 @@ import type { LedgerView } from './revocation/ledger.ts'
 import { findBlock, findRevocation } from './revocation/match.ts'
 import { corsHeaders, preflightHeaders } from './route/cors.ts'
 import type { Route, RouteTable } from './route/table.ts'
-import { checkTarget, readTarget, type Target } from './route/target.ts'
+import { checkTarget, readTarget, type Target, withQuery } from './route/target.ts'
 import { requestBody } from './upstream/body.ts'
 import { Sending } from './upstream/forward.ts'
 import { responseHeaders, upstreamHeaders } from './upstream/headers.ts'
@@ -81,11 +85,9 @@ export function walk(rooms: Rooms, req: IncomingMessage, res: ServerResponse, vi
     if (crossOrigin(passage, route) === 'answered') return
     const caller = identify(passage, route)
     if (caller instanceof Promise) {
-      caller
-        .then((principal) => decide(passage, principal))
-        .catch((error) => refuse(passage, error))
+      caller.then((principal) => admit(passage, principal)).catch((error) => refuse(passage, error))
     } else {
-      decide(passage, caller)
+      admit(passage, caller)?.catch((error) => refuse(passage, error))
     }
   } catch (error) {
     refuse(passage, error)
@@ -111,9 +113,16 @@ class Passage implements Exchange {
   /** Cross-origin headers of the answer, whatever it will be. */
   cors: readonly string[] = noHeaders
   principal: Principal | undefined
+  /** Taken whole because the policy reads it; otherwise it stays a stream. */
+  body: Buffer | undefined
   policy: ActivePolicy | undefined
+  /** What the input was made of: the same request can be decided on again. */
+  parts: InputParts | undefined
   input: PolicyInput | undefined
   answer: Answer | undefined
+  /** What goes upstream where the policy has changed the query. */
+  sent: Target | undefined
+  answersOfTheWorld: string | undefined
   evaluationUs = 0
   ledgerVersion = -1
   feedAgeMs = -1
@@ -125,6 +134,11 @@ class Passage implements Exchange {
     this.rooms = rooms
     this.req = req
     this.res = res
+  }
+
+  get hasBody(): boolean {
+    const { chunked, contentLength } = this.headers!
+    return chunked || contentLength > 0
   }
 
   get route(): string {
@@ -210,6 +224,25 @@ function identify(passage: Passage, route: Route): Principal | undefined | Promi
   return passage.rooms.verifier.verify(token, route.config.audience)
 }
 
+/** Takes the body first where the policy of now reads it; then, in the turn that asked for the policy, decides. */
+function admit(passage: Passage, principal: Principal | undefined): Promise<void> | undefined {
+  const { rooms, req, res, routed } = passage
+  const readsBody =
+    rooms.engine.current()?.plan.readsBody === true && routed!.config.policy_body === 'read'
+  if (!readsBody || !passage.hasBody || passage.body !== undefined || res.destroyed) {
+    decide(passage, principal)
+    return undefined
+  }
+  const { policy_body: maxBytes, policy_body_timeout: timeoutMs } = rooms.config.limits
+  const { contentLength, expectContinue } = passage.headers!
+  if (contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')
+  if (expectContinue) res.writeContinue()
+  return collectBody(req, res, { maxBytes, timeoutMs }).then((body) => {
+    passage.body = body
+    decide(passage, principal)
+  })
+}
+
 /**
  * The one turn (design law 3): register, look up, evaluate, mark allowed. No await may enter this function:
  * a row that lands between the look-up and the registration would be missed.
@@ -275,7 +308,8 @@ function evaluate(passage: Passage, route: Route, stale: boolean): Answer {
   if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
   passage.policy = policy
   if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
-  const input = buildInput({
+  const { plan } = policy
+  const parts: InputParts = {
     requestId: passage.id,
     timeRfc3339: passage.startedAt.toISOString(),
     method: req.method!,
@@ -284,7 +318,9 @@ function evaluate(passage: Passage, route: Route, stale: boolean): Answer {
     scheme: client.scheme,
     protocol: `HTTP/${req.httpVersion}`,
     headers: headers.pairs,
-    size: headers.contentLength,
+    size: passage.body?.length ?? headers.contentLength,
+    body: plan.readsBody ? readTaken(passage, plan.top.has('parsed_body')) : undefined,
+    bodyWithheld: passage.body === undefined && passage.hasBody,
     sourceAddress: client.address,
     sourcePort: client.port,
     destinationAddress: client.localAddress,
@@ -293,10 +329,11 @@ function evaluate(passage: Passage, route: Route, stale: boolean): Answer {
     query: target.query,
     routeJson: route.routeJson,
     labelsJson: route.labelsJson,
-    principalJson: passage.principal?.json,
-    feedStale: stale,
-    feedAgeMs: Math.round(passage.feedAgeMs),
-  })
+    principal: passage.principal,
+  }
+  passage.parts = parts
+  const state = { feedStale: stale, feedAgeMs: Math.round(passage.feedAgeMs) }
+  const input = buildInput(parts, state, plan)
   passage.input = input
   const startedUs = monotonicUs()
   rooms.evaluating(policy.generation)
@@ -304,17 +341,35 @@ function evaluate(passage: Passage, route: Route, stale: boolean): Answer {
   rooms.evaluating(0)
   passage.evaluationUs = monotonicUs() - startedUs
   rooms.metrics.observe('dropgate_policy_evaluation_seconds', passage.evaluationUs / 1e6)
+  passage.answersOfTheWorld = policy.answersOfTheWorld
   passage.answer = answer
   if (answer.failure !== undefined)
     throw new GateError(answer.failure, undefined, { cause: answer.detail })
+  if (answer.allowed && answer.query !== undefined) {
+    try {
+      passage.sent = withQuery(req.method!, target, answer.query, {
+        scheme: client.scheme,
+        maxBytes: rooms.config.limits.target_bytes,
+      })
+    } catch (error) {
+      throw new GateError('ERR_POLICY_FAILED', undefined, { cause: error })
+    }
+  }
   return answer
+}
+
+function readTaken({ body, headers }: Passage, parse: boolean): BodyTexts | undefined {
+  if (body === undefined) return undefined
+  const contentType = headerValue(headers!, 'content-type')
+  const contentEncoding = headerValue(headers!, 'content-encoding')
+  return readBody(body, { contentType, contentEncoding }, parse)
 }
 
 /** Sends the canonical string upstream and relays what comes back. */
 function send(passage: Passage, answer: Answer): void {
   const { rooms, req, res, principal } = passage
   const headers = passage.headers!
-  const target = passage.target!
+  const target = passage.sent ?? passage.target!
   const client = passage.client!
   const { config } = passage.routed!
   const { limits } = rooms.config
@@ -322,12 +377,16 @@ function send(passage: Passage, answer: Answer): void {
     rooms.live.remove(passage)
     if (!res.writableFinished) passage.sending?.abort(new Error('the client is gone'))
   })
-  const hasBody = headers.chunked || headers.contentLength > 0
+  const { hasBody, body } = passage
   const relay = new Relay({
     req,
     res,
     responseHeaders: (raw) =>
-      responseHeaders(raw, config.cors === undefined ? undefined : passage.cors),
+      responseHeaders(
+        raw,
+        config.cors === undefined ? undefined : passage.cors,
+        answer.responseHeaders,
+      ),
     readIdleMs: limits.read_idle,
     onUnread: () => rooms.metrics.count('dropgate_unread_answers_total'),
     onHead: (status) => {
@@ -351,11 +410,13 @@ function send(passage: Passage, answer: Answer): void {
       scheme: client.scheme,
       host: target.authority,
       policyHeaders: answer.headers,
+      removed: answer.removeHeaders,
     }),
-    body: hasBody ? requestBody(req, limits) : null,
+    // What was taken was read whole: exactly those bytes go on.
+    body: hasBody ? (body ?? requestBody(req, limits)) : null,
   }
   passage.sending = Sending.start(rooms.pools.for(config), request, relay)
-  if (headers.expectContinue && hasBody) res.writeContinue()
+  if (headers.expectContinue && hasBody && body === undefined) res.writeContinue()
 }
 
 /** The policy said no: its own words go out, where it has any. */
@@ -406,6 +467,9 @@ function record(passage: Passage, error: GateError | undefined, status: number):
       inputJson: input?.logged,
       resultJson: answer?.resultJson,
       erased: input?.erased,
+      ndBuiltinCache: passage.answersOfTheWorld,
+      metadataJson: answer?.metadataJson,
+      sentTarget: passage.sent?.wire,
       timestamp: passage.startedAt.toISOString(),
       requestedBy: passage.client?.address ?? passage.req.socket.remoteAddress,
       code: error?.code,

@@ -347,6 +347,10 @@ const route = group({
     why: 'Whether `;` may be in a path; the policy sees segments without them.',
     default: 'refuse',
   }),
+  policy_body: choice(['read', 'withhold'], {
+    why: 'Whether a policy that reads bodies gets them here; `withhold` streams them past it (`truncated_body` is true).',
+    default: 'read',
+  }),
   max_connections: whole(
     { why: 'Requests under way to this upstream, per worker; more get 503.', default: 256 },
     1,
@@ -484,6 +488,11 @@ export const schema = group({
     cookies: whole({ why: 'Cookies of a request.', default: 64 }, 0, 1000),
     target_bytes: size({ why: 'Path and query.', default: '8KiB' }),
     body_bytes: size({ why: 'Body of a request; 0B for no limit.', default: '0B' }),
+    policy_body: size({
+      why: 'Body of a request whose policy reads it: taken whole before the decision.',
+      default: '64KiB',
+    }),
+    policy_body_timeout: duration({ why: 'Until such a body is complete.', default: '10s' }),
     header_timeout: duration({ why: 'Until the head of a request is complete.', default: '10s' }),
     request_timeout: duration({
       why: 'Until its body is complete; 0s for no limit.',

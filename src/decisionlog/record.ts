@@ -18,6 +18,12 @@ export interface RecordFields {
   readonly inputJson?: string | undefined
   readonly resultJson?: string | undefined
   readonly erased?: readonly string[] | undefined
+  /** What the world answered to the policy, as JSON text. */
+  readonly ndBuiltinCache?: string | undefined
+  /** The policy's `dynamic_metadata` as JSON text. */
+  readonly metadataJson?: string | undefined
+  /** The target that went upstream, where the policy changed the query. */
+  readonly sentTarget?: string | undefined
   /** What the policy said why. */
   readonly reason?: string | undefined
   readonly route?: string | undefined
@@ -45,6 +51,7 @@ export function writeRecord(record: RecordFields): string {
   if (inputJson !== undefined) out += `,"input":${inputJson}`
   if (resultJson !== undefined) out += `,"result":${resultJson}`
   if (erased !== undefined && erased.length > 0) out += `,"erased":${JSON.stringify(erased)}`
+  if (record.ndBuiltinCache !== undefined) out += `,"nd_builtin_cache":${record.ndBuiltinCache}`
   out += `,"requested_by":${quote(record.requestedBy ?? '')},"timestamp":"${timestamp}"`
   if (record.decisionNs !== undefined) {
     out += `,"metrics":{"timer_rego_query_eval_ns":${record.evaluationNs ?? 0},"timer_server_handler_ns":${record.decisionNs}}`
@@ -52,6 +59,8 @@ export function writeRecord(record: RecordFields): string {
   out += `,"custom":{"decision":"${code === undefined ? 'allow' : 'deny'}"`
   if (code !== undefined) out += `,"code":"${code}","status":${record.status}`
   if (record.reason !== undefined) out += `,"reason":${quote(record.reason)}`
+  if (record.sentTarget !== undefined) out += `,"sent_target":${quote(record.sentTarget)}`
+  if (record.metadataJson !== undefined) out += `,"dynamic_metadata":${record.metadataJson}`
   if (record.route !== undefined && record.route !== '') out += `,"route":${quote(record.route)}`
   out += `,"worker":${record.worker}`
   const { feedAgeMs = -1, ledgerVersion = -1 } = record

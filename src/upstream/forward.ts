@@ -14,8 +14,8 @@ export interface UpstreamRequest {
   readonly path: string
   /** Flat name, value list made by `upstreamHeaders`. */
   readonly headers: string[]
-  /** The request's stream, or null where it has no body. */
-  readonly body: Readable | null
+  /** The request's stream, its bytes where the policy has read them, or null where it has no body. */
+  readonly body: Readable | Buffer | null
 }
 
 /** What the relay does with the answer. Exactly one of `onEnd` and `onError` comes last. */
