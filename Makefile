@@ -29,6 +29,10 @@ bench: node_modules/.installed ## CPU per request beside its peers, and the revo
 soak: node_modules/.installed ## the long runs; each prints its seed and its figures
 	@for file in test/soak/*.soak.ts; do $(NODE) $$file || exit 1; done
 
+conformance: node_modules/.installed ## all of OPA's own cases on our engine; writes docs/conformance.md
+	@mkdir -p docs
+	@$(NODE) test/conformance/conformance.ts
+
 clean: ## remove what was installed and what the demo stored
 	rm -rf node_modules .tools .dropgate .tap
 
@@ -36,5 +40,5 @@ node_modules/.installed: package.json package-lock.json
 	@npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help start test check bundle docs bench soak clean
+.PHONY: help start test check bundle docs bench soak conformance clean
 .DEFAULT_GOAL := help

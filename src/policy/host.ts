@@ -21,7 +21,7 @@ interface Exports {
     input: number,
     inputBytes: number,
     heap: number,
-    format: 0,
+    format: 0 | 1,
   ) => number
   readonly opa_json_parse: (at: number, bytes: number) => number
   readonly opa_json_dump: (value: number) => number
@@ -108,10 +108,11 @@ export class PolicyInstance {
 
   /**
    * @param inputText JSON text; lone surrogates become U+FFFD on the way into memory.
-   * @returns the result set as JSON text: `[{"result": …}]`, or `[]` for undefined.
+   * @param format `terms` tells sets from arrays, which JSON does not.
+   * @returns the result set as text: `[{"result": …}]`, or `[]` for undefined.
    * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
    */
-  evaluate(entrypoint: number, inputText: string): string {
+  evaluate(entrypoint: number, inputText: string, format: 'json' | 'terms' = 'json'): string {
     this.#evaluation.reset()
     this.#aborted = ''
     try {
@@ -123,7 +124,7 @@ export class PolicyInstance {
         this.#heapBase,
         inputBytes,
         (this.#heapBase + inputBytes + 7) & ~7,
-        0,
+        format === 'json' ? 0 : 1,
       )
       return this.#textAt(at)
     } catch (error) {

@@ -2,8 +2,25 @@
  * The builtins that the host provides, by name, and those it refuses, each with what to use instead. All others of
  * OPA are compiled into the module. A bundle that needs one that is not provided is refused when it is vetted.
  */
+
+import { castBuiltins } from './casts.ts'
+import { cryptoBuiltins } from './crypto.ts'
+import { diagnosticBuiltins } from './diagnostics.ts'
+import { encodingBuiltins } from './encoding.ts'
+import { escapingBuiltins } from './escaping.ts'
 import type { Evaluation } from './evaluation.ts'
-import { RegoNumber, type Value } from './value.ts'
+import { graphBuiltins } from './graph.ts'
+import { numberBuiltins } from './numbers.ts'
+import { regexBuiltins } from './regex.ts'
+import { semverBuiltins } from './semver.ts'
+import { sprintfBuiltins } from './sprintf.ts'
+import { stringBuiltins } from './strings.ts'
+import { subsetBuiltins } from './subset.ts'
+import { timeBuiltins } from './time.ts'
+import { unitBuiltins } from './units.ts'
+import { uriBuiltins } from './uri.ts'
+import { uuidBuiltins } from './uuid.ts'
+import type { Value } from './value.ts'
 
 export interface Builtin {
   /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
@@ -12,10 +29,27 @@ export interface Builtin {
   readonly pinned?: boolean
 }
 
-export const builtins: ReadonlyMap<string, Builtin> = new Map<string, Builtin>(
-  Object.entries({
-    'time.now_ns': { call: (_args, { nowNs }) => new RegoNumber(nowNs), pinned: true },
-  } satisfies Record<string, Builtin>),
+export type BuiltinTable = Readonly<Record<string, Builtin>>
+
+export const builtins: ReadonlyMap<string, Builtin> = new Map(
+  [
+    castBuiltins,
+    cryptoBuiltins,
+    diagnosticBuiltins,
+    encodingBuiltins,
+    escapingBuiltins,
+    graphBuiltins,
+    numberBuiltins,
+    regexBuiltins,
+    semverBuiltins,
+    sprintfBuiltins,
+    stringBuiltins,
+    subsetBuiltins,
+    timeBuiltins,
+    unitBuiltins,
+    uriBuiltins,
+    uuidBuiltins,
+  ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )
 
 const refused: Readonly<Record<string, string>> = {
