@@ -10,6 +10,7 @@ import { encodingBuiltins } from './encoding.ts'
 import { escapingBuiltins } from './escaping.ts'
 import type { Evaluation } from './evaluation.ts'
 import { graphBuiltins } from './graph.ts'
+import { jwtBuiltins } from './jwt.ts'
 import { numberBuiltins } from './numbers.ts'
 import { regexBuiltins } from './regex.ts'
 import { semverBuiltins } from './semver.ts'
@@ -25,8 +26,8 @@ import type { Value } from './value.ts'
 export interface Builtin {
   /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
   readonly call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined
-  /** True where the answer is the world's: the first one of an evaluation stands, and is recorded. */
-  readonly pinned?: boolean
+  /** Where the answer is the world's: the first one of an evaluation stands, and is recorded or too secret to be. */
+  readonly pinned?: 'recorded' | 'unrecorded'
 }
 
 export type BuiltinTable = Readonly<Record<string, Builtin>>
@@ -39,6 +40,7 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     encodingBuiltins,
     escapingBuiltins,
     graphBuiltins,
+    jwtBuiltins,
     numberBuiltins,
     regexBuiltins,
     semverBuiltins,
