@@ -10,7 +10,10 @@ import { encodingBuiltins } from './encoding.ts'
 import { escapingBuiltins } from './escaping.ts'
 import type { Evaluation } from './evaluation.ts'
 import { graphBuiltins } from './graph.ts'
+import { jsonMarshalBuiltins } from './json-marshal.ts'
+import { jsonPatchBuiltins } from './json-patch.ts'
 import { jwtBuiltins } from './jwt.ts'
+import { netBuiltins } from './net.ts'
 import { numberBuiltins } from './numbers.ts'
 import { regexBuiltins } from './regex.ts'
 import { semverBuiltins } from './semver.ts'
@@ -22,6 +25,7 @@ import { unitBuiltins } from './units.ts'
 import { uriBuiltins } from './uri.ts'
 import { uuidBuiltins } from './uuid.ts'
 import type { Value } from './value.ts'
+import { yamlBuiltins } from './yaml.ts'
 
 export interface Builtin {
   /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
@@ -51,6 +55,10 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     unitBuiltins,
     uriBuiltins,
     uuidBuiltins,
+    yamlBuiltins,
+    jsonMarshalBuiltins,
+    jsonPatchBuiltins,
+    netBuiltins,
   ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )
 
