@@ -10,6 +10,7 @@ import { encodingBuiltins } from './encoding.ts'
 import { escapingBuiltins } from './escaping.ts'
 import type { Evaluation } from './evaluation.ts'
 import { graphBuiltins } from './graph.ts'
+import { graphqlBuiltins } from './graphql.ts'
 import { jsonMarshalBuiltins } from './json-marshal.ts'
 import { jsonPatchBuiltins } from './json-patch.ts'
 import { jwtBuiltins } from './jwt.ts'
@@ -44,6 +45,7 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     encodingBuiltins,
     escapingBuiltins,
     graphBuiltins,
+    graphqlBuiltins,
     jwtBuiltins,
     numberBuiltins,
     regexBuiltins,
@@ -68,6 +70,8 @@ const refused: Readonly<Record<string, string>> = {
   'net.lookup_ip_addr':
     'a decision never waits for the network: compare addresses with net.cidr_contains',
   'opa.runtime': 'the environment of the gate is not a policy’s to read: use labels of the route',
+  'providers.aws.sign_req':
+    'it signs requests for http.send, which is refused; no cloud credential belongs into a bundle',
   'rego.parse_module': 'policies are compiled before they are loaded',
 }
 
