@@ -30,7 +30,6 @@ soak: node_modules/.installed ## the long runs; each prints its seed and its fig
 	@for file in test/soak/*.soak.ts; do $(NODE) $$file || exit 1; done
 
 conformance: node_modules/.installed ## all of OPA's own cases on our engine; writes docs/conformance.md
-	@mkdir -p docs
 	@$(NODE) test/conformance/conformance.ts
 
 clean: ## remove what was installed and what the demo stored

@@ -25,7 +25,7 @@ export class Evaluation {
   }
 
   /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
-  answersOfTheWorld(): Map<string, ReadonlyMap<string, string | undefined>> {
+  get answersOfTheWorld(): ReadonlyMap<string, ReadonlyMap<string, string | undefined>> {
     return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 

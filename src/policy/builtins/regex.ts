@@ -80,6 +80,11 @@ function findAll(regex: RE2JS, subject: string, most: number): Match[] {
   return found
 }
 
+/** @throws BuiltinError when the pattern is none. */
+export function matches(pattern: string, subject: string): boolean {
+  return new Search(compile(pattern), subject).from(0) !== undefined
+}
+
 function find(args: Args): Value {
   const subject = text(args, 1)
   const matches = findAll(compile(text(args, 0)), subject, integer(args, 2))

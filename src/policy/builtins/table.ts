@@ -13,6 +13,7 @@ import { graphBuiltins } from './graph.ts'
 import { graphqlBuiltins } from './graphql.ts'
 import { jsonMarshalBuiltins } from './json-marshal.ts'
 import { jsonPatchBuiltins } from './json-patch.ts'
+import { jsonSchemaBuiltins } from './json-schema.ts'
 import { jwtBuiltins } from './jwt.ts'
 import { netBuiltins } from './net.ts'
 import { numberBuiltins } from './numbers.ts'
@@ -60,11 +61,13 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     yamlBuiltins,
     jsonMarshalBuiltins,
     jsonPatchBuiltins,
+    jsonSchemaBuiltins,
     netBuiltins,
   ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )
 
-const refused: Readonly<Record<string, string>> = {
+/** Each with what to use instead. */
+export const refused: Readonly<Record<string, string>> = {
   'http.send':
     'a decision never waits for the network: put what it would fetch into the bundle or into grants',
   'net.lookup_ip_addr':
