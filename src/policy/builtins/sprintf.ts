@@ -316,6 +316,11 @@ function unicodeText(arg: bigint, { precision, sharp }: Flags): string {
   return `U+${digits}${sharp && char !== '' && printable(char) ? ` '${char}'` : ''}`
 }
 
+/** Go's `fmt.Sprintf`. */
+export function formatText(format: string, values: readonly Value[]): string {
+  return new Printer(format, values.map(argument)).print()
+}
+
 export const sprintfBuiltins: BuiltinTable = {
-  sprintf: { call: (args) => new Printer(text(args, 0), array(args, 1).map(argument)).print() },
+  sprintf: { call: (args) => formatText(text(args, 0), array(args, 1)) },
 }

@@ -22,6 +22,7 @@ import { semverBuiltins } from './semver.ts'
 import { sprintfBuiltins } from './sprintf.ts'
 import { stringBuiltins } from './strings.ts'
 import { subsetBuiltins } from './subset.ts'
+import { templateBuiltins } from './template.ts'
 import { timeBuiltins } from './time.ts'
 import { unitBuiltins } from './units.ts'
 import { uriBuiltins } from './uri.ts'
@@ -54,6 +55,7 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     sprintfBuiltins,
     stringBuiltins,
     subsetBuiltins,
+    templateBuiltins,
     timeBuiltins,
     unitBuiltins,
     uriBuiltins,
