@@ -28,6 +28,7 @@ import { unitBuiltins } from './units.ts'
 import { uriBuiltins } from './uri.ts'
 import { uuidBuiltins } from './uuid.ts'
 import type { Value } from './value.ts'
+import { x509Builtins } from './x509.ts'
 import { yamlBuiltins } from './yaml.ts'
 
 export interface Builtin {
@@ -60,6 +61,7 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     unitBuiltins,
     uriBuiltins,
     uuidBuiltins,
+    x509Builtins,
     yamlBuiltins,
     jsonMarshalBuiltins,
     jsonPatchBuiltins,
@@ -68,8 +70,15 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
   ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )
 
+const noPrivateKeys = 'a decision verifies: give public keys, as certificates or JWKs'
+
 /** Each with what to use instead. */
 export const refused: Readonly<Record<string, string>> = {
+  'crypto.parse_private_keys': noPrivateKeys,
+  'crypto.x509.parse_keypair': noPrivateKeys,
+  'crypto.x509.parse_rsa_private_key': noPrivateKeys,
+  'crypto.x509.parse_certificate_request':
+    'a decision is taken about certificates, not about requests for them: use crypto.x509.parse_certificates',
   'http.send':
     'a decision never waits for the network: put what it would fetch into the bundle or into grants',
   'net.lookup_ip_addr':
