@@ -80,7 +80,7 @@ t.test(
       for (const each of imports) if (each.from === file && !each.typeOnly) follow(each.to)
     }
     follow('worker.ts')
-    for (const banned of ['pg', 'pg-copy-streams', 'chokidar', 'tar-stream', 'commander']) {
+    for (const banned of ['pg', 'pg-copy-streams', 'chokidar', 'tar-stream', 'yaml', 'commander']) {
       t.notOk(reached.has(banned), `a worker loads ${banned}`)
     }
     for (const file of reached)

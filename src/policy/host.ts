@@ -81,6 +81,7 @@ export class PolicyInstance {
     }
     try {
       this.#builtins = namesById(this.#dump(this.#exports.builtins()))
+      for (const name of this.#builtins) builtins.get(name)?.load?.()
       this.entrypoints = new Map(
         Object.entries(
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,

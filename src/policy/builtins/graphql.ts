@@ -2,23 +2,23 @@
  * `graphql.*` by the GraphQL reference implementation, with OPA's trees (graphql-tree.ts) for answers. A query comes
  * from a request: its tokens are counted before anything is built of them.
  */
-import {
-  buildASTSchema,
-  type DocumentNode,
-  GraphQLError,
-  type GraphQLSchema,
-  Kind,
-  parse,
-  type TypeSystemDefinitionNode,
-  validate,
-  validateSchema,
-} from 'graphql'
-import { validateSDL } from 'graphql/validation/validate.js'
+import { createRequire } from 'node:module'
+import type * as Library from 'graphql'
+import type { DocumentNode, GraphQLSchema, TypeSystemDefinitionNode } from 'graphql'
+import type { validateSDL } from 'graphql/validation/validate.js'
 import { queryText, schemaText } from './graphql-text.ts'
 import { queryTree, schemaTree } from './graphql-tree.ts'
 import { BuiltinError, refuseWork, text } from './operand.ts'
 import type { BuiltinTable } from './table.ts'
 import { RegoObject, type Value } from './value.ts'
+
+const require = createRequire(import.meta.url)
+/** Loaded when a policy asks for it: it costs a thread 80 ms of CPU and some megabytes. */
+const library = (): typeof Library => require('graphql') as typeof Library
+const schemaErrors: typeof validateSDL = (document) =>
+  (require('graphql/validation/validate.js') as { validateSDL: typeof validateSDL }).validateSDL(
+    document,
+  )
 
 const maxLength = 1 << 18
 /** Fields of one name are compared each with each. */
@@ -29,11 +29,15 @@ const maxSchemaTokens = 100_000
 function read(source: string, maxTokens: number): DocumentNode {
   if (source.length > maxLength) refuseWork(`GraphQL of more than ${maxLength} characters`)
   // OPA's parser takes an empty document.
-  if (/^\s*$/.test(source)) return { kind: Kind.DOCUMENT, definitions: [] }
+  if (/^\s*$/.test(source)) return { kind: 'Document' as Library.Kind.DOCUMENT, definitions: [] }
   try {
-    return parse(source, { noLocation: true, maxTokens, experimentalFragmentArguments: true })
+    return library().parse(source, {
+      noLocation: true,
+      maxTokens,
+      experimentalFragmentArguments: true,
+    })
   } catch (error) {
-    if (!(error instanceof GraphQLError)) throw error
+    if (!(error instanceof library().GraphQLError)) throw error
     if (error.message.includes('token limit')) refuseWork(error.message)
     throw new BuiltinError(error.message)
   }
@@ -44,7 +48,7 @@ function readQuery(value: Value): DocumentNode {
   const source = value instanceof RegoObject ? queryText(value) : text([value], 0)
   const document = read(source, maxQueryTokens)
   const isQuery = ({ kind }: { kind: string }): boolean =>
-    kind === Kind.OPERATION_DEFINITION || kind === Kind.FRAGMENT_DEFINITION
+    kind === 'OperationDefinition' || kind === 'FragmentDefinition'
   if (!document.definitions.every(isQuery)) throw new BuiltinError('not a query')
   return document
 }
@@ -54,7 +58,7 @@ function readSchema(value: Value): DocumentNode {
   const source = value instanceof RegoObject ? schemaText(value) : text([value], 0)
   const document = read(source, maxSchemaTokens)
   const isQuery = ({ kind }: { kind: string }): boolean =>
-    kind === Kind.OPERATION_DEFINITION || kind === Kind.FRAGMENT_DEFINITION
+    kind === 'OperationDefinition' || kind === 'FragmentDefinition'
   if (document.definitions.some(isQuery)) throw new BuiltinError('not a schema')
   return document
 }
@@ -82,19 +86,21 @@ function withDefinitions(document: DocumentNode): DocumentNode {
 /** @throws BuiltinError */
 function buildSchema(document: DocumentNode): GraphQLSchema {
   const complete = withDefinitions(document)
-  const [first] = validateSDL(complete)
+  const [first] = schemaErrors(complete)
   if (first !== undefined) throw new BuiltinError(first.message)
-  const schema = buildASTSchema(complete, { assumeValidSDL: true })
+  const schema = library().buildASTSchema(complete, { assumeValidSDL: true })
   // A schema without a query is one for OPA's library.
-  const error = validateSchema(schema).find(({ message }) => !/^Query root type must/.test(message))
+  const error = library()
+    .validateSchema(schema)
+    .find(({ message }) => !/^Query root type must/.test(message))
   if (error !== undefined) throw new BuiltinError(error.message)
   // What was found above is kept in the schema and would be found again.
-  return buildASTSchema(complete, { assumeValid: true })
+  return library().buildASTSchema(complete, { assumeValid: true })
 }
 
 /** @throws BuiltinError */
 function check(schema: GraphQLSchema, query: DocumentNode): void {
-  const [first] = validate(schema, query, undefined, { maxErrors: 1 })
+  const [first] = library().validate(schema, query, undefined, { maxErrors: 1 })
   if (first !== undefined) throw new BuiltinError(first.message)
 }
 
@@ -114,7 +120,7 @@ function attempt<T>(what: () => T): T | undefined {
   }
 }
 
-export const graphqlBuiltins: BuiltinTable = {
+const calls: BuiltinTable = {
   'graphql.parse': { call: ([query, schema]) => parseBoth(query!, schema!) },
   'graphql.parse_and_verify': {
     call: ([query, schema]) => {
@@ -131,3 +137,7 @@ export const graphqlBuiltins: BuiltinTable = {
     call: ([schema]) => attempt(() => buildSchema(readSchema(schema!))) !== undefined,
   },
 }
+
+export const graphqlBuiltins: BuiltinTable = Object.fromEntries(
+  Object.entries(calls).map(([name, builtin]) => [name, { ...builtin, load: library }]),
+)

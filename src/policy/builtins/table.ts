@@ -34,6 +34,8 @@ import { yamlBuiltins } from './yaml.ts'
 export interface Builtin {
   /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
   readonly call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined
+  /** Done before the first call: what is costly to load and few policies use. */
+  readonly load?: () => unknown
   /** Where the answer is the world's: the first one of an evaluation stands, and is recorded or too secret to be. */
   readonly pinned?: 'recorded' | 'unrecorded'
 }
