@@ -2,6 +2,8 @@
 BIN := node_modules/.bin
 NODE := $(BIN)/node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Sources run as they are; kept compiled, a thread starts for a quarter of the CPU.
+export NODE_COMPILE_CACHE := $(CURDIR)/.tools/compile-cache
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

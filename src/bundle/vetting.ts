@@ -9,7 +9,11 @@ import { readAnswer } from '../policy/answer.ts'
 import { PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts } from '../policy/input.ts'
 
-if (parentPort !== null) parentPort.postMessage(report(workerData as VetRequest))
+if (parentPort !== null) {
+  // The deadline is the policy's: it begins when what tries it out has been loaded.
+  parentPort.postMessage('loaded')
+  parentPort.postMessage(report(workerData as VetRequest))
+}
 
 function report(request: VetRequest): VetReport {
   try {

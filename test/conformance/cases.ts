@@ -16,7 +16,7 @@ export interface Case {
   readonly query: string
   readonly modules: readonly string[]
   readonly data: Value
-  /** Text of a term; '' for none. */
+  /** Text of a term; a case without input gets an empty one, as a gate's evaluations always have one. */
   readonly input: string
   readonly wantDefined: boolean | undefined
   readonly wantResult: readonly RegoObject[] | undefined
@@ -70,7 +70,7 @@ function inputOf(fields: RegoObject): string {
   // Terms are Rego, which takes a comma before a closing bracket.
   if (typeof term === 'string') return term.replace(/,(\s*[\]}])/g, '$1')
   const input = fields.get('input')
-  return input === undefined ? '' : toJson(input)
+  return input === undefined ? '{}' : toJson(input)
 }
 
 /** Numbers keep the digits that the file has. */
