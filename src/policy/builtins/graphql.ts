@@ -38,7 +38,7 @@ function read(source: string, maxTokens: number): DocumentNode {
     })
   } catch (error) {
     if (!(error instanceof library().GraphQLError)) throw error
-    if (error.message.includes('token limit')) refuseWork(error.message)
+    if (/more than [0-9]+ tokens/.test(error.message)) refuseWork(error.message)
     throw new BuiltinError(error.message)
   }
 }
