@@ -12,7 +12,7 @@ const require = createRequire(import.meta.url)
 /** Loaded when a policy asks for it: it costs a thread 35 ms of CPU. */
 const library = (): typeof Library => require('yaml') as typeof Library
 
-const maxLength = 1 << 18
+const maxLength = 1 << 16
 
 function documentsOf(source: string): Library.Document[] {
   if (source.length > maxLength) refuseWork(`YAML of more than ${maxLength} characters`)
