@@ -63,15 +63,53 @@ function significant(size: number, count: number): Scientific {
   return { digits: digits.slice(0, count), exponent: exponent + Math.max(carried, 0) }
 }
 
-/** `size` × 10^`places`, rounded to a whole number, halves to even. */
-function rounded(size: number, places: number): bigint {
+/** `size` = mantissa × 2^exponent. */
+function binary(size: number): { mantissa: bigint; exponent: number } {
   const view = new DataView(new ArrayBuffer(8))
   view.setFloat64(0, size)
   const bits = view.getBigUint64(0)
   const biased = Number(bits >> 52n)
   const fraction = bits & 0xfffffffffffffn
-  const mantissa = biased === 0 ? fraction : fraction | 0x10000000000000n
-  const exponent = Math.max(biased, 1) - 1075
+  return {
+    mantissa: biased === 0 ? fraction : fraction | 0x10000000000000n,
+    exponent: Math.max(biased, 1) - 1075,
+  }
+}
+
+/** Go's `%b`: the mantissa as it is stored. */
+export function formatMantissa(size: number): string {
+  const { mantissa, exponent } = binary(size)
+  return `${mantissa}p${exponent < 0 ? '-' : '+'}${Math.abs(exponent)}`
+}
+
+/** Go's `%x`: one bit before the point. */
+export function formatHex(size: number, precision: number): string {
+  let { mantissa, exponent } = binary(size)
+  if (mantissa === 0n) return `0x0${precision > 0 ? `.${'0'.repeat(precision)}` : ''}p+00`
+  while (mantissa < 0x10000000000000n) {
+    mantissa <<= 1n
+    exponent--
+  }
+  const places = precision < 0 ? 13 : Math.min(precision, 13)
+  const dropped = BigInt((13 - places) * 4)
+  const half = dropped === 0n ? 0n : 1n << (dropped - 1n)
+  const rest = mantissa & ((1n << dropped) - 1n)
+  let kept = mantissa >> dropped
+  if (dropped > 0n && (rest > half || (rest === half && (kept & 1n) === 1n))) kept++
+  if (kept >> BigInt(places * 4) > 1n) {
+    kept >>= 1n
+    exponent++
+  }
+  const digits = kept.toString(16).slice(1)
+  const fraction = precision < 0 ? digits.replace(/0+$/, '') : digits.padEnd(precision, '0')
+  const power = exponent + 52
+  const sized = String(Math.abs(power)).padStart(2, '0')
+  return `0x1${fraction === '' ? '' : `.${fraction}`}p${power < 0 ? '-' : '+'}${sized}`
+}
+
+/** `size` × 10^`places`, rounded to a whole number, halves to even. */
+function rounded(size: number, places: number): bigint {
+  const { mantissa, exponent } = binary(size)
   let [numerator, denominator] = [mantissa, 1n]
   if (exponent >= 0) numerator <<= BigInt(exponent)
   else denominator <<= BigInt(-exponent)

@@ -3,11 +3,21 @@
 import { toBigInt } from './decimal.ts'
 import { type Args, array, BuiltinError, refuseWork } from './operand.ts'
 import type { BuiltinTable } from './table.ts'
-import { compare, isArray, RegoNumber, RegoObject, RegoSet, typeName, type Value } from './value.ts'
+import {
+  compare,
+  isArray,
+  printTerm,
+  RegoNumber,
+  RegoObject,
+  RegoSet,
+  typeName,
+  type Value,
+} from './value.ts'
 
 type Path = readonly Value[]
 
-const maxOperations = 1000
+/** Operations times characters. */
+const maxCopied = 20_000_000
 
 function readPath(value: Value): Path {
   if (isArray(value)) return value
@@ -136,9 +146,9 @@ function applied(value: Value | undefined, operation: Value): Value | undefined 
 
 function patch(args: Args): Value | undefined {
   const operations = array(args, 1)
-  // Each one copies what lies on its path.
-  if (operations.length > maxOperations)
-    refuseWork(`json.patch of over ${maxOperations} operations`)
+  // Each one copies what lies on its path, the whole document at most.
+  const size = printTerm(args[0]!).length + printTerm(operations).length
+  if (operations.length * size > maxCopied) refuseWork('json.patch of so much')
   return operations.reduce<Value | undefined>(applied, args[0]!)
 }
 

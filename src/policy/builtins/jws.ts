@@ -177,8 +177,9 @@ export function readKeys(text: string): readonly VerificationKey[] {
 }
 
 function readPem(text: string): KeyObject | undefined {
-  const begin = text.indexOf('-----BEGIN ')
-  if (begin === -1) return undefined
+  // At the start of a line only: a JWK may carry a certificate within a string.
+  const begin = text.startsWith('-----BEGIN ') ? 0 : text.indexOf('\n-----BEGIN ') + 1
+  if (!text.startsWith('-----BEGIN ', begin)) return undefined
   const type = text.slice(begin + 11, text.indexOf('-----', begin + 11))
   const end = `-----END ${type}-----`
   const stop = text.indexOf(end, begin)

@@ -66,9 +66,17 @@ function decode(args: Args): Value {
     if (headerText(token.header, 'cty') !== 'JWT') {
       return [token.header, readObject(payload), token.signature().toString('hex')]
     }
-    compact = textOf(payload).replace(/^["']+|["']+$/g, '')
+    compact = unquoted(textOf(payload))
   }
   throw new BuiltinError('tokens are nested too deeply')
+}
+
+/** By steps from both ends: an expression would try each run of quotes from each of its places. */
+function unquoted(text: string): string {
+  let [from, to] = [0, text.length]
+  while (from < to && `"'`.includes(text[from]!)) from++
+  while (to > from && `"'`.includes(text[to - 1]!)) to--
+  return text.slice(from, to)
 }
 
 /** '' when it is absent. @throws BuiltinError when it is no text. */
@@ -164,7 +172,8 @@ function readConstraints(given: RegoObject, evaluation: Evaluation): Constraints
   }
   const cert = texts.get('cert')
   const secret = texts.get('secret') ?? ''
-  if ((cert === undefined) === (secret === '')) throw new BuiltinError('one key constraint, please')
+  if ((cert === undefined) === (secret === ''))
+    throw new BuiltinError('exactly one of cert and secret is needed')
   return {
     keys: cert === undefined ? undefined : readKeys(cert),
     secret,

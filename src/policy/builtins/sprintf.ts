@@ -3,7 +3,7 @@
  * prints for a verb that does not fit. Arguments are integers, floats or texts; anything else is its text.
  */
 import { bytesOf } from './bytes.ts'
-import { formatFloat } from './float.ts'
+import { formatFloat, formatHex, formatMantissa } from './float.ts'
 import { array, refuseWork, text } from './operand.ts'
 import type { BuiltinTable } from './table.ts'
 import { describe, RegoNumber, type Value } from './value.ts'
@@ -65,7 +65,6 @@ class Printer {
 
   #directive(): void {
     this.#goodIndex = true
-    this.#reordered = false
     const flags = this.#readFlags()
     let afterIndex = this.#readIndex()
     if (this.#format[this.#at] === '*') {
@@ -186,7 +185,12 @@ function formatted(verb: string, arg: Argument, flags: Flags): string {
       : typeof arg === 'number'
         ? ofFloat(verb, arg, flags)
         : ofInteger(verb, arg, flags)
-  return done ?? `%!${verb}(${goType(arg)}=${plainText(arg)})`
+  // A *big.Int says so itself.
+  if (done === undefined && typeof arg === 'bigint' && !int64(arg)) {
+    return `%!${verb}(big.Int=${arg})`
+  }
+  // The flags still act on the value of a verb that does not fit.
+  return done ?? `%!${verb}(${goType(arg)}=${formatted('v', arg, flags)})`
 }
 
 function pad(text: string, { width = 0, minus, zero }: Flags): string {
@@ -260,11 +264,15 @@ function signed(sign: string, body: string, flags: Flags, zeroPads: boolean): st
 function ofFloat(verb: string, arg: number, flags: Flags): string | undefined {
   const finite = Number.isFinite(arg)
   const sign = arg < 0 || Object.is(arg, -0) ? '-' : ''
-  const lower = verb === 'v' ? 'g' : verb === 'F' ? 'f' : verb.toLowerCase()
-  if (lower !== 'e' && lower !== 'f' && lower !== 'g') return undefined
-  const precision = flags.precision ?? (lower === 'g' ? -1 : 6)
-  const body = formatFloat(Math.abs(arg), lower, precision)
-  const cased = verb === 'E' || verb === 'G' ? body.toUpperCase() : body
+  const lower = verb === 'v' ? 'g' : verb === 'B' ? '' : verb.toLowerCase()
+  let body: string
+  if (lower === 'b') body = formatMantissa(Math.abs(arg))
+  else if (lower === 'x') body = formatHex(Math.abs(arg), flags.precision ?? -1)
+  else if (lower === 'e' || lower === 'f' || lower === 'g') {
+    const precision = flags.precision ?? (lower === 'g' ? -1 : 6)
+    body = formatFloat(Math.abs(arg), lower, precision)
+  } else return undefined
+  const cased = /[EGX]/.test(verb) ? body.toUpperCase() : body
   return signed(sign, cased, flags, finite && flags.zero && !flags.minus)
 }
 

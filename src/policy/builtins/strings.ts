@@ -1,7 +1,9 @@
 /** `strings.*` and what is left of the text functions; those compiled into the module are not here. */
-import { type Args, BuiltinError, integer, text, texts } from './operand.ts'
+import { type Args, BuiltinError, integer, refuseWork, text, texts } from './operand.ts'
 import type { BuiltinTable } from './table.ts'
 import { RegoNumber, typeName, type Value } from './value.ts'
+
+const maxProduct = 1 << 30
 
 /** A text, or an array or set of texts. */
 function oneOrMany(args: Args, at: number): readonly string[] {
@@ -31,9 +33,16 @@ function reversed(values: readonly string[]): string[] {
   return values.map((value) => [...value].reverse().join(''))
 }
 
+/** What is searched and what for; a text that nearly matches everywhere costs their product. */
+function searched(args: Args): [base: string, search: string] {
+  const [base, search] = [text(args, 0), text(args, 1)]
+  if (base.length * search.length > maxProduct) refuseWork('a search of this length')
+  return [base, search]
+}
+
 /** By code points, overlapping ones too. */
 function indexes(args: Args): Value {
-  const [base, search] = [text(args, 0), text(args, 1)]
+  const [base, search] = searched(args)
   if (search === '') throw new BuiltinError('empty search character')
   const found: Value[] = []
   let [at, points] = [0, 0]
@@ -46,7 +55,7 @@ function indexes(args: Args): Value {
 }
 
 function count(args: Args): Value {
-  const [base, search] = [text(args, 0), text(args, 1)]
+  const [base, search] = searched(args)
   if (search === '') return new RegoNumber([...base].length + 1)
   let n = 0
   for (let i = base.indexOf(search); i !== -1; i = base.indexOf(search, i + search.length)) n++

@@ -48,7 +48,8 @@ function parse(given: string): Value | undefined {
     BigInt(bytes.readUInt32BE(0)) |
     (BigInt(bytes.readUInt16BE(4)) << 32n) |
     (BigInt(bytes.readUInt16BE(6) & 0x0fff) << 48n)
-  out.set('time', new RegoNumber((time - gregorian) * 100n))
+  // Identifiers before 1677 wrap around, as OPA's 64 bits do.
+  out.set('time', new RegoNumber(BigInt.asIntN(64, (time - gregorian) * 100n)))
   out.set('nodeid', node.toString('hex').match(/../g)!.join('-'))
   out.set('macvariables', scope(node[0]!))
   out.set('clocksequence', new RegoNumber(bytes.readUInt16BE(8) & 0x3fff))

@@ -174,10 +174,13 @@ function chainOf(
   const leaf = certificates.at(-1)!
   const between = certificates.slice(1, -1)
   if (!isFine(leaf, options)) return undefined
-  if (options.dnsName !== undefined && leaf.x509.checkHost(options.dnsName) === undefined) {
+  if (
+    options.dnsName !== undefined &&
+    leaf.x509.checkHost(options.dnsName, { subject: 'never' }) === undefined
+  ) {
     return undefined
   }
-  if (leaf.raw.equals(root.raw)) return [leaf]
+  if (leaf.raw.equals(root.raw)) return allowing([leaf], options.wanted)
   // Each certificate stands in a chain once, so the search ends; a few dozen signatures at most are checked.
   let left = 100
   const extend = (chain: Certificate[]): Certificate[] | undefined => {
@@ -188,7 +191,7 @@ function chainOf(
       if (!isFine(issuer, options) || !mayIssue(issuer, chain.length - 1, issuer === root)) continue
       if (!isSignedBy(last, issuer)) continue
       const longer = [...chain, issuer]
-      const found = issuer === root ? longer : extend(longer)
+      const found = issuer === root ? allowing(longer, options.wanted) : extend(longer)
       if (found !== undefined) return found
     }
     return undefined
@@ -196,15 +199,23 @@ function chainOf(
   return extend([leaf])
 }
 
-function isFine(of: Certificate, { nowS, wanted }: Options): boolean {
+function isFine(of: Certificate, { nowS }: Options): boolean {
   if (nowS < of.notBefore || nowS > of.notAfter) return false
   for (const { id, critical } of of.extensions) {
     const name = id.join('.')
     if (name === nameConstraints || (critical && !understood.has(name))) return false
   }
-  const allowed = of.extKeyUsage
-  if (wanted.includes(anyUsage) || allowed === undefined || allowed.includes(anyUsage)) return true
-  return wanted.some((usage) => allowed.includes(usage))
+  return true
+}
+
+/** The chain, when one of the wanted usages is allowed by all of it. */
+function allowing(chain: Certificate[], wanted: readonly string[]): Certificate[] | undefined {
+  const allows = ({ extKeyUsage }: Certificate, usage: string): boolean =>
+    extKeyUsage === undefined || extKeyUsage.includes(anyUsage) || extKeyUsage.includes(usage)
+  const isAllowed = wanted.some(
+    (usage) => usage === anyUsage || chain.every((each) => allows(each, usage)),
+  )
+  return isAllowed ? chain : undefined
 }
 
 /** @param below intermediates between it and the leaf. */

@@ -12,11 +12,12 @@ const require = createRequire(import.meta.url)
 /** Loaded when a policy asks for it: it costs a thread 35 ms of CPU. */
 const library = (): typeof Library => require('yaml') as typeof Library
 
-const maxLength = 1 << 18
+const maxLength = 1 << 16
 
 function documentsOf(source: string): Library.Document[] {
   if (source.length > maxLength) refuseWork(`YAML of more than ${maxLength} characters`)
-  const options = { intAsBigInt: true, merge: true, logLevel: 'silent' } as const
+  // Of a key that comes twice the last one counts, as in OPA.
+  const options = { intAsBigInt: true, merge: true, uniqueKeys: false, logLevel: 'silent' } as const
   const documents = library().parseAllDocuments(source, options)
   return Array.isArray(documents) ? documents : []
 }
@@ -38,7 +39,10 @@ function unmarshal(args: Args): Value {
 function toRego(value: unknown): Value {
   if (value === null || value === undefined) return null
   if (typeof value === 'string' || typeof value === 'boolean') return value
-  if (typeof value === 'bigint') return new RegoNumber(value)
+  if (typeof value === 'bigint') {
+    const fits = value >= -(1n << 63n) && value < 1n << 64n
+    return new RegoNumber(fits ? value : Number(value))
+  }
   if (typeof value === 'number') {
     if (!Number.isFinite(value)) throw new BuiltinError('yaml: not a JSON number')
     return new RegoNumber(value)
