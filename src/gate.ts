@@ -64,7 +64,10 @@ export class Gate {
   #keys: KeyStore | undefined
   #bundles: Bundles | undefined
   #feed: Feed | undefined
-  #ledger: Ledger | undefined
+  readonly #ledger = Ledger.create(0, async (shared) => {
+    this.#workers?.tell({ type: 'ledger', ledger: shared })
+    await this.#workers?.readersOf(shared.generation)
+  })
   #admin: AdminServer | undefined
   #active: PolicyPackage | undefined
   #ports: readonly number[] = []
@@ -126,6 +129,7 @@ export class Gate {
       onKeysWanted: (issuer, kid) => this.#keys?.want(issuer, kid),
       onRestart: () => metrics.count('dropgate_worker_restarts_total'),
     })
+    this.#workers.tell({ type: 'ledger', ledger: this.#ledger.shared })
     this.#ports = await this.#workers.open(config.listen.map((listen) => listen.port))
 
     this.#admin = new AdminServer({
@@ -170,11 +174,10 @@ export class Gate {
     this.#feed = new Feed({
       connect: { url, schema: config.database.schema },
       tickMs: config.revocation.tick,
-      ledgerFor: (rows) => Ledger.create(rows + config.revocation.spare),
-      onLedger: (ledger) => {
-        this.#ledger = ledger as Ledger
-        this.#workers?.tell({ type: 'ledger', ledger: this.#ledger.shared })
-      },
+      ledger: this.#ledger,
+      spareRows: config.revocation.spare,
+      snapshotFile: config.revocation.snapshot_file,
+      verifyMs: config.revocation.verify,
       learnPointers: (pointers) => this.#pointers.learn(pointers),
       log,
       metrics,
@@ -257,7 +260,7 @@ export class Gate {
     else if (!workers?.allActive(this.#active.generation)) {
       reasons.push('not every worker listens with the active policy')
     }
-    if (ledger === undefined || !ledger.loaded) reasons.push('the revocations are not loaded')
+    if (!ledger.loaded) reasons.push('the revocations are not loaded')
     else if (ledger.broken) reasons.push('the ledger cannot hold every revocation')
     else if (ledger.ageMs(monotonicUs(), Date.now()) > this.#config.revocation.max_staleness) {
       reasons.push('the revocation feed is stale')
@@ -283,15 +286,14 @@ export class Gate {
       },
       workers: this.#workers?.status() ?? [],
       feed: this.#feed?.status() ?? null,
-      ledger:
-        ledger === undefined
-          ? null
-          : {
-              rows: ledger.rows,
-              used: ledger.used,
-              capacity: ledger.capacity,
-              version: ledger.version,
-            },
+      ledger: {
+        rows: ledger.rows,
+        used: ledger.table.used,
+        capacity: ledger.table.capacity,
+        bytes: ledger.bytes,
+        growths: ledger.growths,
+        version: ledger.version,
+      },
       policy: this.#bundles?.status() ?? null,
       issuers: this.#keys?.status() ?? [],
       decision_log: this.#decisions?.status() ?? null,
@@ -345,11 +347,11 @@ export class Gate {
     return renderMetrics(slices, {
       dropgate_ready: this.readiness().ready ? 1 : 0,
       dropgate_live_exchanges: this.#workers?.live ?? 0,
-      dropgate_feed_age_seconds:
-        (ledger?.ageMs(monotonicUs(), Date.now()) ?? Number.POSITIVE_INFINITY) / 1000,
-      dropgate_ledger_rows: ledger?.rows ?? 0,
-      dropgate_ledger_used: ledger?.used ?? 0,
-      dropgate_ledger_capacity: ledger?.capacity ?? 0,
+      dropgate_feed_age_seconds: ledger.ageMs(monotonicUs(), Date.now()) / 1000,
+      dropgate_ledger_rows: ledger.rows,
+      dropgate_ledger_used: ledger.table.used,
+      dropgate_ledger_capacity: ledger.table.capacity,
+      dropgate_ledger_bytes: ledger.bytes,
     })
   }
 }

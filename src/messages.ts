@@ -7,6 +7,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
 import type { Reads } from './policy/reads.ts'
+import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
 export const pulse = {
@@ -70,7 +71,7 @@ export interface KeySet {
 }
 
 export type WorkerCommand =
-  | { readonly type: 'ledger'; readonly ledger: SharedArrayBuffer }
+  | { readonly type: 'ledger'; readonly ledger: LedgerShared }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
   | { readonly type: 'keys'; readonly keySet: KeySet }
@@ -87,6 +88,8 @@ export type WorkerCommand =
 export type WorkerReport =
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
+  /** From now on this worker reads no older table. */
+  | { readonly type: 'ledger-read'; readonly generation: number }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly message: string }
   | { readonly type: 'config-active'; readonly generation: number }
   | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }

@@ -50,6 +50,15 @@ const counters = {
   dropgate_policy_refusals_total: { help: 'Bundles refused; the last good policy goes on.' },
   dropgate_feed_reconnects_total: { help: 'Times the revocation feed was interrupted.' },
   dropgate_feed_loads_total: { help: 'Full loads of the revocations.' },
+  dropgate_feed_bulks_total: { help: 'Catch-ups that were too large for a tick.' },
+  dropgate_feed_payloads_total: {
+    help: 'Notifications: rows in force at once, those whose MAC was wrong, those that only wake.',
+    label: ['result', ['rows', 'refused', 'wake']],
+  },
+  dropgate_feed_comparisons_total: {
+    help: 'Comparisons of the whole ledger with the table.',
+    label: ['result', ['equal', 'different']],
+  },
   dropgate_feed_ticks_total: { help: 'Answered ticks of the revocation feed.' },
 } as const satisfies Record<string, Counter>
 
@@ -78,6 +87,7 @@ const gaugeHelp: Readonly<Record<string, string>> = {
   dropgate_ledger_rows: 'Revocations in the ledger.',
   dropgate_ledger_used: 'Slots of the ledger in use, dead ones included.',
   dropgate_ledger_capacity: 'Slots that may be used before the ledger is full.',
+  dropgate_ledger_bytes: 'Shared memory of the ledger, for the whole process.',
   dropgate_ready: '1 while the gate is ready.',
 }
 

@@ -42,6 +42,8 @@ interface Seat {
   lastBeatAt: number
   listening: boolean
   generation: number
+  /** Generation of the ledger's table that it reads; 0 before it reads any. */
+  table: number
   revision: string | undefined
   configGeneration: number
   problem: string | undefined
@@ -112,6 +114,17 @@ export class Supervisor {
   async allConfigured(generation: number): Promise<void> {
     await this.#until(
       () => this.#seats.every((seat) => seat.configGeneration >= generation),
+      () => undefined,
+    )
+  }
+
+  /**
+   * Resolves once no worker reads an older table of the ledger. One that is dead reads none, and the one that takes
+   * its seat is told the newest; one that is stuck is replaced in time.
+   */
+  async readersOf(generation: number): Promise<void> {
+    await this.#until(
+      () => this.#seats.every((seat) => seat.worker === undefined || seat.table >= generation),
       () => undefined,
     )
   }
@@ -198,6 +211,9 @@ export class Supervisor {
       case 'config-active':
         seat.configGeneration = report.generation
         break
+      case 'ledger-read':
+        seat.table = report.generation
+        break
       case 'policy-failed':
         seat.problem = report.message
         log.error({ worker: seat.index, generation: report.generation }, report.message)
@@ -227,6 +243,7 @@ export class Supervisor {
     seat.restarts++
     seat.generation = 0
     seat.configGeneration = -1
+    seat.table = 0
     seat.pulse = new SharedArrayBuffer(64)
     this.#options.onRestart()
     if (generation !== 0) this.#blame(generation)
@@ -307,6 +324,7 @@ function newSeat(index: number): Seat {
     lastBeatAt: 0,
     listening: false,
     generation: 0,
+    table: 0,
     revision: undefined,
     configGeneration: -1,
     problem: undefined,

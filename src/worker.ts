@@ -99,6 +99,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     switch (command.type) {
       case 'ledger':
         ledger = LedgerView.attach(command.ledger)
+        report({ type: 'ledger-read', generation: command.ledger.generation })
         return
       case 'keys':
         verifier.setKeys(command.keySet)

@@ -55,7 +55,12 @@ t.test('rooms of the request path reach each other only through the walk', async
     response: ['upstream/forward.ts'],
     upstream: ['listener/headers.ts'],
     decisionlog: [],
-    feed: ['revocation/ledger.ts', 'store/connect.ts', 'store/statements.ts'],
+    feed: [
+      'revocation/digest.ts',
+      'revocation/ledger.ts',
+      'store/connect.ts',
+      'store/statements.ts',
+    ],
     bundle: [
       'policy/answer.ts',
       'policy/host.ts',

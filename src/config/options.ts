@@ -439,8 +439,20 @@ export const schema = group({
         why: 'Secrets for token hashes, one a line, newest first; mode 0600, the same on every gate.',
       }),
     ),
+    snapshot_file: optional(
+      path({
+        why: 'A file that the ledger is kept in, so that a restart reads it and then only what has changed.',
+      }),
+    ),
+    verify: duration({
+      why: 'How often the whole ledger is compared with the table, in the background; 0s for never.',
+      default: '10m',
+    }),
     spare: whole(
-      { why: 'Rows of room in the ledger beyond those loaded at the start.', default: 100000 },
+      {
+        why: 'Rows of room beyond those that are loaded; more makes the ledger grow, while it serves.',
+        default: 100000,
+      },
       1000,
       100000000,
     ),

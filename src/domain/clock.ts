@@ -6,6 +6,20 @@ const threadOffsetUs = ((): number => {
   return seconds * 1e6 + nanoseconds / 1e3 - performance.now() * 1e3
 })()
 
+/** Lets the event loop turn when the caller has worked for a slice; nothing else is waited for. */
+export function breather(sliceMs: number): () => Promise<void> | undefined {
+  let since = performance.now()
+  return () => {
+    if (performance.now() - since < sliceMs) return undefined
+    return new Promise((resolve) =>
+      setImmediate(() => {
+        since = performance.now()
+        resolve()
+      }),
+    )
+  }
+}
+
 /** Monotonic µs since an arbitrary moment, the same scale on every thread of the process. Allocates nothing. */
 export function monotonicUs(): number {
   return performance.now() * 1e3 + threadOffsetUs

@@ -2,7 +2,7 @@
  * One tick's rows -> the ledger. The invariant, at every moment and for every reader: a row that is in force is
  * in the ledger. So what a tick brings is written before what it takes away is removed.
  */
-import type { RevocationRow } from '../domain/revocation.ts'
+import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import type { Ledger } from '../revocation/ledger.ts'
 import type { Ident } from './state.ts'
@@ -25,7 +25,7 @@ export interface Changes {
   readonly rows: readonly RevocationRow[]
 }
 
-export function readChanges(result: readonly ChangeRow[]): Changes {
+export function parseChanges(result: readonly ChangeRow[]): Changes {
   const tombs: { id: number; keys: Buffer }[] = []
   const rows: RevocationRow[] = []
   let ident: Ident | undefined
@@ -51,27 +51,35 @@ export function readChanges(result: readonly ChangeRow[]): Changes {
 const stride = 256
 const sliceMs = 5
 
+export interface Applying {
+  /** Told of each row that this release cannot hold. */
+  readonly onUnmatchable: (row: RevocationRow, error: GateError) => void
+}
+
 /**
  * Writes the changes in slices of at most 5 ms. Removals come last; a row that was updated under the same keys was
  * replaced in one store and is not removed.
- * @param onUnmatchable Told of each row that this release cannot hold.
  * @throws GateError ERR_LEDGER_FULL
  */
 export async function apply(
   ledger: Ledger,
   changes: Pick<Changes, 'rows' | 'tombs'>,
-  onUnmatchable: (row: RevocationRow, error: GateError) => void,
+  { onUnmatchable }: Applying,
 ): Promise<void> {
   const present = new Map<number, Uint8Array>()
   let since = performance.now()
-  let done = 0
   const breathe = async (): Promise<void> => {
     if (performance.now() - since < sliceMs) return
     ledger.publish()
     await new Promise((resolve) => setImmediate(resolve))
     since = performance.now()
   }
-  for (const row of changes.rows) {
+  const { rows, tombs } = changes
+  for (const [i, row] of rows.entries()) {
+    if (i % stride === 0) {
+      await reserve(ledger, rows.slice(i, i + stride))
+      await breathe()
+    }
     present.set(row.id, row.keys)
     try {
       ledger.upsert(row)
@@ -79,11 +87,70 @@ export async function apply(
       if (!(error instanceof GateError) || error.code !== 'ERR_LEDGER_UNMATCHABLE') throw error
       onUnmatchable(row, error)
     }
-    if (++done % stride === 0) await breathe()
   }
-  for (const { id, keys } of changes.tombs) {
+  for (const [i, { id, keys }] of tombs.entries()) {
+    if (i % stride === 0) await breathe()
     const now = present.get(id)
     if (now === undefined || Buffer.compare(now, keys) !== 0) ledger.remove(id, keys)
-    if (++done % stride === 0) await breathe()
+  }
+}
+
+/** Room for rows that are about to be written; waits only where they outrun growth. */
+export async function reserve(ledger: Ledger, rows: readonly RevocationRow[]): Promise<void> {
+  let further = 0
+  for (const { keys } of rows) further += Math.max(0, keys.length / keyBytes - 1)
+  const growing = ledger.reserve(rows.length, further)
+  if (growing === undefined) return
+  // What is written already must not wait for it.
+  ledger.publish()
+  await growing
+}
+
+/**
+ * What ticks brought while a second session reads everything else: the last word on each row, which what that session
+ * reads, being older, must not undo.
+ */
+export class Deferred {
+  readonly #rows = new Map<number, { row: RevocationRow | undefined; gone: Buffer[] }>()
+
+  get size(): number {
+    return this.#rows.size
+  }
+
+  note({ rows, tombs }: Pick<Changes, 'rows' | 'tombs'>): void {
+    for (const { id, keys } of tombs) {
+      const known = this.#of(id)
+      known.gone.push(keys)
+      known.row = undefined
+    }
+    for (const row of rows) this.#of(row.id).row = row
+  }
+
+  has(id: number): boolean {
+    return this.#rows.has(id)
+  }
+
+  /** Keys of the row as last seen; undefined where it is gone or nothing is known of it. */
+  keysOf(id: number): Uint8Array | undefined {
+    return this.#rows.get(id)?.row?.keys
+  }
+
+  changes(): Pick<Changes, 'rows' | 'tombs'> {
+    const rows: RevocationRow[] = []
+    const tombs: { id: number; keys: Buffer }[] = []
+    for (const [id, { row, gone }] of this.#rows) {
+      if (row !== undefined) rows.push(row)
+      for (const keys of gone) tombs.push({ id, keys })
+    }
+    return { rows, tombs }
+  }
+
+  #of(id: number): { row: RevocationRow | undefined; gone: Buffer[] } {
+    let known = this.#rows.get(id)
+    if (known === undefined) {
+      known = { row: undefined, gone: [] }
+      this.#rows.set(id, known)
+    }
+    return known
   }
 }

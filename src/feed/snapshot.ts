@@ -1,51 +1,57 @@
 /**
- * The full load: every row of one snapshot by COPY in binary form, on a session of its own.
+ * Rows by COPY in binary form: the one way to read millions of them. Decoded in place, without an object for each row.
  */
 import type { Readable } from 'node:stream'
 import type pg from 'pg'
 import { to as copyTo } from 'pg-copy-streams'
-import type { RevocationRow } from '../domain/revocation.ts'
+import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
-import type { Ident } from './state.ts'
+import { type Entry, flagsOf, newEntry } from '../revocation/ledger.ts'
 
-/**
- * Opens a snapshot, tells its identity and number of rows, then hands every row over in order. The handler is
- * called between reads from the socket, so the event loop turns about every thousand rows.
- */
-export async function loadAll(
+/** Columns of `live`, in the order that `RowReader` reads them. */
+export const rowColumns = 'id, keys, issued_before, exact, auth_time, expires_at'
+
+/** A stream that has not given a byte for this long is dead. Bytes count, not completion. */
+const silenceMs = 10_000
+
+/** Every chunk of a COPY, in order; the next one is asked for when the handler is done with this one. */
+export async function copyOut(
   client: pg.Client,
-  schema: string,
-  onOpen: (ident: Ident, rows: number) => void,
-  onRow: (row: RevocationRow) => void,
-): Promise<Ident> {
-  await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-  const ident = (await client.query(`SELECT * FROM ${schema}.ident()`)).rows[0] as Ident
-  const { rows } = await client.query(`SELECT count(*)::int AS n FROM ${schema}.live`)
-  onOpen(ident, rows[0].n)
+  query: string,
+  onChunk: (chunk: Buffer) => Promise<void> | void,
+): Promise<void> {
   const stream = client.query(
-    copyTo(
-      `COPY (SELECT id, keys, cutoff_us, exact, auth_time, expires_s FROM ${schema}.live) TO STDOUT (FORMAT binary)`,
-    ),
+    copyTo(`COPY (${query}) TO STDOUT (FORMAT binary)`),
   ) as unknown as Readable
-  const reader = new CopyReader(onRow)
-  for await (const chunk of stream) reader.push(chunk as Buffer)
-  reader.end()
-  await client.query('COMMIT')
-  return ident
+  let heardAt = performance.now()
+  const watch = setInterval(() => {
+    if (performance.now() - heardAt > silenceMs) stream.destroy(brokenOff())
+  }, 500)
+  try {
+    for await (const chunk of stream) {
+      await onChunk(chunk as Buffer)
+      heardAt = performance.now()
+    }
+  } finally {
+    clearInterval(watch)
+  }
 }
 
 const signature = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1')
 
-/** Decodes COPY's binary form (PostgreSQL documentation, "Binary Format" under COPY); chunks break anywhere. */
-export class CopyReader {
-  readonly #onRow: (row: RevocationRow) => void
+/** Cuts the stream into its rows (PostgreSQL documentation, "Binary Format" under COPY); chunks break anywhere. */
+abstract class CopyReader {
+  readonly #columns: number
   #rest: Buffer = Buffer.alloc(0)
   #begun = false
   #ended = false
 
-  constructor(onRow: (row: RevocationRow) => void) {
-    this.#onRow = onRow
+  constructor(columns: number) {
+    this.#columns = columns
   }
+
+  /** The row begins at `at`, after its number of fields. */
+  protected abstract take(bytes: DataView, at: number): void
 
   push(chunk: Buffer): void {
     let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk])
@@ -54,16 +60,17 @@ export class CopyReader {
         this.#rest = bytes
         return
       }
-      if (!bytes.subarray(0, 11).equals(signature)) throw malformed()
+      if (!bytes.subarray(0, 11).equals(signature)) throw brokenOff()
       bytes = bytes.subarray(19 + bytes.readInt32BE(15))
       this.#begun = true
     }
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     let at = 0
     for (;;) {
-      const end = endOfRow(bytes, at)
+      const end = this.#endOfRow(view, at)
       if (end === -1) break
-      if (bytes.readInt16BE(at) === -1) this.#ended = true
-      else this.#onRow(readRow(bytes, at))
+      if (view.getInt16(at) === -1) this.#ended = true
+      else this.take(view, at + 2)
       at = end
     }
     // A copy, so that a few left-over bytes do not keep the whole chunk alive.
@@ -72,53 +79,108 @@ export class CopyReader {
 
   /** @throws GateError when the stream broke off: half a table must never pass for all of it. */
   end(): void {
-    if (!this.#ended || this.#rest.length !== 0) throw malformed()
+    if (!this.#ended || this.#rest.length !== 0) throw brokenOff()
+  }
+
+  #endOfRow(bytes: DataView, at: number): number {
+    const { byteLength } = bytes
+    if (byteLength < at + 2) return -1
+    const fields = bytes.getInt16(at)
+    let end = at + 2
+    if (fields === -1) return end
+    if (fields !== this.#columns) throw brokenOff()
+    for (let i = 0; i < fields; i++) {
+      if (byteLength < end + 4) return -1
+      end += 4 + Math.max(0, bytes.getInt32(end))
+    }
+    return end <= byteLength ? end : -1
   }
 }
 
-const columns = 6
+/** Microseconds from 1970 to 2000, where PostgreSQL's times begin. */
+const epochUs = 946_684_800_000_000
 
-/** Where the row at `at` ends, −1 when it is not complete yet. */
-function endOfRow(bytes: Buffer, at: number): number {
-  if (bytes.length < at + 2) return -1
-  const fields = bytes.readInt16BE(at)
-  let end = at + 2
-  if (fields === -1) return end
-  if (fields !== columns) throw malformed()
-  for (let i = 0; i < columns; i++) {
-    if (bytes.length < end + 4) return -1
-    end += 4 + Math.max(0, bytes.readInt32BE(end))
+/** Rows of `live`. The entry is reused: whoever wants to keep a row calls `rowOf`. */
+export class RowReader extends CopyReader {
+  readonly #entry: Entry = newEntry()
+  readonly #onRow: (entry: Entry, keyLength: number, flags: number) => void
+
+  constructor(onRow: (entry: Entry, keyLength: number, flags: number) => void) {
+    super(6)
+    this.#onRow = onRow
   }
-  return end <= bytes.length ? end : -1
-}
 
-function readRow(bytes: Buffer, start: number): RevocationRow {
-  let at = start + 2
-  let length = 0
-  const next = (): boolean => {
-    at += Math.max(0, length)
-    length = bytes.readInt32BE(at)
-    at += 4
-    return length >= 0
+  protected override take(bytes: DataView, start: number): void {
+    const entry = this.#entry
+    entry.bytes = bytes
+    entry.id = int8(bytes, start + 4)
+    let at = start + 12
+    const keyLength = bytes.getInt32(at)
+    entry.keysAt = at + 4
+    at += 4 + keyLength
+    const cutoff = bytes.getInt32(at) === 8
+    entry.cutoffUs = cutoff ? int8(bytes, at + 4) + epochUs : 0
+    at += cutoff ? 12 : 4
+    const exact = bytes.getUint8(at + 4) === 1
+    const authTime = bytes.getUint8(at + 9) === 1
+    at += 10
+    entry.expiry = bytes.getInt32(at) === 8 ? stored(int8(bytes, at + 4)) : 0
+    this.#onRow(entry, keyLength, flagsOf(cutoff, exact, authTime))
   }
-  next()
-  const id = int8(bytes, at)
-  next()
-  const keys = Buffer.from(bytes.subarray(at, at + length))
-  const cutoffUs = next() ? int8(bytes, at) : null
-  const exact = next() && bytes[at] === 1
-  const authTime = next() && bytes[at] === 1
-  const expiresAtS = next() ? int8(bytes, at) : null
-  return { id, keys, cutoffUs, exact, authTime, expiresAtS }
 }
 
-function int8(bytes: Buffer, at: number): number {
-  return bytes.readInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4)
+/** Tombstones: row id and keys. */
+export class TombReader extends CopyReader {
+  readonly #onTomb: (id: number, keys: Buffer) => void
+
+  constructor(onTomb: (id: number, keys: Buffer) => void) {
+    super(2)
+    this.#onTomb = onTomb
+  }
+
+  protected override take(bytes: DataView, start: number): void {
+    this.#onTomb(int8(bytes, start + 4), bytesOf(bytes, start + 16, bytes.getInt32(start + 12)))
+  }
 }
 
-function malformed(): GateError {
+/** A row of its own; to be called before the entry is handed to anybody else. */
+export function rowOf(entry: Entry, keyLength: number, flags: number): RevocationRow {
+  const cutoff = flags !== 0
+  return {
+    id: entry.id,
+    keys: bytesOf(entry.bytes, entry.keysAt, keyLength),
+    cutoffUs: cutoff ? entry.cutoffUs : null,
+    exact: (flags & exactFlag) !== 0,
+    authTime: (flags & authTimeFlag) !== 0,
+    expiresAtS: entry.expiry === 0 ? null : entry.expiry + epochUs / 1e6,
+  }
+}
+
+const exactFlag = flagsOf(true, true, false) & ~flagsOf(true, false, false)
+const authTimeFlag = flagsOf(true, false, true) & ~flagsOf(true, false, false)
+
+function bytesOf(bytes: DataView, at: number, length: number): Buffer {
+  return Buffer.from(Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset + at, length))
+}
+
+/** Whole seconds since 2000, rounded up: late rather than early. */
+function stored(us: number): number {
+  const seconds = Math.max(1, Math.ceil(us / 1e6))
+  return seconds >= 2 ** 32 ? 0 : seconds
+}
+
+function int8(bytes: DataView, at: number): number {
+  return bytes.getInt32(at) * 2 ** 32 + bytes.getUint32(at + 4)
+}
+
+function brokenOff(): GateError {
   return new GateError(
     'ERR_DATABASE_REFUSED',
     'the copy of the revocations broke off or is malformed',
   )
+}
+
+/** Most rows that a chunk of this size can hold: what room has to be made for. */
+export function mostRows(chunk: Buffer): number {
+  return Math.ceil(chunk.length / (2 + 12 + 4 + keyBytes + 4 + 10 + 4)) + 1
 }

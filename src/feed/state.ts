@@ -3,7 +3,7 @@
  */
 import { GateError } from '../errors.ts'
 
-/** The meta row: which database answered and what it had seen. Made by `ident()`. */
+/** The meta row: which database answered and what it had seen. Made by `state()`. */
 export interface Ident {
   /** `pg_snapshot` as text: `xmin:xmax:xip,…`. */
   readonly snapshot: string
@@ -18,10 +18,20 @@ export interface Ident {
   readonly clock_ms: number
   /** The claims that rows visible in `snapshot` name, as JSON pointers. */
   readonly pointers: readonly string[]
+  /** Id of the key that notifications are authenticated with. */
+  readonly mac_key: number
+  /** Share of the queue of notifications that somebody has not read yet. */
+  readonly queue_usage: number
 }
 
 /** What the ledger holds: everything visible in `snapshot` of the database that `ident` names. */
 export type Cursor = Ident
+
+/** Newest `key_version` whose keys this release knows all of. */
+export const keyVersion = 2
+
+/** Most rows of each sort that a tick reads; one more is asked for, to know that there are more. */
+export const changesCap = 10_000
 
 /** The version of `changes()` that this release reads. */
 const schemaVersion = 1
@@ -59,10 +69,28 @@ export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
 }
 
 function boundsOf(snapshot: string): { xmin: bigint; xmax: bigint } {
-  const [xmin, xmax] = snapshot.split(':')
-  if (xmin === undefined || xmax === undefined)
-    throw new GateError('ERR_INTERNAL', 'not a snapshot')
-  return { xmin: BigInt(xmin), xmax: BigInt(xmax) }
+  const { xmin, xmax } = partsOf(snapshot)
+  return { xmin, xmax }
+}
+
+/** Parts of a `pg_snapshot` as text; everything below `xmax` that is not in `open` is visible in it. */
+export function partsOf(snapshot: string): { xmin: bigint; xmax: bigint; open: readonly bigint[] } {
+  const found = /^(\d+):(\d+):(\d+(?:,\d+)*)?$/.exec(snapshot)
+  if (found === null) throw new GateError('ERR_DATABASE_SCHEMA', 'the database gave no snapshot')
+  const [, xmin, xmax, open] = found
+  return {
+    xmin: BigInt(xmin!),
+    xmax: BigInt(xmax!),
+    open: open === undefined ? [] : open.split(',').map(BigInt),
+  }
+}
+
+/** Whether a transaction is visible in a snapshot. */
+export type Seen = (xid: bigint) => boolean
+
+export function seenIn(snapshot: string): Seen {
+  const { xmax, open } = partsOf(snapshot)
+  return (xid) => xid < xmax && !open.includes(xid)
 }
 
 /** Pause before the next attempt: 25 ms doubling to 1 s, with jitter so that gates do not return in step. */

@@ -2,22 +2,23 @@
  * Room: revocation. In: rows from the feed (control thread), a principal (workers). Out: whether any row concerns
  * it. Never does: I/O, awaiting, deciding by being first.
  *
- * The ledger is one open-addressing index in one SharedArrayBuffer, written by the control thread and read by
- * every worker without a lock. The rules that make that right (design section 3):
+ * The ledger is one head, for the life of the gate, and one table (table.ts), both in shared memory: once for the whole
+ * process, written by the control thread and read by every worker without a lock. What makes that right (design
+ * section 3):
  *
- *  1. The writer stores a slot's words first and its state last, by `Atomics.store`; a reader loads the state
- *     first, so it never sees half an entry.
- *  2. Entries never move and a dead slot is never reused: a reader's probe sequence cannot skip a live entry.
+ *  1. The writer stores a slot's words first and its tag last; a reader who sees the tag sees all of the row.
+ *  2. Entries never move and a dead slot is never reused: a reader's probe cannot skip a live entry.
  *  3. Publish first, then add to the version. A reader loads the version *before* it probes and stamps that
  *     value, so a row that arrives meanwhile makes the stamp old, never wrongly new.
  *  4. An update writes the new entry before it kills the old: the row is never absent in between.
- *  5. Growth is a new table handed to the workers (later release); until then a full ledger throws and the gate
- *     is not ready. It never drops a row.
+ *  5. Growth fills a new table in slices while the old one serves. From its beginning until every worker has said that
+ *     it reads the new one, both are written; so a reader of either misses nothing, and one version counts for both.
+ *  6. A full load fills a new table that nobody reads. Only when every worker reads it is the version added to and
+ *     freshness claimed anew: no stamp made over the old rows is believed over the new ones.
  *
- * Layout, 32-bit words: header | slots × 12 | overflow keys × 4.
- *   slot: 0 state · 1–4 key · 5–6 row id · 7 kind, extra keys, flags · 8–9 cutoff µs · 10 expiry · 11 overflow index
+ * Expired rows stay until their deletion arrives; a look-up sees that they have expired, so nothing has to sweep.
  */
-import { monotonicUs } from '../domain/clock.ts'
+import { breather, monotonicUs } from '../domain/clock.ts'
 import {
   keyBytes,
   kinds,
@@ -28,18 +29,14 @@ import {
   type RevocationRow,
 } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
+import { Digest } from './digest.ts'
+import { type Entry, expiryEpochS, flag, Table } from './table.ts'
 
-const magic = 0x64676c31 // 'dgl1'
+export type { Entry } from './table.ts'
 
 /** Header words. The 64-bit words are read through a BigInt64Array: index = word / 2. */
 export const header = {
-  magic: 0,
   version: 1,
-  slots: 2,
-  overflow: 3,
-  live: 4,
-  used: 5,
-  overflowUsed: 6,
   /** 1 once the first full load is in. */
   loaded: 7,
   /** Monotonic µs at which the last good tick was sent. */
@@ -48,7 +45,7 @@ export const header = {
   freshWallMs: 10,
   /** Postgres clock minus ours, ms; errs towards an earlier server clock, so rows expire late. */
   clockOffsetMs: 12,
-  /** 1 while the feed says that the ledger cannot hold every row (full, unmatchable row). */
+  /** 1 while the feed says that the ledger cannot hold every row (unmatchable row). */
   broken: 14,
   /** Bits: rows filed under a network, under a client certificate. Set before the first such row, never cleared. */
   peer: 15,
@@ -62,46 +59,39 @@ export const prefixWords = Math.ceil(prefixCodes / 32)
 export const peerBit = { network: 1, certificate: 2 } as const
 
 const headerWords = 32
-export const slotWords = 12
-const overflowKeyWords = 4
 
-export const slotState = { empty: 0, live: 1, dead: 2 } as const
+/** What a worker reads: where the ledger is. */
+export interface LedgerShared {
+  readonly head: SharedArrayBuffer
+  readonly table: SharedArrayBuffer
+  /** Counts tables; a worker reports it back once it reads this one. */
+  readonly generation: number
+}
 
-/**
- * Word 7 of a slot: bits 0–7 kind, 8–15 number of overflow keys, 16 has cutoff, 17 exact (`event_time` given),
- * 18 the cutoff is on the sign-in, 24–31 how many of the overflow keys, the last ones, must not be held.
- */
-export const flag = { cutoff: 1 << 16, exact: 1 << 17, authTime: 1 << 18 } as const
+/** A table and a head as an earlier run has left them. */
+export interface Given {
+  readonly table: SharedArrayBuffer
+  readonly head: Int32Array
+}
 
-/** Expiry is stored as seconds since 2000-01-01 UTC in 32 bits; what does not fit never expires (late, not early). */
-export const expiryEpochS = 946_684_800
-
-const knownKinds = new Set<number>([...Object.values(kinds), ...Object.values(negatedKinds)])
-
-/** Views over one ledger. Workers make theirs with `LedgerView.attach`. */
+/** Views over the ledger. Workers make theirs with `LedgerView.attach`, anew for each table. */
 export class LedgerView {
-  readonly shared: SharedArrayBuffer
   readonly words: Int32Array
   readonly wide: BigInt64Array
-  /** Slots − 1; the number of slots is a power of two. */
-  readonly mask: number
-  /** First word of the overflow keys. */
-  readonly overflowAt: number
+  protected serving: Table
 
-  protected constructor(shared: SharedArrayBuffer) {
-    this.shared = shared
-    this.words = new Int32Array(shared)
-    this.wide = new BigInt64Array(shared)
-    const slots = this.words[header.slots]!
-    if (this.words[header.magic] !== magic || slots < 2 || (slots & (slots - 1)) !== 0) {
-      throw new GateError('ERR_INTERNAL', 'not a ledger')
-    }
-    this.mask = slots - 1
-    this.overflowAt = headerWords + slots * slotWords
+  protected constructor(head: SharedArrayBuffer, table: Table) {
+    this.words = new Int32Array(head)
+    this.wide = new BigInt64Array(head)
+    this.serving = table
   }
 
-  static attach(shared: SharedArrayBuffer): LedgerView {
-    return new LedgerView(shared)
+  static attach({ head, table }: LedgerShared): LedgerView {
+    return new LedgerView(head, Table.attach(table))
+  }
+
+  get table(): Table {
+    return this.serving
   }
 
   get version(): number {
@@ -117,16 +107,12 @@ export class LedgerView {
   }
 
   get rows(): number {
-    return Atomics.load(this.words, header.live)
+    return this.serving.live
   }
 
-  /** Rows that can be written before the ledger is full; dead slots count as used. */
-  get capacity(): number {
-    return capacityOf(this.mask + 1)
-  }
-
-  get used(): number {
-    return Atomics.load(this.words, header.used)
+  /** Which kinds of rows on the exchange there are (`peerBit`); 0 costs a request nothing more. */
+  get peer(): number {
+    return Atomics.load(this.words, header.peer)
   }
 
   /**
@@ -146,147 +132,130 @@ export class LedgerView {
     return nowWallMs + Number(Atomics.load(this.wide, header.clockOffsetMs / 2))
   }
 
-  slotAt(index: number): number {
-    return headerWords + index * slotWords
-  }
-
-  /** Which kinds of rows on the exchange there are (`peerBit`); 0 costs a request nothing more. */
-  get peer(): number {
-    return Atomics.load(this.words, header.peer)
-  }
-
   /** Every live row, for comparison with the table. Control thread and tests only. */
   *entries(): Generator<RevocationRow> {
-    const { words } = this
-    for (let index = 0; index <= this.mask; index++) {
-      const at = this.slotAt(index)
-      if (Atomics.load(words, at) !== slotState.live) continue
-      const packed = words[at + 7]!
-      const extra = (packed >>> 8) & 0xff
-      const keys = Buffer.alloc((1 + extra) * keyBytes)
-      keys[0] = packed & 0xff
-      for (let w = 0; w < 4; w++) keys.writeInt32LE(words[at + 1 + w]!, 1 + w * 4)
-      for (let k = 0; k < extra; k++) {
-        const from = this.overflowAt + (words[at + 11]! + k) * overflowKeyWords
-        // The kind of an overflow key is part of its digest; of it only the negation is stored.
-        if (k >= extra - (packed >>> 24)) keys[(k + 1) * keyBytes] = negatedBit
-        for (let w = 0; w < 4; w++)
-          keys.writeInt32LE(words[from + w]!, (k + 1) * keyBytes + 1 + w * 4)
-      }
-      const expiry = words[at + 10]! >>> 0
-      yield {
-        id: (words[at + 6]! >>> 0) * 2 ** 32 + (words[at + 5]! >>> 0),
-        keys,
-        cutoffUs:
-          packed & flag.cutoff ? (words[at + 9]! >>> 0) * 2 ** 32 + (words[at + 8]! >>> 0) : null,
-        exact: (packed & flag.exact) !== 0,
-        authTime: (packed & flag.authTime) !== 0,
-        expiresAtS: expiry === 0 ? null : expiry + expiryEpochS,
-      }
+    const { serving } = this
+    for (let slot = 0; slot < serving.slots; slot++) {
+      const row = serving.rowAt(slot)
+      if (row !== undefined) yield row
     }
   }
 }
 
+/** Longest turn of the control thread that growth takes. */
+const sliceMs = 4
+const stride = 512
+
 /** The only writer; lives on the control thread. */
 export class Ledger extends LedgerView {
-  /** @param rows Rows to hold without growing; the table is sized so that probes stay short at that load. */
-  static create(rows: number): Ledger {
-    let slots = 1024
-    while (capacityOf(slots) < rows) slots *= 2
-    const overflow = Math.max(4096, slots >>> 3)
-    const words = headerWords + slots * slotWords + overflow * overflowKeyWords
-    const shared = new SharedArrayBuffer(words * 4)
-    const view = new Int32Array(shared)
-    view[header.magic] = magic
-    view[header.slots] = slots
-    view[header.overflow] = overflow
-    return new Ledger(shared)
+  readonly #hand: (shared: LedgerShared) => Promise<void>
+  readonly #entry: Entry = newEntry()
+  #generation = 1
+  /** Being filled; written beside the serving one. */
+  #next: Table | undefined
+  /** Rows and further keys that the next table must take besides those written from now on. */
+  #promised = { rows: 0, overflow: 0 }
+  #growing: Promise<void> | undefined
+  /** The next table is a full load, so the serving one need not hold what has no room in it any more. */
+  #replacing = false
+  #digest = new Digest()
+  /** Of the next table, where that holds other rows than the serving one: a full load. */
+  #nextDigest: Digest | undefined
+  #growths = 0
+
+  /**
+   * @param rows Rows to hold without growing. @param hand Gives a new table to every worker; resolves once they all
+   * read it.
+   */
+  static create(
+    rows: number,
+    hand: (shared: LedgerShared) => Promise<void> = async () => {},
+  ): Ledger {
+    return new Ledger(rows, hand)
+  }
+
+  private constructor(rows: number, hand: (shared: LedgerShared) => Promise<void>) {
+    super(new SharedArrayBuffer(headerWords * 4), Table.create(rows, 0))
+    this.#hand = hand
+  }
+
+  get shared(): LedgerShared {
+    return {
+      head: this.words.buffer as SharedArrayBuffer,
+      table: this.serving.shared,
+      generation: this.#generation,
+    }
+  }
+
+  get growths(): number {
+    return this.#growths
+  }
+
+  /** Of all tables there are now. */
+  get bytes(): number {
+    return this.serving.shared.byteLength + (this.#next?.shared.byteLength ?? 0)
+  }
+
+  /** Sums over all rows, for comparison with the same sums over the table in Postgres. */
+  get digest(): Digest {
+    return this.#digest
   }
 
   /**
-   * Adds a row or replaces the row of the same id under the same keys.
-   * @throws GateError ERR_LEDGER_FULL, ERR_LEDGER_UNMATCHABLE; nothing is written then.
+   * Makes sure that this many rows, with this many further keys, can be written. Growth begins before it is needed and
+   * goes on in the background; only where it was outrun is there something to wait for.
    */
-  upsert(row: RevocationRow): void {
-    const keys = knownKeys(row.keys)
-    const first = keys[0]
-    if (first === undefined || isNegated(row.keys[first]!)) {
-      throw new GateError(
-        'ERR_LEDGER_UNMATCHABLE',
-        `revocation ${row.id} has no predicate this release knows`,
-        {
-          hint: 'upgrade the gates before rows of a new kind are inserted',
-        },
-      )
-    }
-    const { words } = this
-    if (words[header.used]! >= this.capacity) {
-      throw new GateError('ERR_LEDGER_FULL', `the ledger holds ${this.capacity} rows and is full`, {
-        hint: 'raise revocation.spare or restart the gate, which sizes the ledger anew',
+  reserve(rows: number, overflow: number): Promise<void> | undefined {
+    if (this.#growing === undefined) {
+      if (this.#replacing || !this.serving.isFilling(rows, overflow)) return undefined
+      this.#growing = this.#grow(rows, overflow).finally(() => {
+        this.#growing = undefined
       })
     }
-    const extra = keys.length - 1
-    const overflowUsed = words[header.overflowUsed]!
-    if (overflowUsed + extra > words[header.overflow]!) {
-      throw new GateError(
-        'ERR_LEDGER_FULL',
-        'the ledger has no room for another row of several predicates',
-        {
-          hint: 'restart the gate, which sizes the ledger anew',
-        },
-      )
-    }
-    const key = wordsOf(row.keys, first)
-    const previous = this.#find(row.id, key)
-    let index = key[0]! & this.mask
-    while (Atomics.load(words, this.slotAt(index)) !== slotState.empty)
-      index = (index + 1) & this.mask
-    const at = this.slotAt(index)
-    for (let w = 0; w < 4; w++) words[at + 1 + w] = key[w]!
-    words[at + 5] = (row.id % 2 ** 32) | 0
-    words[at + 6] = Math.floor(row.id / 2 ** 32)
-    const negated = keys.filter((at) => isNegated(row.keys[at]!)).length
-    let packed = row.keys[first]! | (extra << 8) | (negated << 24)
-    if (row.cutoffUs !== null) {
-      packed |= flag.cutoff | (row.exact ? flag.exact : 0) | (row.authTime ? flag.authTime : 0)
-      words[at + 8] = (row.cutoffUs % 2 ** 32) | 0
-      words[at + 9] = Math.floor(row.cutoffUs / 2 ** 32)
-    }
-    words[at + 7] = packed
-    words[at + 10] = storedExpiry(row.expiresAtS)
-    words[at + 11] = overflowUsed
-    for (let k = 0; k < extra; k++) {
-      const more = wordsOf(row.keys, keys[k + 1]!)
-      const to = this.overflowAt + (overflowUsed + k) * overflowKeyWords
-      for (let w = 0; w < 4; w++) words[to + w] = more[w]!
-    }
-    this.#notePeer(row.keys, keys)
-    words[header.overflowUsed] = overflowUsed + extra
-    words[header.used] = words[header.used]! + 1
-    Atomics.store(words, at, slotState.live)
-    if (previous === -1) Atomics.add(words, header.live, 1)
-    else Atomics.store(words, previous, slotState.dead)
+    if (this.serving.hasRoom(rows, overflow) && this.#nextHasRoom(rows, overflow)) return undefined
+    return this.#growing.then(() => this.reserve(rows, overflow))
   }
 
-  /** Readers skip what belongs to the exchange while there are no such rows: said before the row can be found. */
-  #notePeer(keys: Uint8Array, offsets: readonly number[]): void {
-    for (const at of offsets) {
-      if (!peerKinds.has(keys[at]!)) continue
-      const network = keys[at] === kinds.network
-      const code = keys[at + keyBytes - 1]!
-      if (network) Atomics.or(this.words, header.prefixes + (code >>> 5), 1 << (code & 31))
-      Atomics.or(this.words, header.peer, network ? peerBit.network : peerBit.certificate)
+  /** Whether a row can be written now, for writers that cannot wait. */
+  hasRoom(rows: number): boolean {
+    return this.serving.hasRoom(rows, rows) && this.#nextHasRoom(rows, rows)
+  }
+
+  /** Resolves when no growth is under way. */
+  async settled(): Promise<void> {
+    while (this.#growing !== undefined) await this.#growing
+  }
+
+  /**
+   * Adds a row or replaces the row of the same id under the same keys; the same row again changes nothing.
+   * @throws GateError ERR_LEDGER_FULL where there was no `reserve`, ERR_LEDGER_UNMATCHABLE; nothing is written then.
+   */
+  upsert(row: RevocationRow): void {
+    const entry = this.#entry
+    if (!fill(entry, row)) throw unmatchable(row.id)
+    readKey(entry.bytes, entry.keysAt, key)
+    const { serving } = this
+    const fits = serving.hasRoom(1, entry.keys - 1)
+    if ((!fits && !this.#replacing) || !this.#nextHasRoom(1, entry.keys - 1)) {
+      throw new GateError('ERR_LEDGER_FULL', `the ledger holds ${serving.used} rows and is full`)
     }
+    notePeers(this.words, entry)
+    if (fits) put(serving, entry, this.#digest)
+    if (this.#next !== undefined) put(this.#next, entry, this.#nextDigest)
   }
 
   /** Removes the row of this id filed under these keys; absent is fine (a tombstone may come before its row). */
   remove(id: number, keys: Uint8Array): void {
-    const first = knownKeys(keys)[0]
-    if (first === undefined) return
-    const at = this.#find(id, wordsOf(keys, first))
-    if (at === -1) return
-    Atomics.store(this.words, at, slotState.dead)
-    Atomics.sub(this.words, header.live, 1)
+    if (!order(this.#entry, keys)) return
+    readKey(this.#entry.bytes, this.#entry.keysAt, key)
+    take(this.serving, id, this.#digest)
+    if (this.#next !== undefined) take(this.#next, id, this.#nextDigest)
+  }
+
+  has(id: number, keys: Uint8Array): boolean {
+    if (!order(this.#entry, keys)) return false
+    readKey(this.#entry.bytes, this.#entry.keysAt, key)
+    return this.serving.locate(id, key) !== -1
   }
 
   /** Makes every stamp older than the rows written before this call. */
@@ -314,77 +283,233 @@ export class Ledger extends LedgerView {
     Atomics.store(this.wide, header.freshAtUs / 2, BigInt(Math.floor(sentAtUs)))
   }
 
-  /** Word offset of the live slot of this id under this key, or −1. */
-  #find(id: number, key: Int32Array): number {
-    const { words } = this
-    const low = (id % 2 ** 32) | 0
-    const high = Math.floor(id / 2 ** 32)
-    for (let index = key[0]! & this.mask; ; index = (index + 1) & this.mask) {
-      const at = this.slotAt(index)
-      const state = words[at]!
-      if (state === slotState.empty) return -1
-      if (
-        state === slotState.live &&
-        words[at + 5] === low &&
-        words[at + 6] === high &&
-        sameKey(words, at + 1, key, 0)
-      )
-        return at
+  /** A table of its own for a full load. */
+  startLoad(rows: number): Loading {
+    return new Loading(Table.create(rows, 0), this.words)
+  }
+
+  /** A full load from a table that an earlier run has left. Its sums are made anew, a slice at a time. */
+  async restoreLoad({ table: shared, head }: Given): Promise<Loading> {
+    for (let w = 0; w < prefixWords; w++) {
+      Atomics.or(this.words, header.prefixes + w, head[header.prefixes + w]!)
     }
+    Atomics.or(this.words, header.peer, head[header.peer]!)
+    const table = Table.attach(shared)
+    const digest = new Digest()
+    const breathe = breather(sliceMs)
+    const counts = { used: 0, live: 0, overflow: 0 }
+    for (let slot = 0; slot < table.slots; slot++) {
+      if (slot % stride === 0) await breathe()
+      table.count(slot, counts)
+      if (table.keyAt(slot, key)) digest.addRow(table, slot, key)
+    }
+    table.setCounts(counts)
+    return new Loading(table, this.words, digest)
+  }
+
+  /**
+   * Puts a loaded table in the place of the serving one.
+   * @param replay Writes what has changed since the load's snapshot; no reader sees the new table without it.
+   */
+  async finishLoad(loading: Loading, replay: () => Promise<void>): Promise<void> {
+    await this.settled()
+    this.#next = loading.table
+    this.#nextDigest = loading.digest
+    this.#replacing = true
+    try {
+      await replay()
+      await this.#switch(loading.table)
+      this.#digest = loading.digest
+    } finally {
+      this.#next = undefined
+      this.#nextDigest = undefined
+      this.#replacing = false
+    }
+    this.publish()
+  }
+
+  #nextHasRoom(rows: number, overflow: number): boolean {
+    const { rows: more, overflow: keys } = this.#promised
+    return this.#next === undefined || this.#next.hasRoom(rows + more, overflow + keys)
+  }
+
+  async #grow(rows: number, overflow: number): Promise<void> {
+    const from = this.serving
+    const { live, overflowUsed } = from
+    // A small table doubles; for a large one the room that `load` leaves is enough, since every row pays for it.
+    const ahead = Math.min(live, 100_000)
+    const next = Table.create(live + ahead + rows, Math.ceil(overflowUsed * 1.25) + overflow)
+    this.#promised = { rows: live, overflow: overflowUsed }
+    this.#next = next
+    const breathe = breather(sliceMs)
+    for (let slot = 0; slot < from.slots; slot++) {
+      if (slot % stride === 0) await breathe()
+      const keys = from.copyTo(next, slot)
+      if (keys === 0) continue
+      this.#promised.rows--
+      this.#promised.overflow -= keys - 1
+    }
+    this.#promised = { rows: 0, overflow: 0 }
+    this.#growths++
+    await this.#switch(next)
+    this.#next = undefined
+  }
+
+  async #switch(next: Table): Promise<void> {
+    this.#generation++
+    await this.#hand({
+      head: this.words.buffer as SharedArrayBuffer,
+      table: next.shared,
+      generation: this.#generation,
+    })
+    this.serving = next
   }
 }
 
-export function sameKey(
-  a: Int32Array | Uint32Array,
-  at: number,
-  b: Int32Array,
-  bt: number,
-): boolean {
-  return (
-    (a[at]! | 0) === b[bt]! &&
-    (a[at + 1]! | 0) === b[bt + 1]! &&
-    (a[at + 2]! | 0) === b[bt + 2]! &&
-    (a[at + 3]! | 0) === b[bt + 3]!
-  )
-}
+/** A full load: rows of one snapshot, each once, into a table that nobody reads yet. */
+export class Loading {
+  readonly #words: Int32Array
+  readonly digest: Digest
+  table: Table
 
-/** At three quarters a miss looks at 8.5 slots on average at worst, one cache line or two. */
-function capacityOf(slots: number): number {
-  return slots - (slots >>> 2)
-}
-
-/** Offsets of the keys whose kind this release knows: dropping a predicate widens the row, it never skips it. */
-function knownKeys(keys: Uint8Array): number[] {
-  if (keys.length % keyBytes !== 0) {
-    throw new GateError('ERR_LEDGER_UNMATCHABLE', `a revocation has ${keys.length} bytes of keys`)
+  constructor(table: Table, words: Int32Array, digest = new Digest()) {
+    this.table = table
+    this.#words = words
+    this.digest = digest
   }
-  const offsets: number[] = []
-  for (let at = 0; at < keys.length; at += keyBytes) if (knownKinds.has(keys[at]!)) offsets.push(at)
-  // Whoever wrote them in another order: what must not be held is never what the row is filed under.
-  return offsets.length === 1
-    ? offsets
-    : [
-        ...offsets.filter((at) => !isNegated(keys[at]!)),
-        ...offsets.filter((at) => isNegated(keys[at]!)),
-      ]
+
+  /** Makes room for this many rows; the table was sized by an estimate. */
+  async reserve(rows: number): Promise<void> {
+    const from = this.table
+    if (from.hasRoom(rows, rows * 4)) return
+    const next = Table.create(Math.ceil(from.live * 1.25) + rows, from.overflowUsed * 2 + rows * 4)
+    for (let slot = 0; slot < from.slots; slot++) {
+      if (slot % 16_384 === 0) await new Promise((resolve) => setImmediate(resolve))
+      from.copyTo(next, slot)
+    }
+    this.table = next
+  }
+
+  /**
+   * Takes a row whose keys are `length` bytes of `entry.bytes`.
+   * @returns false for one that this release cannot match
+   */
+  insert(entry: Entry, length: number, flags: number): boolean {
+    if (!usable(entry, length)) return false
+    entry.packed |= flags
+    readKey(entry.bytes, entry.keysAt, key)
+    notePeers(this.#words, entry)
+    this.digest.add(entry, key)
+    this.table.insert(entry, key)
+    return true
+  }
 }
 
-function isNegated(kind: number): boolean {
-  return (kind & negatedBit) !== 0
+const key = new Int32Array(4)
+const knownKinds = new Uint8Array(256)
+for (const kind of [...Object.values(kinds), ...Object.values(negatedKinds)]) knownKinds[kind] = 1
+const ordered = new DataView(new ArrayBuffer(256 * keyBytes))
+
+export function newEntry(): Entry {
+  return { id: 0, bytes: ordered, keysAt: 0, keys: 0, packed: 0, cutoffUs: 0, expiry: 0 }
 }
 
-function wordsOf(keys: Uint8Array, at: number): Int32Array {
-  const view = new DataView(keys.buffer, keys.byteOffset + at + 1, 16)
-  return Int32Array.of(
-    view.getInt32(0, true),
-    view.getInt32(4, true),
-    view.getInt32(8, true),
-    view.getInt32(12, true),
-  )
+/** A row as an entry. @returns false when nothing of it can be matched. */
+function fill(entry: Entry, row: RevocationRow): boolean {
+  if (!order(entry, row.keys)) return false
+  entry.id = row.id
+  entry.cutoffUs = row.cutoffUs ?? 0
+  entry.expiry = storedExpiry(row.expiresAtS)
+  entry.packed |= flagsOf(row.cutoffUs !== null, row.exact, row.authTime)
+  return true
 }
 
-function storedExpiry(expiresAtS: number | null): number {
+export function flagsOf(cutoff: boolean, exact: boolean, authTime: boolean): number {
+  return cutoff ? flag.cutoff | (exact ? flag.exact : 0) | (authTime ? flag.authTime : 0) : 0
+}
+
+/** The keys of a row as an entry has them. @returns false when nothing is left of them. */
+function order(entry: Entry, keys: Uint8Array): boolean {
+  entry.bytes = new DataView(keys.buffer, keys.byteOffset, keys.byteLength)
+  entry.keysAt = 0
+  return usable(entry, keys.length)
+}
+
+/**
+ * Drops keys of a kind that this release does not know, which widens the row and never skips it; and whoever wrote them
+ * in another order, what must not be held comes last. One known key, the usual case, is left where it is.
+ */
+function usable(entry: Entry, length: number): boolean {
+  const { bytes, keysAt } = entry
+  if (length === keyBytes && knownKinds[bytes.getUint8(keysAt)] === 1) {
+    entry.keys = 1
+    entry.packed = bytes.getUint8(keysAt)
+    return entry.packed < negatedBit
+  }
+  if (length % keyBytes !== 0 || length > ordered.byteLength) return false
+  let to = 0
+  for (const negated of [0, negatedBit]) {
+    for (let at = keysAt; at < keysAt + length; at += keyBytes) {
+      const kind = bytes.getUint8(at)
+      if (knownKinds[kind] !== 1 || (kind & negatedBit) !== negated) continue
+      for (let i = 0; i < keyBytes; i++) ordered.setUint8(to + i, bytes.getUint8(at + i))
+      to += keyBytes
+    }
+    // Filed under a key that must be held, or not at all.
+    if (to === 0) return false
+  }
+  entry.bytes = ordered
+  entry.keysAt = 0
+  entry.keys = to / keyBytes
+  entry.packed = ordered.getUint8(0) | ((entry.keys - 1) << 8)
+  return true
+}
+
+function readKey(bytes: DataView, at: number, into: Int32Array): void {
+  for (let w = 0; w < 4; w++) into[w] = bytes.getInt32(at + 1 + w * 4, true)
+}
+
+/** Writes an entry whose key is in `key`: the new slot before the old one dies. */
+function put(table: Table, entry: Entry, digest: Digest | undefined): void {
+  const previous = table.locate(entry.id, key)
+  if (previous !== -1 && table.equals(previous, entry)) return
+  table.insert(entry, key)
+  digest?.add(entry, key)
+  if (previous === -1) return
+  digest?.subtract(table, previous, key)
+  table.kill(previous)
+}
+
+function take(table: Table, id: number, digest: Digest | undefined): void {
+  const slot = table.locate(id, key)
+  if (slot === -1) return
+  digest?.subtract(table, slot, key)
+  table.kill(slot)
+}
+
+/** Readers skip what belongs to the exchange while there are no such rows: said before the row can be found. */
+function notePeers(words: Int32Array, entry: Entry): void {
+  const { bytes, keysAt, keys } = entry
+  for (let at = keysAt; at < keysAt + keys * keyBytes; at += keyBytes) {
+    const kind = bytes.getUint8(at)
+    if (!peerKinds.has(kind)) continue
+    const network = kind === kinds.network
+    const code = bytes.getUint8(at + keyBytes - 1)
+    if (network) Atomics.or(words, header.prefixes + (code >>> 5), 1 << (code & 31))
+    Atomics.or(words, header.peer, network ? peerBit.network : peerBit.certificate)
+  }
+}
+
+export function storedExpiry(expiresAtS: number | null): number {
   if (expiresAtS === null) return 0
   const since = Math.max(1, expiresAtS - expiryEpochS)
-  return since >= 2 ** 32 ? 0 : since | 0
+  return since >= 2 ** 32 ? 0 : since
+}
+
+export function unmatchable(id: number): GateError {
+  return new GateError(
+    'ERR_LEDGER_UNMATCHABLE',
+    `revocation ${id} has no predicate this release knows`,
+    { hint: 'upgrade the gates before rows of a new kind are inserted' },
+  )
 }

@@ -10,16 +10,8 @@ import { addressBytes, type Peer } from '../domain/peer.ts'
 import { heldKeys, type Principal } from '../domain/principal.ts'
 import { everyoneKey, keyOf, networkKey, prefixCode, wordsOfKeys } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
-import {
-  expiryEpochS,
-  flag,
-  header,
-  type LedgerView,
-  peerBit,
-  prefixWords,
-  sameKey,
-  slotState,
-} from './ledger.ts'
+import { header, type LedgerView, peerBit, prefixWords } from './ledger.ts'
+import { expiryEpochS, flag, type Table } from './table.ts'
 
 /** A denial by revocation. */
 export interface Match {
@@ -130,43 +122,23 @@ function probe(
   principal: Principal | undefined,
   nowWallMs: number,
 ): Match | undefined {
-  const { words, mask } = ledger
+  const { table } = ledger
   let found: Match | undefined
   for (let k = 0; k < keys.length; k += 4) {
-    for (let index = keys[k]! & mask; ; index = (index + 1) & mask) {
-      const at = ledger.slotAt(index)
-      const state = Atomics.load(words, at)
-      if (state === slotState.empty) break
-      if (state !== slotState.live || !sameKey(keys, k, words, at + 1)) continue
-      if (!otherKeysFit(ledger, at, held)) continue
-      if (hasExpired(ledger, at, nowWallMs)) continue
-      const verdict = judge(words, at, principal)
+    for (let slot = table.find(keys, k, -1); slot !== -1; slot = table.find(keys, k, slot)) {
+      if (!table.otherKeysFit(slot, held)) continue
+      if (hasExpired(ledger, slot, nowWallMs)) continue
+      const verdict = judge(table, slot, principal)
       if (verdict === 'lives') continue
-      const id = (words[at + 6]! >>> 0) * 2 ** 32 + (words[at + 5]! >>> 0)
-      if (verdict === 'dies') return { id, retry: false }
-      found ??= { id, retry: true }
+      if (verdict === 'dies') return { id: table.idAt(slot), retry: false }
+      found ??= { id: table.idAt(slot), retry: true }
     }
   }
   return found
 }
 
-/** Every other key of the row is held, but for the last ones that must not be. */
-function otherKeysFit(ledger: LedgerView, at: number, keys: Uint32Array): boolean {
-  const { words } = ledger
-  const packed = words[at + 7]!
-  const extra = (packed >>> 8) & 0xff
-  const negatedFrom = extra - (packed >>> 24)
-  for (let e = 0; e < extra; e++) {
-    const from = ledger.overflowAt + (words[at + 11]! + e) * 4
-    let held = false
-    for (let k = 0; k < keys.length && !held; k += 4) held = sameKey(keys, k, words, from)
-    if (held === e >= negatedFrom) return false
-  }
-  return true
-}
-
-function hasExpired(ledger: LedgerView, at: number, nowWallMs: number): boolean {
-  const expiry = ledger.words[at + 10]! >>> 0
+function hasExpired(ledger: LedgerView, slot: number, nowWallMs: number): boolean {
+  const expiry = ledger.table.expiryAt(slot)
   return expiry !== 0 && ledger.serverNowMs(nowWallMs) >= (expiry + expiryEpochS) * 1000
 }
 
@@ -176,17 +148,17 @@ function hasExpired(ledger: LedgerView, at: number, nowWallMs: number): boolean 
  * and a token issued now would not be denied by this row.
  */
 function judge(
-  words: Int32Array,
-  at: number,
+  table: Table,
+  slot: number,
   principal: Principal | undefined,
 ): 'lives' | 'doubtful' | 'dies' {
-  const packed = words[at + 7]!
+  const packed = table.packedAt(slot)
   if ((packed & flag.cutoff) === 0) return 'dies'
   if (principal === undefined) return 'lives'
   const sinceS = (packed & flag.authTime) === 0 ? principal.issuedAtS : principal.authTimeS
   // A token that does not say when its bearer signed in cannot show that it was after the cutoff.
   if (sinceS === undefined) return 'dies'
-  const cutoffUs = (words[at + 9]! >>> 0) * 2 ** 32 + (words[at + 8]! >>> 0)
+  const cutoffUs = table.cutoffUsAt(slot)
   const issuedFromUs = Math.floor(sinceS * 1e6)
   const issuedToUs = Number.isInteger(sinceS) ? issuedFromUs + 1e6 : issuedFromUs + 1
   if (issuedToUs <= cutoffUs) return 'dies'

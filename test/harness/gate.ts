@@ -50,6 +50,8 @@ export interface GateOptions {
   readonly prepare?: (folder: string) => void
   /** Merged over the issuer's configuration. */
   readonly issuer?: Record<string, unknown>
+  /** Another gate whose cluster and issuer this one shares; it is stopped later. */
+  readonly beside?: TestGate
   /** URL of the database in place of the cluster's own. */
   readonly databaseUrl?: (url: string) => Promise<string>
   /** Without this the starter bundle is put into the folder. */
@@ -60,18 +62,22 @@ export interface GateOptions {
 
 export class TestGate {
   readonly folder = mkdtempSync(join(tmpdir(), 'dropgate-gate-'))
-  readonly issuer = new TestIssuer()
+  issuer = new TestIssuer()
   readonly upstream = new Upstream()
   readonly logged: { level: string; message: string; fields: object }[] = []
   gate!: Gate
   cluster!: Cluster
+  #shares = false
   port = 0
   admin = ''
 
   static async start(options: GateOptions = {}): Promise<TestGate> {
     const test = new TestGate()
-    await Promise.all([test.issuer.open(), test.upstream.open()])
-    test.cluster = await startPostgres()
+    const { beside } = options
+    test.#shares = beside !== undefined
+    test.issuer = beside?.issuer ?? test.issuer
+    await Promise.all([beside ?? test.issuer.open(), test.upstream.open()])
+    test.cluster = beside?.cluster ?? (await startPostgres())
     mkdirSync(test.bundles)
     options.prepare?.(test.folder)
     const { bundle = 'bundles/gate.tar.gz' } = options
@@ -205,9 +211,9 @@ export class TestGate {
 
   async stop(): Promise<void> {
     await this.gate.close()
-    this.issuer.close()
+    if (!this.#shares) this.issuer.close()
     this.upstream.close()
-    await this.cluster.close()
+    if (!this.#shares) await this.cluster.close()
     rmSync(this.folder, { recursive: true, force: true })
   }
 }

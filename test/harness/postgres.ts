@@ -1,13 +1,20 @@
 /** A real PostgreSQL of its own for a test file, and a proxy in front of it that can go wrong on purpose. */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { EmbeddedPostgres, type EmbeddedUrls } from '../../src/store/embedded.ts'
+import { freePort } from '../bench/machine.ts'
+import { until } from './wait.ts'
 
 export interface Cluster extends EmbeddedUrls {
+  /** A connected client; `close` ends it. */
   client(login: keyof EmbeddedUrls): Promise<pg.Client>
+  stop(): Promise<void>
+  /** Starts it again; it listens on another port then, so the URLs change. */
+  start(): Promise<void>
   close(): Promise<void>
 }
 
@@ -19,43 +26,111 @@ export async function startPostgres(): Promise<Cluster> {
     rolePrefix: 'dropgate_',
     log: { info: () => {} },
   })
-  const urls = await server.open()
   const clients: pg.Client[] = []
-  return {
-    ...urls,
-    async client(login) {
+  const urls = { url: '', cli_url: '', migrate_url: '' }
+  const stop = async (): Promise<void> => {
+    await Promise.all(clients.splice(0).map((client) => client.end().catch(() => {})))
+    await server.close()
+  }
+  const cluster = Object.assign(urls, {
+    async client(login: keyof EmbeddedUrls) {
       const client = new pg.Client(urls[login])
       client.on('error', () => {})
       await client.connect()
       clients.push(client)
       return client
     },
+    stop,
+    async start() {
+      Object.assign(urls, await server.open())
+    },
     async close() {
-      await Promise.all(clients.map((client) => client.end().catch(() => {})))
-      await server.close()
+      await stop()
       rmSync(directory, { recursive: true, force: true })
+    },
+  })
+  await cluster.start()
+  return cluster
+}
+
+/**
+ * A standby of a stopped cluster, as it was then: no WAL comes its way, so whatever the primary writes from now on is the
+ * tail that a promotion loses.
+ */
+export async function startStandby(cluster: Cluster): Promise<{
+  readonly url: (login: keyof EmbeddedUrls) => string
+  promote(): Promise<void>
+  close(): void
+}> {
+  const client = await cluster.client('migrate_url')
+  const { rows } = await client.query("SELECT current_setting('data_directory') AS data")
+  const { data } = rows[0] as { data: string }
+  const pid = readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n', 1)[0]
+  const postgres = readlinkSync(`/proc/${pid}/exe`)
+  const { uid, gid } = statSync(data)
+  await cluster.stop()
+  const copy = `${data}-standby`
+  spawnSync('cp', ['-a', data, copy])
+  writeFileSync(join(copy, 'standby.signal'), '')
+  await cluster.start()
+  const port = await freePort()
+  const server = spawn(
+    postgres,
+    ['-D', copy, '-p', String(port), '-h', '127.0.0.1', '-k', '', '-c', 'max_connections=64'],
+    { uid, gid, cwd: copy, env: { LC_ALL: 'C' }, stdio: 'ignore' },
+  )
+  const url = (login: keyof EmbeddedUrls): string => {
+    const there = new URL(cluster[login])
+    there.port = String(port)
+    return there.href
+  }
+  const asOwner = async (sql: string): Promise<void> => {
+    const owner = new pg.Client(url('migrate_url'))
+    await owner.connect()
+    await owner.query(sql)
+    await owner.end()
+  }
+  await until('the standby answers', () =>
+    asOwner('SELECT 1').then(
+      () => true,
+      () => false,
+    ),
+  )
+  return {
+    url,
+    promote: () => asOwner('SELECT pg_promote()'),
+    close: () => {
+      server.kill('SIGINT')
+      server.once('exit', () => rmSync(copy, { recursive: true, force: true }))
     },
   }
 }
 
-/** Between a client and PostgreSQL: may drop every notification, cut all connections, refuse new ones, fall silent. */
+/**
+ * Between a client and PostgreSQL: may drop or hold back every notification, hold back everything else, cut all
+ * connections, refuse new ones, fall silent, lead to another server.
+ */
 export class PostgresProxy {
   dropNotifications = false
   refusing = false
   silent = false
   dropped = 0
+  /** Notifications that came while `holding` said so, until `release`. */
+  holding: 'nothing' | 'notifications' | 'answers' = 'nothing'
+  readonly #held: (() => void)[] = []
   readonly #sockets = new Set<Socket>()
   #server: Server | undefined
+  #target = { port: 0, host: '' }
 
   async open(url: string): Promise<string> {
     const target = new URL(url)
-    const serverPort = Number(target.port)
+    this.lead(url)
     this.#server = createServer((client) => {
       if (this.refusing) {
         client.destroy()
         return
       }
-      const server = connect(serverPort, target.hostname)
+      const server = connect(this.#target.port, this.#target.host)
       for (const socket of [client, server]) {
         this.#sockets.add(socket)
         socket.on('error', () => {})
@@ -77,8 +152,7 @@ export class PostgresProxy {
         while (rest.length >= at + 5) {
           const end = at + 1 + rest.readInt32BE(at + 1)
           if (rest.length < end) break
-          if (this.dropNotifications && rest[at] === 0x41) this.dropped++
-          else client.write(rest.subarray(at, end))
+          this.#pass(client, rest.subarray(at, end))
           at = end
         }
         rest = rest.subarray(at)
@@ -89,6 +163,34 @@ export class PostgresProxy {
     target.port = String(port)
     target.hostname = '127.0.0.1'
     return target.href
+  }
+
+  /** New connections go there. */
+  lead(url: string): void {
+    const { port, hostname } = new URL(url)
+    this.#target = { port: Number(port), host: hostname }
+  }
+
+  #pass(client: Socket, message: Buffer): void {
+    const notification = message[0] === 0x41
+    if (notification && this.dropNotifications) {
+      this.dropped++
+      return
+    }
+    const held =
+      this.holding === 'notifications' ? notification : this.holding === 'answers' && !notification
+    if (held) this.#held.push(() => void client.write(Buffer.from(message)))
+    else client.write(message)
+  }
+
+  /** Lets go of what was held back. */
+  release(): void {
+    this.holding = 'nothing'
+    for (const write of this.#held.splice(0)) write()
+  }
+
+  get held(): number {
+    return this.#held.length
   }
 
   cut(): void {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { keyBytes, keyOf, kinds, type RevocationRow } from '../../src/domain/revocation.ts'
-import { Ledger, LedgerView } from '../../src/revocation/ledger.ts'
+import { Ledger, type LedgerShared, LedgerView } from '../../src/revocation/ledger.ts'
 
 function keysFor(...predicates: [keyof typeof kinds, string, string][]): Buffer {
   return Buffer.concat(
@@ -15,22 +15,12 @@ function row(id: number, keys: Buffer, more: Partial<RevocationRow> = {}): Revoc
   return { id, keys, cutoffUs: null, exact: false, authTime: false, expiresAtS: null, ...more }
 }
 
-/** What the ledger gives back of a row: the kind byte of overflow keys is inside their digest, not beside it. */
+/** A row as text, byte for byte; what is exact about a block means nothing. */
 function comparable(rows: Iterable<RevocationRow>): string[] {
   return [...rows]
-    .map((r) => {
-      const digests: string[] = []
-      for (let at = 0; at < r.keys.length; at += keyBytes) {
-        digests.push(Buffer.from(r.keys.subarray(at + 1, at + keyBytes)).toString('hex'))
-      }
-      return JSON.stringify([
-        r.id,
-        digests,
-        r.cutoffUs,
-        r.cutoffUs !== null && r.exact,
-        r.cutoffUs !== null && r.authTime,
-        r.expiresAtS,
-      ])
+    .map(({ id, keys, cutoffUs, exact, authTime, expiresAtS }) => {
+      const cutoff = cutoffUs === null ? null : [cutoffUs, exact, authTime]
+      return JSON.stringify([id, Buffer.from(keys).toString('hex'), cutoff, expiresAtS])
     })
     .sort()
 }
@@ -103,25 +93,97 @@ t.test('ids above 2^32 keep every bit', async (t) => {
   t.equal(ledger.rows, 0)
 })
 
-t.test('a full ledger refuses the row and keeps what it has', async (t) => {
+t.test('without room the row is refused and what is held stays', async (t) => {
   const ledger = Ledger.create(1)
-  for (let id = 1; id <= ledger.capacity; id++)
-    ledger.upsert(row(id, keysFor(['subject', '', `${id}`])))
-  t.throws(() => ledger.upsert(row(1_000_000, keysFor(['subject', '', 'late']))), {
-    code: 'ERR_LEDGER_FULL',
-  })
-  t.equal([...ledger.entries()].length, ledger.capacity)
+  let id = 1
+  const more = (): void => ledger.upsert(row(id, keysFor(['subject', '', `${id}`])))
+  for (; ledger.hasRoom(1); id++) more()
+  t.throws(more, { code: 'ERR_LEDGER_FULL' })
+  t.equal([...ledger.entries()].length, id - 1)
+  await ledger.reserve(1, 0)
+  more()
+  t.equal(ledger.rows, id)
 })
 
-t.test('dead slots are not reused, so removals do not make room', async (t) => {
+t.test('dead slots are never reused; a new table leaves them behind', async (t) => {
   const ledger = Ledger.create(1)
   const keys = keysFor(['subject', '', 'alice'])
-  for (let i = 0; i < ledger.capacity; i++) {
-    ledger.upsert(row(i + 1, keys))
-    ledger.remove(i + 1, keys)
+  for (let i = 1; i <= 20_000; i++) {
+    const waiting = ledger.reserve(1, 0)
+    if (waiting !== undefined) await waiting
+    ledger.upsert(row(i, keys))
+    ledger.remove(i, keys)
   }
+  await ledger.settled()
   t.equal(ledger.rows, 0)
-  t.throws(() => ledger.upsert(row(9, keys)), { code: 'ERR_LEDGER_FULL' })
+  t.ok(ledger.growths > 5, `${ledger.growths} tables`)
+  t.ok(ledger.table.slots <= 2048, 'and none is larger than it need be')
+})
+
+t.test(
+  'growth: a reader of either table misses nothing until it has let go of the old one',
+  async (t) => {
+    let letGo: () => void = () => {}
+    const handed: LedgerShared[] = []
+    const ledger = Ledger.create(1, (shared) => {
+      handed.push(shared)
+      return new Promise((resolve) => {
+        letGo = resolve
+      })
+    })
+    const model = new Map<number, RevocationRow>()
+    const write = (id: number, more: Partial<RevocationRow> = {}): void => {
+      const next = row(id, keysFor(['subject', '', `${id}`], ['client_id', 'i', `${id % 7}`]), more)
+      ledger.upsert(next)
+      model.set(id, next)
+    }
+    const old = LedgerView.attach(ledger.shared)
+    for (let id = 1; !ledger.table.isFilling(10, 10); id++) write(id)
+    const growing = ledger.reserve(10, 10)
+    t.equal(growing, undefined, 'there is room yet: nobody waits')
+    for (let id = 2000; id < 2010; id++) write(id)
+    write(3, { cutoffUs: 1e15, exact: true })
+    ledger.remove(4, model.get(4)!.keys)
+    model.delete(4)
+    while (handed.length === 0) await new Promise((resolve) => setImmediate(resolve))
+    ledger.remove(5, model.get(5)!.keys)
+    model.delete(5)
+    write(6, { expiresAtS: 1_000_000_000 })
+    write(2011)
+    const expected = comparable(model.values())
+    t.strictSame(comparable(old.entries()), expected, 'the old table')
+    t.strictSame(comparable(LedgerView.attach(handed[0]!).entries()), expected, 'the new one')
+    letGo()
+    await ledger.settled()
+    write(2012)
+    t.strictSame(comparable(ledger.entries()), comparable(model.values()))
+    t.equal(old.version, ledger.version, 'one version for both')
+  },
+)
+
+t.test('the sums are those of the rows, however they came to be', async (t) => {
+  const ledger = Ledger.create(10)
+  const other = Ledger.create(10)
+  const all = Array.from({ length: 500 }, (_, i) =>
+    row(i + 1, keysFor(['subject', '', `${i}`]), {
+      cutoffUs: i % 3 === 0 ? 1e15 + i : null,
+      expiresAtS: i % 2 === 0 ? 2e9 : null,
+    }),
+  )
+  for (const each of all) {
+    await ledger.reserve(2, 0)
+    ledger.upsert({ ...each, cutoffUs: 5 })
+    ledger.upsert(each)
+    ledger.upsert(each)
+  }
+  ledger.remove(7, all[6]!.keys)
+  for (const each of all.reverse()) {
+    await other.reserve(1, 0)
+    if (each.id !== 7) other.upsert(each)
+  }
+  t.strictSame(ledger.digest.sums, other.digest.sums)
+  other.upsert({ ...all[0]!, cutoffUs: 12 })
+  t.notSame(ledger.digest.sums, other.digest.sums)
 })
 
 t.test(

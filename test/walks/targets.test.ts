@@ -168,7 +168,7 @@ t.test(
     t.same([answer.status, answer.code], [403, 'ERR_PEER_REVOKED'])
     const cutoff = await insert({
       network: '127.0.0.0/10',
-      issued_before: new Date(nowS * 1000 + 1000),
+      issued_before: new Date(),
     })
     await remove(id)
     await until('only the cutoff', async () => (await gate.ask('/public')).status === 200)

@@ -1,0 +1,76 @@
+/**
+ * The whole ledger against the whole table, in the background: sums over all rows (revocation/digest.ts), made of one
+ * moment without holding anything up. The session that will sum up the table also reads what the cursor has not seen, in
+ * the same snapshot; with that applied the ledger is what its snapshot shows, and its sums are taken.
+ */
+import type pg from 'pg'
+import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.ts'
+import { connect } from '../store/connect.ts'
+import type { ChangeRow } from './catchup.ts'
+import { readChanges } from './listen.ts'
+import { keyVersion } from './state.ts'
+
+/** How long the feed's own ticks may wait for the other session to begin. */
+const beginMs = 500
+
+export class Verification {
+  readonly #client: pg.Client
+  readonly #schema: string
+  #sums: Int32Array | undefined
+
+  private constructor(client: pg.Client, schema: string) {
+    this.#client = client
+    this.#schema = schema
+  }
+
+  static async open(url: string, schema: string): Promise<Verification> {
+    const client = await connect({ url, name: 'dropgate verify' })
+    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+    return new Verification(client, schema)
+  }
+
+  close(): void {
+    const { stream } = (this.#client as unknown as { connection: { stream: { destroy(): void } } })
+      .connection
+    this.#client.end().catch(() => {})
+    stream.destroy()
+  }
+
+  /** The first statement of the transaction, so its snapshot is taken now. */
+  async changes(snapshot: string): Promise<ChangeRow[]> {
+    const late = setTimeout(() => this.close(), beginMs)
+    try {
+      return await readChanges(this.#client, this.#schema, snapshot)
+    } finally {
+      clearTimeout(late)
+    }
+  }
+
+  /** The ledger is exactly what the snapshot shows: these are its sums. */
+  hold(digest: Digest): void {
+    this.#sums = Int32Array.from(digest.sums)
+  }
+
+  /** @returns how many of the 256 buckets differ; undefined where rows are of a newer release and cannot be compared */
+  async differing(): Promise<number | undefined> {
+    const { rows } = await this.#client.query(
+      `SELECT bucket, rows, ids, words, cutoffs, rest, key_version FROM ${this.#schema}.digest`,
+    )
+    const table = new Int32Array(digestBuckets * digestColumns)
+    for (const { bucket, key_version, ...sums } of rows) {
+      if (key_version > keyVersion) return undefined
+      const all = [sums.rows, sums.ids, sums.words, sums.cutoffs, sums.rest] as string[]
+      for (const [i, sum] of all.entries()) {
+        table[bucket * digestColumns + i] = Number(BigInt.asIntN(32, BigInt(sum)))
+      }
+    }
+    const held = this.#sums!
+    let differing = 0
+    for (let bucket = 0; bucket < digestBuckets; bucket++) {
+      const at = bucket * digestColumns
+      const same = held.subarray(at, at + digestColumns).every((sum, i) => sum === table[at + i])
+      if (!same) differing++
+    }
+    return differing
+  }
+}
