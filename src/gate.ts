@@ -22,6 +22,7 @@ import { KeyStore } from './identity/keys.ts'
 import type { PolicyPackage, WorkerStart } from './messages.ts'
 import { createMetricCells, Metrics, renderMetrics } from './metrics.ts'
 import { fetchDocument } from './outbound/fetch.ts'
+import { affectedKeys } from './revocation/affected.ts'
 import { Ledger } from './revocation/ledger.ts'
 import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
@@ -176,6 +177,8 @@ export class Gate {
         this.#workers?.tell({ type: 'ledger', ledger: this.#ledger.shared })
       },
       learnPointers: (pointers) => this.#pointers.learn(pointers),
+      onRows: (rows) =>
+        this.#workers?.tell({ type: 'rows', keys: affectedKeys(rows), sinceUs: monotonicUs() }),
       log,
       metrics,
     })

@@ -68,6 +68,14 @@ export interface KeySet {
 
 export type WorkerCommand =
   | { readonly type: 'ledger'; readonly ledger: SharedArrayBuffer }
+  | {
+      /** Rows are in the ledger and published: cut what they concern. */
+      readonly type: 'rows'
+      /** See revocation/affected; undefined: look at everything that is open. */
+      readonly keys: Uint8Array | undefined
+      /** Monotonic µs at which they were published. */
+      readonly sinceUs: number
+    }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
   | { readonly type: 'keys'; readonly keySet: KeySet }

@@ -94,8 +94,9 @@ export class Supervisor {
   /** Tells every worker, and every later one. */
   tell(command: WorkerCommand): void {
     const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
-    // A worker that starts later is started with the configuration of that moment.
-    if (command.type !== 'drain' && command.type !== 'config') this.#told.set(kind, command)
+    // A worker that starts later is started with the configuration of that moment, and has nothing open to cut.
+    const passing = command.type === 'drain' || command.type === 'config' || command.type === 'rows'
+    if (!passing) this.#told.set(kind, command)
     if (command.type === 'policy') this.#told.delete('policy-suspended')
     for (const seat of this.#seats) seat.worker?.postMessage(command)
   }

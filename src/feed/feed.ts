@@ -25,6 +25,8 @@ export interface FeedOptions {
   readonly onLedger: (ledger: Ledger) => void
   /** Makes claims known to the workers. @returns whether one is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
+  /** These rows are in that ledger and published: what is open and concerned is to be cut. */
+  readonly onRows: (rows: readonly RevocationRow[]) => void
   readonly log: {
     info(fields: object, message: string): void
     warn(fields: object, message: string): void
@@ -229,6 +231,7 @@ export class Feed {
       }
       // Publish after the rows, before freshness is claimed for them.
       ledger.publish()
+      if (changes.rows.length > 0) this.#options.onRows(changes.rows)
     }
     ledger.setBroken(this.#unmatchable.size > 0)
     this.#cursor = changes.ident

@@ -28,6 +28,7 @@ async function follow(url: string, spare = 20_000, tickMs = 100): Promise<Follow
     connect: { url, schema: 'dropgate' },
     tickMs,
     ledgerFor: (rows) => Ledger.create(rows + spare),
+    onRows: () => {},
     onLedger: (each) => {
       ledger = each
     },
