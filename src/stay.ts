@@ -13,6 +13,7 @@
 import { monotonicUs } from './domain/clock.ts'
 import type { CutReason } from './domain/exchange.ts'
 import { asGateError } from './errors.ts'
+import type { LiveEntry, WorkerAnswer, WorkerQuestion } from './messages.ts'
 import { evaluate, type Passage, type Rooms, revocationOf } from './walk.ts'
 
 export const sweepMs = 50
@@ -81,6 +82,34 @@ export class Stay {
     }
   }
 
+  /** What an operator wants to know, or to end. */
+  answer(question: WorkerQuestion): WorkerAnswer {
+    const { live, worker } = this.#current()
+    if (question.type === 'cut-live') {
+      const exchange = live.find(question.id)
+      if (exchange?.open !== true) return { entries: [], last: undefined }
+      const entry = entryOf(exchange, worker)
+      exchange.cut({ reason: 'operator', sinceUs: monotonicUs() })
+      return { entries: [entry], last: undefined }
+    }
+    const { filter, after, limit } = question
+    const { found, last } = live.list(
+      (exchange) => {
+        const { route, protocol, principal } = exchange
+        return (
+          (filter.route ?? route) === route &&
+          (filter.protocol ?? protocol) === protocol &&
+          (filter.issuer ?? principal?.issuer) === principal?.issuer &&
+          (filter.subject ?? principal?.subject) === principal?.subject &&
+          (filter.client_id ?? principal?.clientId) === principal?.clientId
+        )
+      },
+      after,
+      limit,
+    )
+    return { entries: found.map((each) => entryOf(each, worker)), last }
+  }
+
   drain(): void {
     const sinceUs = monotonicUs()
     for (const exchange of this.#current().live.all())
@@ -130,6 +159,24 @@ export class Stay {
       const sinceUs = nowUs - (ageMs - limitMs) * 1000
       if (ageMs > limitMs) exchange.cut({ reason: 'stale', sinceUs, code: 'ERR_STALE' })
     }
+  }
+}
+
+function entryOf(exchange: Passage, worker: number): LiveEntry {
+  const { id, route, protocol, principal, address, bytesIn, bytesOut } = exchange
+  return {
+    id,
+    worker,
+    route,
+    protocol,
+    issuer: principal?.issuer ?? null,
+    subject: principal?.subject ?? null,
+    client_id: principal?.clientId ?? null,
+    session_id: principal?.sessionId ?? null,
+    address: address ?? null,
+    age_ms: Math.round((monotonicUs() - exchange.startedAtUs) / 1000),
+    bytes_in: bytesIn,
+    bytes_out: bytesOut,
   }
 }
 

@@ -148,6 +148,7 @@ export class Passage implements Exchange {
   /** Once the upstream has switched. */
   tunnel: Tunnel | undefined
   allowed = false
+  seq = 0
   expiresAtMs = Number.POSITIVE_INFINITY
   bytesIn = 0
   bytesOut = 0

@@ -110,6 +110,9 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
         // What it holds was never told as rows.
         stay.rows(undefined, monotonicUs())
         return
+      case 'question':
+        report({ type: 'answer', number: command.number, answer: stay.answer(command.question) })
+        return
       case 'rows':
         stay.rows(command.keys, command.sinceUs)
         return

@@ -46,6 +46,8 @@ export interface Exchange extends Peer {
   readonly id: string
   /** Monotonic µs at which its request was handed over by the listener. */
   readonly startedAtUs: number
+  /** Order of registration in its worker. */
+  seq: number
   readonly route: string
   readonly protocol: 'http' | 'websocket'
   readonly principal: Principal | undefined

@@ -40,12 +40,14 @@ export class LiveRegistry<E extends Exchange> {
   /** Every step up to this one has been taken. */
   #expiredTo = Math.floor(Date.now() / expiryStepMs)
   #onIdle: (() => void) | undefined
+  #added = 0
 
   get size(): number {
     return this.#young.size + this.#filed.size
   }
 
   add(exchange: E): void {
+    exchange.seq = ++this.#added
     this.#young.add(exchange)
   }
 
@@ -95,6 +97,24 @@ export class LiveRegistry<E extends Exchange> {
       found.push(...(this.#byExpiry.get(++this.#expiredTo) ?? []))
     this.#expiredTo = Math.max(this.#expiredTo, now)
     return found
+  }
+
+  /**
+   * A page of what is open, in order of registration.
+   * @returns `last` is where the next page begins, undefined at the end
+   */
+  list(
+    wanted: (exchange: E) => boolean,
+    after: number,
+    limit: number,
+  ): { found: E[]; last: number | undefined } {
+    const found: E[] = []
+    for (const each of this.all()) {
+      if (each.seq <= after || !wanted(each)) continue
+      if (found.length === limit) return { found, last: found.at(-1)!.seq }
+      found.push(each)
+    }
+    return { found, last: undefined }
   }
 
   find(id: string): E | undefined {

@@ -8,7 +8,7 @@ import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { PostgresProxy } from '../harness/postgres.ts'
-import { Held, type Kind, kinds, StreamUpstream } from '../harness/streams.ts'
+import { Held, type Kind, kinds, type Served, StreamUpstream } from '../harness/streams.ts'
 import { pause, seeded, seedOf, until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
@@ -16,6 +16,7 @@ await upstream.open()
 const proxy = new PostgresProxy()
 const gate = await TestGate.start({
   databaseUrl: (url) => proxy.open(url),
+  issuer: { claims: { tenant: '/tid' } },
   config: {
     workers: 1,
     // A busy machine is no reason here to turn anybody away.
@@ -27,6 +28,7 @@ const gate = await TestGate.start({
     { name: 'lenient', path: '/orders/lenient', upstream: upstream.origin, on_expiry: 'let-finish', stale: 'allow' },
     { name: 'aged', path: '/orders/aged', upstream: upstream.origin, limits: { age: '600ms' } },
     { name: 'counted', path: '/orders/counted', upstream: upstream.origin, limits: { bytes: '1KiB' } },
+    { name: 'reports', path: '/reports' },
     { name: 'idle', path: '/orders/idle', upstream: upstream.origin, limits: { idle: '400ms' } },
   ],
 }) // biome-ignore format: a table
@@ -104,6 +106,13 @@ t.test('a cut answer never looks complete to a client of HTTP/1.0', async (t) =>
   t.equal(code, 'ECONNRESET')
 })
 
+/** How the upstream saw it end, once it has. */
+async function abortOf(held: Held): Promise<Served['ended']> {
+  const served = upstream.served.get(held.name)!
+  await until(`${held.name} ends at the upstream`, () => served.ended !== undefined)
+  return served.ended
+}
+
 for (const kind of kinds) {
   t.test(`a row ends the ${kind} of its subject on both sides, and no other`, async (t) => {
     const mine = await hold(kind, `alice-${kind}`)
@@ -112,8 +121,7 @@ for (const kind of kinds) {
     const id = await insert(revoker, { subject: `alice-${kind}`, reason: 'test' })
     await until('cut', () => mine.ended !== undefined)
     t.equal(mine.ended, wayOfCut(kind, 1008))
-    await until('the upstream knows', () => upstream.served.get(mine.name)!.ended !== undefined)
-    t.equal(upstream.served.get(mine.name)!.ended, wayOfAbort(kind, 1008))
+    t.equal(await abortOf(mine), wayOfAbort(kind, 1008))
     t.equal(mine.got.wrongAt, -1, 'what came was right')
     const end = await endOf(mine)
     t.match(end, { decision: 'cut', ended: 'revoked', revocation: Number(id), subject: `alice-${kind}` })
@@ -132,6 +140,53 @@ for (const kind of kinds) {
   })
 } // biome-ignore format: a table of checks
 
+t.test('each kind of target ends what it names, and leaves the rest', async (t) => {
+  const claims = { tid: 'acme', team: 'blue', jti: 'the-token', sid: 'the-session' }
+  const targets: Record<string, unknown>[] = [
+    { session_id: 'the-session' },
+    { token_id: 'the-token' },
+    { client_id: 'app', subject: 'target' },
+    { issuer: gate.issuer.url, subject: 'target' },
+    { tenant: 'acme' },
+    { claims: { '/team': 'blue' } },
+    { network: '127.0.0.0/8', subject: 'target' },
+    { network: '127.0.0.1/32', claims: { '/team': 'blue' } },
+    { subject: 'target', issued_before: new Date() },
+  ]
+  const other = await hold('chunks', 'untouched')
+  for (const columns of targets) {
+    const mine = await hold('chunks', 'target', { claims })
+    await until('both are under way', () => mine.under(upstream) && other.under(upstream))
+    const id = await insert(revoker, columns)
+    await until(`cut by ${JSON.stringify(columns)}`, () => mine.ended !== undefined)
+    t.match(
+      await endOf(mine),
+      { ended: 'revoked', revocation: Number(id) },
+      JSON.stringify(columns),
+    )
+    await revoker.query('DELETE FROM dropgate.revocations WHERE id = $1', [id])
+    const token = await gate.issuer.token('target', { claims })
+    await until(
+      'let in again',
+      async () => (await gate.ask('/reports', token)).code !== 'ERR_REVOKED',
+    )
+  }
+  t.equal(other.ended, undefined)
+  other.stop()
+})
+
+t.test('more rows at once than are looked up one by one', async (t) => {
+  const mine = await hold('chunks', 'many-7000')
+  const other = await hold('chunks', 'many-x')
+  await until('both are under way', () => mine.under(upstream) && other.under(upstream))
+  await revoker.query(
+    "INSERT INTO dropgate.revocations (subject) SELECT 'many-' || n FROM generate_series(1, 12000) n",
+  )
+  await until('cut', () => mine.ended !== undefined)
+  t.equal(other.ended, undefined)
+  other.stop()
+})
+
 t.test('an expired token ends what is open, where the route does not let it finish', async (t) => {
   const one = async (kind: Kind): Promise<void> => {
     // Tokens are good for the issuer's clock_skew of 5 s beyond their exp.
@@ -143,8 +198,7 @@ t.test('an expired token ends what is open, where the route does not let it fini
     t.ok(Date.now() / 1000 > claims.exp + 5, 'not early')
     t.equal(mine.ended, wayOfCut(kind, 1008))
     t.match(await endOf(mine), { decision: 'cut', ended: 'expired' })
-    await until('the upstream knows', () => upstream.served.get(mine.name)!.ended !== undefined)
-    t.equal(upstream.served.get(mine.name)!.ended, wayOfAbort(kind, 1008))
+    t.equal(await abortOf(mine), wayOfAbort(kind, 1008))
     t.equal(lenient.ended, undefined)
     lenient.stop()
   }
@@ -174,7 +228,7 @@ decision := {"allowed": false, "reason": concat(" ", ["not any more at", input.a
       const end = await endOf(each)
       t.match(end, { decision: 'cut', ended: 'denied' })
       t.ok(String(end.reason).replace('not any more at ', '') > admittedAt, String(end.reason))
-      t.equal(upstream.served.get(each.name)!.ended, wayOfAbort(each.kind, 1008))
+      t.equal(await abortOf(each), wayOfAbort(each.kind, 1008))
     }
     for (const each of held.filter(({ name }) => name.startsWith('pol-b'))) {
       t.equal(each.ended, undefined, each.name)
@@ -267,7 +321,7 @@ t.test(
         `${each.name} after ${Math.round(each.endedAtMs - from)} ms`,
       )
       t.match(await endOf(each), { decision: 'cut', ended: 'stale' })
-      t.equal(upstream.served.get(each.name)!.ended, wayOfAbort(each.kind, 1013))
+      t.equal(await abortOf(each), wayOfAbort(each.kind, 1013))
     }
     t.equal(lenient.ended, undefined, 'a tolerant route goes on')
     await until('until the hard stop', () => lenient.ended !== undefined)
@@ -284,6 +338,6 @@ t.test('a drain ends what is still open when its time is over', async (t) => {
   for (const each of held) {
     t.equal(each.ended, wayOfCut(each.kind, 1012), each.name)
     t.match(await endOf(each), { decision: 'cut', ended: 'drain' })
-    t.equal(upstream.served.get(each.name)!.ended, wayOfAbort(each.kind, 1012))
+    t.equal(await abortOf(each), wayOfAbort(each.kind, 1012))
   }
 })
