@@ -261,7 +261,11 @@ export function createListener(options: ListenerOptions): Listener {
         return app.close()
       })
       await quiet(Math.max(endAt, performance.now() + graceMs))
-      cutRest()
+      if (turns.inFlight + turns.seized > 0) {
+        cutRest()
+        // What the cut said, or wrote as its last frame, goes out.
+        await quiet(performance.now() + graceMs)
+      }
       for (const { server } of listening) server.closeAllConnections()
       await Promise.all(closed)
     },

@@ -147,6 +147,12 @@ export class TestGate {
     await until('another policy', () => generation() > before)
   }
 
+  /** Exchanges that the workers say are open. */
+  get live(): number {
+    const { workers } = this.gate.status() as { workers: { live_exchanges: number }[] }
+    return workers.reduce((sum, worker) => sum + worker.live_exchanges, 0)
+  }
+
   /** Decision events so far. */
   get log(): DecisionEvent[] {
     return readFileSync(join(this.folder, 'decisions.jsonl'), 'utf8')

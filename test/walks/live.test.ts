@@ -8,8 +8,9 @@ import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { PostgresProxy } from '../harness/postgres.ts'
+import { raceRows } from '../harness/race.ts'
 import { Held, type Kind, kinds, type Served, StreamUpstream } from '../harness/streams.ts'
-import { pause, seeded, seedOf, until } from '../harness/wait.ts'
+import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
 await upstream.open()
@@ -268,40 +269,11 @@ t.test('limits of a route: age, bytes, idleness', async (t) => {
 })
 
 t.test('a row that commits while an exchange begins is never missed', async (t) => {
-  const seed = seedOf()
-  t.comment(`SEED=${seed}`)
-  const random = seeded(seed)
-  const rounds = 500
-  let refused = 0
-  let cut = 0
-  const race = async (i: number, client: pg.Client): Promise<void> => {
-    const subject = `race-${i}`
-    const kind = kinds[i % kinds.length]!
-    const [delay, begins, commits] = [random() * 12, random() * 12, random() * 12]
-    const opened = pause(begins).then(() => hold(kind, subject, { delay: Math.floor(delay) }))
-    await pause(commits)
-    await insert(client, { subject })
-    const held = await opened
-    await until(`${kind} ${i} ends (SEED=${seed})`, () => held.ended !== undefined, 20_000)
-    if (held.status === 401) refused++
-    else cut++
-    if (held.ended === 'end' && held.status !== 401) t.fail(`${kind} ${i} came to its end`)
-  }
-  let next = 0
-  await Promise.all(
-    Array.from({ length: 16 }, async () => {
-      const client = await gate.revoker()
-      while (next < rounds) await race(next++, client)
-    }),
-  )
-  t.comment(`${refused} refused, ${cut} cut`)
+  const { seed, refused, cut, escaped } = await raceRows(gate, upstream, 500)
+  t.comment(`SEED=${seed}: ${refused} refused, ${cut} cut`)
+  t.same(escaped, [], `SEED=${seed}`)
   t.ok(refused > 0 && cut > 0, 'both ways of losing were met')
-  await until(
-    'nothing is left',
-    () =>
-      (gate.gate.status() as { workers: { live_exchanges: number }[] }).workers[0]!
-        .live_exchanges === 0,
-  )
+  await until('nothing is left', () => gate.live === 0)
 })
 
 t.test(
