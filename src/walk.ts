@@ -513,6 +513,11 @@ function switchOver(
         if (passage.cutFor === undefined) recordEnd(passage, ending, undefined)
       },
     })
+    // A tunnel may live for days; what led to it need not.
+    passage.sending = undefined
+    passage.headers = undefined
+    passage.target = undefined
+    passage.answer = undefined
   } catch (error) {
     upstream.destroy()
     refuse(passage, error)

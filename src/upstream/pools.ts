@@ -120,7 +120,8 @@ export class UpstreamPool implements Upstream {
 export class LoneConnection implements Upstream {
   readonly options: PoolOptions
   readonly serverName: string
-  readonly #client: Client
+  /** Not held any longer than it is needed: its socket may live for days. */
+  #client: Client | undefined
   #onLeft: (() => void) | undefined
 
   constructor({ options, serverName }: UpstreamPool, client: Client, onLeft: () => void) {
@@ -131,11 +132,12 @@ export class LoneConnection implements Upstream {
   }
 
   admit(): Client {
-    return this.#client
+    return this.#client!
   }
 
   release(): void {
-    this.#client.destroy().catch(() => {})
+    this.#client?.destroy().catch(() => {})
+    this.#client = undefined
   }
 
   replace(): void {
