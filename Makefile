@@ -25,9 +25,10 @@ bundle: node_modules/.installed ## check, test and build policies/ into bundles/
 docs: node_modules/.installed ## write dropgate.schema.json and the tables of README.md anew
 	@$(NODE) test/harness/docs.ts --write
 
-bench: node_modules/.installed ## CPU per request beside its peers, the revocation time, ten million rows
+bench: node_modules/.installed ## CPU per request beside its peers, the revocation time, ten million rows, thousands of WebSockets
 	@$(NODE) test/bench/bench.ts
 	@$(NODE) test/bench/feed.ts
+	@$(NODE) test/bench/live.ts
 
 soak: node_modules/.installed ## the long runs; each prints its seed and its figures
 	@for file in test/soak/*.soak.ts; do $(NODE) $$file || exit 1; done

@@ -70,8 +70,56 @@ export interface KeySet {
   readonly keys: readonly Readonly<Record<string, unknown>>[]
 }
 
+/** One open exchange, as operators see it. */
+export interface LiveEntry {
+  /** The decision id. */
+  readonly id: string
+  readonly worker: number
+  readonly route: string
+  readonly protocol: 'http' | 'websocket'
+  readonly issuer: string | null
+  readonly subject: string | null
+  readonly client_id: string | null
+  readonly session_id: string | null
+  readonly address: string | null
+  readonly age_ms: number
+  readonly bytes_in: number
+  readonly bytes_out: number
+}
+
+/** What is given must be equal. */
+export type LiveFilter = Partial<
+  Readonly<Record<'issuer' | 'subject' | 'client_id' | 'route' | 'protocol', string>>
+>
+
+/** Asked of one worker, answered under the same number. */
+export type WorkerQuestion =
+  | {
+      readonly type: 'list-live'
+      readonly filter: LiveFilter
+      /** Only what was registered after this, see `Exchange.seq`. */
+      readonly after: number
+      readonly limit: number
+    }
+  | { readonly type: 'cut-live'; readonly id: string }
+
+/** `last`: of the last entry, where there is more behind it. */
+export interface WorkerAnswer {
+  readonly entries: readonly LiveEntry[]
+  readonly last: number | undefined
+}
+
 export type WorkerCommand =
+  | { readonly type: 'question'; readonly number: number; readonly question: WorkerQuestion }
   | { readonly type: 'ledger'; readonly ledger: LedgerShared }
+  | {
+      /** Rows are in the ledger and published: cut what they concern. */
+      readonly type: 'rows'
+      /** See revocation/affected; undefined: look at everything that is open. */
+      readonly keys: Uint8Array | undefined
+      /** Monotonic µs at which they were published. */
+      readonly sinceUs: number
+    }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
   | { readonly type: 'keys'; readonly keySet: KeySet }
@@ -86,6 +134,7 @@ export type WorkerCommand =
   | { readonly type: 'drain'; readonly timeoutMs: number }
 
 export type WorkerReport =
+  | { readonly type: 'answer'; readonly number: number; readonly answer: WorkerAnswer }
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   /** From now on this worker reads no older table. */

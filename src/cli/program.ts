@@ -9,6 +9,7 @@ import { migrate } from '../store/migrate.ts'
 import { databaseUrl } from './database.ts'
 import { demo } from './demo/demo.ts'
 import { type EvalRequest, evaluate, printEvaluated } from './eval.ts'
+import { cut, live, revokeCommand } from './live.ts'
 import { print, printError, printJson, printTable } from './output.ts'
 import { lift, list, revoke, sql } from './revoke.ts'
 import { checkConfig, serve } from './serve.ts'
@@ -162,6 +163,36 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .action(async (options: Common & { limit: string }) => {
       const rows = await list(options.config, options.limit)
       show(options, rows, () => printTable(rows.map(withoutEmpty(rows))))
+    })
+
+  command('live', 'what is open in the running gate; filters must be equal')
+    .option('--issuer <iss>')
+    .option('--subject <sub>')
+    .option('--client <id>')
+    .option('--route <name>')
+    .option('--protocol <http|websocket>')
+    .option('--limit <n>', 'how many', '100')
+    .option('--after <next>', 'go on behind a page')
+    .action(async (options: Common & Record<string, string | undefined>) => {
+      const { issuer, subject, client, route, protocol, limit, after } = options
+      const filter = { issuer, subject, client_id: client, route, protocol }
+      const page = await live(options.config, { ...filter, limit, after })
+      show(options, page, () => {
+        const rows = page.exchanges.map((entry) => ({ ...entry }))
+        printTable(rows.map(withoutEmpty(rows)))
+        if (page.next !== null) print(`more: --after ${page.next}`)
+        for (const worker of page.silent_workers) print(`worker ${worker} did not answer`)
+      })
+    })
+
+  command('cut', 'end what is open under this id; its caller may come back')
+    .argument('<id>')
+    .action(async (id: string, options: Common) => {
+      const done = await cut(options.config, id)
+      show(options, done, () => {
+        print(`cut ${done.cut.id}: ${done.cut.protocol} on route ${done.cut.route}`)
+        if (done.row !== null) print(`to keep it from coming back: ${revokeCommand(done.row)}`)
+      })
     })
 
   command('status', 'what the running gate says of itself').action(async (options: Common) => {

@@ -36,6 +36,15 @@ export interface RecordFields {
   readonly evaluationNs?: number | undefined
   readonly decisionNs?: number | undefined
   readonly cause?: unknown
+  /** This record is of the end of an exchange that was allowed; `cutAfterMs` where it was cut. */
+  readonly end?: {
+    readonly reason: string
+    readonly cutAfterMs: number | undefined
+    readonly protocol: string
+    readonly bytesIn: number
+    readonly bytesOut: number
+    readonly openMs: number
+  }
 }
 
 const maxCause = 300
@@ -56,7 +65,12 @@ export function writeRecord(record: RecordFields): string {
   if (record.decisionNs !== undefined) {
     out += `,"metrics":{"timer_rego_query_eval_ns":${record.evaluationNs ?? 0},"timer_server_handler_ns":${record.decisionNs}}`
   }
-  out += `,"custom":{"decision":"${code === undefined ? 'allow' : 'deny'}"`
+  const { end } = record
+  out += `,"custom":{"decision":"${end !== undefined ? (end.cutAfterMs === undefined ? 'end' : 'cut') : code === undefined ? 'allow' : 'deny'}"`
+  if (end !== undefined) {
+    out += `,"ended":"${end.reason}","protocol":"${end.protocol}","bytes_in":${end.bytesIn},"bytes_out":${end.bytesOut},"open_ms":${Math.round(end.openMs)}`
+    if (end.cutAfterMs !== undefined) out += `,"cut_after_ms":${end.cutAfterMs.toFixed(3)}`
+  }
   if (code !== undefined) out += `,"code":"${code}","status":${record.status}`
   if (record.reason !== undefined) out += `,"reason":${quote(record.reason)}`
   if (record.sentTarget !== undefined) out += `,"sent_target":${quote(record.sentTarget)}`

@@ -267,6 +267,7 @@ function isSecret(name: string): boolean {
     case 'authorization':
     case 'cookie':
     case 'proxy-authorization':
+    case 'sec-websocket-protocol':
     case 'set-cookie':
       return true
     default:
