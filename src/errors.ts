@@ -25,9 +25,15 @@ const table = {
   ERR_METHOD_UNKNOWN: { status: 501, title: 'The method is not known.' },
   ERR_METHOD_NOT_ALLOWED: { status: 405, title: 'The method is not allowed here.' },
   ERR_EXPECTATION: { status: 417, title: 'The expectation cannot be met.' },
-  ERR_UPGRADE_UNSUPPORTED: { status: 501, title: 'Protocol upgrades are not supported here.' },
+  ERR_UPGRADE_MALFORMED: { status: 400, title: 'The WebSocket handshake is malformed.' },
+  ERR_UPGRADE_VERSION: { status: 426, title: 'Only version 13 of WebSocket is supported.' },
   ERR_BODY_TOO_LARGE: { status: 413, title: 'The request body is too large.' },
   ERR_BODY_TIMEOUT: { status: 408, title: 'The request body took too long to arrive.' },
+  ERR_BODY_MALFORMED: { status: 400, title: 'The request body cannot be read in exactly one way.' },
+  ERR_BODY_TYPE: {
+    status: 415,
+    title: 'The request body has a type or coding that the policy cannot read.',
+  },
   ERR_REQUEST_TIMEOUT: { status: 408, title: 'The request took too long to arrive.' },
   // Where it should go.
   ERR_HOST_UNKNOWN: { status: 421, title: 'No route serves this host.' },
@@ -74,6 +80,8 @@ const table = {
     status: 403,
     title: 'Access from this network or with this certificate is suspended.',
   },
+  // From which page.
+  ERR_ORIGIN_NOT_ALLOWED: { status: 403, title: 'This origin may not use that credential here.' },
   // What the policy says.
   ERR_POLICY_DENIED: { status: 403, title: 'The policy does not allow this request.' },
   ERR_POLICY_MISSING: { status: 503, title: 'No policy is loaded yet.', retryAfterS: 1 },

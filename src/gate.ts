@@ -9,6 +9,7 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import type { LivePage, LiveQuery } from './admin/live.ts'
 import { AdminServer } from './admin/server.ts'
 import { Bundles } from './bundle/watch.ts'
 import type { GateConfig } from './config/options.ts'
@@ -19,9 +20,10 @@ import { monotonicUs } from './domain/clock.ts'
 import { asGateError, GateError } from './errors.ts'
 import { Feed } from './feed/feed.ts'
 import { KeyStore } from './identity/keys.ts'
-import type { PolicyPackage, WorkerStart } from './messages.ts'
+import type { LiveEntry, PolicyPackage, WorkerStart } from './messages.ts'
 import { createMetricCells, Metrics, renderMetrics } from './metrics.ts'
 import { fetchDocument } from './outbound/fetch.ts'
+import { affectedKeys } from './revocation/affected.ts'
 import { Ledger } from './revocation/ledger.ts'
 import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
@@ -137,6 +139,8 @@ export class Gate {
       readiness: () => this.readiness(),
       status: () => this.status(),
       metrics: () => this.#renderMetrics(),
+      live: (query) => this.live(query),
+      cut: (id) => this.cut(id),
       waitForPort: config.listen.some(({ takeover }) => takeover),
       log,
     })
@@ -179,6 +183,12 @@ export class Gate {
       snapshotFile: config.revocation.snapshot_file,
       verifyMs: config.revocation.verify,
       learnPointers: (pointers) => this.#pointers.learn(pointers),
+      onRows: (rows) =>
+        this.#workers?.tell({
+          type: 'rows',
+          keys: rows === undefined ? undefined : affectedKeys(rows),
+          sinceUs: monotonicUs(),
+        }),
       log,
       metrics,
     })
@@ -298,6 +308,36 @@ export class Gate {
       issuers: this.#keys?.status() ?? [],
       decision_log: this.#decisions?.status() ?? null,
     }
+  }
+
+  /** What is open now, worker after worker. */
+  async live({ filter, after, limit }: LiveQuery): Promise<LivePage> {
+    const workers = this.#workers
+    const exchanges: LiveEntry[] = []
+    const silent: number[] = []
+    for (let worker = after.worker; worker < (workers?.size ?? 0); worker++) {
+      const answer = await workers!.ask(worker, {
+        type: 'list-live',
+        filter,
+        after: worker === after.worker ? after.seq : 0,
+        limit: limit - exchanges.length,
+      })
+      if (answer === undefined) silent.push(worker)
+      else exchanges.push(...answer.entries)
+      const more = answer?.last
+      if (more !== undefined)
+        return { exchanges, next: `${worker}.${more}`, silent_workers: silent }
+    }
+    return { exchanges, next: null, silent_workers: silent }
+  }
+
+  /** Cuts the open exchange of this decision id. @returns what it was, undefined when none is open */
+  async cut(id: string): Promise<LiveEntry | undefined> {
+    const workers = this.#workers
+    const asked = Array.from({ length: workers?.size ?? 0 }, (_, worker) =>
+      workers!.ask(worker, { type: 'cut-live', id }),
+    )
+    return (await Promise.all(asked)).flatMap((answer) => answer?.entries ?? [])[0]
   }
 
   /** Drains and closes everything; calling it again waits for the same closing. */

@@ -6,6 +6,7 @@
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
+import type { Reads } from './policy/reads.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
@@ -57,6 +58,8 @@ export interface PolicyPackage {
   readonly initialPages: number
   /** `data` document as JSON text. */
   readonly data: string
+  /** What of the input it reads. */
+  readonly reads: Reads
 }
 
 /** The keys of one issuer, as public JWKs that passed admission. */
@@ -67,8 +70,56 @@ export interface KeySet {
   readonly keys: readonly Readonly<Record<string, unknown>>[]
 }
 
+/** One open exchange, as operators see it. */
+export interface LiveEntry {
+  /** The decision id. */
+  readonly id: string
+  readonly worker: number
+  readonly route: string
+  readonly protocol: 'http' | 'websocket'
+  readonly issuer: string | null
+  readonly subject: string | null
+  readonly client_id: string | null
+  readonly session_id: string | null
+  readonly address: string | null
+  readonly age_ms: number
+  readonly bytes_in: number
+  readonly bytes_out: number
+}
+
+/** What is given must be equal. */
+export type LiveFilter = Partial<
+  Readonly<Record<'issuer' | 'subject' | 'client_id' | 'route' | 'protocol', string>>
+>
+
+/** Asked of one worker, answered under the same number. */
+export type WorkerQuestion =
+  | {
+      readonly type: 'list-live'
+      readonly filter: LiveFilter
+      /** Only what was registered after this, see `Exchange.seq`. */
+      readonly after: number
+      readonly limit: number
+    }
+  | { readonly type: 'cut-live'; readonly id: string }
+
+/** `last`: of the last entry, where there is more behind it. */
+export interface WorkerAnswer {
+  readonly entries: readonly LiveEntry[]
+  readonly last: number | undefined
+}
+
 export type WorkerCommand =
+  | { readonly type: 'question'; readonly number: number; readonly question: WorkerQuestion }
   | { readonly type: 'ledger'; readonly ledger: LedgerShared }
+  | {
+      /** Rows are in the ledger and published: cut what they concern. */
+      readonly type: 'rows'
+      /** See revocation/affected; undefined: look at everything that is open. */
+      readonly keys: Uint8Array | undefined
+      /** Monotonic µs at which they were published. */
+      readonly sinceUs: number
+    }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
   | { readonly type: 'keys'; readonly keySet: KeySet }
@@ -83,6 +134,7 @@ export type WorkerCommand =
   | { readonly type: 'drain'; readonly timeoutMs: number }
 
 export type WorkerReport =
+  | { readonly type: 'answer'; readonly number: number; readonly answer: WorkerAnswer }
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   /** From now on this worker reads no older table. */
@@ -110,11 +162,28 @@ export interface VetRequest {
   readonly module: WebAssembly.Module
   readonly initialPages: number
   readonly data: string
+  readonly reads: Reads
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }
 
+/** What a policy cost in its trial run, per entrypoint. */
+export interface TrialCost {
+  readonly decision: string
+  /** Median and longest evaluation of a trial input. */
+  readonly evaluation_us: number
+  readonly longest_us: number
+}
+
+export interface BundleCost {
+  /** Each worker stands still for this long when the bundle is activated. */
+  readonly load_ms: number
+  /** Memory of one instance after the trial run. */
+  readonly memory_bytes: number
+  readonly decisions: readonly TrialCost[]
+}
+
 export type VetReport =
-  | { readonly ok: true }
+  | { readonly ok: true; readonly cost: BundleCost }
   | { readonly ok: false; readonly code: string; readonly message: string; readonly hint?: string }

@@ -2,6 +2,7 @@
  * Every counter and histogram with its unit. Each thread writes cells of its own in shared memory, without atomics: one
  * writer each, 64-bit cells; the admin server adds them up. Prometheus text format 0.0.4.
  */
+import { cutReasons } from './domain/exchange.ts'
 import { codes } from './errors.ts'
 
 interface Counter {
@@ -39,6 +40,10 @@ const counters = {
   dropgate_connections_refused_total: {
     help: 'Connections closed because their PROXY protocol header was missing, malformed or not to be trusted.',
   },
+  dropgate_cuts_total: {
+    help: 'Live exchanges that were cut, by reason.',
+    label: ['reason', cutReasons],
+  },
   dropgate_connections_dropped_total: {
     help: 'Connections closed because limits.connections was reached.',
   },
@@ -70,6 +75,10 @@ const histograms = {
   dropgate_policy_evaluation_seconds: { help: 'Evaluation of the policy.', buckets: fast },
   dropgate_request_duration_seconds: {
     help: 'From the parsed request to the last byte of the answer, allowed requests.',
+    buckets: slow,
+  },
+  dropgate_cut_delay_seconds: {
+    help: 'From the reason for a cut being known to this gate to the cut.',
     buckets: slow,
   },
   dropgate_feed_tick_seconds: {

@@ -8,15 +8,26 @@
  */
 import { Worker } from 'node:worker_threads'
 import { type Code, GateError } from './errors.ts'
-import { pulse, type WorkerCommand, type WorkerReport, type WorkerStart } from './messages.ts'
+import {
+  pulse,
+  type WorkerAnswer,
+  type WorkerCommand,
+  type WorkerQuestion,
+  type WorkerReport,
+  type WorkerStart,
+} from './messages.ts'
 
 /** A replacement is listening within 2 s of the last beat: 1.3 s of silence, then about 0.2 s to start. */
 const silentMs = 1300
 const watchMs = 100
+const answerMs = 2000
 const suspendAfter = 3
 const suspendWindowMs = 60_000
 /** A worker that dies while starting is tried again at this pace instead of in a spin. */
 const restartMs = 500
+
+/** Not for a worker that starts later: it has the configuration of that moment, and nothing open. */
+const passing = new Set<WorkerCommand['type']>(['drain', 'config', 'rows', 'question'])
 
 type StartOf = (index: number, ports: readonly number[], pulse: SharedArrayBuffer) => WorkerStart
 
@@ -62,6 +73,8 @@ export class Supervisor {
   #watch: NodeJS.Timeout | undefined
   #watchedAt = 0
   #closing = false
+  #asked = 0
+  readonly #answers = new Map<number, (answer: WorkerAnswer) => void>()
   #changed: (() => void)[] = []
 
   constructor(options: SupervisorOptions) {
@@ -96,10 +109,31 @@ export class Supervisor {
   /** Tells every worker, and every later one. */
   tell(command: WorkerCommand): void {
     const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
-    // A worker that starts later is started with the configuration of that moment.
-    if (command.type !== 'drain' && command.type !== 'config') this.#told.set(kind, command)
+    if (!passing.has(command.type)) this.#told.set(kind, command)
     if (command.type === 'policy') this.#told.delete('policy-suspended')
     for (const seat of this.#seats) seat.worker?.postMessage(command)
+  }
+
+  /** How many workers there are; they are numbered from 0. */
+  get size(): number {
+    return this.#seats.length
+  }
+
+  /** Asks one worker. @returns undefined when it does not answer in time */
+  ask(index: number, question: WorkerQuestion): Promise<WorkerAnswer | undefined> {
+    const worker = this.#seats[index]?.worker
+    if (worker === undefined) return Promise.resolve(undefined)
+    const number = ++this.#asked
+    return new Promise((resolve) => {
+      const finish = (answer: WorkerAnswer | undefined): void => {
+        clearTimeout(timer)
+        this.#answers.delete(number)
+        resolve(answer)
+      }
+      const timer = setTimeout(finish, answerMs, undefined)
+      this.#answers.set(number, finish)
+      worker.postMessage({ type: 'question', number, question } satisfies WorkerCommand)
+    })
   }
 
   /** True when every worker listens and has activated this generation. */
@@ -218,6 +252,9 @@ export class Supervisor {
         seat.problem = report.message
         log.error({ worker: seat.index, generation: report.generation }, report.message)
         break
+      case 'answer':
+        this.#answers.get(report.number)?.(report.answer)
+        return
       case 'keys-wanted':
         this.#options.onKeysWanted(report.issuer, report.kid)
         return

@@ -22,3 +22,9 @@ declare namespace WebAssembly {
   class LinkError extends Error {}
   function compile(bytes: Uint8Array): Promise<Module>
 }
+
+interface JSON {
+  /** ES2025, in Node since 22: the text stands in the output as it is. */
+  rawJSON(text: string): object
+  isRawJSON(value: unknown): boolean
+}

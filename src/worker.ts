@@ -7,7 +7,9 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
 import { LogQueue } from './decisionlog/queue.ts'
+import { monotonicUs } from './domain/clock.ts'
 import { asGateError } from './errors.ts'
+import { CredentialSources } from './identity/credential.ts'
 import { TokenVerifier } from './identity/token.ts'
 import { createListener } from './listener/server.ts'
 import {
@@ -23,9 +25,10 @@ import { LiveRegistry } from './response/live.ts'
 import { LedgerView } from './revocation/ledger.ts'
 import { ClaimPointers } from './revocation/pointers.ts'
 import { RouteTable } from './route/table.ts'
+import { Stay, sweepMs } from './stay.ts'
 import { rulesOf } from './upstream/addresses.ts'
 import { Pools } from './upstream/pools.ts'
-import { type Rooms, recordUnread, walk } from './walk.ts'
+import { type Passage, type Rooms, recordUnread, walk } from './walk.ts'
 
 const port = parentPort
 if (port !== null) run(workerData as WorkerStart, (report) => port.postMessage(report))
@@ -46,7 +49,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   const engine = new PolicyEngine({ maxMemoryBytes: start.config.policy.max_memory })
   const log = new LogQueue({ port: start.log, backlog: start.logBacklog, metrics })
   const pools = new Pools()
-  const live = new LiveRegistry()
+  const live = new LiveRegistry<Passage>()
   let ledger: LedgerView | undefined
   let shedUntilMs = 0
 
@@ -54,6 +57,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   const furnish = (config: GateConfig): Rooms => ({
     config,
     routes: new RouteTable(config.routes),
+    credentials: new CredentialSources(config.issuers),
     verifier,
     // One ledger for all exchanges: one that began under another configuration must not look into an old one.
     get ledger() {
@@ -77,10 +81,12 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   })
   pools.open(start.config.routes, rulesOf(start.config))
   let rooms = furnish(start.config)
+  const stay = new Stay(() => rooms)
   const listener = createListener({
     limits: start.config.limits,
     metrics,
-    onRequest: (req, res, via) => walk(rooms, req, res, via),
+    onRequest: (req, res, via) => walk(rooms, { req, res, via, upgrade: undefined }),
+    onUpgrade: (req, upgrade, via) => walk(rooms, { req, res: upgrade.res, via, upgrade }),
     onRefused: (refused) => recordUnread(rooms, refused),
   })
 
@@ -95,11 +101,21 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     beatAtMs = now
   }, beatMs)
 
+  setInterval(() => stay.sweep(), sweepMs)
+
   const obey = async (command: WorkerCommand): Promise<void> => {
     switch (command.type) {
       case 'ledger':
         ledger = LedgerView.attach(command.ledger)
         report({ type: 'ledger-read', generation: command.ledger.generation })
+        // What it holds was never told as rows.
+        stay.rows(undefined, monotonicUs())
+        return
+      case 'question':
+        report({ type: 'answer', number: command.number, answer: stay.answer(command.question) })
+        return
+      case 'rows':
+        stay.rows(command.keys, command.sinceUs)
         return
       case 'keys':
         verifier.setKeys(command.keySet)
@@ -109,6 +125,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
         try {
           rooms.engine.activate(command.policy)
           report({ type: 'policy-active', generation, revision })
+          stay.policy(monotonicUs())
         } catch (error) {
           report({ type: 'policy-failed', generation, message: asGateError(error).message })
         }
@@ -130,8 +147,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
         return
       }
       case 'drain': {
-        await listener.drain(command.timeoutMs)
-        live.endAll(new Error('the drain timeout is over'))
+        await listener.drain(command.timeoutMs, () => stay.drain())
         await pools.close()
         log.flush()
         report({ type: 'drained' })

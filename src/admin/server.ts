@@ -7,8 +7,9 @@ import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'nod
 import { dirname } from 'node:path'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { GateError } from '../errors.ts'
+import { type LiveOptions, serveLive } from './live.ts'
 
-export interface AdminOptions {
+export interface AdminOptions extends LiveOptions {
   readonly config: {
     readonly host: string
     readonly port: number
@@ -89,6 +90,7 @@ export class AdminServer {
         .send({ ready, reasons })
     })
     app.get('/v1/status', { onRequest: guard }, async () => status())
+    serveLive(app, guard, this.#options)
     app.get('/metrics', config.metrics_open ? {} : { onRequest: guard }, async (_request, reply) =>
       reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics()),
     )

@@ -11,6 +11,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 import { extract } from 'tar-stream'
 import { GateError } from '../errors.ts'
+import { findHazards } from './hazards.ts'
 
 export interface ArchiveLimits {
   readonly maxBundleBytes: number
@@ -24,6 +25,8 @@ export interface BundleContent {
   readonly wasm: Buffer
   /** The `data` document as JSON text; `{}` when the bundle has none. */
   readonly data: string
+  /** What of its building may cost or surprise; see hazards.ts. */
+  readonly hazards: readonly string[]
 }
 
 const maxEntries = 10_000
@@ -53,8 +56,8 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
     })
   }
   const data = files.get('data.json')
-  readJson(data, 'data.json')
-  const { revision } = manifest
+  const document = readJson(data, 'data.json')
+  const { revision, roots } = manifest
   return {
     digest,
     revision:
@@ -63,10 +66,16 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
         : `sha256:${digest.slice(0, 12)}`,
     wasm,
     data: data === undefined ? '{}' : data.toString('utf8'),
+    hazards: findHazards({
+      optimized: [...files.keys()].some((name) => name.startsWith('optimized/')),
+      roots,
+      wasm,
+      data: document,
+    }),
   }
 }
 
-const wanted = /^(?:\.manifest|policy\.wasm|(?:.*\/)?data\.(?:json|ya?ml))$/
+const wanted = /^(?:optimized\/.*|\.manifest|policy\.wasm|(?:.*\/)?data\.(?:json|ya?ml))$/
 
 async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>()

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
 import { GateError } from '../errors.ts'
 import { findOpa, runOpa } from './opa.ts'
+import { schemaOf } from './trial.ts'
 
 export interface BuildOptions {
   /** Folder of Rego sources and data. */
@@ -44,7 +45,7 @@ export function buildBundle(options: BuildOptions): Built {
       hint: `run \`opa fmt -w ${policies}\``,
     })
   }
-  runOpa(opa, ['check', '--strict', '--bundle', policies], root)
+  runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies], root)
   const tests = runOpa(opa, ['test', '--bundle', '--fail-on-empty', policies], root).trim()
   const revision = revisionOf(policies)
   const work = mkdtempSync(join(tmpdir(), 'dropgate-build-'))

@@ -2,7 +2,7 @@
  * Finds the `opa` tool: `$OPA`, PATH, `.tools/bin/opa`, else `go install` of the pinned version into `.tools/bin`. Only
  * tests and `make bundle` need it; the gate itself never does.
  */
-import { spawnSync } from 'node:child_process'
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import { accessSync, constants, mkdirSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { GateError } from '../errors.ts'
@@ -68,8 +68,23 @@ function isExecutable(path: string): boolean {
 
 /** @returns what it printed. @throws GateError ERR_OPA with what it said. */
 export function runOpa(opa: string, args: readonly string[], cwd: string): string {
-  const done = spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
+  const done = run(opa, args, cwd)
   if (done.status === 0) return done.stdout
+  throw failed(args, done)
+}
+
+/** For commands whose status is a result. @throws GateError ERR_OPA when it printed no result at all. */
+export function tryOpa(opa: string, args: readonly string[], cwd: string): string {
+  const done = run(opa, args, cwd)
+  if (done.stdout !== null && done.stdout !== '') return done.stdout
+  throw failed(args, done)
+}
+
+function run(opa: string, args: readonly string[], cwd: string): SpawnSyncReturns<string> {
+  return spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
+}
+
+function failed(args: readonly string[], done: SpawnSyncReturns<string>): GateError {
   const said = `${done.stdout ?? ''}${done.stderr ?? ''}`.trim()
-  throw new GateError('ERR_OPA', `opa ${args[0]} failed:\n${said || String(done.error)}`)
+  return new GateError('ERR_OPA', `opa ${args[0]} failed:\n${said || String(done.error)}`)
 }

@@ -4,17 +4,24 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
-import type { VetReport, VetRequest } from '../messages.ts'
+import type { BundleCost, TrialCost, VetReport, VetRequest } from '../messages.ts'
 import { readAnswer } from '../policy/answer.ts'
 import { PolicyInstance } from '../policy/host.ts'
-import { buildInput, type InputParts } from '../policy/input.ts'
+import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
 
-if (parentPort !== null) parentPort.postMessage(report(workerData as VetRequest))
+/** Rounds over the trial inputs, and how long they may take in all. */
+const rounds = 100
+const measureMs = 50
+
+if (parentPort !== null) {
+  // The deadline is the policy's: it begins when what tries it out has been loaded.
+  parentPort.postMessage('loaded')
+  parentPort.postMessage(report(workerData as VetRequest))
+}
 
 function report(request: VetRequest): VetReport {
   try {
-    vet(request)
-    return { ok: true }
+    return { ok: true, cost: vet(request) }
   } catch (error) {
     const { code, message, hint } = asGateError(error, 'ERR_BUNDLE_TRIAL')
     return { ok: false, code, message, ...(hint === undefined ? {} : { hint }) }
@@ -22,8 +29,12 @@ function report(request: VetRequest): VetReport {
 }
 
 /** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
-function vet({ module, initialPages, data, maxMemoryBytes, decisions }: VetRequest): void {
-  const instance = new PolicyInstance({ module, initialPages, data, maxMemoryBytes })
+function vet(request: VetRequest): BundleCost {
+  const { module, initialPages, data, maxMemoryBytes, reads, decisions } = request
+  const keepHeap = reads.patterns
+  const beganMs = performance.now()
+  const instance = new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
+  const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
   const missing = instance.missingBuiltins
   if (missing.length > 0) {
     throw new GateError(
@@ -31,7 +42,9 @@ function vet({ module, initialPages, data, maxMemoryBytes, decisions }: VetReque
       `the bundle needs builtins that are not provided: ${missing.join(', ')}`,
     )
   }
-  for (const decision of decisions) {
+  const inputs = trialInputs(new InputPlan(reads.input))
+  const costs: TrialCost[] = []
+  for (const decision of new Set(decisions)) {
     const entrypoint = instance.entrypoints.get(decision)
     if (entrypoint === undefined) {
       const known = [...instance.entrypoints.keys()].join(', ')
@@ -49,8 +62,29 @@ function vet({ module, initialPages, data, maxMemoryBytes, decisions }: VetReque
         hint: 'begin from a denial: `default decision := false`',
       })
     }
-    for (const input of trialInputs()) tryOut(instance, entrypoint, decision, input)
+    for (const input of inputs) tryOut(instance, entrypoint, decision, input)
+    costs.push({ decision, ...measure(instance, entrypoint, inputs) })
   }
+  return { load_ms, memory_bytes: instance.memoryBytes, decisions: costs }
+}
+
+function measure(
+  instance: PolicyInstance,
+  entrypoint: number,
+  inputs: readonly string[],
+): Omit<TrialCost, 'decision'> {
+  const times: number[] = []
+  const endMs = performance.now() + measureMs
+  for (let round = 0; round < rounds && performance.now() < endMs; round++) {
+    for (const input of inputs) {
+      const beganMs = performance.now()
+      instance.evaluate(entrypoint, input)
+      times.push((performance.now() - beganMs) * 1000)
+    }
+  }
+  times.sort((a, b) => a - b)
+  const [middle = 0, last = 0] = [times[times.length >> 1], times.at(-1)]
+  return { evaluation_us: Math.round(middle * 10) / 10, longest_us: Math.round(last * 10) / 10 }
 }
 
 /** @returns whether it allowed. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
@@ -71,8 +105,8 @@ function tryOut(
   throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}`)
 }
 
-/** Requests as they come: with and without a caller, with a query, with a long header. */
-function trialInputs(): string[] {
+/** Requests as they come: with and without a caller, with a query, with a body, with a long header. */
+function trialInputs(plan: InputPlan): string[] {
   const anonymous: InputParts = {
     requestId: '00000000-0000-4000-8000-000000000000',
     timeRfc3339: '2026-01-01T00:00:00.000Z',
@@ -83,6 +117,8 @@ function trialInputs(): string[] {
     protocol: 'HTTP/1.1',
     headers: ['host', 'trial.invalid'],
     size: -1,
+    body: undefined,
+    bodyWithheld: false,
     sourceAddress: '192.0.2.1',
     sourcePort: 1,
     destinationAddress: '192.0.2.2',
@@ -91,9 +127,7 @@ function trialInputs(): string[] {
     query: null,
     routeJson: '{"name":"trial","labels":{}}',
     labelsJson: '{}',
-    principalJson: undefined,
-    feedStale: false,
-    feedAgeMs: 0,
+    principal: undefined,
   }
   const caller = {
     issuer: 'https://trial.invalid',
@@ -103,11 +137,12 @@ function trialInputs(): string[] {
     expires_at: 1767229200,
     claims: { iss: 'https://trial.invalid', sub: 'trial' },
   }
-  const known: InputParts = { ...anonymous, principalJson: JSON.stringify(caller) }
+  const known: InputParts = { ...anonymous, principal: { json: JSON.stringify(caller) } }
   return [
     anonymous,
     known,
     { ...known, method: 'POST', path: '/a/b?q=1', parsedPath: ['a', 'b'], query: 'q=1', size: 10 },
+    { ...known, method: 'PUT', size: 9, body: { quoted: '"{\\"a\\": 1}"', parsed: '{"a":1}' } },
     { ...known, headers: ['host', 'trial.invalid', 'x-long', 'a'.repeat(4000)] },
-  ].map((parts) => buildInput(parts).text)
+  ].map((parts) => buildInput(parts, { feedStale: false, feedAgeMs: 0 }, plan).text)
 }

@@ -6,9 +6,10 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import { asGateError, GateError } from '../errors.ts'
-import type { PolicyPackage } from '../messages.ts'
+import type { BundleCost, PolicyPackage } from '../messages.ts'
 import { prepareModule } from '../policy/module.ts'
-import { type ArchiveLimits, readArchive } from './archive.ts'
+import { findReads } from '../policy/reads.ts'
+import { type ArchiveLimits, type BundleContent, readArchive } from './archive.ts'
 import { vet } from './vet.ts'
 
 export interface BundlesOptions {
@@ -26,6 +27,7 @@ export interface BundlesOptions {
   readonly onRefused: () => void
   readonly log: {
     info(fields: object, message: string): void
+    warn(fields: object, message: string): void
     error(fields: object, message: string): void
   }
 }
@@ -41,7 +43,13 @@ export interface BundleStatus {
   readonly code: string | null
   readonly message: string | null
   readonly hint: string | null
+  /** Of the active bundle: what its trial run cost, and what is doubtful about it. */
+  readonly cost: BundleCost | null
+  readonly warnings: readonly string[]
 }
+
+/** A worker that stands still for this long is noticed by everyone it serves. */
+const maxLoadMs = 50
 
 const suffix = '.tar.gz'
 
@@ -63,6 +71,8 @@ export class Bundles {
     code: null,
     message: null,
     hint: null,
+    cost: null,
+    warnings: [],
   }
 
   constructor(options: BundlesOptions) {
@@ -80,8 +90,8 @@ export class Bundles {
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
-        const { module, initialPages, data } = this.#active
-        await vet({ module, initialPages, data, maxMemoryBytes, decisions }, vetTimeoutMs)
+        const { module, initialPages, data, reads } = this.#active
+        await vet({ module, initialPages, data, reads, maxMemoryBytes, decisions }, vetTimeoutMs)
       }
       this.#decisions = decisions
     })
@@ -149,8 +159,12 @@ export class Bundles {
     const { bytes: wasm, initialPages } = prepareModule(content.wasm)
     const module = await compile(wasm)
     const { data } = content
+    const reads = findReads(content.wasm)
     const { maxMemoryBytes } = limits
-    await vet({ module, initialPages, data, maxMemoryBytes, decisions }, limits.vetTimeoutMs)
+    const cost = await vet(
+      { module, initialPages, data, reads, maxMemoryBytes, decisions },
+      limits.vetTimeoutMs,
+    )
     if (this.#closed) return
     const generation = this.#status.generation + 1
     this.#active = {
@@ -161,6 +175,7 @@ export class Bundles {
       module,
       initialPages,
       data,
+      reads,
     }
     this.#status = {
       name,
@@ -172,8 +187,11 @@ export class Bundles {
       code: null,
       message: null,
       hint: null,
+      cost,
+      warnings: warningsOf(content, cost),
     }
-    log.info({ bundle: name, revision: content.revision, generation }, 'policy activated')
+    log.info({ bundle: name, revision: content.revision, generation, cost }, 'policy activated')
+    for (const warning of this.#status.warnings) log.warn({ bundle: name, generation }, warning)
     onActivate(this.#active)
   }
 
@@ -216,6 +234,16 @@ export class Bundles {
       `the bundle is refused: ${message}`,
     )
   }
+}
+
+function warningsOf(content: BundleContent, cost: BundleCost): string[] {
+  const warnings = content.hazards.map((hazard) => `the bundle may not be what it seems: ${hazard}`)
+  if (cost.load_ms > maxLoadMs) {
+    warnings.push(
+      `loading its ${content.data.length} bytes of data stops every worker for ${cost.load_ms} ms when it is activated: keep what changes often, or is large, out of the bundle`,
+    )
+  }
+  return warnings
 }
 
 async function compile(bytes: Uint8Array): Promise<WebAssembly.Module> {

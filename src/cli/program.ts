@@ -8,11 +8,14 @@ import { asGateError, GateError } from '../errors.ts'
 import { migrate } from '../store/migrate.ts'
 import { databaseUrl } from './database.ts'
 import { demo } from './demo/demo.ts'
+import { type EvalRequest, evaluate, printEvaluated } from './eval.ts'
+import { cut, live, revokeCommand } from './live.ts'
 import { print, printError, printJson, printTable } from './output.ts'
 import { lift, list, revoke, sql } from './revoke.ts'
 import { checkConfig, serve } from './serve.ts'
 import { status } from './status.ts'
 import type { TargetOptions } from './target.ts'
+import { printReport, test } from './test.ts'
 
 interface Common {
   readonly config: string
@@ -162,6 +165,36 @@ function makeProgram(exitWith: (code: number) => void): Command {
       show(options, rows, () => printTable(rows.map(withoutEmpty(rows))))
     })
 
+  command('live', 'what is open in the running gate; filters must be equal')
+    .option('--issuer <iss>')
+    .option('--subject <sub>')
+    .option('--client <id>')
+    .option('--route <name>')
+    .option('--protocol <http|websocket>')
+    .option('--limit <n>', 'how many', '100')
+    .option('--after <next>', 'go on behind a page')
+    .action(async (options: Common & Record<string, string | undefined>) => {
+      const { issuer, subject, client, route, protocol, limit, after } = options
+      const filter = { issuer, subject, client_id: client, route, protocol }
+      const page = await live(options.config, { ...filter, limit, after })
+      show(options, page, () => {
+        const rows = page.exchanges.map((entry) => ({ ...entry }))
+        printTable(rows.map(withoutEmpty(rows)))
+        if (page.next !== null) print(`more: --after ${page.next}`)
+        for (const worker of page.silent_workers) print(`worker ${worker} did not answer`)
+      })
+    })
+
+  command('cut', 'end what is open under this id; its caller may come back')
+    .argument('<id>')
+    .action(async (id: string, options: Common) => {
+      const done = await cut(options.config, id)
+      show(options, done, () => {
+        print(`cut ${done.cut.id}: ${done.cut.protocol} on route ${done.cut.route}`)
+        if (done.row !== null) print(`to keep it from coming back: ${revokeCommand(done.row)}`)
+      })
+    })
+
   command('status', 'what the running gate says of itself').action(async (options: Common) => {
     const found = await status(options.config)
     show(options, found, () => print(JSON.stringify(found, null, 2)))
@@ -180,6 +213,34 @@ function makeProgram(exitWith: (code: number) => void): Command {
       show(options, built, () =>
         print(`${built.out}: revision ${built.revision}; tests ${built.tests}`),
       )
+    })
+
+  command('test', 'the policies’ tests on opa and on the gate’s engine, with coverage (needs opa)')
+    .argument('[folder]', 'Rego sources, data and tests', 'policies')
+    .option('--threshold <percent>', 'fail below this coverage', '0')
+    .action(async (folder: string, options: Common & { threshold: string }) => {
+      const report = await test(folder, root, Number(options.threshold))
+      show(options, report, () => printReport(report))
+      if (!report.passed || !report.enough) exitWith(1)
+    })
+
+  command('eval', 'decide a request, given as flags or as a whole input, without a gate')
+    .option('--bundle <file>', 'the bundle; else the one in policy.bundles')
+    .option('--decision <entrypoint>', 'the entrypoint; else that of the route')
+    .option('--input <file>', 'a whole input as JSON; - for standard input')
+    .option('--method <method>', 'of the request', 'GET')
+    .option('--path <target>', 'path and query', '/')
+    .option('--host <host>', 'host, with port where it has one', 'localhost')
+    .option('--header <line...>', 'name: value')
+    .option('--body <text>', 'JSON unless a content-type header says otherwise')
+    .option('--subject <sub>', 'the caller; without it and --claims there is none')
+    .option('--claims <json>', 'claims of the caller’s token')
+    .action(async (options: Common & Partial<EvalRequest> & { header?: string[] }) => {
+      const { header = [], method = 'GET', path = '/', host = 'localhost' } = options
+      const { bundle, decision, input, body, subject, claims } = options
+      const request = { bundle, decision, input, method, path, host, headers: header }
+      const found = await evaluate(options.config, { ...request, body, subject, claims })
+      show(options, found, () => printEvaluated(found))
     })
 
   command('demo', 'a gate with an own PostgreSQL, issuer and upstream, for trying it out').action(

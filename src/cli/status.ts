@@ -1,7 +1,6 @@
 /** `status`: what a running gate says of itself on its admin port. */
-import { readToken } from '../admin/server.ts'
-import { loadConfig } from '../config/load.ts'
 import { GateError } from '../errors.ts'
+import { askGate } from './admin.ts'
 
 export interface Status {
   readonly ready: boolean
@@ -11,24 +10,7 @@ export interface Status {
 
 /** @throws GateError ERR_NOT_FOUND when no gate answers */
 export async function status(file: string): Promise<Status> {
-  const { admin } = loadConfig(file, process.env).config
-  const host = admin.host.includes(':') ? `[${admin.host}]` : admin.host
-  const url = `http://${host === '0.0.0.0' ? '127.0.0.1' : host}:${admin.port}/v1/status`
-  let answer: Response
-  try {
-    answer = await fetch(url, {
-      headers: { authorization: `Bearer ${readToken(admin.token_file)}` },
-      signal: AbortSignal.timeout(5000),
-    })
-  } catch (error) {
-    if (error instanceof GateError) throw error
-    throw new GateError('ERR_NOT_FOUND', `no gate answers at ${url}`, {
-      cause: error,
-      hint: 'is it running, with this configuration?',
-    })
-  }
-  if (answer.status === 200) return (await answer.json()) as Status
-  throw new GateError('ERR_NOT_FOUND', `${url} answered ${answer.status}`, {
-    hint: 'another program, or a gate with another admin.token_file, listens there',
-  })
+  const { status: code, document } = await askGate(file, '/v1/status')
+  if (code === 200) return document as Status
+  throw new GateError('ERR_NOT_FOUND', `the admin port answered ${code}`)
 }

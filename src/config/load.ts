@@ -411,6 +411,12 @@ function check(config: GateConfig, problems: Problem[]): void {
       value(`${at}.auth: required, but there are no issuers whose tokens could be accepted`)
     }
     checkRoute(route, at, value)
+    const byCookie = issuers.find(({ from }) => from.some((each) => each.startsWith('cookie:')))
+    if (byCookie !== undefined && route.auth === 'required' && route.origins === undefined) {
+      value(
+        `${at}.origins: missing, but ${byCookie.issuer} is taken from a cookie; expected the origins of the pages that may use it`,
+      )
+    }
     if (!isOrigin(route.upstream)) {
       value(
         `${at}.upstream: expected an origin such as http://127.0.0.1:9001, without path or credentials`,
@@ -426,6 +432,9 @@ function check(config: GateConfig, problems: Problem[]): void {
   }
   for (const [i, listen] of config.listen.entries()) checkListen(listen, `listen[${i}]`, value)
   checkNetworks(config.upstream_networks.deny, 'upstream_networks.deny', value)
+  if (revocation.cut_after < revocation.max_staleness) {
+    value('revocation.cut_after: expected at least revocation.max_staleness')
+  }
   if (config.limits.header_bytes < 1024) value('limits.header_bytes: expected at least 1KiB')
   checkFolder(policy.bundles, 'policy.bundles', problems)
   try {

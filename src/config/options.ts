@@ -177,6 +177,14 @@ const issuer = group({
     `some of ${algorithms.join(', ')}`,
     `^(?:${algorithms.join('|')})$`,
   ),
+  from: texts(
+    {
+      why: 'Where its tokens are taken from. A request with two is refused; a cookie needs `routes[].origins`; `websocket-protocol` is a subprotocol `bearer.TOKEN`.',
+      default: ['authorization'],
+    },
+    'authorization, cookie:NAME or websocket-protocol',
+    "^(?:authorization|websocket-protocol|cookie:[!#$%&'*+\\-.^_`|~0-9A-Za-z]+)$",
+  ),
   jwks_uri: optional(
     text({
       why: 'Where the keys are; without it and `jwks_file`, by discovery. https, or http on loopback.',
@@ -257,6 +265,15 @@ const route = group({
     why: '`none` lets requests without a token reach the policy.',
     default: 'required',
   }),
+  origins: optional(
+    texts(
+      {
+        why: 'Origins of the pages that may open WebSockets here or use a cookie; needed where cookies are taken.',
+      },
+      'origins such as https://app.example.com',
+      '^[a-z][a-z0-9+.-]*://[^/?#@\\s]+$',
+    ),
+  ),
   audience: optional(
     texts({ why: "Accepted `aud` here, instead of the issuer's." }, 'audience names'),
   ),
@@ -270,6 +287,21 @@ const route = group({
   stale: choice(['deny', 'allow'], {
     why: 'What happens when revocations cannot be proved fresh: deny, or allow up to `hard_stop`.',
     default: 'deny',
+  }),
+  on_expiry: choice(['cut', 'let-finish'], {
+    why: 'What happens to what is open when its token expires.',
+    default: 'cut',
+  }),
+  limits: group({
+    idle: duration({
+      why: 'Without a byte either way for this long an exchange is cut; 0s for no limit.',
+      default: '1h',
+    }),
+    age: duration({ why: 'Open this long, it is cut; 0s for no limit.', default: '0s' }),
+    bytes: size({
+      why: 'Past this many bytes, both ways together; 0B for no limit.',
+      default: '0B',
+    }),
   }),
   labels: labels({ why: 'Facts for the policy: `input.route.labels`.', default: {} }),
   timeouts: group({
@@ -347,6 +379,15 @@ const route = group({
     why: 'Whether `;` may be in a path; the policy sees segments without them.',
     default: 'refuse',
   }),
+  policy_body: choice(['read', 'withhold'], {
+    why: 'Whether a policy that reads bodies gets them here; `withhold` streams them past it (`truncated_body` is true).',
+    default: 'read',
+  }),
+  max_websockets: whole(
+    { why: 'WebSockets open to this upstream, per worker; more get 503.', default: 10000 },
+    1,
+    1000000,
+  ),
   max_connections: whole(
     { why: 'Requests under way to this upstream, per worker; more get 503.', default: 256 },
     1,
@@ -425,7 +466,14 @@ export const schema = group({
       why: 'Without proof of freshness for this long, routes with `stale: deny` answer 503.',
       default: '5s',
     }),
-    hard_stop: duration({ why: 'After this long every route does.', default: '15m' }),
+    cut_after: duration({
+      why: 'After this long what is open on such routes is cut as well.',
+      default: '30s',
+    }),
+    hard_stop: duration({
+      why: 'After this long every route answers 503, and what is open is cut.',
+      default: '15m',
+    }),
     tick: duration({
       why: 'How often freshness is proved; notifications do not wait for it.',
       default: '500ms',
@@ -496,6 +544,11 @@ export const schema = group({
     cookies: whole({ why: 'Cookies of a request.', default: 64 }, 0, 1000),
     target_bytes: size({ why: 'Path and query.', default: '8KiB' }),
     body_bytes: size({ why: 'Body of a request; 0B for no limit.', default: '0B' }),
+    policy_body: size({
+      why: 'Body of a request whose policy reads it: taken whole before the decision.',
+      default: '64KiB',
+    }),
+    policy_body_timeout: duration({ why: 'Until such a body is complete.', default: '10s' }),
     header_timeout: duration({ why: 'Until the head of a request is complete.', default: '10s' }),
     request_timeout: duration({
       why: 'Until its body is complete; 0s for no limit.',

@@ -18,6 +18,12 @@ export interface RecordFields {
   readonly inputJson?: string | undefined
   readonly resultJson?: string | undefined
   readonly erased?: readonly string[] | undefined
+  /** What the world answered to the policy, as JSON text. */
+  readonly ndBuiltinCache?: string | undefined
+  /** The policy's `dynamic_metadata` as JSON text. */
+  readonly metadataJson?: string | undefined
+  /** The target that went upstream, where the policy changed the query. */
+  readonly sentTarget?: string | undefined
   /** What the policy said why. */
   readonly reason?: string | undefined
   readonly route?: string | undefined
@@ -30,6 +36,15 @@ export interface RecordFields {
   readonly evaluationNs?: number | undefined
   readonly decisionNs?: number | undefined
   readonly cause?: unknown
+  /** This record is of the end of an exchange that was allowed; `cutAfterMs` where it was cut. */
+  readonly end?: {
+    readonly reason: string
+    readonly cutAfterMs: number | undefined
+    readonly protocol: string
+    readonly bytesIn: number
+    readonly bytesOut: number
+    readonly openMs: number
+  }
 }
 
 const maxCause = 300
@@ -45,13 +60,21 @@ export function writeRecord(record: RecordFields): string {
   if (inputJson !== undefined) out += `,"input":${inputJson}`
   if (resultJson !== undefined) out += `,"result":${resultJson}`
   if (erased !== undefined && erased.length > 0) out += `,"erased":${JSON.stringify(erased)}`
+  if (record.ndBuiltinCache !== undefined) out += `,"nd_builtin_cache":${record.ndBuiltinCache}`
   out += `,"requested_by":${quote(record.requestedBy ?? '')},"timestamp":"${timestamp}"`
   if (record.decisionNs !== undefined) {
     out += `,"metrics":{"timer_rego_query_eval_ns":${record.evaluationNs ?? 0},"timer_server_handler_ns":${record.decisionNs}}`
   }
-  out += `,"custom":{"decision":"${code === undefined ? 'allow' : 'deny'}"`
+  const { end } = record
+  out += `,"custom":{"decision":"${end !== undefined ? (end.cutAfterMs === undefined ? 'end' : 'cut') : code === undefined ? 'allow' : 'deny'}"`
+  if (end !== undefined) {
+    out += `,"ended":"${end.reason}","protocol":"${end.protocol}","bytes_in":${end.bytesIn},"bytes_out":${end.bytesOut},"open_ms":${Math.round(end.openMs)}`
+    if (end.cutAfterMs !== undefined) out += `,"cut_after_ms":${end.cutAfterMs.toFixed(3)}`
+  }
   if (code !== undefined) out += `,"code":"${code}","status":${record.status}`
   if (record.reason !== undefined) out += `,"reason":${quote(record.reason)}`
+  if (record.sentTarget !== undefined) out += `,"sent_target":${quote(record.sentTarget)}`
+  if (record.metadataJson !== undefined) out += `,"dynamic_metadata":${record.metadataJson}`
   if (record.route !== undefined && record.route !== '') out += `,"route":${quote(record.route)}`
   out += `,"worker":${record.worker}`
   const { feedAgeMs = -1, ledgerVersion = -1 } = record

@@ -13,6 +13,14 @@ export interface Answer {
   readonly detail: string | undefined
   /** Allow: set on the upstream request. Deny: set on the answer. Lower-case names. */
   readonly headers: readonly (readonly [name: string, value: string])[]
+  /** Allow only: set on the answer. */
+  readonly responseHeaders: readonly (readonly [name: string, value: string])[]
+  /** Allow only: not sent upstream, whoever set them. */
+  readonly removeHeaders: readonly string[]
+  /** Allow only. */
+  readonly query: QueryChange | undefined
+  /** `dynamic_metadata` as JSON text, for the decision log. */
+  readonly metadataJson: string | undefined
   /** Deny only: replaces the problem body. */
   readonly body: string | undefined
   /** Deny only; 403 by default. */
@@ -21,6 +29,12 @@ export interface Answer {
   readonly reason: string | undefined
   /** The policy's result as JSON text, for the decision log. */
   readonly resultJson: string | undefined
+}
+
+/** Names and values decoded; a name that is set loses the values it had, one that is removed has none. */
+export interface QueryChange {
+  readonly set: readonly (readonly [name: string, value: string])[]
+  readonly remove: readonly string[]
 }
 
 /** Identity of the policy that decided. */

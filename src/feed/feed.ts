@@ -39,6 +39,8 @@ export interface FeedOptions {
   readonly verifyMs: number
   /** Makes claims known to the workers. @returns whether one is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
+  /** These rows are in the ledger and published: what is open and concerned is to be cut. Undefined: too many to say. */
+  readonly onRows: (rows: readonly RevocationRow[] | undefined) => void
   readonly log: {
     info(fields: object, message: string): void
     warn(fields: object, message: string): void
@@ -299,6 +301,7 @@ export class Feed {
     metrics.count('dropgate_feed_payloads_total', 'rows')
     if (this.#overlay.add(this.#ledger, payload, seenIn(at.snapshot), this.#sent) > 0) {
       this.#ledger.publish()
+      this.#options.onRows(payload.rows)
     }
     this.#confirming ??= setTimeout(() => {
       this.#confirming = undefined
@@ -387,6 +390,7 @@ export class Feed {
     }
     if (changes.rows.length + changes.tombs.length > 0 || this.#overlay.size !== provisional) {
       ledger.publish()
+      if (changes.rows.length > 0) this.#options.onRows(changes.rows)
     }
     ledger.setBroken(this.#unmatchable.size > 0)
   }
@@ -590,6 +594,7 @@ export class Feed {
     } else {
       this.#overlay.settle(ledger, Number.POSITIVE_INFINITY, seen, seen)
       ledger.publish()
+      this.#options.onRows(undefined)
     }
     const ms = Math.round(performance.now() - reading.startedAt)
     log.info({ rows: ledger.rows, read: reading.bulk.rows, ms }, `${reading.kind} is over`)

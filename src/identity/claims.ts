@@ -3,6 +3,7 @@
  * be finite: a token that no cutoff could ever hit is not accepted.
  */
 import type { IssuerConfig } from '../config/options.ts'
+import { wellFormedJson } from '../domain/json.ts'
 import { type Pointers, type Principal, pointed } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
@@ -78,18 +79,20 @@ export function readPrincipal(
     authTimeS: readAuthTime(claims.auth_time, nowS + skewS),
     expiresAtS,
     claims,
-    json: JSON.stringify({
-      issuer,
-      subject,
-      session_id: sessionId,
-      token_id: tokenId,
-      client_id: clientId,
-      tenant,
-      scopes,
-      issued_at: Math.floor(issuedAtS),
-      expires_at: Math.floor(expiresAtS),
-      claims,
-    }),
+    json: wellFormedJson(
+      JSON.stringify({
+        issuer,
+        subject,
+        session_id: sessionId,
+        token_id: tokenId,
+        client_id: clientId,
+        tenant,
+        scopes,
+        issued_at: Math.floor(issuedAtS),
+        expires_at: Math.floor(expiresAtS),
+        claims,
+      }),
+    ),
     keys: keysOf({
       issuer,
       subject,

@@ -152,6 +152,17 @@ export function readHeaders(req: IncomingMessage, limits: HeaderLimits): Request
   }
 }
 
+/** The header's value, joined where it is a list; undefined where it is not there. */
+export function headerValue(headers: RequestHeaders, name: string): string | undefined {
+  const { pairs } = headers
+  let value: string | undefined
+  for (let i = 0; i < pairs.length; i += 2) {
+    if (pairs[i] === name)
+      value = value === undefined ? pairs[i + 1]! : `${value}, ${pairs[i + 1]!}`
+  }
+  return value
+}
+
 /** @throws GateError ERR_HEADER_REPEATED unless the route joins. */
 export function checkRepeats(
   headers: RequestHeaders,

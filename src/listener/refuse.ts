@@ -26,8 +26,15 @@ const statusText: Readonly<Record<number, string>> = {
   405: 'Method Not Allowed',
   408: 'Request Timeout',
   413: 'Content Too Large',
+  426: 'Upgrade Required',
   431: 'Request Header Fields Too Large',
   501: 'Not Implemented',
+}
+
+/** What a status demands beside itself (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4). */
+const moreHeaders: Readonly<Record<number, string>> = {
+  405: 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n',
+  426: 'upgrade: websocket\r\nsec-websocket-version: 13\r\n',
 }
 
 /** Answers and closes; only for a socket on which no answer is under way. */
@@ -39,11 +46,10 @@ export function refuseOn(socket: Duplex, error: GateError, decisionId: string): 
   // Node takes its own listener away with an upgrade; a client that resets now must not end the worker.
   socket.on('error', () => {})
   const body = problemOf(error, decisionId)
-  const allow =
-    error.status === 405 ? 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : ''
+  const more = moreHeaders[error.status] ?? ''
   socket.end(
     `HTTP/1.1 ${error.status} ${statusText[error.status] ?? 'Error'}\r\ncontent-type: application/problem+json\r\n` +
-      `content-length: ${Buffer.byteLength(body)}\r\ncache-control: no-store\r\n${allow}connection: close\r\n\r\n${body}`,
+      `content-length: ${Buffer.byteLength(body)}\r\ncache-control: no-store\r\n${more}connection: close\r\n\r\n${body}`,
     () => socket.destroy(),
   )
 }

@@ -17,11 +17,12 @@ import type { TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastify'
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
-import { GateError } from '../errors.ts'
+import { asGateError, GateError } from '../errors.ts'
 import type { Ends, Via } from './client.ts'
 import { createProxiedServer } from './proxy-protocol.ts'
 import { parserError, refuseOn } from './refuse.ts'
 import { Turns } from './turns.ts'
+import { readUpgrade, type Upgrade } from './upgrade.ts'
 
 export interface ListenerOptions {
   readonly limits: {
@@ -34,6 +35,8 @@ export interface ListenerOptions {
     count(name: 'dropgate_connections_dropped_total' | 'dropgate_connections_refused_total'): void
   }
   readonly onRequest: (req: IncomingMessage, res: ServerResponse, via: Via) => void
+  /** A handshake to be decided on like a request; its `res` answers whatever is not 101. */
+  readonly onUpgrade: (req: IncomingMessage, upgrade: Upgrade, via: Via) => void
   /** Something was refused before it became a request; it is answered already. */
   readonly onRefused: (refused: {
     readonly decisionId: string
@@ -57,8 +60,11 @@ export interface Listener {
   reload(limits: ListenerOptions['limits'], listens: readonly ListenConfig[]): void
   /** Requests under way. */
   readonly inFlight: number
-  /** Asks clients to leave while still accepting, waits until nobody is in the middle of something, then closes. */
-  drain(timeoutMs: number): Promise<void>
+  /**
+   * Asks clients to leave while still accepting, waits until nobody is in the middle of something, then closes.
+   * @param cutRest Called when the time is over: cuts whatever is still open.
+   */
+  drain(timeoutMs: number, cutRest: () => void): Promise<void>
 }
 
 /** How long all connections must be idle before a drain closes the port. */
@@ -79,17 +85,32 @@ export function createListener(options: ListenerOptions): Listener {
   const listening: Bound[] = []
   let { limits } = options
   let draining = false
-  const turns = new Turns((socket, error) => {
+  const answerBare = (socket: Duplex, error: GateError): void => {
     const decisionId = randomUUID()
     const { remoteAddress } = socket as { remoteAddress?: string }
     refuseOn(socket, error, decisionId)
     options.onRefused({ decisionId, error, remoteAddress })
-  })
+  }
+  const turns = new Turns(answerBare)
 
   /** Node has let go of the socket: an answer that is under way on it could not end in order. */
   const refuse = (socket: Duplex, error: GateError): void => {
     if (turns.busy(socket)) socket.destroy()
     else turns.fail(socket, error)
+  }
+
+  const upgrade = (req: IncomingMessage, socket: Socket, head: Buffer, via: Via): void => {
+    // Node has taken its own listeners off.
+    socket.on('error', () => {})
+    if (!turns.seize(socket)) {
+      socket.destroy()
+      return
+    }
+    try {
+      options.onUpgrade(req, readUpgrade(req, socket, head), via)
+    } catch (error) {
+      answerBare(socket, asGateError(error))
+    }
   }
 
   const makeServer = ({ tls }: ListenConfig, via: Via): Server => {
@@ -102,7 +123,7 @@ export function createListener(options: ListenerOptions): Listener {
       keepAliveTimeout: keepAliveMs,
       connectionsCheckingInterval: 500,
       noDelay: true,
-      // A WebSocket handshake is refused in words; every other Upgrade header is an offer we may ignore.
+      // A WebSocket handshake is decided on; every other Upgrade header is an offer we may ignore.
       shouldUpgradeCallback: (req: IncomingMessage) =>
         req.headers.upgrade?.toLowerCase().includes('websocket') === true,
     }
@@ -127,8 +148,8 @@ export function createListener(options: ListenerOptions): Listener {
     server.on('connect', (_req: IncomingMessage, socket: Duplex) =>
       refuse(socket, new GateError('ERR_METHOD_NOT_ALLOWED')),
     )
-    server.on('upgrade', (_req: IncomingMessage, socket: Duplex) =>
-      refuse(socket, new GateError('ERR_UPGRADE_UNSUPPORTED')),
+    server.on('upgrade', (req: IncomingMessage, socket: Duplex, head: Buffer) =>
+      upgrade(req, socket as Socket, head, via),
     )
     server.on('drop', () => options.metrics.count('dropgate_connections_dropped_total'))
     return server
@@ -168,7 +189,7 @@ export function createListener(options: ListenerOptions): Listener {
     let since = performance.now()
     while (performance.now() < endAt && performance.now() - since < quietMs) {
       for (const { server } of listening) server.closeIdleConnections()
-      if (turns.inFlight > 0) since = performance.now()
+      if (turns.inFlight + turns.seized > 0) since = performance.now()
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
   }
@@ -230,7 +251,7 @@ export function createListener(options: ListenerOptions): Listener {
       }
     },
 
-    async drain(timeoutMs) {
+    async drain(timeoutMs, cutRest) {
       draining = true
       const endAt = performance.now() + timeoutMs
       await quiet(endAt)
@@ -240,6 +261,11 @@ export function createListener(options: ListenerOptions): Listener {
         return app.close()
       })
       await quiet(Math.max(endAt, performance.now() + graceMs))
+      if (turns.inFlight + turns.seized > 0) {
+        cutRest()
+        // What the cut said, or wrote as its last frame, goes out.
+        await quiet(performance.now() + graceMs)
+      }
       for (const { server } of listening) server.closeAllConnections()
       await Promise.all(closed)
     },

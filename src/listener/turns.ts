@@ -30,10 +30,16 @@ export class Turns {
   readonly #refuse: (socket: Duplex, error: GateError) => void
   readonly #lines = new WeakMap<Duplex, Line>()
   #inFlight = 0
+  #seized = 0
 
   /** @param refuse Answers on the bare socket and closes it. */
   constructor(refuse: (socket: Duplex, error: GateError) => void) {
     this.#refuse = refuse
+  }
+
+  /** Connections that have left the line and are still open. */
+  get seized(): number {
+    return this.#seized
   }
 
   /** Exchanges under way. */
@@ -69,6 +75,16 @@ export class Turns {
       line.failed = error
       if (line.waiting.at(-1)?.req.complete === false) line.waiting.pop()
     }
+  }
+
+  /** Takes the connection out of the line for good; false where an answer is under way or was the last. */
+  seize(socket: Duplex): boolean {
+    const line = this.#lineOf(socket)
+    if (line.over || line.current !== undefined) return false
+    line.over = true
+    this.#seized++
+    socket.once('close', () => this.#seized--)
+    return true
   }
 
   /** Whether an answer is under way that a bare one would run into. */

@@ -1,8 +1,9 @@
 /**
- * The policy's result set -> Answer. Only a boolean `true`, or an object whose `allowed` is `true`, allows; a
- * wrong type anywhere, a field of a later release, a second result: no usable answer, which denies (design law 1).
+ * The policy's result set -> Answer: a boolean, or the object of OPA's Envoy plugin. Only a boolean `true`, or an
+ * object whose `allowed` is `true`, allows; a wrong type in any known field, a second result: no usable answer, which
+ * denies (design law 1). Fields that the plugin does not know are the policy's own, as they are there.
  */
-import type { Answer } from '../domain/decision.ts'
+import type { Answer, QueryChange } from '../domain/decision.ts'
 
 const allowResult = '[{"result":true}]'
 const denyResult = '[{"result":false}]'
@@ -10,21 +11,34 @@ const undefinedResult = '[]'
 
 type Header = readonly [name: string, value: string]
 
+const none: readonly never[] = []
+
 const allowed = plain(true, 'true')
 const denied = plain(false, 'false')
 /** Undefined is the policy's silence: a deny like any other. */
 const silent = plain(false, undefined)
+
+/**
+ * Policies give few different objects ("role x"): the last ones are not parsed again. No decision is kept here, only
+ * what a text says.
+ */
+const known = new Map<string, Answer>()
+const knownMax = 256
+const knownLength = 1000
 
 /** Never throws. */
 export function readAnswer(resultSet: string): Answer {
   if (resultSet === allowResult) return allowed
   if (resultSet === denyResult) return denied
   if (resultSet === undefinedResult) return silent
-  try {
-    return parse(resultSet)
-  } catch (error) {
-    return unusable((error as Error).message)
+  const before = known.get(resultSet)
+  if (before !== undefined) return before
+  const answer = parse(resultSet)
+  if (resultSet.length <= knownLength) {
+    if (known.size >= knownMax) known.clear()
+    known.set(resultSet, answer)
   }
+  return answer
 }
 
 /** An answer that denies because there is none to be had. @param detail For the gate's log. */
@@ -33,12 +47,13 @@ export function unusable(detail: string, resultJson?: string): Answer {
 }
 
 function parse(resultSet: string): Answer {
-  const set: unknown = JSON.parse(resultSet)
-  if (!Array.isArray(set) || set.length !== 1) throw new Error('the result set is not one result')
-  const { result, ...rest } = set[0] as Record<string, unknown>
-  if (Object.keys(rest).length > 0) throw new Error('the result set has bindings')
-  const resultJson = resultSet.slice('[{"result":'.length, -'}]'.length)
+  let resultJson: string | undefined
   try {
+    const set: unknown = JSON.parse(resultSet)
+    if (!Array.isArray(set) || set.length !== 1) throw new Error('the result set is not one result')
+    const { result, ...rest } = set[0] as Record<string, unknown>
+    if (Object.keys(rest).length > 0) throw new Error('the result set has bindings')
+    resultJson = resultSet.slice('[{"result":'.length, -'}]'.length)
     return ofObject(result, resultJson)
   } catch (error) {
     return unusable((error as Error).message, resultJson)
@@ -46,51 +61,78 @@ function parse(resultSet: string): Answer {
 }
 
 function ofObject(result: unknown, resultJson: string): Answer {
-  if (typeof result !== 'object' || result === null || Array.isArray(result)) {
-    throw new Error('the result is neither a boolean nor an object')
-  }
-  const {
-    allowed: verdict,
-    headers,
-    body,
-    http_status,
-    reason,
-    ...rest
-  } = result as Record<string, unknown>
-  const unknown = Object.keys(rest)[0]
-  if (unknown !== undefined)
-    throw new Error(`the field ${JSON.stringify(unknown.slice(0, 60))} is not supported`)
+  if (!isObject(result)) throw new Error('the result is neither a boolean nor an object')
+  const { allowed: verdict, body, reason } = result
   if (typeof verdict !== 'boolean') throw new Error('allowed is not a boolean')
   if (body !== undefined && typeof body !== 'string') throw new Error('body is not a string')
   if (reason !== undefined && typeof reason !== 'string') throw new Error('reason is not a string')
+  const { dynamic_metadata: metadata } = result
+  if (metadata !== undefined && !isObject(metadata))
+    throw new Error('dynamic_metadata is not an object')
+  const set = readParameters(result.query_parameters_to_set)
+  const remove = readNames(result.query_parameters_to_remove, 'query_parameters_to_remove')
+  const query: QueryChange | undefined =
+    set.length === 0 && remove.length === 0 ? undefined : { set, remove }
   return {
     allowed: verdict,
     failure: undefined,
     detail: undefined,
-    headers: headers === undefined ? [] : readHeaders(headers),
+    headers: readHeaders(result.headers, 'headers'),
+    responseHeaders: readHeaders(result.response_headers_to_add, 'response_headers_to_add'),
+    removeHeaders: readNames(result.request_headers_to_remove, 'request_headers_to_remove').map(
+      headerName,
+    ),
+    query,
+    metadataJson: metadata === undefined ? undefined : JSON.stringify(metadata),
     body,
-    status: http_status === undefined ? 403 : readStatus(http_status),
+    status: result.http_status === undefined ? 403 : readStatus(result.http_status),
     reason,
     resultJson,
   }
 }
 
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** A denial may redirect; it may not look like success, and it is never interim. */
 function readStatus(status: unknown): number {
-  if (!Number.isInteger(status) || (status as number) < 400 || (status as number) > 599) {
-    throw new Error('http_status is not an error status')
+  if (!Number.isInteger(status) || (status as number) < 300 || (status as number) > 599) {
+    throw new Error('http_status is not a status of a denial')
   }
   return status as number
 }
 
 /** An object of strings or lists of strings, or a list of such objects, as the Envoy plugin takes them. */
-function readHeaders(headers: unknown): Header[] {
+function readHeaders(headers: unknown, field: string): readonly Header[] {
+  if (headers === undefined) return none
   const maps = Array.isArray(headers) ? headers : [headers]
   const out: Header[] = []
   for (const map of maps) {
-    if (typeof map !== 'object' || map === null || Array.isArray(map))
-      throw new Error('headers is not an object')
+    if (!isObject(map)) throw new Error(`${field} is not an object`)
     for (const [name, value] of Object.entries(map)) {
       for (const one of Array.isArray(value) ? value : [value]) out.push(readHeader(name, one))
+    }
+  }
+  return out
+}
+
+function readNames(names: unknown, field: string): readonly string[] {
+  if (names === undefined) return none
+  if (!Array.isArray(names) || !names.every((name) => typeof name === 'string'))
+    throw new Error(`${field} is not a list of strings`)
+  return names
+}
+
+function readParameters(parameters: unknown): readonly Header[] {
+  if (parameters === undefined) return none
+  if (!isObject(parameters)) throw new Error('query_parameters_to_set is not an object')
+  const out: Header[] = []
+  for (const [name, value] of Object.entries(parameters)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (typeof one !== 'string')
+        throw new Error('query_parameters_to_set has a value that is no string')
+      out.push([name, one])
     }
   }
   return out
@@ -99,15 +141,20 @@ function readHeaders(headers: unknown): Header[] {
 const token = /^[!#$%&'*+\-^`|~0-9A-Za-z]+$/
 const fieldValue = /^[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?$|^$/
 
-/** Names that frame the message, name the caller or belong to the gate: never a policy's to set. */
+/** Names that frame the message, name the caller or belong to the gate: never a policy's to set or remove. */
 const reserved =
   /^(?:x-dropgate-.*|x-forwarded-.*|forwarded|host|content-length|transfer-encoding|connection|te|trailer|upgrade|expect|keep-alive|proxy-.*)$/
 
-function readHeader(name: string, value: unknown): Header {
+function headerName(name: string): string {
   const lower = name.toLowerCase()
   if (!token.test(name) || reserved.test(lower.replace(/[_. ]/g, '-'))) {
     throw new Error(`the header name ${JSON.stringify(name.slice(0, 60))} is not allowed`)
   }
+  return lower
+}
+
+function readHeader(name: string, value: unknown): Header {
+  const lower = headerName(name)
   if (typeof value !== 'string' || !fieldValue.test(value)) {
     throw new Error(`the value of header ${lower} is not allowed`)
   }
@@ -119,7 +166,11 @@ function plain(isAllowed: boolean, resultJson: string | undefined): Answer {
     allowed: isAllowed,
     failure: undefined,
     detail: undefined,
-    headers: [],
+    headers: none,
+    responseHeaders: none,
+    removeHeaders: none,
+    query: undefined,
+    metadataJson: undefined,
     body: undefined,
     status: 403,
     reason: undefined,

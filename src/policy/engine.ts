@@ -7,10 +7,13 @@ import { asGateError } from '../errors.ts'
 import type { PolicyPackage } from '../messages.ts'
 import { readAnswer, unusable } from './answer.ts'
 import { PolicyInstance } from './host.ts'
+import { InputPlan } from './input.ts'
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
   readonly generation: number
+  /** What of an exchange the policy gets to see. */
+  readonly plan: InputPlan
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
   #instance: PolicyInstance
@@ -20,6 +23,7 @@ export class ActivePolicy {
   constructor(policy: PolicyPackage, maxMemoryBytes: number) {
     this.stamp = { bundle: policy.bundle, revision: policy.revision }
     this.generation = policy.generation
+    this.plan = new InputPlan(policy.reads.input)
     this.#package = policy
     this.#maxMemoryBytes = maxMemoryBytes
     this.#instance = this.#instantiate()
@@ -46,9 +50,16 @@ export class ActivePolicy {
     }
   }
 
+  /** What the world answered in the last decision (`nd_builtin_cache`), undefined when it was not asked. */
+  get answersOfTheWorld(): string | undefined {
+    return this.#instance.answersOfTheWorld
+  }
+
   #instantiate(): PolicyInstance {
-    const { module, initialPages, data } = this.#package
-    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes: this.#maxMemoryBytes })
+    const { module, initialPages, data, reads } = this.#package
+    const maxMemoryBytes = this.#maxMemoryBytes
+    const keepHeap = reads.patterns
+    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
   }
 }
 

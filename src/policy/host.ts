@@ -1,28 +1,27 @@
 /**
  * Room: policy. In: a compiled OPA module, its data, the input of an exchange as JSON text. Out: the result as
- * JSON text. Never does: I/O, awaiting, keeping anything of one evaluation for the next.
+ * JSON text. Never does: I/O, awaiting, letting one evaluation see anything of another.
  *
- * The ABI is OPA's (https://www.openpolicyagent.org/docs/wasm): one `opa_eval` per evaluation, the heap set back
- * to where the data ends. After a throw the shadow stack pointer is put back; after a trap the instance is
- * broken and its owner makes another.
+ * The ABI is OPA's (https://www.openpolicyagent.org/docs/wasm). The heap goes back to where the data ends before
+ * each evaluation; for a module that matches regular expressions or globs only before every 64th, since setting it
+ * back forgets the compiled patterns, and compiling one costs 30 times a match. After a throw the heap and the
+ * shadow stack pointer are put back; after a trap the instance is broken and its owner makes another.
  */
 import { GateError } from '../errors.ts'
 import { Evaluation } from './builtins/evaluation.ts'
 import { builtins, explainMissing } from './builtins/table.ts'
+import { parseTerm, toJson } from './builtins/value.ts'
 import { stackPointerExport } from './module.ts'
 
 const pageBytes = 65536
 
 interface Exports {
-  readonly opa_eval: (
-    reserved: 0,
-    entrypoint: number,
-    data: number,
-    input: number,
-    inputBytes: number,
-    heap: number,
-    format: 0,
-  ) => number
+  readonly eval: (context: number) => number
+  readonly opa_eval_ctx_new: () => number
+  readonly opa_eval_ctx_set_data: (context: number, data: number) => void
+  readonly opa_eval_ctx_set_input: (context: number, input: number) => void
+  readonly opa_eval_ctx_set_entrypoint: (context: number, entrypoint: number) => void
+  readonly opa_eval_ctx_get_result: (context: number) => number
   readonly opa_json_parse: (at: number, bytes: number) => number
   readonly opa_json_dump: (value: number) => number
   readonly opa_value_parse: (at: number, bytes: number) => number
@@ -37,6 +36,39 @@ interface Exports {
   readonly [stackPointerExport]: WebAssembly.Global
 }
 
+const neededFunctions = [
+  'eval',
+  'opa_eval_ctx_new',
+  'opa_eval_ctx_set_data',
+  'opa_eval_ctx_set_input',
+  'opa_eval_ctx_set_entrypoint',
+  'opa_eval_ctx_get_result',
+  'opa_json_parse',
+  'opa_json_dump',
+  'opa_value_parse',
+  'opa_value_dump',
+  'opa_malloc',
+  'opa_heap_ptr_get',
+  'opa_heap_ptr_set',
+  'entrypoints',
+  'builtins',
+] as const satisfies readonly (keyof Exports)[]
+
+/** Evaluations that share a heap where compiled patterns are kept, and the bytes they may leave on it. */
+const evaluationsPerHeap = 64
+const keptHeapBytes = 1 << 20
+
+/** Room for an input that needs no room on the heap; nothing of it is looked at after its evaluation. */
+const usualInputBytes = 32 << 10
+
+/** The most frequent results, known by their bytes: no text is made of them. */
+const allowResult = '[{"result":true}]'
+const denyResult = '[{"result":false}]'
+const usualResults = [allowResult, denyResult, '[]'].map((text) => ({
+  text,
+  bytes: Buffer.from(`${text}\0`),
+}))
+
 export interface InstanceOptions {
   readonly module: WebAssembly.Module
   /** Pages the module asks for, see module.ts. */
@@ -45,6 +77,8 @@ export interface InstanceOptions {
   readonly data: string
   /** Most bytes of memory the instance may take; more makes the evaluation throw. */
   readonly maxMemoryBytes: number
+  /** The module compiles patterns, which a kept heap saves; see reads.ts. */
+  readonly keepHeap?: boolean
 }
 
 export class PolicyInstance {
@@ -52,11 +86,16 @@ export class PolicyInstance {
   readonly #exports: Exports
   readonly #stackPointer: WebAssembly.Global
   readonly #stackBase: number
-  readonly #maxPages: number
   readonly #builtins: readonly string[]
-  readonly #data: number
-  /** Where the heap begins again for each evaluation. */
+  /** `opa_eval_ctx_t`, below the heap's base. */
+  readonly #context: number
+  /** Where inputs of usual size are put, below the heap's base. */
+  readonly #inputAt: number
+  /** Where the heap begins again. */
   readonly #heapBase: number
+  readonly #evaluationsPerHeap: number
+  /** Evaluations until the heap is put back. */
+  #heapUses = 0
   #view: Buffer
   readonly #evaluation = new Evaluation()
   #aborted = ''
@@ -66,9 +105,10 @@ export class PolicyInstance {
   /** @throws GateError ERR_BUNDLE_POLICY */
   constructor(options: InstanceOptions) {
     const { module, initialPages, data, maxMemoryBytes } = options
-    this.#maxPages = Math.floor(maxMemoryBytes / pageBytes)
-    if (initialPages > this.#maxPages) throw unusable('it needs more memory than policy.max_memory')
-    this.#memory = new WebAssembly.Memory({ initial: initialPages, maximum: this.#maxPages })
+    const maximum = Math.floor(maxMemoryBytes / pageBytes)
+    if (initialPages > maximum) throw unusable('it needs more memory than policy.max_memory')
+    this.#memory = new WebAssembly.Memory({ initial: initialPages, maximum })
+    this.#evaluationsPerHeap = options.keepHeap === true ? evaluationsPerHeap : 1
     this.#view = Buffer.from(this.#memory.buffer)
     this.#exports = this.#instantiate(module)
     this.#stackPointer = this.#exports[stackPointerExport]
@@ -81,13 +121,17 @@ export class PolicyInstance {
     }
     try {
       this.#builtins = namesById(this.#dump(this.#exports.builtins()))
+      for (const name of this.#builtins) builtins.get(name)?.load?.()
       this.entrypoints = new Map(
         Object.entries(
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
         ),
       )
-      this.#data = this.#exports.opa_json_parse(...this.#place(data))
-      if (this.#data === 0) throw unusable('its data is not JSON')
+      const at = this.#exports.opa_json_parse(...this.#place(data))
+      if (at === 0) throw unusable('its data is not JSON')
+      this.#context = this.#exports.opa_eval_ctx_new()
+      this.#exports.opa_eval_ctx_set_data(this.#context, at)
+      this.#inputAt = this.#exports.opa_malloc(usualInputBytes)
       this.#heapBase = this.#exports.opa_heap_ptr_get()
     } catch (error) {
       throw error instanceof GateError
@@ -106,54 +150,74 @@ export class PolicyInstance {
     return this.#broken
   }
 
+  /** Bytes of memory taken so far; it never shrinks. */
+  get memoryBytes(): number {
+    return this.#memory.buffer.byteLength
+  }
+
+  /** What the world answered in the last evaluation, as `nd_builtin_cache`; undefined when it was not asked. */
+  get answersOfTheWorld(): string | undefined {
+    const answers = this.#evaluation.answersOfTheWorld
+    if (answers.size === 0) return undefined
+    const members = Array.from(answers, ([name, calls]) => {
+      const inner = Array.from(calls, ([args, value]) => `${quote(args)}:${value ?? 'null'}`)
+      return `${quote(name)}:{${inner.join(',')}}`
+    })
+    return `{${members.join(',')}}`
+  }
+
   /**
-   * @param inputText JSON text; lone surrogates become U+FFFD on the way into memory.
-   * @returns the result set as JSON text: `[{"result": …}]`, or `[]` for undefined.
+   * @param inputText JSON text.
+   * @param format `terms`, for input and result, tells sets from arrays, which JSON does not.
+   * @returns the result set as text: `[{"result": …}]`, or `[]` for undefined.
    * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
    */
-  evaluate(entrypoint: number, inputText: string): string {
+  evaluate(entrypoint: number, inputText: string, format: 'json' | 'terms' = 'json'): string {
+    const exports = this.#exports
     this.#evaluation.reset()
     this.#aborted = ''
     try {
-      const inputBytes = this.#writeInput(inputText)
-      const at = this.#exports.opa_eval(
-        0,
-        entrypoint,
-        this.#data,
-        this.#heapBase,
-        inputBytes,
-        (this.#heapBase + inputBytes + 7) & ~7,
-        0,
-      )
-      return this.#textAt(at)
+      if (this.#heapUses-- <= 0 || exports.opa_heap_ptr_get() - this.#heapBase > keptHeapBytes) {
+        exports.opa_heap_ptr_set(this.#heapBase)
+        this.#heapUses = this.#evaluationsPerHeap - 1
+      }
+      const [at, bytes] = this.#placeInput(inputText)
+      const input =
+        format === 'terms' ? exports.opa_value_parse(at, bytes) : exports.opa_json_parse(at, bytes)
+      // Undefined input would decide without a request: 0 is what text that is no JSON parses to.
+      if (input === 0) throw failed('the input is not JSON')
+      exports.opa_eval_ctx_set_input(this.#context, input)
+      exports.opa_eval_ctx_set_entrypoint(this.#context, entrypoint)
+      if (exports.eval(this.#context) !== 0) throw failed('the module gave up')
+      const result = exports.opa_eval_ctx_get_result(this.#context)
+      return format === 'terms'
+        ? this.#textAt(exports.opa_value_dump(result))
+        : this.#jsonOf(result)
     } catch (error) {
+      this.#heapUses = 0
+      this.#stackPointer.value = this.#stackBase
       if (error instanceof WebAssembly.RuntimeError) this.#broken = this.#aborted === ''
       if (error instanceof RangeError) this.#broken = true
       throw failed(this.#aborted === '' ? String((error as Error).message) : this.#aborted, error)
-    } finally {
-      this.#stackPointer.value = this.#stackBase
     }
   }
 
-  #writeInput(text: string): number {
-    // UTF-8 needs at most three bytes for each UTF-16 unit.
-    this.#reserve(this.#heapBase + text.length * 3)
-    const written = this.#view.write(text, this.#heapBase, 'utf8')
-    return written
-  }
-
-  #reserve(endAt: number): void {
-    const missing = endAt - this.#memory.buffer.byteLength
-    if (missing > 0) {
-      try {
-        this.#memory.grow(Math.ceil(missing / pageBytes))
-      } catch (error) {
-        throw new GateError('ERR_POLICY_FAILED', 'the input does not fit into policy.max_memory', {
-          cause: error,
-        })
-      }
-    }
+  #jsonOf(result: number): string {
+    const at = this.#exports.opa_json_dump(result)
     this.#refresh()
+    for (const { text, bytes } of usualResults) if (this.#holds(at, bytes)) return text
+    const json = this.#textAt(at)
+    if (json.indexOf('[', 1) === -1) return json
+    // The module writes a set as a list in the order of its hashes, OPA in the order of its members. As terms sets
+    // have braces; so do the results themselves, which are one.
+    const terms = this.#textAt(this.#exports.opa_value_dump(result))
+    return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
+  }
+
+  #holds(at: number, bytes: Uint8Array): boolean {
+    const view = this.#view
+    for (let i = 0; i < bytes.length; i++) if (view[at + i] !== bytes[i]) return false
+    return true
   }
 
   /** A memory that has grown has a new buffer; the old view reads as empty. */
@@ -172,13 +236,20 @@ export class PolicyInstance {
     return this.#textAt(this.#exports.opa_json_dump(value))
   }
 
-  /** Puts text on the heap. */
-  #place(text: string): [at: number, bytes: number] {
-    const bytes = Buffer.from(text)
-    const at = this.#exports.opa_malloc(bytes.length)
+  #placeInput(text: string): [at: number, bytes: number] {
+    // UTF-8 needs at most three bytes for each UTF-16 unit.
+    if (text.length * 3 > usualInputBytes) return this.#place(text)
     this.#refresh()
-    bytes.copy(this.#view, at)
-    return [at, bytes.length]
+    return [this.#inputAt, this.#view.write(text, this.#inputAt, 'utf8')]
+  }
+
+  /** Puts text on the heap as UTF-8; lone surrogates become U+FFFD. */
+  #place(text: string): [at: number, bytes: number] {
+    const bytes = Buffer.byteLength(text)
+    const at = this.#exports.opa_malloc(bytes)
+    this.#refresh()
+    this.#view.write(text, at, 'utf8')
+    return [at, bytes]
   }
 
   #call(id: number, args: readonly number[]): number {
@@ -207,18 +278,7 @@ export class PolicyInstance {
     } catch (error) {
       throw unusable('it cannot be instantiated', error)
     }
-    const needed = [
-      'opa_eval',
-      'opa_json_parse',
-      'opa_json_dump',
-      'opa_value_parse',
-      'opa_value_dump',
-      'opa_malloc',
-      'opa_heap_ptr_get',
-      'entrypoints',
-      'builtins',
-    ]
-    for (const name of needed) {
+    for (const name of neededFunctions) {
       if (typeof exports[name] !== 'function') throw unusable(`it does not export ${name}`)
     }
     for (const name of ['opa_wasm_abi_version', 'opa_wasm_abi_minor_version', stackPointerExport]) {
@@ -234,6 +294,16 @@ function namesById(json: string): string[] {
   for (const [name, id] of Object.entries(JSON.parse(json) as Record<string, number>))
     names[id] = name
   return names
+}
+
+function braces(text: string): number {
+  let count = 0
+  for (let at = text.indexOf('{'); at !== -1; at = text.indexOf('{', at + 1)) count++
+  return count
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text)
 }
 
 function failed(why: string, cause?: unknown): GateError {

@@ -4,17 +4,12 @@
  * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds
  * WASM frames (a rule conflict, a failing builtin) never puts it back, and after some hundreds of them every
  * later call traps. So one export entry is added; the host saves and restores the pointer around each call.
- *
- * The bytes are hostile: every length is checked against the section it stands in.
- * Format: https://www.w3.org/TR/wasm-core-1/#binary-format
  */
-import { GateError } from '../errors.ts'
+import { kind, malformed, Reader, section } from './binary.ts'
 
 /** Export name under which the host finds the shadow stack pointer. */
 export const stackPointerExport = '__dropgate_stack_pointer'
 
-const section = { import: 2, global: 6, export: 7 } as const
-const kind = { func: 0, table: 1, memory: 2, global: 3 } as const
 const i32 = 0x7f
 
 export interface PreparedModule {
@@ -105,64 +100,4 @@ function leb(value: number): number[] {
     out.push(rest === 0 ? low : low | 0x80)
   } while (rest !== 0)
   return out
-}
-
-class Reader {
-  readonly #bytes: Uint8Array
-  readonly #end: number
-  at: number
-
-  constructor(bytes: Uint8Array, at: number, end: number) {
-    this.#bytes = bytes
-    this.at = at
-    this.#end = end
-  }
-
-  get done(): boolean {
-    return this.at >= this.#end
-  }
-
-  byte(): number {
-    if (this.done) throw malformed('it ends too early')
-    return this.#bytes[this.at++]!
-  }
-
-  u32le(): number {
-    return (this.byte() | (this.byte() << 8) | (this.byte() << 16) | (this.byte() << 24)) >>> 0
-  }
-
-  /** An unsigned LEB128 number of at most 32 bits. */
-  leb(): number {
-    let value = 0
-    for (let shift = 0; shift < 35; shift += 7) {
-      const byte = this.byte()
-      value += (byte & 0x7f) * 2 ** shift
-      if ((byte & 0x80) === 0) {
-        if (value > 0xffffffff) break
-        return value
-      }
-    }
-    throw malformed('it holds a number over 32 bits')
-  }
-
-  name(): void {
-    this.slice(this.leb())
-  }
-
-  slice(size: number): Reader {
-    if (size > this.#end - this.at) throw malformed('a section is longer than the file')
-    const inner = new Reader(this.#bytes, this.at, this.at + size)
-    this.at += size
-    return inner
-  }
-
-  rest(): Uint8Array {
-    return this.#bytes.subarray(this.at, this.#end)
-  }
-}
-
-function malformed(why: string): GateError {
-  return new GateError('ERR_BUNDLE_POLICY', `policy.wasm cannot be used: ${why}`, {
-    hint: 'build the bundle with `opa build -t wasm`',
-  })
 }

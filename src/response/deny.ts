@@ -30,9 +30,11 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
   const { body: own } = denial
   const body = own ?? problemOf(error, decisionId, status)
   let typed = false
+  let challenged = false
   for (const [name, value] of denial.headers ?? []) {
     if (name === 'cache-control' || (denial.cors?.length && isCors(name))) continue
     if (name === 'content-type') typed = true
+    if (name === 'www-authenticate') challenged = true
     headers.push(name, value)
   }
   if (!typed)
@@ -41,7 +43,7 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
       own === undefined ? 'application/problem+json' : 'text/plain; charset=utf-8',
     )
   headers.push('content-length', String(Buffer.byteLength(body)))
-  if (status === 401) headers.push('www-authenticate', challengeOf(error))
+  if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error))
   if (status === 405) headers.push('allow', (denial.allow ?? everyMethod).join(', '))
   if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
   if (framingInDoubt(error) || bodyPending(req)) res.shouldKeepAlive = false

@@ -3,6 +3,7 @@
  * never looks complete: once the head is out, a failure destroys the socket instead of ending the message.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import type { GateError } from '../errors.ts'
 import type { Flow, UpstreamAnswer } from '../upstream/forward.ts'
 
@@ -12,6 +13,10 @@ export interface RelayOptions {
   /** Raw upstream headers -> what the client gets; throws GateError ERR_UPSTREAM_MALFORMED. */
   readonly responseHeaders: (raw: readonly Buffer[] | readonly string[]) => string[]
   readonly onHead: (status: number) => void
+  /** Called for each piece of the body, before it is passed on. */
+  readonly onBytes: (bytes: number) => void
+  /** The upstream switched protocols, which only a request that asked for it meets. */
+  readonly onSwitched: (raw: readonly Buffer[] | readonly string[], socket: Duplex) => void
   /** The failure came before the head: the caller answers. */
   readonly onFailed: (error: GateError) => void
   /** Called once, when the exchange is over for the upstream; undefined when it ended well. */
@@ -42,8 +47,9 @@ export class Relay implements UpstreamAnswer {
   }
 
   onData(chunk: Buffer, flow: Flow): void {
-    const { res } = this.#options
-    if (res.write(chunk)) return
+    const { res, onBytes } = this.#options
+    onBytes(chunk.length)
+    if (res.destroyed || res.write(chunk)) return
     flow.pause()
     this.#unread = setTimeout(() => {
       this.#options.onUnread()
@@ -51,6 +57,10 @@ export class Relay implements UpstreamAnswer {
     }, this.#options.readIdleMs)
     res.once('drain', this.#resume)
     res.once('close', this.#forget)
+  }
+
+  onSwitched(raw: readonly Buffer[] | readonly string[], socket: Duplex): void {
+    this.#options.onSwitched(raw, socket)
   }
 
   onEnd(): void {
@@ -61,7 +71,9 @@ export class Relay implements UpstreamAnswer {
   onError(error: GateError): void {
     const { res, onFailed, onOver } = this.#options
     onOver(error)
-    if (res.headersSent) res.destroy()
+    // A cut has answered already.
+    if (res.writableEnded) return
+    if (res.headersSent) breakOff(res)
     else onFailed(error)
   }
 
@@ -72,4 +84,16 @@ export class Relay implements UpstreamAnswer {
   }
 
   readonly #forget = (): void => clearTimeout(this.#unread)
+}
+
+/**
+ * Ends an answer so that it never looks complete. To a client of HTTP/1.0 the end of the connection is the end of the
+ * answer (RFC 9112 section 6.3): there it is reset.
+ */
+export function breakOff(res: ServerResponse): void {
+  const { socket, req } = res
+  // TLS says by itself that something is missing.
+  const plain = socket !== null && !('encrypted' in socket)
+  if (plain && req.httpVersionMinor === 0) socket.resetAndDestroy()
+  else res.destroy()
 }

@@ -9,15 +9,18 @@ import { GateError } from '../errors.ts'
 
 class Body extends Transform {
   readonly #maxBytes: number
+  readonly #onBytes: (bytes: number) => void
   #bytes = 0
 
-  constructor(maxBytes: number) {
+  constructor(maxBytes: number, onBytes: (bytes: number) => void) {
     super()
     this.#maxBytes = maxBytes
+    this.#onBytes = onBytes
   }
 
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
     this.#bytes += chunk.length
+    this.#onBytes(chunk.length)
     if (this.#maxBytes > 0 && this.#bytes > this.#maxBytes)
       done(new GateError('ERR_BODY_TOO_LARGE'))
     else done(null, chunk)
@@ -31,8 +34,13 @@ export interface BodyLimits {
   readonly body_idle: number
 }
 
-export function requestBody(req: IncomingMessage, limits: BodyLimits): Transform {
-  const body = new Body(limits.body_bytes)
+/** @param onBytes Called for each piece, before it is passed on. */
+export function requestBody(
+  req: IncomingMessage,
+  limits: BodyLimits,
+  onBytes: (bytes: number) => void,
+): Transform {
+  const body = new Body(limits.body_bytes, onBytes)
   const timer = setTimeout(() => {
     // An upstream that does not read is no fault of the client's.
     if (body.writableNeedDrain) timer.refresh()

@@ -2,11 +2,11 @@
  * Sends one allowed request upstream and hands the answer on, event by event. The path is the canonical string
  * that was decided on, byte for byte (design law 5). Failures arrive as GateErrors with the code of the answer.
  */
-import type { Readable } from 'node:stream'
-import type { Dispatcher, Pool } from 'undici'
+import type { Duplex, Readable } from 'node:stream'
+import type { Dispatcher } from 'undici'
 import { monotonicUs } from '../domain/clock.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
-import type { UpstreamPool } from './pools.ts'
+import type { Upstream } from './pools.ts'
 
 export interface UpstreamRequest {
   readonly method: string
@@ -14,8 +14,10 @@ export interface UpstreamRequest {
   readonly path: string
   /** Flat name, value list made by `upstreamHeaders`. */
   readonly headers: string[]
-  /** The request's stream, or null where it has no body. */
-  readonly body: Readable | null
+  /** The request's stream, its bytes where the policy has read them, or null where it has no body. */
+  readonly body: Readable | Buffer | null
+  /** Asks for the connection itself; it must be one of its own then, see `LoneConnection`. */
+  readonly upgrade?: 'websocket'
 }
 
 /** What the relay does with the answer. Exactly one of `onEnd` and `onError` comes last. */
@@ -24,6 +26,8 @@ export interface UpstreamAnswer {
   onData(chunk: Buffer, flow: Flow): void
   onEnd(): void
   onError(error: GateError): void
+  /** In place of a head: the upstream says that it has switched. Whether rightly is the caller's to see. */
+  onSwitched(rawHeaders: readonly Buffer[] | readonly string[], socket: Duplex): void
 }
 
 export interface Flow {
@@ -33,8 +37,8 @@ export interface Flow {
 
 /** A request under way; `abort` ends it so that the upstream never sees it as complete. */
 export class Sending {
-  readonly #pool: UpstreamPool
-  readonly #undici: Pool
+  readonly #pool: Upstream
+  readonly #undici: Dispatcher
   readonly #request: UpstreamRequest
   readonly #answer: UpstreamAnswer
   #retried = false
@@ -42,12 +46,13 @@ export class Sending {
   #controller: Dispatcher.DispatchController | undefined
   #abortedWith: Error | undefined
   #settled = false
+  #failed = false
   /** Monotonic µs of the last sign of life while no head has come; 0 afterwards, when undici's own timers rule. */
   #waitingSinceUs = monotonicUs()
 
   private constructor(
-    pool: UpstreamPool,
-    undici: Pool,
+    pool: Upstream,
+    undici: Dispatcher,
     request: UpstreamRequest,
     answer: UpstreamAnswer,
   ) {
@@ -58,7 +63,7 @@ export class Sending {
   }
 
   /** @throws GateError ERR_OVERLOADED; every other failure goes to `answer.onError`. */
-  static start(pool: UpstreamPool, request: UpstreamRequest, answer: UpstreamAnswer): Sending {
+  static start(pool: Upstream, request: UpstreamRequest, answer: UpstreamAnswer): Sending {
     const undici = pool.admit()
     const sending = new Sending(pool, undici, request, answer)
     waiting.add(sending)
@@ -67,14 +72,26 @@ export class Sending {
   }
 
   #dispatch(): void {
-    const { method, path, headers, body } = this.#request
+    const { method, path, headers, body, upgrade = null } = this.#request
     const { serverName: servername } = this.#pool
     try {
-      const options = { method: method as Dispatcher.HttpMethod, path, headers, body, servername }
+      const options = {
+        method: method as Dispatcher.HttpMethod,
+        path,
+        headers,
+        body,
+        upgrade,
+        servername,
+      }
       this.#undici.dispatch(options, this)
     } catch (error) {
       this.onResponseError(undefined, error as Error)
     }
+  }
+
+  /** True once the upstream, and nobody here, has ended it early. */
+  get failed(): boolean {
+    return this.#failed
   }
 
   abort(why: Error): void {
@@ -112,6 +129,16 @@ export class Sending {
     this.#answer.onData(chunk, controller)
   }
 
+  onRequestUpgrade(
+    controller: Dispatcher.DispatchController,
+    _status: number,
+    _headers: unknown,
+    socket: Duplex,
+  ): void {
+    if (this.#settle()) this.#answer.onSwitched((controller.rawHeaders ?? []) as Buffer[], socket)
+    else socket.destroy()
+  }
+
   onResponseEnd(): void {
     if (this.#settle()) this.#answer.onEnd()
   }
@@ -125,6 +152,7 @@ export class Sending {
     if (!this.#settle()) return
     // A request that undici refused for its arguments has taken a slot of its pool with it.
     if (codeOf(error).startsWith('UND_ERR_INVALID')) this.#pool.replace(this.#undici)
+    this.#failed = this.#abortedWith === undefined
     this.#answer.onError(toGateError(this.#abortedWith ?? error))
   }
 

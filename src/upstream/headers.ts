@@ -20,6 +20,8 @@ export interface UpstreamHeaderOptions {
   /** Host and port as decided on. */
   readonly host: string
   readonly policyHeaders: readonly (readonly [name: string, value: string])[]
+  /** Names that the policy keeps from the upstream, also where it sets them. */
+  readonly removed: readonly string[]
 }
 
 /**
@@ -53,7 +55,7 @@ const droppedPrefix = /^x-(?:(?:dropgate|forwarded|original|envoy|auth)(?:-|$)|u
 /** Flat name, value list for undici. Names are folded already: `listener/headers` refuses `_` and `.`. */
 export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeaderOptions): string[] {
   const { pairs, connectionNames } = headers
-  const { forward, principal, policyHeaders } = options
+  const { forward, principal, policyHeaders, removed } = options
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
@@ -63,6 +65,7 @@ export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeader
     if (forward.remove?.includes(name)) continue
     if (connectionNames.length > 0 && connectionNames.includes(name)) continue
     if (policyHeaders.length > 0 && policyHeaders.some(([set]) => set === name)) continue
+    if (removed.length > 0 && removed.includes(name)) continue
     out.push(name, pairs[i + 1]!)
   }
   out.push(
@@ -82,7 +85,7 @@ export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeader
     )
     if (principal !== undefined) pushIdentity(out, principal)
   }
-  for (const [name, value] of policyHeaders) out.push(name, value)
+  for (const [name, value] of policyHeaders) if (!removed.includes(name)) out.push(name, value)
   return out
 }
 
@@ -134,11 +137,13 @@ const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
  * The upstream's headers as the client gets them.
  * @param raw Flat name, value list as undici gives it.
  * @param cors Flat list of the route's cross-origin headers, which replace the upstream's; undefined: it has no rules.
+ * @param set The policy's, in place of the upstream's of the same names.
  * @throws GateError ERR_UPSTREAM_MALFORMED
  */
 export function responseHeaders(
   raw: readonly Buffer[] | readonly string[],
   cors: readonly string[] | undefined,
+  set: readonly (readonly [name: string, value: string])[],
 ): string[] {
   const out: string[] = []
   let named: string[] | undefined
@@ -154,15 +159,25 @@ export function responseHeaders(
     if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
     if (cors !== undefined && lower.startsWith('access-control-')) continue
     if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
+    // Cookies are added to, not replaced: each is one of its own.
+    if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
     out.push(name, value)
   }
-  if (named === undefined) return cors === undefined ? out : [...out, ...cors]
+  if (named === undefined) return withPolicy(cors === undefined ? out : [...out, ...cors], set)
   const kept: string[] = [...(cors ?? [])]
   for (let i = 0; i < out.length; i += 2) {
     const lower = out[i]!.toLowerCase()
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
   }
-  return kept
+  return withPolicy(kept, set)
+}
+
+function withPolicy(
+  out: string[],
+  set: readonly (readonly [name: string, value: string])[],
+): string[] {
+  for (const [name, value] of set) out.push(name, value)
+  return out
 }
 
 function textOf(bytes: Buffer | string): string {

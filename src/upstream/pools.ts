@@ -8,7 +8,7 @@
  * checks (measured on undici 6, 7 and 8). So nothing is ever queued in it, and a pool that shows a stall is replaced.
  */
 import { isIP } from 'node:net'
-import { buildConnector, Pool } from 'undici'
+import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
 import { type AddressRules, lookupWithin } from './addresses.ts'
@@ -16,6 +16,7 @@ import { type AddressRules, lookupWithin } from './addresses.ts'
 export interface PoolOptions {
   readonly origin: string
   readonly maxConnections: number
+  readonly maxWebSockets: number
   readonly connectMs: number
   readonly headersMs: number
   readonly idleMs: number
@@ -25,20 +26,35 @@ export interface PoolOptions {
 
 const retireMs = 60_000
 
-export class UpstreamPool {
+/** Where one request is sent: a place in a pool, or a connection of its own. */
+export interface Upstream {
   readonly options: PoolOptions
   /**
    * What the upstream's certificate must name. Given with each request: undici would take the name from the `Host`
    * header, and that is the client's.
    */
   readonly serverName: string
+  /** Takes a place. @throws GateError ERR_OVERLOADED */
+  admit(): Dispatcher
+  /** Gives the place back; exactly once for each `admit`. */
+  release(): void
+  /** What was admitted to has shown a stall. */
+  replace(suspect: Dispatcher): void
+}
+
+export class UpstreamPool implements Upstream {
+  readonly options: PoolOptions
+  readonly serverName: string
+  readonly #addresses: AddressRules
   readonly #make: () => Pool
   #pool: Pool
   #inFlight = 0
+  #webSockets = 0
   #closed = false
 
   constructor(options: PoolOptions, addresses: AddressRules) {
     this.options = options
+    this.#addresses = addresses
     this.serverName =
       options.tls?.server_name ?? new URL(options.origin).hostname.replace(/^\[|\]$/g, '')
     this.#make = () => makePool(options, addresses)
@@ -64,11 +80,24 @@ export class UpstreamPool {
   }
 
   /** Puts a fresh pool in place of one that lost a slot; what is under way in the old one ends in peace. */
-  replace(suspect: Pool): void {
+  replace(suspect: Dispatcher): void {
     if (suspect !== this.#pool || this.#closed) return
     this.#pool = this.#make()
     // Closing waits for requests under way; a wedged one would hold it for ever, so it is not awaited.
     suspect.close().catch(() => {})
+  }
+
+  /**
+   * A connection for one WebSocket. The place it takes is given back by `leave`, once its socket is closed.
+   * @throws GateError ERR_OVERLOADED when there are as many as may be.
+   */
+  lone(): LoneConnection {
+    if (this.#webSockets >= this.options.maxWebSockets) {
+      throw new GateError('ERR_OVERLOADED', 'The upstream has no free place for a WebSocket.')
+    }
+    this.#webSockets++
+    const client = new Client(this.options.origin, clientOptions(this.options, this.#addresses))
+    return new LoneConnection(this, client, () => this.#webSockets--)
   }
 
   /** No route leads here any more: idle connections go now, busy ones when they are done. */
@@ -81,6 +110,44 @@ export class UpstreamPool {
   async close(): Promise<void> {
     this.#closed = true
     await this.#pool.destroy()
+  }
+}
+
+/**
+ * A connection for one upgrade, never shared and never used again (http-security R8). Once it is switched, its socket is
+ * the caller's; if it is not, it ends with the answer.
+ */
+export class LoneConnection implements Upstream {
+  readonly options: PoolOptions
+  readonly serverName: string
+  /** Not held any longer than it is needed: its socket may live for days. */
+  #client: Client | undefined
+  #onLeft: (() => void) | undefined
+
+  constructor({ options, serverName }: UpstreamPool, client: Client, onLeft: () => void) {
+    this.options = options
+    this.serverName = serverName
+    this.#client = client
+    this.#onLeft = onLeft
+  }
+
+  admit(): Client {
+    return this.#client!
+  }
+
+  release(): void {
+    this.#client?.destroy().catch(() => {})
+    this.#client = undefined
+  }
+
+  replace(): void {
+    this.release()
+  }
+
+  /** Twice is fine. */
+  leave(): void {
+    this.#onLeft?.()
+    this.#onLeft = undefined
   }
 }
 
@@ -123,10 +190,12 @@ export class Pools {
   }
 }
 
-function optionsOf({ upstream, max_connections, timeouts, tls }: RouteConfig): PoolOptions {
+function optionsOf(route: RouteConfig): PoolOptions {
+  const { upstream, max_connections, max_websockets, timeouts, tls } = route
   return {
     origin: upstream,
     maxConnections: max_connections,
+    maxWebSockets: max_websockets,
     connectMs: timeouts.connect,
     headersMs: timeouts.headers,
     idleMs: timeouts.idle,
@@ -135,6 +204,14 @@ function optionsOf({ upstream, max_connections, timeouts, tls }: RouteConfig): P
 }
 
 function makePool(options: PoolOptions, addresses: AddressRules): Pool {
+  return new Pool(options.origin, {
+    ...clientOptions(options, addresses),
+    // One more than we admit: a connection that undici has not yet noticed closing is not a reason to queue.
+    connections: options.maxConnections + 1,
+  })
+}
+
+function clientOptions(options: PoolOptions, addresses: AddressRules): Client.Options {
   const { origin, tls } = options
   const connect = buildConnector({
     timeout: options.connectMs,
@@ -145,9 +222,7 @@ function makePool(options: PoolOptions, addresses: AddressRules): Pool {
     ...(tls?.ca === undefined ? {} : { ca: tls.ca }),
     ...(tls?.cert === undefined ? {} : { cert: tls.cert, key: tls.key }),
   })
-  return new Pool(origin, {
-    // One more than we admit: a connection that undici has not yet noticed closing is not a reason to queue.
-    connections: options.maxConnections + 1,
+  return {
     pipelining: 1,
     allowH2: false,
     // An address is verified as an address; asking for one by SNI is not allowed (RFC 6066 section 3).
@@ -157,7 +232,7 @@ function makePool(options: PoolOptions, addresses: AddressRules): Pool {
     bodyTimeout: options.idleMs,
     keepAliveTimeout: 30_000,
     maxHeaderSize: 32 * 1024,
-  })
+  }
 }
 
 function withoutName(dial: buildConnector.Options): buildConnector.Options {

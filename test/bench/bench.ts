@@ -10,6 +10,7 @@ import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { compile } from '../harness/bundle.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { until } from '../harness/wait.ts'
+import { measureEvaluations } from './evaluation.ts'
 import type { Done, Job } from './load.ts'
 import { cpuS, freePort, machine } from './machine.ts'
 import { askingProxy, nginxVersion, type Peer, plainProxy } from './peers.ts'
@@ -196,6 +197,7 @@ try {
   say(
     `${machine()}; ${connections} connections, ${seconds} s each, ${tokenCount} tokens, ${rows} revocations`,
   )
+  say(`\n${await measureEvaluations()}\n`)
   const tokens = await Promise.all(
     Array.from({ length: tokenCount }, (_, n) => tokenOf(`user-${n}`, n)),
   )

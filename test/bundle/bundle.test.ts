@@ -69,7 +69,7 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
     limits: { ...limits, maxMemoryBytes: 64 << 20, vetTimeoutMs: 3000, settleMs: 20 },
     onActivate: (policy) => activated.push(policy),
     onRefused: () => refused++,
-    log: { info: () => {}, error: () => {} },
+    log: { info: () => {}, warn: () => {}, error: () => {} },
   })
   t.teardown(async () => {
     await bundles.close()

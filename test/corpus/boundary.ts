@@ -26,9 +26,11 @@ allowed if input.route.labels.visibility == "public"
 allowed if input.principal.subject == "alice"
 
 secret if "secret" in input.parsed_path
+
+broken := 7 if input.attributes.request.http.path == "/broken"
 `
 
-const open = { auth: 'none', labels: { visibility: 'public' }, max_connections: 4 }
+const open = { auth: 'none', labels: { visibility: 'public' }, max_connections: 20 }
 
 export class Boundary {
   readonly recorder = new Recorder()
@@ -43,7 +45,8 @@ export class Boundary {
     await boundary.recorder.open()
     boundary.#folder = mkdtempSync(join(tmpdir(), 'dropgate-corpus-'))
     const bundle = join(boundary.#folder, 'gate.tar.gz')
-    writeFileSync(bundle, compile(`import rego.v1\n${rego}`))
+    const entrypoints = ['gate/authz/decision', 'gate/authz/broken']
+    writeFileSync(bundle, compile(`import rego.v1\n${rego}`, entrypoints))
     const { origin: upstream } = boundary.recorder
     boundary.gate = await TestGate.start({
       bundle,
@@ -63,10 +66,31 @@ export class Boundary {
           matrix_parameters: 'pass',
           repeated_headers: 'join',
         },
+        { name: 'broken', host, path: '/broken', upstream, ...open, decision: 'gate/authz/broken' },
+        { name: 'closed', host, path: '/closed', ...open, upstream: 'http://127.0.0.1:1' },
+        {
+          name: 'full',
+          host,
+          path: '/full',
+          upstream,
+          ...open,
+          max_connections: 1,
+          timeouts: { headers: '1h' },
+        },
+        {
+          name: 'late',
+          host,
+          path: '/late',
+          upstream,
+          ...open,
+          max_connections: 64,
+          timeouts: { headers: '50ms' },
+        },
         { name: 'wild', host: '*.wild.example.com', path: '/public', upstream, ...open },
       ],
     })
     boundary.#reused = await Wire.open(boundary.gate.port)
+    await boundary.honest()
     return boundary
   }
 

@@ -1,16 +1,18 @@
 /**
- * What is written from the code: `dropgate.schema.json`, and the README's tables of options and of codes. `make docs`
- * writes them anew (`--write`); a test compares.
+ * What is written from the code: `dropgate.schema.json`, `docs/builtins.md`, and the README's tables of options and of
+ * codes. `make docs` writes them anew (`--write`); a test compares.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { writeJsonSchema, writeTable } from '../../src/config/schema.ts'
 import { codes } from '../../src/errors.ts'
+import { builtinsDocument } from './builtins.ts'
 
 /** Path -> what the file should hold. */
 export function documents(): ReadonlyMap<string, string> {
   const readme = readFileSync('README.md', 'utf8')
   return new Map([
     ['dropgate.schema.json', writeJsonSchema()],
+    ['docs/builtins.md', builtinsDocument()],
     ['README.md', within(within(readme, 'options', writeTable()), 'codes', codeTable())],
   ])
 }

@@ -1,5 +1,13 @@
 /** A whole gate on ports of its own, with a real PostgreSQL, an issuer and a recording upstream. */
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { Agent as HttpAgent, type IncomingHttpHeaders, request } from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -129,6 +137,26 @@ export class TestGate {
 
   get bundles(): string {
     return join(this.folder, 'bundles')
+  }
+
+  /** Puts a bundle into the folder and waits until another policy than before is active on every worker. */
+  async activate(bundle: Buffer): Promise<void> {
+    const generation = (): number =>
+      Math.min(
+        ...(this.gate.status() as { workers: { policy_generation: number }[] }).workers.map(
+          (worker) => worker.policy_generation,
+        ),
+      )
+    const before = generation()
+    writeFileSync(join(this.folder, 'new'), bundle)
+    renameSync(join(this.folder, 'new'), join(this.bundles, 'gate.tar.gz'))
+    await until('another policy', () => generation() > before)
+  }
+
+  /** Exchanges that the workers say are open. */
+  get live(): number {
+    const { workers } = this.gate.status() as { workers: { live_exchanges: number }[] }
+    return workers.reduce((sum, worker) => sum + worker.live_exchanges, 0)
   }
 
   /** Decision events so far. */

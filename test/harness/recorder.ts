@@ -24,6 +24,8 @@ export class Recorder {
   /** Heads of requests whose body never came to its end. */
   readonly broken: string[] = []
   readonly faults: string[] = []
+  /** Target -> what is answered instead; the empty text is silence. */
+  readonly replies = new Map<string, string>()
   origin = ''
   opened = 0
   readonly sockets = new Set<Socket>()
@@ -47,7 +49,7 @@ export class Recorder {
           text = text.slice(read.length)
           const request = { connection, ...read.request }
           this.arrived.push(request)
-          answer(socket, request)
+          socket.write(this.replies.get(request.line.split(' ')[1]!) ?? echo(request), 'latin1')
         }
       } catch (error) {
         this.faults.push(`${(error as Error).message}: ${JSON.stringify(text)}`)
@@ -73,9 +75,9 @@ export class Recorder {
   }
 }
 
-function answer(socket: Socket, request: Arrived): void {
+function echo(request: Arrived): string {
   const head = `HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: ${request.line.length}\r\n\r\n`
-  socket.write(request.line.startsWith('HEAD ') ? head : head + request.line)
+  return request.line.startsWith('HEAD ') ? head : head + request.line
 }
 
 /** The first whole request of `text` and how long it is; undefined while it is not whole. */

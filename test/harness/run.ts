@@ -22,6 +22,12 @@ let file = { passed: 0, failed: 0 }
 let failing = false
 
 for await (const line of createInterface({ input: tap.stdout })) {
+  const skipped = /^ {4}ok \d+ - (.*?) # SKIP (.*?)(?: \{)?$/.exec(line)
+  if (skipped !== null) {
+    // Neither passed nor failed, and said so.
+    process.stdout.write(`  - ${skipped[1]}: not tried, ${skipped[2]}\n`)
+    continue
+  }
   const result = /^( *)(not )?ok \d+(?: - (.*?))?(?: [#{].*)?$/.exec(line)
   if (result === null) {
     if (failing) process.stdout.write(`${line}\n`)

@@ -103,6 +103,7 @@ function judgeUpstream(
     scheme: 'http',
     host: 'h',
     policyHeaders: [],
+    removed: [],
   })
   const expected = [
     'host',

@@ -216,7 +216,8 @@ export function meaningOfHost(raw: string): { host: string; authority: string } 
     const code = each.charCodeAt(0)
     lower += code >= 0x41 && code <= 0x5a ? String.fromCharCode(code + 32) : each
   }
-  if (lower[lower.length - 1] === '.') lower = lower.slice(0, -1)
+  // The dot at the end makes a name absolute; an address has no such form.
+  if (lower[0] !== '[' && lower[lower.length - 1] === '.') lower = lower.slice(0, -1)
   if (lower[0] === '[') {
     if (lower[lower.length - 1] !== ']') return undefined
     const inner = lower.slice(1, -1)

@@ -5,8 +5,9 @@ import { vet } from '../../src/bundle/vet.ts'
 import type { PolicyPackage } from '../../src/messages.ts'
 import { readAnswer } from '../../src/policy/answer.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
-import { buildInput, type InputParts } from '../../src/policy/input.ts'
+import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
 import { prepareModule } from '../../src/policy/module.ts'
+import { findReads, readsEverything } from '../../src/policy/reads.ts'
 import { compile } from '../harness/bundle.ts'
 
 const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
@@ -16,7 +17,8 @@ async function packageOf(rego: string, data = {}): Promise<PolicyPackage> {
   const content = await readArchive(compile(rego, [decision], data), limits)
   const { bytes, initialPages } = prepareModule(content.wasm)
   const module = await WebAssembly.compile(bytes)
-  return { generation: 1, bundle: 'b', ...content, module, initialPages }
+  const reads = findReads(content.wasm)
+  return { generation: 1, bundle: 'b', ...content, module, initialPages, reads }
 }
 
 async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
@@ -48,7 +50,10 @@ t.test('only a clear yes is a yes', async (t) => {
     { allowed: true, headers: { x_dropgate_subject: 'root' } }, { allowed: true, headers: { Host: 'evil' } },
     { allowed: true, headers: { 'x-forwarded-for': '1' } }, { allowed: true, headers: { 'content-length': '1' } },
     { allowed: true, body: 7 }, { allowed: true, reason: {} }, { allowed: false, http_status: 200 }, { allowed: false, http_status: '403' },
-    { allowed: false, http_status: 403.5 }, { allowed: true, query_parameters_to_set: {} }, { allowed: true, request_headers_to_remove: [] },
+    { allowed: false, http_status: 403.5 }, { allowed: false, http_status: 100 }, { allowed: true, response_headers_to_add: 1 }, { allowed: true, response_headers_to_add: { te: 'x' } },
+    { allowed: true, request_headers_to_remove: {} }, { allowed: true, request_headers_to_remove: [1] }, { allowed: true, request_headers_to_remove: ['host'] },
+    { allowed: true, query_parameters_to_set: [] }, { allowed: true, query_parameters_to_set: { a: 1 } }, { allowed: true, query_parameters_to_set: { a: ['b', null] } },
+    { allowed: true, query_parameters_to_remove: 'a' }, { allowed: true, query_parameters_to_remove: [true] }, { allowed: true, dynamic_metadata: [] },
   ] // biome-ignore format: a table
   for (const result of unusable)
     t.match(
@@ -130,9 +135,10 @@ t.test('trial runs: what is refused, and why', async (t) => {
     data = {},
     decisions = [decision],
   ): Promise<{ code: string; message: string } | undefined> => {
-    const { module, initialPages, data: text } = await packageOf(rego, data)
+    const { module, initialPages, data: text, reads } = await packageOf(rego, data)
+    const maxMemoryBytes = 64 << 20
     try {
-      await vet({ module, initialPages, data: text, maxMemoryBytes: 64 << 20, decisions }, 3000)
+      await vet({ module, initialPages, data: text, reads, maxMemoryBytes, decisions }, 3000)
       return undefined
     } catch (error) {
       return error as { code: string; message: string }
@@ -195,9 +201,11 @@ t.test('the input: the contract, and no secrets in what is logged', async (t) =>
     requestId: 'id', timeRfc3339: '2026-01-01T00:00:00.000Z', method: 'GET', path: '/a/b%20c?x=1&x=2&y&z=a+b%21', host: 'h', scheme: 'http',
     protocol: 'HTTP/1.1', headers: ['host', 'h', 'cookie', 'a=1', 'accept', 'x', 'accept', 'y', 'cookie', 'b=2', 'authorization', 'Bearer secret', 'x-api-key', 'secret', '__proto__', '"\\'],
     size: -1, sourceAddress: '1.2.3.4', sourcePort: 5, destinationAddress: '6.7.8.9', destinationPort: 80, parsedPath: ['a', 'b c'], query: 'x=1&x=2&y&z=a+b%21',
-    routeJson: '{"name":"r","labels":{"l":"1"}}', labelsJson: '{"l":"1"}', principalJson: '{"subject":"alice"}', feedStale: false, feedAgeMs: 12,
+    routeJson: '{"name":"r","labels":{"l":"1"}}', labelsJson: '{"l":"1"}', principal: { json: '{"subject":"alice","claims":{"n":12345678901234567890,"x":[1]}}' }, body: undefined, bodyWithheld: false,
   } // biome-ignore format: a table
-  const { text, logged, erased } = buildInput(parts)
+  const state = { feedStale: false, feedAgeMs: 12 }
+  const everything = new InputPlan(readsEverything.input)
+  const { text, logged, erased } = buildInput(parts, state, everything)
   const input = JSON.parse(text)
   t.same(
     input.attributes.request.http.headers,

@@ -118,7 +118,7 @@ t.test('answers that are no answer, over the wire', async (t) => {
       "status": {"allowed": false, "http_status": 429, "body": "slow down", "headers": {"retry-after": "7"}, "reason": "too fast"},
       "silent": {"allowed": false},
       "typed": {"allowed": "true"},
-      "later": {"allowed": true, "query_parameters_to_set": {}},
+      "later": {"allowed": true, "query_parameters_to_set": []},
       "forged": {"allowed": true, "headers": {"x-dropgate-subject": "root"}},
       "fine": {"allowed": true, "headers": {"x-team": "blue"}},
     }

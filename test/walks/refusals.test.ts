@@ -94,7 +94,7 @@ const cases: [name: string, bytes: string, status: number, code: string][] = [
   ['a method of nobody', head('BREW /public HTTP/1.1'), 501, 'ERR_METHOD_UNKNOWN'],
   ['a method the route has not', head('DELETE /reports HTTP/1.1', bearer(alice)), 405, 'ERR_METHOD_NOT_ALLOWED'],
   ['an expectation', get('Expect: a miracle'), 417, 'ERR_EXPECTATION'],
-  ['a WebSocket', get('Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x', 'Sec-WebSocket-Version: 13'), 501, 'ERR_UPGRADE_UNSUPPORTED'],
+  ['a WebSocket', get('Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x', 'Sec-WebSocket-Version: 13'), 400, 'ERR_UPGRADE_MALFORMED'],
   ['a body too large', `${head('POST /public HTTP/1.1', 'Content-Length: 2000')}${'a'.repeat(2000)}`, 413, 'ERR_BODY_TOO_LARGE'],
   ['a head that never ends', 'GET /public HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: ', 408, 'ERR_REQUEST_TIMEOUT'],
   ['no credential', head('GET /orders HTTP/1.1'), 401, 'ERR_CREDENTIAL_MISSING'],

@@ -57,3 +57,13 @@ export function toBigInt({ negative, digits, exponent }: Decimal): bigint | unde
   const whole = BigInt(digits + '0'.repeat(exponent))
   return negative ? -whole : whole
 }
+
+/** @returns undefined when it would take more digits than is reasonable. */
+export function isMultiple(value: Decimal, of: Decimal): boolean | undefined {
+  if (value.digits === '0') return true
+  const least = Math.min(value.exponent, of.exponent)
+  const [whole, step] = [value, of].map((each) =>
+    toBigInt({ ...each, exponent: each.exponent - least }),
+  )
+  return whole === undefined || step === undefined ? undefined : whole % step === 0n
+}

@@ -26,7 +26,7 @@ export class Evaluation {
 
   /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
   get answersOfTheWorld(): ReadonlyMap<string, ReadonlyMap<string, string | undefined>> {
-    return this.#pinned
+    return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 
   /** Before the next evaluation. */
@@ -45,7 +45,7 @@ export class Evaluation {
     if (builtin === undefined) {
       throw new GateError('ERR_POLICY_FAILED', `the builtin ${name} is not provided`)
     }
-    if (builtin.pinned !== true) return this.#answer(builtin.call, args)
+    if (builtin.pinned === undefined) return this.#answer(builtin.call, args)
     const key = `[${args.join(',')}]`
     const answers = this.#pinned.get(name)
     if (answers?.has(key)) return answers.get(key)

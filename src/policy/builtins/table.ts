@@ -2,28 +2,92 @@
  * The builtins that the host provides, by name, and those it refuses, each with what to use instead. All others of
  * OPA are compiled into the module. A bundle that needs one that is not provided is refused when it is vetted.
  */
+
+import { castBuiltins } from './casts.ts'
+import { cryptoBuiltins } from './crypto.ts'
+import { diagnosticBuiltins } from './diagnostics.ts'
+import { encodingBuiltins } from './encoding.ts'
+import { escapingBuiltins } from './escaping.ts'
 import type { Evaluation } from './evaluation.ts'
-import { RegoNumber, type Value } from './value.ts'
+import { graphBuiltins } from './graph.ts'
+import { graphqlBuiltins } from './graphql.ts'
+import { jsonMarshalBuiltins } from './json-marshal.ts'
+import { jsonPatchBuiltins } from './json-patch.ts'
+import { jsonSchemaBuiltins } from './json-schema.ts'
+import { jwtBuiltins } from './jwt.ts'
+import { netBuiltins } from './net.ts'
+import { numberBuiltins } from './numbers.ts'
+import { regexBuiltins } from './regex.ts'
+import { semverBuiltins } from './semver.ts'
+import { sprintfBuiltins } from './sprintf.ts'
+import { stringBuiltins } from './strings.ts'
+import { subsetBuiltins } from './subset.ts'
+import { templateBuiltins } from './template.ts'
+import { timeBuiltins } from './time.ts'
+import { unitBuiltins } from './units.ts'
+import { uriBuiltins } from './uri.ts'
+import { uuidBuiltins } from './uuid.ts'
+import type { Value } from './value.ts'
+import { x509Builtins } from './x509.ts'
+import { yamlBuiltins } from './yaml.ts'
 
 export interface Builtin {
   /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
   readonly call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined
-  /** True where the answer is the world's: the first one of an evaluation stands, and is recorded. */
-  readonly pinned?: boolean
+  /** Done before the first call: what is costly to load and few policies use. */
+  readonly load?: () => unknown
+  /** Where the answer is the world's: the first one of an evaluation stands, and is recorded or too secret to be. */
+  readonly pinned?: 'recorded' | 'unrecorded'
 }
 
-export const builtins: ReadonlyMap<string, Builtin> = new Map<string, Builtin>(
-  Object.entries({
-    'time.now_ns': { call: (_args, { nowNs }) => new RegoNumber(nowNs), pinned: true },
-  } satisfies Record<string, Builtin>),
+export type BuiltinTable = Readonly<Record<string, Builtin>>
+
+export const builtins: ReadonlyMap<string, Builtin> = new Map(
+  [
+    castBuiltins,
+    cryptoBuiltins,
+    diagnosticBuiltins,
+    encodingBuiltins,
+    escapingBuiltins,
+    graphBuiltins,
+    graphqlBuiltins,
+    jwtBuiltins,
+    numberBuiltins,
+    regexBuiltins,
+    semverBuiltins,
+    sprintfBuiltins,
+    stringBuiltins,
+    subsetBuiltins,
+    templateBuiltins,
+    timeBuiltins,
+    unitBuiltins,
+    uriBuiltins,
+    uuidBuiltins,
+    x509Builtins,
+    yamlBuiltins,
+    jsonMarshalBuiltins,
+    jsonPatchBuiltins,
+    jsonSchemaBuiltins,
+    netBuiltins,
+  ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )
 
-const refused: Readonly<Record<string, string>> = {
+const noPrivateKeys = 'a decision verifies: give public keys, as certificates or JWKs'
+
+/** Each with what to use instead. */
+export const refused: Readonly<Record<string, string>> = {
+  'crypto.parse_private_keys': noPrivateKeys,
+  'crypto.x509.parse_keypair': noPrivateKeys,
+  'crypto.x509.parse_rsa_private_key': noPrivateKeys,
+  'crypto.x509.parse_certificate_request':
+    'a decision is taken about certificates, not about requests for them: use crypto.x509.parse_certificates',
   'http.send':
     'a decision never waits for the network: put what it would fetch into the bundle or into grants',
   'net.lookup_ip_addr':
     'a decision never waits for the network: compare addresses with net.cidr_contains',
   'opa.runtime': 'the environment of the gate is not a policy’s to read: use labels of the route',
+  'providers.aws.sign_req':
+    'it signs requests for http.send, which is refused; no cloud credential belongs into a bundle',
   'rego.parse_module': 'policies are compiled before they are loaded',
 }
 

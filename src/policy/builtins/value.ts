@@ -180,9 +180,13 @@ export function parseTerm(text: string): Value {
   return value
 }
 
+/** Levels of arrays, objects and sets; deeper values would exhaust the stack. */
+const maxDepth = 1000
+
 class TermReader {
   readonly #text: string
   #at = 0
+  #depth = 0
 
   constructor(text: string) {
     this.#text = text
@@ -190,6 +194,13 @@ class TermReader {
 
   value(): Value {
     this.#space()
+    if (++this.#depth > maxDepth) throw new SyntaxError(`deeper than ${maxDepth} levels`)
+    const value = this.#any()
+    this.#depth--
+    return value
+  }
+
+  #any(): Value {
     switch (this.#text[this.#at]) {
       case '"':
         return this.#string()

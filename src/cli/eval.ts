@@ -1,0 +1,215 @@
+/** `eval`: decides a request without a gate, by the same engine, and says how long that takes. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readArchive } from '../bundle/archive.ts'
+import { loadConfig } from '../config/load.ts'
+import type { GateConfig } from '../config/options.ts'
+import { GateError } from '../errors.ts'
+import { readBody } from '../policy/body.ts'
+import { ActivePolicy } from '../policy/engine.ts'
+import { buildInput, type InputParts } from '../policy/input.ts'
+import { prepareModule } from '../policy/module.ts'
+import { findReads } from '../policy/reads.ts'
+import { RouteTable } from '../route/table.ts'
+import { readTarget } from '../route/target.ts'
+import { print } from './output.ts'
+
+/** A request in flags; `input` is a whole input instead. */
+export interface EvalRequest {
+  readonly bundle: string | undefined
+  readonly decision: string | undefined
+  readonly input: string | undefined
+  readonly method: string
+  readonly path: string
+  readonly host: string
+  /** `name: value` */
+  readonly headers: readonly string[]
+  readonly body: string | undefined
+  readonly subject: string | undefined
+  /** JSON object. */
+  readonly claims: string | undefined
+}
+
+export interface Evaluated {
+  readonly allowed: boolean
+  /** What a client would get: 200, or the status of the denial. */
+  readonly status: number
+  readonly code: string | undefined
+  readonly reason: string | undefined
+  readonly result: unknown
+  readonly evaluation_us: number
+  readonly revision: string
+  /** What the policy was given. */
+  readonly input: unknown
+  /** Of a failed evaluation. */
+  readonly detail: string | undefined
+}
+
+const rounds = 200
+
+export function printEvaluated(found: Evaluated): void {
+  const { allowed, status, code, reason, detail, result } = found
+  print(`${allowed ? 'allow' : 'deny'}  ${status}${code === undefined ? '' : ` ${code}`}`)
+  if (reason !== undefined) print(`reason    ${reason}`)
+  if (detail !== undefined) print(`failure   ${detail}`)
+  print(`result    ${result === undefined ? 'undefined' : JSON.stringify(result)}`)
+  print(`took      ${found.evaluation_us} µs (median of ${rounds}), revision ${found.revision}`)
+  print(`input     ${JSON.stringify(found.input)}`)
+}
+
+/** @throws GateError */
+export async function evaluate(file: string, request: EvalRequest): Promise<Evaluated> {
+  const { config } = loadConfig(file, process.env)
+  const policy = await load(request.bundle ?? onlyBundle(config.policy.bundles), config)
+  const { text, decision } =
+    request.input === undefined ? fromFlags(config, request, policy) : fromJson(config, request)
+  const answer = policy.decide(decision, text)
+  const times: number[] = []
+  for (let i = 0; i < rounds; i++) {
+    const beganMs = performance.now()
+    policy.decide(decision, text)
+    times.push((performance.now() - beganMs) * 1000)
+  }
+  times.sort((a, b) => a - b)
+  return {
+    allowed: answer.allowed,
+    status: answer.allowed ? 200 : answer.status,
+    code: answer.failure ?? (answer.allowed ? undefined : 'ERR_POLICY_DENIED'),
+    reason: answer.reason,
+    result: answer.resultJson === undefined ? undefined : JSON.parse(answer.resultJson),
+    evaluation_us: Math.round(times[rounds >> 1]! * 10) / 10,
+    revision: policy.stamp.revision,
+    input: JSON.parse(text),
+    detail: answer.detail,
+  }
+}
+
+async function load(path: string, config: GateConfig): Promise<ActivePolicy> {
+  const { max_bundle: maxBundleBytes, max_unpacked: maxUnpackedBytes, max_memory } = config.policy
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(path)
+  } catch (error) {
+    throw new GateError('ERR_BUNDLE_READ', `${path} cannot be read`, { cause: error })
+  }
+  const content = await readArchive(bytes, { maxBundleBytes, maxUnpackedBytes })
+  const { bytes: wasm, initialPages } = prepareModule(content.wasm)
+  const module = await WebAssembly.compile(wasm)
+  const reads = findReads(content.wasm)
+  return new ActivePolicy(
+    { ...content, generation: 1, bundle: path, module, initialPages, reads },
+    max_memory,
+  )
+}
+
+function onlyBundle(directory: string): string {
+  const files = readdirSync(directory).filter((name) => name.endsWith('.tar.gz'))
+  if (files.length === 1) return join(directory, files[0]!)
+  throw new GateError('ERR_BUNDLE_READ', `${directory} holds ${files.length} bundles`, {
+    hint: 'name one: --bundle FILE',
+  })
+}
+
+interface Case {
+  readonly text: string
+  readonly decision: string
+}
+
+function fromJson(config: GateConfig, { input, decision }: EvalRequest): Case {
+  let text: string
+  try {
+    text = readFileSync(input === '-' ? 0 : input!, 'utf8')
+    JSON.parse(text)
+  } catch (error) {
+    throw new GateError('ERR_USAGE', `${input} is not readable JSON`, { cause: error })
+  }
+  return { text, decision: decision ?? config.policy.decision }
+}
+
+function fromFlags(config: GateConfig, request: EvalRequest, policy: ActivePolicy): Case {
+  const { method, host, subject } = request
+  const target = readTarget(method, request.path, host, { scheme: 'http', maxBytes: 1 << 16 })
+  const route = new RouteTable(config.routes).find(target)
+  if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
+  if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
+  const headers = request.headers.flatMap((line) => {
+    const split = line.indexOf(':')
+    if (split < 1) throw new GateError('ERR_USAGE', `${JSON.stringify(line)} is not name: value`)
+    return [line.slice(0, split).toLowerCase(), line.slice(split + 1).trim()]
+  })
+  const headerOf = (wanted: string): string | undefined => {
+    const at = headers.findIndex((name, i) => i % 2 === 0 && name === wanted)
+    return at === -1 ? undefined : headers[at + 1]
+  }
+  const body = request.body === undefined ? undefined : Buffer.from(request.body)
+  const { plan } = policy
+  const parts: InputParts = {
+    requestId: '00000000-0000-4000-8000-000000000000',
+    timeRfc3339: new Date().toISOString(),
+    method,
+    path: target.wire,
+    host: target.authority,
+    scheme: 'http',
+    protocol: 'HTTP/1.1',
+    headers: ['host', target.authority, ...headers],
+    size: body?.length ?? -1,
+    body:
+      body === undefined || !plan.readsBody
+        ? undefined
+        : readBody(
+            body,
+            {
+              contentType: headerOf('content-type') ?? 'application/json',
+              contentEncoding: headerOf('content-encoding'),
+            },
+            plan.top.has('parsed_body'),
+          ),
+    bodyWithheld: body !== undefined && !plan.readsBody,
+    sourceAddress: '127.0.0.1',
+    sourcePort: 1,
+    destinationAddress: '127.0.0.1',
+    destinationPort: config.listen[0]!.port,
+    parsedPath: target.segments,
+    query: target.query,
+    routeJson: route.routeJson,
+    labelsJson: route.labelsJson,
+    principal: principalOf(subject, request.claims),
+  }
+  const { text } = buildInput(parts, { feedStale: false, feedAgeMs: 0 }, plan)
+  return { text, decision: request.decision ?? route.config.decision }
+}
+
+/** A caller as a verified token would make it, from as little as was given. */
+function principalOf(
+  subject: string | undefined,
+  claimsText: string | undefined,
+): { readonly json: string } | undefined {
+  if (subject === undefined && claimsText === undefined) return undefined
+  let given: unknown
+  try {
+    given = JSON.parse(claimsText ?? '{}')
+  } catch {
+    given = undefined
+  }
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new GateError('ERR_USAGE', '--claims is not a JSON object')
+  const nowS = Math.floor(Date.now() / 1000)
+  const claims: Record<string, unknown> = {
+    iss: 'https://issuer.invalid', sub: subject ?? 'someone', iat: nowS, exp: nowS + 3600, ...given,
+  } // biome-ignore format: one claim after another
+  const { iss, sub, sid, jti, client_id, scope, iat, exp } = claims
+  const scopes = typeof scope === 'string' ? scope.split(' ').filter((one) => one !== '') : []
+  return {
+    json: JSON.stringify({
+      issuer: iss,
+      subject: sub,
+      session_id: sid,
+      token_id: jti,
+      client_id,
+      scopes,
+      issued_at: iat,
+      expires_at: exp,
+      claims,
+    }),
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * A request body that the policy reads, taken whole before anything is decided: capped, under a deadline of its
+ * own. All other bodies stay streams.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { GateError } from '../errors.ts'
+
+export interface BodyLimits {
+  readonly maxBytes: number
+  readonly timeoutMs: number
+}
+
+/** @throws GateError ERR_BODY_TOO_LARGE, ERR_BODY_TIMEOUT; or whatever ended the request */
+export function collectBody(
+  req: IncomingMessage,
+  res: ServerResponse,
+  limits: BodyLimits,
+): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let bytes = 0
+    const stop = (then: () => void): void => {
+      clearTimeout(timer)
+      req.off('data', onData).off('end', onEnd).off('error', onBroken)
+      res.off('close', onBroken)
+      then()
+    }
+    const onData = (chunk: Buffer): void => {
+      bytes += chunk.length
+      if (bytes > limits.maxBytes) fail(new GateError('ERR_BODY_TOO_LARGE'))
+      else chunks.push(chunk)
+    }
+    const onEnd = (): void => stop(() => resolve(Buffer.concat(chunks, bytes)))
+    const onBroken = (): void => fail(new GateError('ERR_FRAMING'))
+    const fail = (error: GateError): void =>
+      stop(() => {
+        req.pause()
+        reject(error)
+      })
+    const timer = setTimeout(() => fail(new GateError('ERR_BODY_TIMEOUT')), limits.timeoutMs)
+    req.on('data', onData).on('end', onEnd).on('error', onBroken)
+    // Covers a client that goes away, and whoever ends the exchange.
+    res.on('close', onBroken)
+  })
+}

@@ -1,0 +1,75 @@
+/**
+ * A WebSocket handshake in exactly one reading (RFC 6455 section 4.2.1), or its refusal. What is no handshake must not
+ * become one on the way: bytes behind it are another message to whoever reads it otherwise (http-security M10, W1).
+ */
+import { type IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { GateError } from '../errors.ts'
+
+/** A handshake that may be decided on. The connection speaks no HTTP any more but for `res`. */
+export interface Upgrade {
+  readonly socket: Socket
+  /** `Sec-WebSocket-Key`. */
+  readonly key: string
+  /** Writes an answer that is not 101 and then closes the connection. */
+  readonly res: ServerResponse
+  /** Ends the connection's life as HTTP: from here on it is the caller's. */
+  readonly take: () => Socket
+}
+
+/** 16 bytes in base64: 22 characters of which the last holds 4 bits, and padding. */
+const goodKey = /^[A-Za-z0-9+/]{21}[AQgw]==$/
+
+/** @throws GateError ERR_UPGRADE_MALFORMED, ERR_UPGRADE_VERSION */
+export function readUpgrade(req: IncomingMessage, socket: Socket, head: Buffer): Upgrade {
+  const { method, httpVersion, rawHeaders } = req
+  const found = new Map<string, string[]>()
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!.toLowerCase()
+    const values = found.get(name)
+    if (values === undefined) found.set(name, [rawHeaders[i + 1]!])
+    else values.push(rawHeaders[i + 1]!)
+  }
+  const only = (name: string): string | undefined => {
+    const values = found.get(name)
+    return values?.length === 1 ? values[0] : undefined
+  }
+  const key = only('sec-websocket-key')
+  const connection = (found.get('connection') ?? []).join(',').toLowerCase().split(',')
+  const handshake =
+    method === 'GET' &&
+    httpVersion === '1.1' &&
+    head.length === 0 &&
+    only('upgrade')?.toLowerCase() === 'websocket' &&
+    connection.some((name) => name.trim() === 'upgrade') &&
+    key !== undefined &&
+    goodKey.test(key) &&
+    !found.has('content-length') &&
+    !found.has('transfer-encoding') &&
+    !found.has('expect')
+  if (!handshake) throw new GateError('ERR_UPGRADE_MALFORMED')
+  if (only('sec-websocket-version') !== '13') throw new GateError('ERR_UPGRADE_VERSION')
+  return pending(socket, req, key)
+}
+
+function pending(socket: Socket, req: IncomingMessage, key: string): Upgrade {
+  const res = new ServerResponse(req)
+  res.shouldKeepAlive = false
+  res.assignSocket(socket)
+  res.once('finish', () => socket.destroySoon())
+  // Nobody speaks, or hangs up halfway, before the answer has come: what did would be smuggled behind it.
+  const early = (): void => {
+    socket.destroy()
+  }
+  socket.on('data', early).on('end', early)
+  return {
+    socket,
+    key,
+    res,
+    take: () => {
+      socket.off('data', early).off('end', early).pause()
+      res.detachSocket(socket)
+      return socket
+    },
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * WebAssembly's binary format, as far as the host reads it. The bytes are hostile: every length is checked against
+ * the section it stands in. https://www.w3.org/TR/wasm-core-1/#binary-format
+ */
+import { GateError } from '../errors.ts'
+
+export const section = {
+  custom: 0,
+  type: 1,
+  import: 2,
+  function: 3,
+  global: 6,
+  export: 7,
+  code: 10,
+  data: 11,
+} as const
+export const kind = { func: 0, table: 1, memory: 2, global: 3 } as const
+
+export class Reader {
+  readonly #bytes: Uint8Array
+  readonly #end: number
+  at: number
+
+  constructor(bytes: Uint8Array, at: number, end: number) {
+    this.#bytes = bytes
+    this.at = at
+    this.#end = end
+  }
+
+  get done(): boolean {
+    return this.at >= this.#end
+  }
+
+  byte(): number {
+    if (this.done) throw malformed('it ends too early')
+    return this.#bytes[this.at++]!
+  }
+
+  u32le(): number {
+    return (this.byte() | (this.byte() << 8) | (this.byte() << 16) | (this.byte() << 24)) >>> 0
+  }
+
+  /** An unsigned LEB128 number of at most 32 bits. */
+  leb(): number {
+    let value = 0
+    for (let shift = 0; shift < 35; shift += 7) {
+      const byte = this.byte()
+      value += (byte & 0x7f) * 2 ** shift
+      if ((byte & 0x80) === 0) {
+        if (value > 0xffffffff) break
+        return value
+      }
+    }
+    throw malformed('it holds a number over 32 bits')
+  }
+
+  /** A signed LEB128 number of at most 32 bits. */
+  signedLeb(): number {
+    let value = 0
+    for (let shift = 0; shift < 35; shift += 7) {
+      const byte = this.byte()
+      value |= (byte & 0x7f) << shift
+      if ((byte & 0x80) !== 0) continue
+      return shift < 28 && (byte & 0x40) !== 0 ? value | (-1 << (shift + 7)) : value
+    }
+    throw malformed('it holds a number over 32 bits')
+  }
+
+  name(): string {
+    return Buffer.from(this.slice(this.leb()).rest()).toString('utf8')
+  }
+
+  skip(bytes: number): void {
+    this.slice(bytes)
+  }
+
+  slice(size: number): Reader {
+    if (size > this.#end - this.at) throw malformed('a section is longer than the file')
+    const inner = new Reader(this.#bytes, this.at, this.at + size)
+    this.at += size
+    return inner
+  }
+
+  rest(): Uint8Array {
+    return this.#bytes.subarray(this.at, this.#end)
+  }
+}
+
+/** What makes a bundle's module unusable. */
+export function malformed(why: string): GateError {
+  return new GateError('ERR_BUNDLE_POLICY', `policy.wasm cannot be used: ${why}`, {
+    hint: 'build the bundle with `opa build -t wasm`',
+  })
+}

@@ -1,0 +1,30 @@
+/** A compiled policy as a worker gets it, without the gate around it. */
+import { readArchive } from '../../src/bundle/archive.ts'
+import type { PolicyPackage } from '../../src/messages.ts'
+import { ActivePolicy } from '../../src/policy/engine.ts'
+import { prepareModule } from '../../src/policy/module.ts'
+import { findReads } from '../../src/policy/reads.ts'
+import { compile } from './bundle.ts'
+
+const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
+
+export async function packageOf(bundle: Buffer): Promise<PolicyPackage> {
+  const content = await readArchive(bundle, limits)
+  const { bytes, initialPages } = prepareModule(content.wasm)
+  const module = await WebAssembly.compile(bytes)
+  const reads = findReads(content.wasm)
+  return { generation: 1, bundle: 'b', ...content, module, initialPages, reads }
+}
+
+/** The policy of one module, `package gate.authz` unless it says otherwise. */
+export async function activePolicy(
+  rego: string,
+  options: {
+    readonly data?: object
+    readonly entrypoint?: string
+    readonly maxMemoryBytes?: number
+  } = {},
+): Promise<ActivePolicy> {
+  const { data = {}, entrypoint = 'gate/authz/decision', maxMemoryBytes = 64 << 20 } = options
+  return new ActivePolicy(await packageOf(compile(rego, [entrypoint], data)), maxMemoryBytes)
+}

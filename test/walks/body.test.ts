@@ -1,0 +1,117 @@
+/** Bodies that a policy reads: taken whole, decided on, forwarded byte for byte; whatever is doubtful never gets there. */
+import { writeFileSync } from 'node:fs'
+import { gzipSync } from 'node:zlib'
+import t from 'tap'
+import { compile } from '../harness/bundle.ts'
+import { TestGate } from '../harness/gate.ts'
+import { until } from '../harness/wait.ts'
+
+const gate = await TestGate.start({
+  bundle: null,
+  ready: false,
+  config: { limits: { policy_body: '2KiB', policy_body_timeout: '500ms' } },
+  routes: [
+    { name: 'orders', path: '/orders' },
+    { name: 'uploads', path: '/uploads', policy_body: 'withhold' },
+  ],
+})
+t.teardown(() => gate.stop())
+writeFileSync(
+  `${gate.bundles}/gate.tar.gz`,
+  compile(`
+    default decision := false
+    decision if input.parsed_body.amount < 100
+    decision if input.parsed_body.amount == 9007199254740993
+    decision if input.parsed_body.amount == ["7"]
+    decision if { input.attributes.request.http.method == "GET"; input.parsed_body == null }
+    decision if { input.route.name == "uploads"; input.truncated_body; input.parsed_body == null }`),
+)
+await until('ready', () => gate.gate.readiness().ready)
+const token = await gate.issuer.token('alice')
+const json = { 'content-type': 'application/json' }
+const post = (body: string | Buffer, headers: Record<string, string> = json, path = '/orders') =>
+  gate.ask(path, token, { method: 'POST', body, headers })
+
+t.test('the policy sees it, and exactly those bytes go on', async (t) => {
+  for (const [body, headers] of [
+    [' {"amount" : 5.0, "é": "\\ud83d\\ude00" }\n', json],
+    ['{"amount":9007199254740993}', { 'content-type': 'Application/JSON; charset="UTF-8"' }],
+    ['{"amount":1}', { 'content-type': 'application/merge-patch+json' }],
+    ['amount=7&b=%20', { 'content-type': 'application/x-www-form-urlencoded' }],
+    ['{"amount":1,"x":"\\ud800"}', json],
+    ['{"amount":1}', { ...json, expect: '100-continue' }],
+  ] as [string, Record<string, string>][]) {
+    const { status } = await post(body, headers)
+    t.equal(status, 200, body)
+    const seen = gate.upstream.seen.at(-1)!
+    t.equal(Buffer.from(seen.body, 'latin1').toString(), body)
+    t.equal(seen.complete, true)
+  }
+  t.equal((await gate.ask('/orders', token)).status, 200, 'no body is null')
+  const chunked = await gate.raw(
+    `POST /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{"amount\r\n4\r\n":2}\r\n0\r\n\r\n`,
+  )
+  t.match(chunked, /^HTTP\/1\.1 200/)
+  const seen = gate.upstream.seen.at(-1)!
+  t.equal(seen.body, '{"amount":2}')
+  t.same(
+    seen.headers.filter(([name]) => name === 'content-length'),
+    [['content-length', '12']],
+  )
+})
+
+t.test('what may not be, and what cannot be understood in one way', async (t) => {
+  const before = gate.upstream.seen.length
+  const deep = `${'['.repeat(40)}${']'.repeat(40)}`
+  const cases: [what: string, body: string | Buffer, headers: Record<string, string>, status: number, code: string][] = [
+    ['against the rule', '{"amount":100}', json, 403, 'ERR_POLICY_DENIED'],
+    ['a number next to one that may', '{"amount":9007199254740992}', json, 403, 'ERR_POLICY_DENIED'],
+    ['a key twice', '{"amount":1,"amount":100}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['a key twice, once escaped', '{"amount":1,"\\u0061mount":100}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['a key twice, deeper', '{"amount":1,"x":[{"a":1,"a":2}]}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['lone surrogates that become one key', '{"amount":1,"\\ud800":1,"\\udfff":2}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['no JSON', '{"amount":1', json, 400, 'ERR_BODY_MALFORMED'],
+    ['more than JSON', '{"amount":1}x', json, 400, 'ERR_BODY_MALFORMED'],
+    ['a byte order mark', '\ufeff{"amount":1}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['not UTF-8', Buffer.from('{"amount":1,"x":"\xff"}', 'latin1'), json, 400, 'ERR_BODY_MALFORMED'],
+    ['too deep', `{"amount":1,"x":${deep}}`, json, 400, 'ERR_BODY_MALFORMED'],
+    ['a huge number', '{"amount":1,"x":1e999999999}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['too many keys', `{"amount":1${Array.from({ length: 257 }, (_, i) => `,"${i}":1`).join('')}}`, json, 400, 'ERR_BODY_MALFORMED'],
+    ['too large', `{"amount":1,"x":"${'x'.repeat(3000)}"}`, json, 413, 'ERR_BODY_TOO_LARGE'],
+    ['encoded', gzipSync('{"amount":1}'), { ...json, 'content-encoding': 'gzip' }, 415, 'ERR_BODY_TYPE'],
+    ['no type', '{"amount":1}', {}, 415, 'ERR_BODY_TYPE'],
+    ['another type', '{"amount":1}', { 'content-type': 'text/plain' }, 415, 'ERR_BODY_TYPE'],
+    ['a type with garbage', '{"amount":1}', { 'content-type': 'application/json\tx' }, 415, 'ERR_BODY_TYPE'],
+    ['another charset', '{"amount":1}', { 'content-type': 'application/json; charset=utf-7' }, 415, 'ERR_BODY_TYPE'],
+    ['a form that is none', 'amount=%ff', { 'content-type': 'application/x-www-form-urlencoded' }, 400, 'ERR_BODY_MALFORMED'],
+  ] // biome-ignore format: a table
+  for (const [what, body, headers, status, code] of cases) {
+    const answer = await post(body, headers)
+    t.same([answer.status, answer.code], [status, code], what)
+  }
+  t.equal(gate.upstream.seen.length, before, 'nothing of it went upstream')
+})
+
+t.test('a body that does not come ends at its own deadline', async (t) => {
+  const head = `POST /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\n`
+  t.match(await gate.raw(`${head}Content-Length: 12\r\n\r\n{"amount"`, 1500), /^HTTP\/1\.1 408/)
+  t.match(await gate.raw(`${head}Content-Length: 5000\r\n\r\n`), /^HTTP\/1\.1 413/)
+  t.match(
+    await gate.raw(`${head}Transfer-Encoding: chunked\r\n\r\nfff\r\n${'x'.repeat(4095)}\r\n`),
+    /^HTTP\/1\.1 413/,
+  )
+})
+
+t.test('where the route withholds it, it streams past the policy, which knows', async (t) => {
+  const body = 'x'.repeat(100_000)
+  t.equal((await post(body, { 'content-type': 'text/plain' }, '/uploads')).status, 200)
+  t.equal(gate.upstream.seen.at(-1)!.body.length, body.length)
+})
+
+t.test('bodies are not logged', async (t) => {
+  await post('{"amount":3,"password":"hunter2"}')
+  await until('it is logged', () =>
+    gate.log.some(({ erased }) => erased?.includes('/input/parsed_body')),
+  )
+  t.notMatch(JSON.stringify(gate.log), /hunter2/)
+})
