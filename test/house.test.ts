@@ -61,6 +61,7 @@ t.test('rooms of the request path reach each other only through the walk', async
       'store/connect.ts',
       'store/statements.ts',
     ],
+    fleet: ['store/connect.ts'],
     bundle: ['policy/answer.ts', 'policy/host.ts', 'policy/input.ts', 'policy/module.ts'],
     store: [],
     admin: [],

@@ -1,7 +1,9 @@
-/** `status`: what a running gate says of itself on its admin port. */
+/** `status`: what a running gate says of itself on its admin port, and what the database says of all. */
 import { readToken } from '../admin/server.ts'
 import { loadConfig } from '../config/load.ts'
-import { GateError } from '../errors.ts'
+import { asGateError, GateError } from '../errors.ts'
+import { listFleet } from '../store/statements.ts'
+import { asCommand } from './database.ts'
 
 export interface Status {
   readonly ready: boolean
@@ -27,8 +29,18 @@ export async function status(file: string): Promise<Status> {
       hint: 'is it running, with this configuration?',
     })
   }
-  if (answer.status === 200) return (await answer.json()) as Status
+  if (answer.status === 200)
+    return { ...((await answer.json()) as Status), gates: await gates(file) }
   throw new GateError('ERR_NOT_FOUND', `${url} answered ${answer.status}`, {
     hint: 'another program, or a gate with another admin.token_file, listens there',
   })
+}
+
+/** Every gate on the same database; a sentence instead where that cannot be asked. */
+async function gates(file: string): Promise<readonly object[] | string> {
+  try {
+    return await asCommand(file, listFleet)
+  } catch (error) {
+    return asGateError(error).message
+  }
 }

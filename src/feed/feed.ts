@@ -37,6 +37,8 @@ export interface FeedOptions {
   readonly snapshotFile?: string | undefined
   /** How often the whole ledger is compared with the table; 0 for never. */
   readonly verifyMs: number
+  /** These rows are in force and published; one may come more than once. */
+  readonly onRows: (rows: readonly RevocationRow[]) => void
   /** Makes claims known to the workers. @returns whether one is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
   readonly log: {
@@ -295,6 +297,7 @@ export class Feed {
     metrics.count('dropgate_feed_payloads_total', 'rows')
     if (this.#overlay.add(this.#ledger, payload, seenIn(at.snapshot), this.#sent) > 0) {
       this.#ledger.publish()
+      this.#options.onRows(payload.rows)
     }
     this.#confirming ??= setTimeout(() => {
       this.#confirming = undefined
@@ -383,6 +386,7 @@ export class Feed {
     }
     if (changes.rows.length + changes.tombs.length > 0 || this.#overlay.size !== provisional) {
       ledger.publish()
+      if (changes.rows.length > 0) this.#options.onRows(changes.rows)
     }
     ledger.setBroken(this.#unmatchable.size > 0)
   }

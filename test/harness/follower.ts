@@ -37,6 +37,7 @@ export async function follow(
     snapshotFile: options.snapshotFile,
     verifyMs: options.verifyMs ?? 0,
     learnPointers: () => false,
+    onRows: () => {},
     log: { info: () => {}, warn: note, error: note },
     metrics: {
       count: (name, label) => {
