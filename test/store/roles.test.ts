@@ -34,6 +34,9 @@ const forge: readonly (readonly [what: string, statement: string])[] = [
   ['forge a tombstone', "INSERT INTO dropgate.tomb (row_id, keys) VALUES (1, '\\x00')"],
   ['drop tombstones', 'DELETE FROM dropgate.tomb'],
   ['read the feed and its secrets', 'SELECT * FROM dropgate.feed'],
+  ['read the keys of notifications', 'SELECT * FROM dropgate.mac_keys'],
+  ['make another such key', 'SELECT dropgate.new_mac_key()'],
+  ['reset the feed', 'SELECT dropgate.reset_feed()'],
   ['change the feed', 'UPDATE dropgate.feed SET generation = gen_random_uuid()'],
   ['wake the gates in our name', "SELECT dropgate.wake('x')"],
   ['read keys', 'SELECT keys FROM dropgate.revocations'],
@@ -69,6 +72,7 @@ const report = [
   ['report as a gate', `SELECT dropgate.beat(${zero}, '{}')`],
   ['take a gate off the list', `SELECT dropgate.leave(${zero})`],
   ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{0}', '{0}')`],
+  ['get the key of notifications', 'SELECT dropgate.mac_key()'],
   ['follow the feed', "SELECT * FROM dropgate.changes('1:1:')"],
   ['read all of it', 'SELECT * FROM dropgate.live'],
 ] as const
