@@ -478,6 +478,10 @@ export const schema = group({
       why: 'How often freshness is proved; notifications do not wait for it.',
       default: '500ms',
     }),
+    purge: duration({
+      why: 'How often one of the gates deletes revocations that are provably dead; 0s for never.',
+      default: '1h',
+    }),
     pepper_file: optional(
       path({
         why: 'Secrets for token hashes, one a line, newest first; mode 0600, the same on every gate.',
