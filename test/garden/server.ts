@@ -42,7 +42,7 @@ export class Garden {
     ]) {
       mkdirSync(join(this.root, place), { recursive: true })
       for (const name of ['index.html', 'a.txt', 'x']) {
-        writeFileSync(join(this.root, place, name), `resource:${place}${name}\n`)
+        writeFileSync(join(this.root, place, name), `resource:${place}${name}`)
       }
     }
   }
