@@ -1,7 +1,7 @@
 /**
  * The gate: the control thread's rooms, opened in order and closed in reverse. Tests boot this same class.
  *
- *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed
+ *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed -> fleet
  *
  * It is the only writer of the ledger. It carries no requests and writes no log lines of theirs, so traffic
  * never delays a revocation.
@@ -9,6 +9,7 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { hostname } from 'node:os'
 import type { LivePage, LiveQuery } from './admin/live.ts'
 import { AdminServer } from './admin/server.ts'
 import { Bundles } from './bundle/watch.ts'
@@ -17,8 +18,11 @@ import { readPeppers } from './config/peppers.ts'
 import { needsRestart } from './config/reload.ts'
 import { DecisionLog } from './decisionlog/log.ts'
 import { monotonicUs } from './domain/clock.ts'
+import { pepperId } from './domain/token-hash.ts'
 import { asGateError, GateError } from './errors.ts'
 import { Feed } from './feed/feed.ts'
+import { type Beat, Fleet } from './fleet/fleet.ts'
+import { matchedColumns } from './identity/claims.ts'
 import { KeyStore } from './identity/keys.ts'
 import type { LiveEntry, PolicyPackage, WorkerStart } from './messages.ts'
 import { createMetricCells, Metrics, renderMetrics } from './metrics.ts'
@@ -66,6 +70,7 @@ export class Gate {
   #keys: KeyStore | undefined
   #bundles: Bundles | undefined
   #feed: Feed | undefined
+  #fleet: Fleet | undefined
   readonly #ledger = Ledger.create(0, async (shared) => {
     this.#workers?.tell({ type: 'ledger', ledger: shared })
     await this.#workers?.readersOf(shared.generation)
@@ -129,6 +134,9 @@ export class Gate {
       startOf: (index, ports, pulse) => this.#startOf(index, ports, pulse, reusePort),
       log,
       onKeysWanted: (issuer, kid) => this.#keys?.want(issuer, kid),
+      onCuts: (byRow) => {
+        for (const [row, exchanges] of byRow) this.#fleet?.cut(row, exchanges)
+      },
       onRestart: () => metrics.count('dropgate_worker_restarts_total'),
     })
     this.#workers.tell({ type: 'ledger', ledger: this.#ledger.shared })
@@ -183,16 +191,58 @@ export class Gate {
       snapshotFile: config.revocation.snapshot_file,
       verifyMs: config.revocation.verify,
       learnPointers: (pointers) => this.#pointers.learn(pointers),
-      onRows: (rows) =>
+      onRows: (rows) => {
+        this.#fleet?.applied(rows ?? [])
         this.#workers?.tell({
           type: 'rows',
           keys: rows === undefined ? undefined : affectedKeys(rows),
           sinceUs: monotonicUs(),
-        }),
+        })
+      },
       log,
       metrics,
     })
     await this.#feed.open()
+    this.#fleet = new Fleet({
+      connect: { url, schema: config.database.schema },
+      id: this.#id,
+      describe: () => this.#describe(),
+      cursor: () => this.#feed?.status().cursor ?? null,
+      purgeMs: config.revocation.purge,
+      log,
+    })
+    this.#fleet.open()
+  }
+
+  /** A worker has ended this many open exchanges because of that row: it belongs into the receipt. */
+  noteCuts(row: number, exchanges: number): void {
+    this.#fleet?.cut(row, exchanges)
+  }
+
+  /** What the other gates and the commands are told of this one. */
+  #describe(): Beat {
+    const { revocation, routes, issuers, listen } = this.#config
+    const ageMs = this.#ledger.ageMs(monotonicUs(), Date.now())
+    const certificates = listen.some(({ tls }) => tls?.client_ca !== undefined)
+    const exchange = certificates ? ['network', 'client_cert'] : ['network']
+    const tolerant = routes.some(({ stale }) => stale === 'allow')
+    return {
+      host: hostname(),
+      pid: process.pid,
+      version,
+      started_at: this.#startedAt.toISOString(),
+      ready: this.readiness().ready,
+      cursor: this.#feed?.status().cursor ?? null,
+      age_ms: Number.isFinite(ageMs) ? ageMs : null,
+      rows: this.#ledger.rows,
+      allows_ms: tolerant ? revocation.hard_stop : revocation.max_staleness,
+      matches: matchedColumns(issuers, this.#peppers.length > 0, exchange),
+      peppers: this.#peppers.map(pepperId),
+      token_lifetime_ms: Math.max(
+        0,
+        ...issuers.map((issuer) => issuer.max_token_lifetime + 2 * issuer.clock_skew),
+      ),
+    }
   }
 
   /**
@@ -296,6 +346,7 @@ export class Gate {
       },
       workers: this.#workers?.status() ?? [],
       feed: this.#feed?.status() ?? null,
+      fleet: this.#fleet?.status() ?? null,
       ledger: {
         rows: ledger.rows,
         used: ledger.table.used,
@@ -353,6 +404,7 @@ export class Gate {
     await this.#admin?.close()
     await this.#bundles?.close()
     await this.#keys?.close()
+    await this.#fleet?.close()
     await this.#feed?.close()
     await this.#decisions?.close()
     await this.#embedded?.close()
@@ -392,6 +444,8 @@ export class Gate {
       dropgate_ledger_used: ledger.table.used,
       dropgate_ledger_capacity: ledger.table.capacity,
       dropgate_ledger_bytes: ledger.bytes,
+      dropgate_fleet_gates: this.#fleet?.status().gates ?? 0,
+      dropgate_unmatched_revocations: this.#fleet?.status().unmatched_rows ?? 0,
     })
   }
 }

@@ -135,6 +135,8 @@ export type WorkerCommand =
 
 export type WorkerReport =
   | { readonly type: 'answer'; readonly number: number; readonly answer: WorkerAnswer }
+  /** Row ids, each with how many open exchanges it has just ended here. */
+  | { readonly type: 'cuts'; readonly byRow: ReadonlyMap<number, number> }
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   /** From now on this worker reads no older table. */

@@ -97,6 +97,9 @@ const gaugeHelp: Readonly<Record<string, string>> = {
   dropgate_ledger_used: 'Slots of the ledger in use, dead ones included.',
   dropgate_ledger_capacity: 'Slots that may be used before the ledger is full.',
   dropgate_ledger_bytes: 'Shared memory of the ledger, for the whole process.',
+  dropgate_fleet_gates:
+    'Gates on the same database that have been heard of lately, this one included.',
+  dropgate_unmatched_revocations: 'Revocations that no gate could match when they were inserted.',
   dropgate_ready: '1 while the gate is ready.',
 }
 

@@ -36,6 +36,8 @@ export interface SupervisorOptions {
   readonly startOf: StartOf
   readonly log: Log
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
+  /** Open exchanges that rows have ended on one of the workers. */
+  readonly onCuts: (byRow: ReadonlyMap<number, number>) => void
   readonly onRestart: () => void
 }
 
@@ -254,6 +256,9 @@ export class Supervisor {
         break
       case 'answer':
         this.#answers.get(report.number)?.(report.answer)
+        return
+      case 'cuts':
+        this.#options.onCuts(report.byRow)
         return
       case 'keys-wanted':
         this.#options.onKeysWanted(report.issuer, report.kid)

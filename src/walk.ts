@@ -94,6 +94,8 @@ export interface Rooms {
   readonly overloaded: () => boolean
   /** Names the policy generation this thread is evaluating, 0 for none, so that a runaway is blamed rightly. */
   readonly evaluating: (generation: number) => void
+  /** A row has ended an open exchange: its receipt counts them. */
+  readonly onCut: (row: number) => void
 }
 
 /** What the listener hands over. */
@@ -213,6 +215,7 @@ export class Passage implements Exchange {
     this.cutFor = cut
     const afterS = sinceS(cut.sinceUs)
     this.rooms.metrics.count('dropgate_cuts_total', cut.reason)
+    if (cut.revocation !== undefined) this.rooms.onCut(cut.revocation)
     this.rooms.metrics.observe('dropgate_cut_delay_seconds', afterS)
     // The client first: aborting may report a failure at once, which must find nothing left to say.
     const asked = this.req.complete || this.upgrade !== undefined

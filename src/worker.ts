@@ -52,6 +52,12 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   const live = new LiveRegistry<Passage>()
   let ledger: LedgerView | undefined
   let shedUntilMs = 0
+  /** Not yet reported: one message for whatever one turn has cut. */
+  let cuts = new Map<number, number>()
+  const reportCuts = (): void => {
+    report({ type: 'cuts', byRow: cuts })
+    cuts = new Map()
+  }
 
   /** The rooms by one configuration: what it does not touch is the same in each. */
   const furnish = (config: GateConfig): Rooms => ({
@@ -73,6 +79,10 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     overloaded: () =>
       listener.inFlight > config.limits.requests ||
       (shedUntilMs > 0 && performance.now() < shedUntilMs),
+    onCut: (row) => {
+      if (cuts.size === 0) setImmediate(reportCuts)
+      cuts.set(row, (cuts.get(row) ?? 0) + 1)
+    },
     evaluating: (generation) => {
       pulseWords[pulse.evaluating] = generation
       // What is open now is what is lost if this evaluation never ends.

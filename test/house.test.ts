@@ -68,6 +68,7 @@ t.test('rooms of the request path reach each other only through the walk', async
       'policy/module.ts',
       'policy/reads.ts',
     ],
+    fleet: ['store/connect.ts'],
     store: [],
     admin: [],
     outbound: [],

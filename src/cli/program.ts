@@ -6,15 +6,16 @@ import { buildBundle } from '../bundle/build.ts'
 import { loadConfig } from '../config/load.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { migrate } from '../store/migrate.ts'
+import type { Receipt } from '../store/statements.ts'
 import { databaseUrl } from './database.ts'
 import { demo } from './demo/demo.ts'
 import { type EvalRequest, evaluate, printEvaluated } from './eval.ts'
 import { cut, live, revokeCommand } from './live.ts'
 import { print, printError, printJson, printTable } from './output.ts'
-import { lift, list, revoke, sql } from './revoke.ts'
+import { purge } from './purge.ts'
+import { lift, list, type RevokeOptions, revoke, sql } from './revoke.ts'
 import { checkConfig, serve } from './serve.ts'
 import { status } from './status.ts'
-import type { TargetOptions } from './target.ts'
 import { printReport, test } from './test.ts'
 
 interface Common {
@@ -139,9 +140,29 @@ function makeProgram(exitWith: (code: number) => void): Command {
     )
     .option('--expires <time>', 'when the revocation ends by itself')
     .option('--reason <text>', 'why')
-    .action(async (options: Common & TargetOptions) => {
-      const row = await revoke(options.config, options, () => readStream(process.stdin))
-      show(options, row, () => print(`revocation ${row.id}`))
+    .option('--force', 'insert it also where no gate can match it')
+    .option('--wait', 'until every gate has it in force; exit status 1 if one does not say so')
+    .option('--timeout <time>', 'how long to wait', '5s')
+    .action(async (options: Common & RevokeOptions) => {
+      const read = (): Promise<string> => readStream(process.stdin)
+      const { row, receipts } = await revoke(options.config, options, read)
+      const missing = receipts?.filter(({ ms }) => ms === null) ?? []
+      const value =
+        receipts === undefined
+          ? row
+          : { ...row, receipts: receipts.filter(({ ms }) => ms !== null), missing }
+      show(options, value, () => {
+        print(`revocation ${row.id}`)
+        for (const receipt of receipts ?? []) print(receiptLine(receipt))
+      })
+      if (missing.length === 0 && receipts?.length !== 0) return
+      throw new GateError(
+        'ERR_TIMEOUT',
+        receipts?.length === 0
+          ? 'no gate is running that could confirm it'
+          : `${missing.length} of ${receipts!.length} gates did not confirm it within ${options.timeout}`,
+        { hint: 'the row is in the table; a gate that comes, or comes back, reads it first' },
+      )
     })
 
   command('lift', 'end a block; tokens issued until now stay dead')
@@ -195,11 +216,20 @@ function makeProgram(exitWith: (code: number) => void): Command {
       })
     })
 
-  command('status', 'what the running gate says of itself').action(async (options: Common) => {
-    const found = await status(options.config)
-    show(options, found, () => print(JSON.stringify(found, null, 2)))
-    if (!found.ready) exitWith(1)
+  command('purge', 'delete revocations that are provably dead').action(async (options: Common) => {
+    const done = await purge(options.config)
+    show(options, done, () =>
+      print(`deleted ${done.revocations} revocations and ${done.tombs} tombstones`),
+    )
   })
+
+  command('status', 'what the running gate says of itself, and which others there are').action(
+    async (options: Common) => {
+      const found = await status(options.config)
+      show(options, found, () => print(JSON.stringify(found, null, 2)))
+      if (!found.ready) exitWith(1)
+    },
+  )
 
   command('build', 'check, test and build policies into a bundle (needs opa)')
     .option('--policies <folder>', 'Rego sources and data', 'policies')
@@ -249,6 +279,13 @@ function makeProgram(exitWith: (code: number) => void): Command {
     },
   )
   return program
+}
+
+function receiptLine({ host, pid, gate, ms, cuts, may_allow_until: until }: Receipt): string {
+  const name = `${host} ${pid} ${gate}`
+  return ms === null
+    ? `  ${name}: no answer; it may still allow until ${until!.toISOString()}`
+    : `  ${name}: in force after ${ms.toFixed(1)} ms, ${cuts} cut`
 }
 
 /** Of an option that may be repeated. */

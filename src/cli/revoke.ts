@@ -1,20 +1,83 @@
 /** `revoke`, `lift`, `list`, `sql`: what an unprivileged revoker may do. */
+import type pg from 'pg'
 import { loadConfig } from '../config/load.ts'
+import { readPeppers } from '../config/peppers.ts'
+import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
-import { insertRevocation, liftRevocation, listRevocations } from '../store/statements.ts'
+import {
+  insertRevocation,
+  liftRevocation,
+  listRevocations,
+  type Receipt,
+  receiptsOf,
+} from '../store/statements.ts'
 import { asCommand } from './database.ts'
 import { readTarget, type TargetOptions } from './target.ts'
 
+export interface RevokeOptions extends TargetOptions {
+  readonly force?: boolean
+  readonly wait?: boolean
+  /** How long to wait for the gates, with its unit. */
+  readonly timeout: string
+}
+
+export interface Revoked {
+  readonly row: Readonly<Record<string, unknown>>
+  /** Of every gate that may be serving; undefined when nobody waits. */
+  readonly receipts: readonly Receipt[] | undefined
+}
+
 export async function revoke(
   file: string,
-  options: TargetOptions,
+  options: RevokeOptions,
   readInput: () => Promise<string>,
-): Promise<Record<string, unknown>> {
+): Promise<Revoked> {
   const { config } = loadConfig(file, process.env)
-  const row = await readTarget(options, config.revocation.pepper_file, readInput)
-  return await asCommand(file, (client, schema) =>
-    insertRevocation(client, schema, { ...row, source: 'dropgate revoke' }),
-  )
+  const timeoutMs = readDuration(options.timeout)
+  const peppers = readPeppers(config.revocation.pepper_file)
+  const revocation = await readTarget(options, peppers, readInput)
+  const hashed = revocation.token_hash !== undefined
+  return await asCommand(file, async (client, schema) => {
+    const row = await insertRevocation(
+      client,
+      schema,
+      { ...revocation, source: 'dropgate revoke' },
+      {
+        force: options.force === true,
+        wait: options.wait === true,
+        pepper: hashed ? pepperId(peppers[0]!) : undefined,
+      },
+    )
+    const receipts =
+      options.wait === true ? await awaitReceipts(client, schema, row.id, timeoutMs) : undefined
+    return { row, receipts }
+  })
+}
+
+const lookMs = 20
+
+/** Until every gate that may be serving has confirmed the row, or the time is over. */
+async function awaitReceipts(
+  client: pg.Client,
+  schema: string,
+  id: unknown,
+  timeoutMs: number,
+): Promise<readonly Receipt[]> {
+  const until = performance.now() + timeoutMs
+  for (;;) {
+    const receipts = await receiptsOf(client, schema, id)
+    const complete = receipts.length > 0 && receipts.every(({ ms }) => ms !== null)
+    if (complete || performance.now() >= until) return receipts
+    await new Promise((resolve) => setTimeout(resolve, lookMs))
+  }
+}
+
+function readDuration(text: string): number {
+  const [, digits, unit] = /^(\d{1,6})(ms|s|m)$/.exec(text) ?? []
+  if (digits === undefined) {
+    throw new GateError('ERR_USAGE', `--timeout ${text}`, { hint: 'e.g. 500ms, 5s or 2m' })
+  }
+  return Number(digits) * (unit === 'ms' ? 1 : unit === 's' ? 1000 : 60_000)
 }
 
 export async function lift(

@@ -1,5 +1,4 @@
 /** What `revoke` is told on its command line -> the columns of a row. A raw token goes no further than this process. */
-import { readPeppers } from '../config/peppers.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import { type NewRevocation, predicates } from '../store/statements.ts'
@@ -35,14 +34,14 @@ export interface TargetOptions {
  */
 export async function readTarget(
   options: TargetOptions,
-  pepperFile: string | undefined,
+  peppers: readonly Uint8Array[],
   readInput: () => Promise<string>,
 ): Promise<NewRevocation> {
   const { token, issuedBefore, signedInBefore } = options
   if (issuedBefore !== undefined && signedInBefore !== undefined) {
     throw usage('--issued-before and --signed-in-before', 'a cutoff is on one of the two')
   }
-  const hashed = token === '-' ? hashOf((await readInput()).trim(), pepperFile) : {}
+  const hashed = token === '-' ? hashOf((await readInput()).trim(), peppers) : {}
   const row: NewRevocation = {
     issuer: options.issuer,
     subject: options.subject,
@@ -76,10 +75,10 @@ export async function readTarget(
 }
 
 /** The hash of a token, and until when it matters: its own end and an hour, when it says that. */
-function hashOf(token: string, pepperFile: string | undefined): Partial<NewRevocation> {
+function hashOf(token: string, peppers: readonly Uint8Array[]): Partial<NewRevocation> {
   if (token === '')
     throw usage('no token on standard input', 'e.g. dropgate revoke --token - < file')
-  const [pepper] = readPeppers(pepperFile)
+  const [pepper] = peppers
   if (pepper === undefined) {
     throw new GateError('ERR_CONFIG_FILE', 'a token is revoked by its hash under a pepper', {
       hint: 'set revocation.pepper_file, the same on every gate and here',

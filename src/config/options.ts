@@ -376,7 +376,7 @@ const route = group({
     default: 'refuse',
   }),
   matrix_parameters: choice(['refuse', 'pass'], {
-    why: 'Whether `;` may be in a path; the policy sees segments without them.',
+    why: 'Whether `;` or `%3B` may be in a path; the policy sees segments without them.',
     default: 'refuse',
   }),
   policy_body: choice(['read', 'withhold'], {
@@ -477,6 +477,10 @@ export const schema = group({
     tick: duration({
       why: 'How often freshness is proved; notifications do not wait for it.',
       default: '500ms',
+    }),
+    purge: duration({
+      why: 'How often one of the gates deletes revocations that are provably dead; 0s for never.',
+      default: '1h',
     }),
     pepper_file: optional(
       path({

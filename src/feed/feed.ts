@@ -39,7 +39,10 @@ export interface FeedOptions {
   readonly verifyMs: number
   /** Makes claims known to the workers. @returns whether one is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
-  /** These rows are in the ledger and published: what is open and concerned is to be cut. Undefined: too many to say. */
+  /**
+   * These rows are in the ledger and published: what is open and concerned is to be cut. One may come more than once,
+   * from a payload and from the tick that confirms it. Undefined: too many to say.
+   */
   readonly onRows: (rows: readonly RevocationRow[] | undefined) => void
   readonly log: {
     info(fields: object, message: string): void

@@ -11,6 +11,28 @@ import type { Claims, Header } from './shape.ts'
 
 const maxIdentifierBytes = 1024
 
+/**
+ * Issuer -> columns of `revocations` that its tokens can be matched by, and '' for requests without a token.
+ * @param exchange Columns that belong to the exchange and can be matched on this gate.
+ */
+export function matchedColumns(
+  issuers: readonly IssuerConfig[],
+  peppers: boolean,
+  exchange: readonly string[],
+): Record<string, readonly string[]> {
+  const every = ['subject', 'session_id', 'token_id', 'client_id', 'proof_key', 'key_thumbprint']
+  const found: Record<string, readonly string[]> = { '': exchange }
+  for (const { issuer, claims } of issuers) {
+    const columns = [...every, ...exchange, 'claims']
+    if (peppers) columns.push('token_hash')
+    if (claims.tenant !== undefined) columns.push('tenant')
+    if (claims.groups !== undefined) columns.push('group_value')
+    if (claims.device !== undefined) columns.push('device_id')
+    found[issuer] = columns
+  }
+  return found
+}
+
 /** RFC 9068 section 4. @throws GateError ERR_TOKEN_TYPE */
 export function checkType(header: Header, claims: Claims, mode: IssuerConfig['token_types']): void {
   const { typ } = header

@@ -59,19 +59,125 @@ const shown = ['id', ...settable, 'created_by', 'created_at']
   )
   .join(', ')
 
-/** @returns the row as stored */
+export interface InsertOptions {
+  /** Also where no gate can match the row. */
+  readonly force: boolean
+  /** The gates are to confirm the row, see `receiptsOf`. */
+  readonly wait: boolean
+  /** Name of the pepper that the token's hash was made with. */
+  readonly pepper: string | undefined
+}
+
+/** @returns the row as stored. @throws GateError ERR_UNMATCHED */
 export async function insertRevocation(
   client: pg.Client,
   schema: string,
   revocation: NewRevocation,
+  options: InsertOptions,
 ): Promise<Record<string, unknown>> {
+  const name = plainName(schema, 'database.schema')
   const columns = settable.filter((column) => revocation[column] !== undefined)
+  if (!options.force) await checkMatched(client, name, revocation, options.pepper)
+  await client.query('BEGIN')
+  try {
+    const { rows } = await client.query(
+      `INSERT INTO ${name}.revocations (${columns.join(', ')})
+       VALUES (${columns.map((_, i) => `$${i + 1}`).join(', ')}) RETURNING ${shown}`,
+      columns.map((column) => revocation[column]),
+    )
+    if (options.wait) await client.query(`SELECT ${name}.expect_receipts($1)`, [rows[0].id])
+    await client.query('COMMIT')
+    return rows[0]
+  } catch (error) {
+    await client.query('ROLLBACK')
+    throw error
+  }
+}
+
+async function checkMatched(
+  client: pg.Client,
+  name: string,
+  { issuer, everyone: _everyone, ...revocation }: NewRevocation,
+  pepper: string | undefined,
+): Promise<void> {
+  const demands = demanding.filter((column) => revocation[column] !== undefined)
   const { rows } = await client.query(
-    `INSERT INTO ${plainName(schema, 'database.schema')}.revocations (${columns.join(', ')})
-     VALUES (${columns.map((_, i) => `$${i + 1}`).join(', ')}) RETURNING ${shown}`,
-    columns.map((column) => revocation[column]),
+    `SELECT ${name}.can_match($1, $2) AS matched, $3::text IS NULL OR ${name}.knows_pepper($3) AS hashed`,
+    [issuer ?? null, demands, pepper ?? null],
   )
-  return rows[0]
+  const { matched, hashed } = rows[0]
+  if (matched && hashed) return
+  throw new GateError(
+    'ERR_UNMATCHED',
+    hashed
+      ? `no gate can match ${demands.join(' and ') || 'anything'}${issuer === undefined ? '' : ` of issuer ${issuer}`}`
+      : 'no gate has the pepper that this token was hashed with',
+    {
+      hint: hashed
+        ? 'configure it for an issuer (claims, pepper_file) on the gates, correct it, or insert it all the same with --force'
+        : 'revocation.pepper_file must be the same here and on the gates; --force inserts it all the same',
+    },
+  )
+}
+
+/** Columns that a gate must be set up for, see `demands()` in store/sql. */
+const demanding = ['token_hash', 'tenant', 'group_value', 'client_cert', 'device_id'] as const
+
+/** One gate that may be serving, and whether it has a row in force. */
+export interface Receipt {
+  readonly gate: string
+  readonly host: string
+  readonly pid: number
+  /** From the insert to being in force there; null until it says so. */
+  readonly ms: number | null
+  /** Open exchanges that it ended because of the row. */
+  readonly cuts: number | null
+  /** Without a receipt: when it stops allowing at the latest, whatever has happened to it. */
+  readonly may_allow_until: Date | null
+}
+
+export async function receiptsOf(
+  client: pg.Client,
+  schema: string,
+  id: unknown,
+): Promise<Receipt[]> {
+  const { rows } = await client.query(
+    `SELECT gate, host, pid, ms, cuts, may_allow_until
+     FROM ${plainName(schema, 'database.schema')}.receipts_of($1)`,
+    [id],
+  )
+  return rows
+}
+
+/** The gates that may be serving. */
+export async function listFleet(
+  client: pg.Client,
+  schema: string,
+): Promise<Record<string, unknown>[]> {
+  const { rows } = await client.query(
+    `SELECT id, host, pid, version, started_at, seen_at, heard, ready, rows,
+       round(extract(epoch FROM seen_at - fresh_at) * 1000)::int AS age_ms
+     FROM ${plainName(schema, 'database.schema')}.fleet ORDER BY host, pid, id`,
+  )
+  return rows
+}
+
+export interface Purged {
+  revocations: number
+  tombs: number
+}
+
+/** One batch of what is provably dead, see `purge()` in store/sql. */
+export async function purgeBatch(
+  client: pg.Client,
+  schema: string,
+  batch: number,
+): Promise<Purged> {
+  const { rows } = await client.query(
+    `SELECT revocations, tombs FROM ${plainName(schema, 'database.schema')}.purge($1)`,
+    [batch],
+  )
+  return { revocations: Number(rows[0].revocations), tombs: Number(rows[0].tombs) }
 }
 
 /**
@@ -101,14 +207,20 @@ export async function liftRevocation(
   return row
 }
 
+/** The newest first; `unmatched` marks what no gate can match. */
 export async function listRevocations(
   client: pg.Client,
   schema: string,
   limit: number,
 ): Promise<Record<string, unknown>[]> {
+  const name = plainName(schema, 'database.schema')
   const { rows } = await client.query(
-    `SELECT ${shown} FROM ${plainName(schema, 'database.schema')}.revocations ORDER BY id DESC LIMIT $1`,
+    `SELECT ${shown} FROM ${name}.revocations ORDER BY id DESC LIMIT $1`,
     [limit],
   )
-  return rows
+  const { rows: unmatched } = await client.query(`SELECT * FROM ${name}.unmatched_of($1) AS id`, [
+    rows.map(({ id }) => id),
+  ])
+  const ids = new Set(unmatched.map(({ id }) => id))
+  return rows.map((row) => ({ ...row, unmatched: ids.has(row.id) }))
 }

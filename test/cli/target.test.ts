@@ -1,17 +1,13 @@
 /** What the options of `revoke` become: columns, hashes, refusals. */
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t from 'tap'
 import { readTarget, type TargetOptions } from '../../src/cli/target.ts'
 import { pepperId, tokenHash } from '../../src/domain/token-hash.ts'
 
-const folder = t.testdir()
 const pepper = Buffer.from('p'.repeat(40))
-const file = join(folder, 'pepper')
-writeFileSync(file, `${pepper}\n${'q'.repeat(40)}\n`, { mode: 0o600 })
+const peppers = [pepper, Buffer.from('q'.repeat(40))]
 
 const read = (options: TargetOptions, input = '') =>
-  readTarget(options, file, () => Promise.resolve(input))
+  readTarget(options, peppers, () => Promise.resolve(input))
 
 const exp = Math.floor(Date.now() / 1000) + 600
 const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -80,7 +76,7 @@ t.test('what is refused before anything is sent', async (t) => {
     await t.rejects(read(wrong), { code: 'ERR_USAGE' }, JSON.stringify(wrong))
   }
   await t.rejects(
-    readTarget({ token: '-' }, undefined, () => Promise.resolve('x')),
+    readTarget({ token: '-' }, [], () => Promise.resolve('x')),
     {
       code: 'ERR_CONFIG_FILE',
     },

@@ -60,6 +60,8 @@ export interface GateOptions {
   readonly issuer?: Record<string, unknown>
   /** Another gate whose cluster and issuer this one shares; it is stopped later. */
   readonly beside?: TestGate
+  /** A PostgreSQL that several gates share; whoever made it closes it. */
+  readonly cluster?: Cluster
   /** URL of the database in place of the cluster's own. */
   readonly databaseUrl?: (url: string) => Promise<string>
   /** Without this the starter bundle is put into the folder. */
@@ -76,6 +78,7 @@ export class TestGate {
   gate!: Gate
   cluster!: Cluster
   #shares = false
+  #borrows = false
   port = 0
   admin = ''
 
@@ -85,7 +88,8 @@ export class TestGate {
     test.#shares = beside !== undefined
     test.issuer = beside?.issuer ?? test.issuer
     await Promise.all([beside ?? test.issuer.open(), test.upstream.open()])
-    test.cluster = beside?.cluster ?? (await startPostgres())
+    test.#borrows = options.cluster !== undefined
+    test.cluster = options.cluster ?? beside?.cluster ?? (await startPostgres())
     mkdirSync(test.bundles)
     options.prepare?.(test.folder)
     const { bundle = 'bundles/gate.tar.gz' } = options
@@ -241,7 +245,7 @@ export class TestGate {
     await this.gate.close()
     if (!this.#shares) this.issuer.close()
     this.upstream.close()
-    if (!this.#shares) await this.cluster.close()
+    if (!this.#shares && !this.#borrows) await this.cluster.close()
     rmSync(this.folder, { recursive: true, force: true })
   }
 }

@@ -10,8 +10,8 @@ import { freePort } from '../bench/machine.ts'
 import { until } from './wait.ts'
 
 export interface Cluster extends EmbeddedUrls {
-  /** A connected client; `close` ends it. */
-  client(login: keyof EmbeddedUrls): Promise<pg.Client>
+  /** A connected client of one of the three logins, or by a URL; `close` ends it. */
+  client(login: string): Promise<pg.Client>
   stop(): Promise<void>
   /** Starts it again; it listens on another port then, so the URLs change. */
   start(): Promise<void>
@@ -35,8 +35,8 @@ export async function startPostgres(): Promise<Cluster> {
     await server.close()
   }
   const cluster = Object.assign(urls, {
-    async client(login: keyof EmbeddedUrls) {
-      const client = new pg.Client(urls[login])
+    async client(login: string) {
+      const client = new pg.Client(urls[login as keyof EmbeddedUrls] ?? login)
       client.on('error', () => {})
       await client.connect()
       clients.push(client)

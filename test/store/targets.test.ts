@@ -1,4 +1,5 @@
 /** Every kind of target: the keys Postgres makes are those a gate looks up, and what guards wide and false rows. */
+import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
 import { addressBytes } from '../../src/domain/peer.ts'
@@ -319,4 +320,24 @@ t.test('the chain of actors is under the subject kind', async (t) => {
   )
   t.ok(held.includes(keyOf('subject', 'j', 'service').toString('hex')))
   t.ok(held.includes(keyOf('subject', '', 'service').toString('hex')))
+})
+
+t.test('what the runbook says about the audit and about claims works as the owner', async (t) => {
+  const runbook = readFileSync('docs/runbook.md', 'utf8')
+  const blocks = [...runbook.matchAll(/^ {4}BEGIN;\n(?: {4}.*\n)+? {4}COMMIT;$/gm)].map(
+    ([block]) => block,
+  )
+  t.equal(blocks.length, 2)
+  await insert({ claims: { '/role': 'x' } }, owner)
+  await owner.query('SET ROLE dropgate_owner')
+  for (const block of blocks) await owner.query(block.replaceAll('/the/pointer', '/late'))
+  await owner.query('RESET ROLE')
+  const { rows } = await owner.query('SELECT pointers FROM dropgate.ident()')
+  t.notOk(rows[0].pointers.includes('/late'))
+  t.ok(rows[0].pointers.includes('/role'))
+  const { rows: left } = await owner.query('SELECT count(*)::int AS n FROM dropgate.audit')
+  t.equal(left[0].n, 0)
+  for (const table of ['audit', 'claim_pointers']) {
+    t.equal(await refusal(owner.query(`DELETE FROM dropgate.${table}`)), '42501', 'guarded again')
+  }
 })

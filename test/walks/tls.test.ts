@@ -1,4 +1,5 @@
 /** TLS on both sides: who may be spoken to, who is, and by which name. */
+import { createHash, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { request } from 'node:https'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
@@ -178,3 +179,30 @@ t.test('no old TLS, no plain text, no other protocol', async (t) => {
   await t.rejects(ask('/public/good', { minVersion: 'TLSv1.1', maxVersion: 'TLSv1.1' }))
   t.equal(await gate.raw('GET /public/good HTTP/1.1\r\nHost: a\r\n\r\n'), '')
 })
+
+t.test(
+  'a row that names a client certificate denies whoever shows it, and nobody else',
+  async (t) => {
+    const client = pair('client')
+    const thumbprint = createHash('sha256')
+      .update(new X509Certificate(text('client.pem')).raw)
+      .digest('base64url')
+    const revoker = await gate.revoker()
+    const { rows } = await revoker.query(
+      'INSERT INTO dropgate.revocations (client_cert) VALUES ($1) RETURNING id',
+      [thumbprint],
+    )
+    const token = await gate.issuer.token('alice')
+    const headers = { authorization: `Bearer ${token}` }
+    await until('denied', async () => {
+      const { code } = await ask('/public/good', { port: required, ...client })
+      return code === 'ERR_PEER_REVOKED'
+    })
+    t.match(await ask('/public/good', { port: optional, ...client, headers }), { status: 403 })
+    t.equal((await ask('/public/good', { port: optional, headers })).status, 200)
+    await revoker.query('DELETE FROM dropgate.revocations WHERE id = $1', [rows[0].id])
+    await until('allowed', async () => {
+      return (await ask('/public/good', { port: required, ...client })).status === 200
+    })
+  },
+)

@@ -1,0 +1,268 @@
+/**
+ * Room: fleet. In: what this gate has in force. Out: its row in `gates`, receipts for rows that somebody waits for, and
+ * now and then a purge. Never does: decide, hold up the feed (it has a session of its own), claim what is not in the
+ * feed's cursor.
+ *
+ * A receipt says *when* a row came into force here, so the moments of the newest rows are remembered. Whether it may be
+ * given is PostgreSQL's to say: the writer's transaction must be visible in the cursor that a tick has proved.
+ */
+import type { Socket } from 'node:net'
+import type pg from 'pg'
+import { monotonicUs } from '../domain/clock.ts'
+import { connect, plainName, refused } from '../store/connect.ts'
+
+/** What a gate says of itself, see `beat()` in store/sql. */
+export interface Beat {
+  readonly host: string
+  readonly pid: number
+  readonly version: string
+  readonly started_at: string
+  readonly ready: boolean
+  /** `pg_snapshot` as text, null before the first load. */
+  readonly cursor: string | null
+  /** Age of that cursor's proof. */
+  readonly age_ms: number | null
+  readonly rows: number
+  /** How long it may allow without a newer proof, on its most tolerant route. */
+  readonly allows_ms: number
+  /** Issuer -> columns of rows that it can match; '' stands for requests without a token. */
+  readonly matches: Readonly<Record<string, readonly string[]>>
+  readonly peppers: readonly string[]
+  readonly token_lifetime_ms: number
+}
+
+export interface FleetOptions {
+  readonly connect: { readonly url: string; readonly schema: string }
+  readonly id: string
+  readonly describe: () => Beat
+  /** Up to where the feed has everything in force, see `Beat.cursor`. */
+  readonly cursor: () => string | null
+  /** Mean time between two attempts to purge; 0 for never. */
+  readonly purgeMs: number
+  readonly log: {
+    info(fields: object, message: string): void
+    warn(fields: object, message: string): void
+  }
+}
+
+export interface FleetStatus {
+  /** Gates that have been heard of lately, this one included. */
+  readonly gates: number
+  /** Rows that no gate could match when they were inserted, since the tables were made. */
+  readonly unmatched_rows: number
+  readonly message: string | null
+}
+
+const beatMs = 500
+/** Shortest time between two looks for waiting writers. */
+const lookMs = 50
+const answerMs = 3000
+const retryMs = 1000
+const maxRemembered = 8192
+const purgeBatch = 2000
+const purgePauseMs = 100
+
+interface InForce {
+  readonly sinceUs: number
+  cuts: number
+}
+
+export class Fleet {
+  readonly #options: FleetOptions
+  readonly #schema: string
+  /** When the newest rows came into force here, oldest first. */
+  readonly #inForce = new Map<number, InForce>()
+  /** Rows whose receipt was sent and whose count of cuts has grown since. */
+  readonly #late = new Set<number>()
+  #client: pg.Client | undefined
+  #gates = 0
+  #unmatched = 0
+  #problem: string | undefined
+  #closed = false
+  #poked = false
+  #wake: () => void = () => {}
+  #purgeAt: number
+  #running: Promise<void> | undefined
+
+  constructor(options: FleetOptions) {
+    this.#options = options
+    this.#schema = plainName(options.connect.schema, 'database.schema')
+    this.#purgeAt = this.#nextPurge()
+  }
+
+  /** Starts; a database that is away is tried again and again. */
+  open(): void {
+    this.#running = this.#run()
+  }
+
+  /** These rows are in force on every worker from now on, if they have not been already. */
+  applied(rows: readonly { readonly id: number }[]): void {
+    const sinceUs = monotonicUs()
+    for (const { id } of rows.slice(-maxRemembered)) {
+      // First by a notification, then by the tick that confirms it.
+      if (!this.#inForce.has(id)) this.#inForce.set(id, { sinceUs, cuts: 0 })
+    }
+    for (const id of this.#inForce.keys()) {
+      if (this.#inForce.size <= maxRemembered) break
+      this.#inForce.delete(id)
+    }
+    this.#poke()
+  }
+
+  /** Open exchanges that a worker has ended because of this row. */
+  cut(id: number, exchanges: number): void {
+    const row = this.#inForce.get(id)
+    if (row === undefined) return
+    row.cuts += exchanges
+    this.#late.add(id)
+    this.#poke()
+  }
+
+  status(): FleetStatus {
+    return {
+      gates: this.#gates,
+      unmatched_rows: this.#unmatched,
+      message: this.#problem ?? null,
+    }
+  }
+
+  /** Takes the gate out of the list, if the database can still be told. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#poke()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { connect: to, id, log } = this.#options
+    while (!this.#closed) {
+      try {
+        this.#client = await connect({ url: to.url, name: 'dropgate fleet' })
+        // A lost heartbeat is made up for by the next; receipts are for those who wait now.
+        await this.#ask('SET synchronous_commit = off', [])
+        await this.#serve()
+        await this.#ask(`SELECT ${this.#schema}.leave($1)`, [id])
+      } catch (thrown) {
+        const { message, code, hint } = refused(thrown)
+        if (message !== this.#problem && !this.#closed) {
+          log.warn({ code, hint }, `this gate cannot report to the fleet: ${message}`)
+        }
+        this.#problem = message
+        await this.#sleep(retryMs)
+      } finally {
+        this.#client?.end().catch(() => {})
+        this.#client = undefined
+      }
+    }
+  }
+
+  /** Until the gate closes. @throws when the session is lost */
+  async #serve(): Promise<void> {
+    for (let beatAt = 0; !this.#closed; ) {
+      const now = performance.now()
+      this.#poked = false
+      if (now >= beatAt) {
+        beatAt = now + beatMs
+        await this.#beat()
+      }
+      await this.#confirm()
+      if (now >= this.#purgeAt) await this.#purge()
+      await new Promise((resolve) => setTimeout(resolve, lookMs))
+      if (!this.#poked) await this.#sleep(Math.max(0, beatAt - performance.now()))
+    }
+  }
+
+  async #beat(): Promise<void> {
+    const { id, describe, log } = this.#options
+    const [row] = await this.#ask(`SELECT gates, unmatched FROM ${this.#schema}.beat($1, $2)`, [
+      id,
+      JSON.stringify(describe()),
+    ])
+    this.#gates = Number(row!.gates)
+    this.#unmatched = Number(row!.unmatched)
+    if (this.#problem !== undefined) log.info({}, 'this gate reports to the fleet again')
+    this.#problem = undefined
+  }
+
+  async #confirm(): Promise<void> {
+    const { id } = this.#options
+    const cursor = this.#options.cursor()
+    if (cursor === null) return
+    const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1, $2) AS row_id`, [
+      id,
+      cursor,
+    ])
+    const rows = new Set(wanted.map((row) => Number(row.row_id)))
+    for (const row of this.#late) rows.add(row)
+    this.#late.clear()
+    if (rows.size === 0) return
+    const ids = [...rows]
+    const known = ids.map((row) => this.#inForce.get(row))
+    const nowUs = monotonicUs()
+    await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
+      id,
+      ids,
+      // One that came with a full load: in force now at the latest.
+      known.map((row) => (row === undefined ? 0 : (nowUs - row.sinceUs) / 1000)),
+      known.map((row) => row?.cuts ?? 0),
+    ])
+  }
+
+  /** Whoever comes first purges; the others find it busy or nothing left. */
+  async #purge(): Promise<void> {
+    this.#purgeAt = this.#nextPurge()
+    let revocations = 0
+    for (;;) {
+      const [row] = await this.#ask(`SELECT revocations, tombs FROM ${this.#schema}.purge($1)`, [
+        purgeBatch,
+      ])
+      revocations += Number(row!.revocations)
+      const full = Number(row!.revocations) === purgeBatch || Number(row!.tombs) === purgeBatch
+      if (!full || this.#closed) break
+      await this.#beat()
+      await this.#sleep(purgePauseMs)
+    }
+    if (revocations > 0) this.#options.log.info({ revocations }, 'purged what was dead')
+  }
+
+  /** At a random moment, so that gates which start together do not all come at once. */
+  #nextPurge(): number {
+    const { purgeMs } = this.#options
+    return purgeMs === 0
+      ? Number.POSITIVE_INFINITY
+      : performance.now() + purgeMs * (0.5 + Math.random())
+  }
+
+  /** A session that does not answer is destroyed; asking it politely to end would wait as well. */
+  async #ask(text: string, values: unknown[]): Promise<Record<string, unknown>[]> {
+    const client = this.#client!
+    const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
+    const late = setTimeout(
+      () => stream.destroy(new Error(`no answer for ${answerMs} ms`)),
+      this.#closed ? lookMs * 10 : answerMs,
+    )
+    try {
+      return (await client.query(text, values)).rows as Record<string, unknown>[]
+    } finally {
+      clearTimeout(late)
+    }
+  }
+
+  #poke(): void {
+    this.#poked = true
+    this.#wake()
+  }
+
+  #sleep(ms: number): Promise<void> {
+    if (this.#closed) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = setTimeout(done, ms)
+      function done(): void {
+        clearTimeout(timer)
+        resolve()
+      }
+      this.#wake = done
+    })
+  }
+}

@@ -1,0 +1,27 @@
+/** Revocations, lifts and requests on two gates under faults, for minutes: `MINUTES` and `SEED` may be given. */
+import { record } from '../harness/recorded.ts'
+import { seedOf } from '../harness/wait.ts'
+
+const minutes = Number(process.env.MINUTES ?? 10)
+const seed = seedOf()
+console.log(`linearizability: ${minutes} minutes, SEED=${seed}`)
+let failed = false
+// Gates that trust what they know for too long must be found out, or this proves nothing.
+const gullible = await record({ ms: 20_000, seed, faults: true, trustMs: 30_000 })
+if (gullible.late.length === 0 || gullible.unexplained.length === 0) {
+  failed = true
+  console.log('  gates that trust for 30 s were not found out')
+}
+// In runs of a minute: a history is checked as a whole.
+for (let run = 0; run < minutes; run++) {
+  const found = await record({ ms: 60_000, seed: seed + run, faults: true })
+  const { requests, unavailable, writes, faults } = found
+  console.log(
+    `  ${requests} requests (${unavailable} answered 503), ${writes} writes, ${faults} faults`,
+  )
+  for (const problem of [...found.late, ...found.unexplained]) {
+    failed = true
+    console.log(`  ${problem}`)
+  }
+}
+process.exitCode = failed ? 1 : 0

@@ -1,0 +1,172 @@
+/** What each role must not be able to do, one by one. */
+import t from 'tap'
+import { startPostgres } from '../harness/postgres.ts'
+
+const cluster = await startPostgres()
+t.teardown(() => cluster.close())
+const owner = await cluster.client('migrate_url')
+await owner.query('INSERT INTO dropgate.revocations (subject, issued_before) VALUES ($1, $2)', [
+  'alice',
+  '2026-01-01Z',
+])
+await owner.query("INSERT INTO dropgate.revocations (subject) VALUES ('blocked')")
+
+const zero = "'00000000-0000-0000-0000-000000000000'"
+const forge: readonly (readonly [what: string, statement: string])[] = [
+  ['forge keys', "INSERT INTO dropgate.revocations (subject, keys) VALUES ('a', '\\x00')"],
+  [
+    'forge a key version',
+    "INSERT INTO dropgate.revocations (subject, key_version) VALUES ('a', 1)",
+  ],
+  ['forge a transaction', "INSERT INTO dropgate.revocations (subject, chg_xid) VALUES ('a', '1')"],
+  ['forge an order', "INSERT INTO dropgate.revocations (subject, chg_seq) VALUES ('a', 1)"],
+  ['forge an author', "INSERT INTO dropgate.revocations (subject, created_by) VALUES ('a', 'b')"],
+  ['forge a time', "INSERT INTO dropgate.revocations (subject, created_at) VALUES ('a', now())"],
+  [
+    'forge an id',
+    "INSERT INTO dropgate.revocations (id, subject) OVERRIDING SYSTEM VALUE VALUES (9, 'a')",
+  ],
+  ['restamp', "UPDATE dropgate.revocations SET keys = '\\x00'"],
+  ['move a row out of the feed', "UPDATE dropgate.revocations SET chg_xid = '1'"],
+  ['name somebody else', "UPDATE dropgate.revocations SET subject = 'b'"],
+  ['truncate', 'TRUNCATE dropgate.revocations'],
+  ['truncate the tombstones', 'TRUNCATE dropgate.tomb'],
+  ['forge a tombstone', "INSERT INTO dropgate.tomb (row_id, keys) VALUES (1, '\\x00')"],
+  ['drop tombstones', 'DELETE FROM dropgate.tomb'],
+  ['read the feed and its secrets', 'SELECT * FROM dropgate.feed'],
+  ['read the keys of notifications', 'SELECT * FROM dropgate.mac_keys'],
+  ['make another such key', 'SELECT dropgate.new_mac_key()'],
+  ['reset the feed', 'SELECT dropgate.reset_feed()'],
+  ['change the feed', 'UPDATE dropgate.feed SET generation = gen_random_uuid()'],
+  ['wake the gates in our name', "SELECT dropgate.wake('x')"],
+  ['read keys', 'SELECT keys FROM dropgate.revocations'],
+  ['read the audit', 'SELECT * FROM dropgate.audit'],
+  ['write the audit', "INSERT INTO dropgate.audit (action, relation) VALUES ('DELETE', 'x')"],
+  ['erase the audit', 'DELETE FROM dropgate.audit'],
+  ['forge a claim pointer', "INSERT INTO dropgate.claim_pointers (pointer) VALUES ('/x')"],
+  ['write the list of gates', 'DELETE FROM dropgate.gates'],
+  ['forge a receipt', `INSERT INTO dropgate.receipts VALUES (1, ${zero}, now(), 0)`],
+  ['drop waits', 'DELETE FROM dropgate.waits'],
+  ['switch triggers off', 'ALTER TABLE dropgate.revocations DISABLE TRIGGER ALL'],
+  ['play replication', "SET session_replication_role = 'replica'"],
+  [
+    'replace a function',
+    'CREATE OR REPLACE FUNCTION dropgate.wake(message text) RETURNS void LANGUAGE sql AS $$$$',
+  ],
+  ['make tables here', 'CREATE TABLE dropgate.x (a int)'],
+  ['change the migrations', 'DELETE FROM dropgate.migrations'],
+  ['become the owner', 'SET ROLE dropgate_owner'],
+]
+const wide: readonly (readonly [what: string, statement: string])[] = [
+  ['revoke everyone', 'INSERT INTO dropgate.revocations (everyone) VALUES (true)'],
+  ['revoke an issuer', "INSERT INTO dropgate.revocations (issuer) VALUES ('i')"],
+  ['revoke the network', "INSERT INTO dropgate.revocations (network) VALUES ('0.0.0.0/0')"],
+]
+const unrevoke: readonly (readonly [what: string, statement: string])[] = [
+  ['un-revoke', 'DELETE FROM dropgate.revocations'],
+  ['lift', 'UPDATE dropgate.revocations SET issued_before = now()'],
+  ['end a row', 'UPDATE dropgate.revocations SET expires_at = now()'],
+]
+const insert = [['revoke', "INSERT INTO dropgate.revocations (subject) VALUES ('a')"]] as const
+const report = [
+  ['report as a gate', `SELECT dropgate.beat(${zero}, '{}')`],
+  ['take a gate off the list', `SELECT dropgate.leave(${zero})`],
+  ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{0}', '{0}')`],
+  ['get the key of notifications', 'SELECT dropgate.mac_key()'],
+  ['follow the feed', "SELECT * FROM dropgate.changes('1:1:')"],
+  ['read all of it', 'SELECT * FROM dropgate.live'],
+] as const
+const purge = [['purge', 'SELECT dropgate.purge(1)']] as const
+const command = [
+  ['ask for receipts', 'SELECT dropgate.expect_receipts(1)'],
+  ['read rows', 'SELECT id, subject FROM dropgate.revocations'],
+  ['see the fleet', 'SELECT * FROM dropgate.fleet'],
+] as const
+
+const roles = {
+  revoker: {
+    may: [...insert, ...command],
+    mayNot: [...forge, ...wide, ...unrevoke, ...report, ...purge],
+  },
+  lifter: {
+    may: [...command, ...unrevoke, ...purge],
+    mayNot: [...forge, ...wide, ...insert, ...report],
+  },
+  breakglass: {
+    may: [...insert, ...wide, ...command],
+    mayNot: [...forge, ...unrevoke, ...report, ...purge],
+  },
+  gate: {
+    may: [...purge, ['follow the feed', "SELECT * FROM dropgate.changes('1:1:')"] as const],
+    mayNot: [
+      ...forge,
+      ...wide,
+      ...insert,
+      ...unrevoke,
+      ['read rows', 'SELECT id FROM dropgate.revocations'] as const,
+    ],
+  },
+} as const
+
+/** Each statement in a transaction that is taken back. */
+async function refusal(
+  client: Awaited<ReturnType<typeof cluster.client>>,
+  statement: string,
+): Promise<string> {
+  await client.query('BEGIN')
+  try {
+    await client.query(statement)
+    return 'accepted'
+  } catch (error) {
+    return (error as { code: string }).code
+  } finally {
+    await client.query('ROLLBACK')
+  }
+}
+
+for (const [role, { may, mayNot }] of Object.entries(roles)) {
+  const login = `only_${role}`
+  await owner.query(`CREATE ROLE ${login} LOGIN PASSWORD 'x'; GRANT dropgate_${role} TO ${login}`)
+  const url = new URL(cluster.url)
+  url.username = login
+  url.password = 'x'
+  const client = await cluster.client(url.href)
+  for (const [what, statement] of may) {
+    t.test(`the ${role} may ${what}`, async (t) => {
+      t.equal(await refusal(client, statement), 'accepted')
+    })
+  }
+  for (const [what, statement] of mayNot) {
+    t.test(`the ${role} may not ${what}`, async (t) => {
+      t.equal(await refusal(client, statement), '42501')
+    })
+  }
+}
+
+t.test('PUBLIC may nothing', async (t) => {
+  await owner.query("CREATE ROLE stranger LOGIN PASSWORD 'x'")
+  const url = new URL(cluster.url)
+  url.username = 'stranger'
+  url.password = 'x'
+  const client = await cluster.client(url.href)
+  for (const [what, statement] of [
+    ...forge,
+    ...wide,
+    ...insert,
+    ...unrevoke,
+    ...report,
+    ...purge,
+    ...command,
+  ]) {
+    t.equal(await refusal(client, statement), '42501', what)
+  }
+  const { rows } = await owner.query(`
+    SELECT p.proname FROM pg_proc p
+    WHERE p.pronamespace = 'dropgate'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')`)
+  t.same(rows, [], 'no function either')
+  const { rows: open } = await owner.query(`
+    SELECT p.proname FROM pg_proc p
+    WHERE p.pronamespace = 'dropgate'::regnamespace AND p.prosecdef
+      AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=dropgate, pg_temp')`)
+  t.same(open, [], 'whatever runs as the owner has a search path of its own')
+})
