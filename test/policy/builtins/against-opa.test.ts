@@ -361,6 +361,8 @@ t.test(`generated calls answer as opa does (SEED=${seed})`, async (t) => {
   let defined = 0
   for (const [i, { name, args }] of sample.entries()) {
     const answer = new Evaluation().call(name, args)
+    // Bytes that are no text cannot be seen in opa's JSON.
+    if (typeof answer === 'object') continue
     const ours = answer === undefined ? undefined : fromJson(toJson(parseTerm(answer)))
     const other = theirs.get(String(i))
     if (other !== undefined) defined++
