@@ -290,8 +290,9 @@ export class Gate {
     const generation = ++this.#configGeneration
     this.#config = config
     this.#configuredAt = new Date()
-    for (const keySet of keySets) this.#workers!.tell({ type: 'keys', keySet })
     this.#workers!.tell({ type: 'config', generation, config, keySets })
+    // For workers that start later.
+    for (const keySet of keySets) this.#workers!.tell({ type: 'keys', keySet })
     await this.#workers!.allConfigured(generation)
     this.#log.info({ generation }, 'configuration taken over')
   }

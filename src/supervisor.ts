@@ -20,6 +20,8 @@ import {
 /** A replacement is listening within 2 s of the last beat: 1.3 s of silence, then about 0.2 s to start. */
 const silentMs = 1300
 const watchMs = 100
+/** Until its first beat a worker is loading its modules, which a busy machine may take its time over. */
+const startMs = 15_000
 const answerMs = 2000
 const suspendAfter = 3
 const suspendWindowMs = 60_000
@@ -326,7 +328,7 @@ export class Supervisor {
       if (beat !== seat.lastBeat || lateMs > silentMs / 4) {
         seat.lastBeat = beat
         seat.lastBeatAt = now
-      } else if (now - seat.lastBeatAt > silentMs) {
+      } else if (now - seat.lastBeatAt > (beat === 0 ? startMs : silentMs)) {
         this.#options.log.error(
           { worker: seat.index },
           'a worker stopped answering and is replaced',

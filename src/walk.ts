@@ -72,7 +72,7 @@ import type { Route, RouteTable } from './route/table.ts'
 import { checkTarget, readTarget, type Target, withQuery } from './route/target.ts'
 import { requestBody } from './upstream/body.ts'
 import { Sending, type UpstreamRequest } from './upstream/forward.ts'
-import { responseHeaders, upstreamHeaders } from './upstream/headers.ts'
+import { passedOn, responseHeaders, upstreamHeaders } from './upstream/headers.ts'
 import type { LoneConnection, Pools, UpstreamPool } from './upstream/pools.ts'
 
 /** What the walk reads, one value for each configuration: an exchange keeps the one it began with (design law 2). */
@@ -138,6 +138,8 @@ export class Passage implements Exchange {
   address: string | undefined
   certificate: string | undefined
   headers: RequestHeaders | undefined
+  /** Of them what the policy sees and the upstream gets. */
+  given: readonly string[] = noHeaders
   client: Client | undefined
   target: Target | undefined
   routed: Route | undefined
@@ -257,6 +259,7 @@ function arrive(passage: Passage, via: Via): Route {
   passage.routed = route
   checkTarget(target, route.config)
   checkRepeats(headers, route.config)
+  passage.given = passedOn(headers, route.config.forward.remove)
   const upgrade = passage.upgrade !== undefined
   if (route.config.auth === 'required') {
     passage.credential = rooms.credentials.find(headers.pairs, upgrade)
@@ -414,7 +417,7 @@ function questionOf(passage: Passage, route: Route, plan: InputPlan): InputParts
     host: target.authority,
     scheme: client.scheme,
     protocol: `HTTP/${req.httpVersion}`,
-    headers: headers.pairs,
+    headers: passage.given,
     size: passage.body?.length ?? headers.contentLength,
     body: plan.readsBody ? readTaken(passage, plan.top.has('parsed_body')) : undefined,
     bodyWithheld: passage.body === undefined && passage.hasBody,
@@ -519,25 +522,22 @@ function send(passage: Passage, answer: Answer): void {
   })
   const { upgrade, credential } = passage
   const strip = credential !== undefined && config.forward.authorization === 'strip'
-  const pairs = strip ? withoutCredential(headers.pairs, credential) : headers.pairs
+  const pairs = strip ? withoutCredential(passage.given, credential) : passage.given
   const request: UpstreamRequest = {
     method: req.method!,
     path: target.wire,
     ...(upgrade === undefined ? {} : { upgrade: 'websocket' }),
-    headers: upstreamHeaders(
-      { ...headers, pairs },
-      {
-        forward: config.forward,
-        route: config.name,
-        principal,
-        decisionId: passage.id,
-        clientAddress: client.address,
-        scheme: client.scheme,
-        host: target.authority,
-        policyHeaders: answer.headers,
-        removed: answer.removeHeaders,
-      },
-    ),
+    headers: upstreamHeaders(pairs, {
+      forward: config.forward,
+      route: config.name,
+      principal,
+      decisionId: passage.id,
+      clientAddress: client.address,
+      scheme: client.scheme,
+      host: target.authority,
+      policyHeaders: answer.headers,
+      removed: answer.removeHeaders,
+    }),
     // What was taken was read whole: exactly those bytes go on.
     body: hasBody ? (body ?? requestBody(req, limits, (bytes) => passage.passed(bytes, 0))) : null,
   }

@@ -21,7 +21,11 @@ export function needsRestart(before: GateConfig, after: GateConfig): string[] {
   return paths
 }
 
-/** What of a listening socket cannot change: all but its certificate, unless TLS itself comes or goes. */
+/**
+ * What of a listening socket cannot change: all but its certificates. Whether clients are asked for one is decided when
+ * the server is made; a change that looked taken over and was not would leave the door open.
+ */
 function bound({ tls, ...rest }: GateConfig['listen'][number]): unknown {
-  return { ...rest, tls: tls !== undefined }
+  const asks = tls === undefined ? undefined : [tls.client_ca !== undefined, tls.client_cert]
+  return { ...rest, tls: tls !== undefined, asks }
 }

@@ -9,6 +9,8 @@ export interface Verified {
   readonly audience: readonly string[]
   /** `KeySet.version` it was verified under. */
   readonly keysVersion: number
+  /** Stands for the issuer's rules it was verified by: other rules are another object. */
+  readonly rules: object
 }
 
 /** Rough bytes of an entry besides its texts: claims as objects, keys, map slots. */

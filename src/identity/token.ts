@@ -35,6 +35,8 @@ interface Issuer {
   waiting: Set<() => void>
   /** Keys that did not come although we asked, until when not to ask again (ms). */
   readonly absent: Map<string, number>
+  /** When we last asked for keys, ms. */
+  askedAt: number
 }
 
 interface Key {
@@ -50,6 +52,7 @@ interface Key {
 const waitMs = 1000
 const maxWaiting = 64
 const maxAbsent = 1000
+const askPauseMs = 100
 /** Times that a token is verified while its issuer's keys change under it. */
 const maxAttempts = 5
 
@@ -76,7 +79,9 @@ export class TokenVerifier {
       const same = known !== undefined && JSON.stringify(known.config) === JSON.stringify(config)
       this.#issuers.set(
         config.issuer,
-        same ? known : { config, version: -1, keys: [], waiting: new Set(), absent: new Map() },
+        same
+          ? known
+          : { config, version: -1, keys: [], waiting: new Set(), absent: new Map(), askedAt: 0 },
       )
     }
     for (const set of keySets) this.setKeys(set)
@@ -108,7 +113,7 @@ export class TokenVerifier {
     if (known !== undefined) {
       const { principal } = known
       const issuer = this.#issuers.get(principal.issuer)
-      if (issuer !== undefined && known.keysVersion === issuer.version) {
+      if (issuer !== undefined && known.rules === issuer && known.keysVersion === issuer.version) {
         checkExpiry(principal.expiresAtS, Date.now(), issuer.config.clock_skew)
         checkAudience(known, issuer, audience)
         this.#options.metrics.count('dropgate_token_cache_total', 'hit')
@@ -143,6 +148,7 @@ export class TokenVerifier {
       }),
       audience: readAudience(claims),
       keysVersion: version,
+      rules: issuer,
     }
     checkAudience(verified, issuer, audience)
     if (issuer.version === version && this.#issuers.get(config.issuer) === issuer) {
@@ -162,9 +168,13 @@ export class TokenVerifier {
     const now = Date.now()
     const ask = (absent.get(kid) ?? 0) <= now
     if (ask) {
-      if (absent.size >= maxAbsent) absent.clear()
-      absent.set(kid, now + config.keys_cooldown)
-      this.#options.onKeysWanted(config.issuer, header.kid)
+      // One message for all strangers of a moment: the thread that is asked also carries the revocations.
+      if (now - issuer.askedAt >= askPauseMs || now < issuer.askedAt) {
+        issuer.askedAt = now
+        if (absent.size >= maxAbsent) absent.clear()
+        absent.set(kid, now + config.keys_cooldown)
+        this.#options.onKeysWanted(config.issuer, header.kid)
+      }
       if (waiting.size < maxWaiting) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(done, waitMs)

@@ -90,6 +90,8 @@ function readForwarded(pairs: readonly string[]): Told {
     if (pairs[i] !== 'forwarded') continue
     for (const element of outsideQuotes(pairs[i + 1]!, ',')) {
       let hop: string | undefined
+      // Only the last element is the trusted proxy's own word.
+      scheme = undefined
       for (const pair of outsideQuotes(element, ';')) {
         const [, name = '', token = '', quoted] = forwardedPair.exec(pair.trim()) ?? []
         if (name === '') throw new GateError('ERR_HEADER_MALFORMED')

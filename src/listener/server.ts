@@ -30,9 +30,15 @@ export interface ListenerOptions {
     readonly header_timeout: number
     readonly request_timeout: number
     readonly connections: number
+    readonly read_idle: number
   }
   readonly metrics: {
-    count(name: 'dropgate_connections_dropped_total' | 'dropgate_connections_refused_total'): void
+    count(
+      name:
+        | 'dropgate_connections_dropped_total'
+        | 'dropgate_connections_refused_total'
+        | 'dropgate_unread_answers_total',
+    ): void
   }
   readonly onRequest: (req: IncomingMessage, res: ServerResponse, via: Via) => void
   /** A handshake to be decided on like a request; its `res` answers whatever is not 101. */
@@ -91,7 +97,11 @@ export function createListener(options: ListenerOptions): Listener {
     refuseOn(socket, error, decisionId)
     options.onRefused({ decisionId, error, remoteAddress })
   }
-  const turns = new Turns(answerBare)
+  const turns = new Turns(
+    answerBare,
+    () => limits,
+    () => options.metrics.count('dropgate_unread_answers_total'),
+  )
 
   /** Node has let go of the socket: an answer that is under way on it could not end in order. */
   const refuse = (socket: Duplex, error: GateError): void => {
@@ -130,7 +140,12 @@ export function createListener(options: ListenerOptions): Listener {
     const server: Server =
       tls === undefined
         ? createServer(settings)
-        : createTlsServer({ ...settings, ...secureOptions(tls), ALPNProtocols: ['http/1.1'] })
+        : createTlsServer({
+            ...settings,
+            ...secureOptions(tls),
+            handshakeTimeout: limits.header_timeout,
+            ALPNProtocols: ['http/1.1'],
+          })
     const serve = (req: IncomingMessage, res: ServerResponse): void => {
       if (draining) res.shouldKeepAlive = false
       options.onRequest(req, res, via)

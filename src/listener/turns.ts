@@ -8,6 +8,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { GateError } from '../errors.ts'
 
+/**
+ * Requests that may wait on one connection. Node reads on whatever is paused, keeps what it has parsed in a list, and
+ * takes time by its square to give such a list up: no client that means well is this far ahead.
+ */
+const maxAhead = 32
+
 type Serve = (req: IncomingMessage, res: ServerResponse) => void
 
 interface Turn {
@@ -28,13 +34,25 @@ interface Line {
 
 export class Turns {
   readonly #refuse: (socket: Duplex, error: GateError) => void
+  readonly #limits: () => { readonly read_idle: number }
+  readonly #onUnread: () => void
   readonly #lines = new WeakMap<Duplex, Line>()
   #inFlight = 0
   #seized = 0
 
-  /** @param refuse Answers on the bare socket and closes it. */
-  constructor(refuse: (socket: Duplex, error: GateError) => void) {
+  /**
+   * @param refuse Answers on the bare socket and closes it.
+   * @param limits Read at each answer; `read_idle` in ms.
+   * @param onUnread A client has left the end of its answer unread for longer.
+   */
+  constructor(
+    refuse: (socket: Duplex, error: GateError) => void,
+    limits: () => { readonly read_idle: number },
+    onUnread: () => void,
+  ) {
     this.#refuse = refuse
+    this.#limits = limits
+    this.#onUnread = onUnread
   }
 
   /** Connections that have left the line and are still open. */
@@ -54,6 +72,12 @@ export class Turns {
     if (line.over) return
     if (line.current === undefined) {
       this.#serve(line, { req, res, serve })
+      return
+    }
+    if (line.waiting.length >= maxAhead) {
+      line.over = true
+      line.waiting.length = 0
+      socket.destroy()
       return
     }
     line.waiting.push({ req, res, serve })
@@ -108,7 +132,23 @@ export class Turns {
     // Node loses the bytes behind an offer to upgrade that nobody takes up: what follows would begin in its middle.
     if (req.headers.upgrade !== undefined) res.shouldKeepAlive = false
     res.once('close', () => this.#next(line, req.socket))
+    res.once('prefinish', () => this.#watch(res, req.socket))
     serve(req, res)
+  }
+
+  /** All of the answer is written; the client has to take it. What it refuses to take is not kept for ever. */
+  #watch(res: ServerResponse, socket: Duplex): void {
+    if (res.writableFinished || socket.writableLength === 0) return
+    let left = socket.writableLength
+    const timer = setInterval(() => {
+      if (socket.writableLength < left) {
+        left = socket.writableLength
+        return
+      }
+      this.#onUnread()
+      socket.destroy()
+    }, this.#limits().read_idle)
+    res.once('close', () => clearInterval(timer))
   }
 
   #next(line: Line, socket: Duplex): void {

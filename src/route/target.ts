@@ -165,13 +165,13 @@ const hostName =
 const numeric = /(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$/
 
 /** The last few answers: clients name few hosts, and the string is checked on every request. */
-const known = new Map<string, Place>()
+const known = { http: new Map<string, Place>(), https: new Map<string, Place>() }
 const knownMax = 256
 
 /** Host and port in one spelling. @throws GateError ERR_HOST_MALFORMED */
 export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
-  const key = scheme + raw
-  const before = known.get(key)
+  const places = known[scheme]
+  const before = places.get(raw)
   if (before !== undefined) return before
   const parts = /^(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?$/.exec(raw)
   if (parts === null) throw new GateError('ERR_HOST_MALFORMED')
@@ -186,8 +186,8 @@ export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
     host: host.startsWith('[') ? host.slice(1, -1) : host,
     authority: port === undefined || port === standard ? host : `${host}:${port}`,
   }
-  if (known.size >= knownMax) known.clear()
-  known.set(key, place)
+  if (places.size >= knownMax) places.clear()
+  places.set(raw, place)
   return place
 }
 
@@ -233,6 +233,8 @@ function readSegments(path: string): string[] {
     const last = i === parts.length - 1
     if (part === '' ? !last : decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
     refuseDots(whole)
+    // Behind the semicolon the policy does not look: no slash may hide there.
+    if (end !== -1 && /%2f|\//i.test(whole.slice(end))) throw new GateError('ERR_TARGET_MALFORMED')
     return decoded
   })
 }
@@ -260,6 +262,7 @@ function refuseDots(segment: string): void {
     .replace(/%2f/gi, '/')
     .replace(/%5c/gi, '/')
     .replace(/%2e/gi, '.')
+    .replace(/%3b/gi, ';')
     .split('/')) {
     const name = part.split(';', 1)[0]
     if (name === '.' || name === '..') throw new GateError('ERR_TARGET_MALFORMED')

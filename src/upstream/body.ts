@@ -41,6 +41,8 @@ export function requestBody(
   onBytes: (bytes: number) => void,
 ): Transform {
   const body = new Body(limits.body_bytes, onBytes)
+  // Whoever sends it hears of it too. Where nobody does any more, a client that dawdles must not end the thread.
+  body.on('error', () => {})
   const timer = setTimeout(() => {
     // An upstream that does not read is no fault of the client's.
     if (body.writableNeedDrain) timer.refresh()

@@ -64,11 +64,15 @@ export class Sending {
 
   /** @throws GateError ERR_OVERLOADED; every other failure goes to `answer.onError`. */
   static start(pool: Upstream, request: UpstreamRequest, answer: UpstreamAnswer): Sending {
-    const undici = pool.admit()
-    const sending = new Sending(pool, undici, request, answer)
-    waiting.add(sending)
-    sending.#dispatch()
-    return sending
+    try {
+      const sending = new Sending(pool, pool.admit(), request, answer)
+      waiting.add(sending)
+      sending.#dispatch()
+      return sending
+    } catch (error) {
+      giveUp(request)
+      throw error
+    }
   }
 
   #dispatch(): void {
@@ -188,8 +192,14 @@ export class Sending {
     this.#settled = true
     waiting.delete(this)
     this.#pool.release()
+    giveUp(this.#request)
     return true
   }
+}
+
+/** Nobody will read what is left of the body; its timer must not go on either. */
+function giveUp({ body }: UpstreamRequest): void {
+  if (body !== null && !Buffer.isBuffer(body)) body.destroy()
 }
 
 /** Requests of this thread that have no head yet, for the sweep that backs undici's own timers up. */

@@ -10,7 +10,6 @@ export interface UpstreamHeaderOptions {
   readonly forward: {
     readonly authorization: 'strip' | 'keep'
     readonly identity: 'headers' | 'none'
-    readonly remove?: readonly string[]
   }
   readonly route: string
   readonly principal: Principal | undefined
@@ -40,30 +39,55 @@ const dropped = new Set([
   'upgrade',
   'http2-settings',
   'expect',
-  'host',
   'forwarded',
   'x-real-ip',
   'x-client-ip',
+  'x-cluster-client-ip',
   'true-client-ip',
+  'cf-connecting-ip',
+  'client-cert',
+  'client-cert-chain',
+  'remote-user',
   'x-rewrite-url',
   'x-http-method',
   'x-http-method-override',
   'x-method-override',
 ])
-const droppedPrefix = /^x-(?:(?:dropgate|forwarded|original|envoy|auth)(?:-|$)|user)/
+const droppedPrefix =
+  /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl)(?:-|$)|user)|ssl-client-)/
 
-/** Flat name, value list for undici. Names are folded already: `listener/headers` refuses `_` and `.`. */
-export function upstreamHeaders(headers: RequestHeaders, options: UpstreamHeaderOptions): string[] {
-  const { pairs, connectionNames } = headers
+/**
+ * A client's headers as the policy and the upstream get them: what one of the two does not see the other must not
+ * either. `host` stays for the policy; names are folded already, see `listener/headers`.
+ * @param remove The route's own list, lower-case.
+ */
+export function passedOn(
+  { pairs, connectionNames }: RequestHeaders,
+  remove: readonly string[] | undefined,
+): readonly string[] {
+  const out: string[] = []
+  for (let i = 0; i < pairs.length; i += 2) {
+    const name = pairs[i]!
+    if (dropped.has(name)) continue
+    const first = name.charCodeAt(0)
+    if ((first === 0x78 || first === 0x73) && droppedPrefix.test(name)) continue
+    if (remove?.includes(name)) continue
+    if (connectionNames.length > 0 && connectionNames.includes(name)) continue
+    out.push(name, pairs[i + 1]!)
+  }
+  return out
+}
+
+/** @param pairs What `passedOn` left. @returns flat name, value list for undici */
+export function upstreamHeaders(
+  pairs: readonly string[],
+  options: UpstreamHeaderOptions,
+): string[] {
   const { forward, principal, policyHeaders, removed } = options
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (dropped.has(name)) continue
-    if (name.charCodeAt(0) === 0x78 && droppedPrefix.test(name)) continue
-    if (name === 'authorization' && forward.authorization === 'strip') continue
-    if (forward.remove?.includes(name)) continue
-    if (connectionNames.length > 0 && connectionNames.includes(name)) continue
+    if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
     if (policyHeaders.length > 0 && policyHeaders.some(([set]) => set === name)) continue
     if (removed.length > 0 && removed.includes(name)) continue
     out.push(name, pairs[i + 1]!)

@@ -144,7 +144,10 @@ function pathOf(random: Random, wrong: boolean): Path {
     text += query
     wire += query
   }
-  return { text, wire, route }
+  const [path = ''] = wire.split('?')
+  // A slash behind a semicolon would be out of the policy's sight.
+  const hides = path.split('/').some((each) => /;.*%2[Ff]/.test(each))
+  return hides ? { text, wire: '', route, defect: target } : { text, wire, route }
 }
 
 /** One character of a segment as the client may write it and as it is sent. */

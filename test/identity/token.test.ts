@@ -352,7 +352,7 @@ t.test(
 t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
   const cache = new TokenCache(100_000)
   const principal = await make().verifier.verify(await signed(), undefined)
-  const entry = { principal, audience: ['api'], keysVersion: 1 }
+  const entry = { principal, audience: ['api'], keysVersion: 1, rules: {} }
   for (let i = 0; i < 1000; i++) {
     cache.set(`token-${i}`, entry)
     cache.get('token-0')

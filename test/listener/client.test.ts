@@ -82,6 +82,7 @@ t.test('Forwarded, where the listener says so, and then nothing else', async (t)
     ['for=1.1.1.1, for=198.51.100.1', '198.51.100.1', 'http'],
     ['for=198.51.100.1, FOR=10.2.2.2', '198.51.100.1', 'http'],
     ['for=1.1.1.1, for=unknown', '10.0.0.1', 'http'],
+    ['for=6.6.6.6;proto=https, for=198.51.100.1', '198.51.100.1', 'http'],
     ['for="a,b";for=198.51.100.1', '', ''],
     ['for=_hidden, for=10.2.2.2', '10.2.2.2', 'http'],
   ]

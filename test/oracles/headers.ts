@@ -6,7 +6,8 @@
 /** The refusals that are right: all of them where there is more than one reason. */
 export type Reasons = ReadonlySet<string>
 
-const nameSigns = "!#$%&'*+-^`|~0123456789abcdefghijklmnopqrstuvwxyz"
+/** No other sign: a CGI-like server folds each of them into the same one. */
+const nameSigns = '-0123456789abcdefghijklmnopqrstuvwxyz'
 
 /** Names as they compare: case, `_`, `.` and space make no difference (R16). */
 export function fold(name: string): string {
@@ -32,9 +33,13 @@ export function isReserved(name: string): boolean {
   const exact = [
     'connection', 'keep-alive', 'proxy-connection', 'proxy-authorization', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade',
     'http2-settings', 'expect', 'host', 'forwarded', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'x-rewrite-url', 'x-http-method',
-    'x-http-method-override', 'x-method-override',
+    'x-http-method-override', 'x-method-override', 'x-cluster-client-ip', 'cf-connecting-ip', 'client-cert', 'client-cert-chain', 'remote-user',
   ] // biome-ignore format: a table
-  const families = ['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth']
+  const families = [
+    ...['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth', 'x-authenticated'],
+    ...['x-remote', 'x-consumer', 'x-ssl'],
+  ]
+  if (folded.startsWith('ssl-client-')) return true
   if (exact.includes(folded) || folded.startsWith('x-user')) return true
   return families.some((family) => folded === family || folded.startsWith(`${family}-`))
 }

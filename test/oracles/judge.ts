@@ -7,7 +7,7 @@ import { GateError } from '../../src/errors.ts'
 import { readShape } from '../../src/identity/shape.ts'
 import { type RequestHeaders, readHeaders } from '../../src/listener/headers.ts'
 import { readTarget } from '../../src/route/target.ts'
-import { upstreamHeaders } from '../../src/upstream/headers.ts'
+import { passedOn, upstreamHeaders } from '../../src/upstream/headers.ts'
 import { passed, reasonsAgainst, repeats } from './headers.ts'
 import { meaningOf, meaningOfHost } from './target.ts'
 import { shapeOf } from './token.ts'
@@ -94,7 +94,7 @@ function judgeUpstream(
   headers: RequestHeaders,
   authorization: 'strip' | 'keep',
 ): Judgement {
-  const out = upstreamHeaders(headers, {
+  const out = upstreamHeaders(passedOn(headers, undefined), {
     forward: { authorization, identity: 'headers' },
     route: 'r',
     principal: undefined,

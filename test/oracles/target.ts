@@ -116,7 +116,10 @@ function readPath(path: string): Omit<Meaning, 'query'> | undefined {
     }
     if (climbs(whole) || climbs(decodeOnceMore(whole))) return undefined
     // Parameters, encoded or not, are no part of a name.
-    const name = split(whole, ';')[0]!
+    const [name = '', ...parameters] = split(whole, ';')
+    // No part of the path is out of the policy's sight.
+    const hidden = parameters.join(';').toLowerCase()
+    if (hidden.includes('/') || hidden.includes('%2f')) return undefined
     if (name === '' && !(part === '' && i === parts.length - 1)) return undefined
     segments.push(name)
   }

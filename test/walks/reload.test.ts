@@ -9,6 +9,7 @@ import { TestIssuer } from '../harness/issuer.ts'
 import { ok } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
 
+const certificates = new URL('../harness/certificates/', import.meta.url).pathname
 const open = { auth: 'none', labels: { visibility: 'public' } }
 const routesOf = (path: string) => [
   { name: 'moving', path: `/public/${path}`, ...open },
@@ -106,6 +107,14 @@ t.test('an issuer comes with its keys and goes with its tokens', async (t) => {
     'ERR_TOKEN_ISSUER',
     'verified once is not for ever',
   )
+  await second.rotate('two')
+  await reload({ routes: routesOf('old'), config: both })
+  t.equal(
+    (await gate.ask('/orders', token)).code,
+    'ERR_TOKEN_KEY_UNKNOWN',
+    'an issuer that comes back does not bring its withdrawn keys',
+  )
+  await reload({ routes: routesOf('old') })
 
   second.down = true
   const third = { issuers: [...both.issuers] }
@@ -127,6 +136,19 @@ t.test(
         code: 'ERR_CONFIG_RESTART',
         message: /workers, labels|labels, workers/,
       },
+    )
+    const tls = { cert: `${certificates}server.pem`, key: `${certificates}server.key` }
+    const secure = await TestGate.start({
+      config: { workers: 1, listen: { port: 0, tls } },
+      routes: routesOf('old'),
+    })
+    t.teardown(() => secure.stop())
+    const mutual = { port: 0, tls: { ...tls, client_ca: `${certificates}authority.pem` } }
+    const options = { config: { workers: 1, listen: mutual }, routes: routesOf('old') }
+    await t.rejects(
+      secure.gate.reload(secure.configure(options, secure.cluster.url)),
+      { code: 'ERR_CONFIG_RESTART', message: /listen/ },
+      'whether clients must show a certificate is decided when the server is made',
     )
     await t.rejects(
       reload({ routes: routesOf('new'), config: { limits: { token_cache: '1MiB' } } }),
@@ -161,18 +183,17 @@ t.test('limits change for connections that come later', async (t) => {
 })
 
 t.test('a new certificate serves the next connection, and the open one goes on', async (t) => {
-  const folder = new URL('../harness/certificates/', import.meta.url).pathname
   const listen = (name: string) => ({
     host: '127.0.0.1',
     port: 0,
-    tls: { cert: `${folder}${name}.pem`, key: `${folder}${name}.key` },
+    tls: { cert: `${certificates}${name}.pem`, key: `${certificates}${name}.key` },
   })
   const secure = await TestGate.start({
     config: { listen: listen('server') },
     routes: routesOf('old'),
   })
   t.teardown(() => secure.stop())
-  const ca = readFileSync(`${folder}authority.pem`)
+  const ca = readFileSync(`${certificates}authority.pem`)
   const dial = () =>
     new Promise<{ subject: string; ask: () => Promise<string>; end: () => void }>((resolve) => {
       const socket = connectTls({ port: secure.port, host: '127.0.0.1', ca }, () =>
