@@ -1,5 +1,5 @@
 /** Bodies that a policy reads: taken whole, decided on, forwarded byte for byte; whatever is doubtful never gets there. */
-import { writeFileSync } from 'node:fs'
+import { renameSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
@@ -114,4 +114,36 @@ t.test('bodies are not logged', async (t) => {
     gate.log.some(({ erased }) => erased?.includes('/input/parsed_body')),
   )
   t.notMatch(JSON.stringify(gate.log), /hunter2/)
+})
+
+t.test('what is open is asked about its body again, as the policy of now reads it', async (t) => {
+  const put = (rego: string): void => {
+    writeFileSync(`${gate.folder}/new`, compile(rego))
+    renameSync(`${gate.folder}/new`, `${gate.bundles}/gate.tar.gz`)
+  }
+  const generation = (): number =>
+    (gate.gate.status() as { policy: { generation: number } }).policy.generation
+  const swapped = async (rego: string): Promise<void> => {
+    const before = generation()
+    put(rego)
+    await until(
+      'the policy is in force',
+      () => generation() > before && gate.gate.readiness().ready,
+    )
+  }
+  await swapped(`
+    default decision := false
+    decision if contains(input.attributes.request.http.body, "amount")`)
+  const finish: (() => void)[] = []
+  gate.upstream.answer = (socket) => {
+    socket.write('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok')
+    finish.push(() => socket.write('ok'))
+  }
+  const stays = post('{"amount":1}')
+  const ends = post('{"amount":2}')
+  await until('both are open', () => finish.length === 2)
+  await swapped('default decision := false\ndecision if input.parsed_body.amount == 1')
+  t.equal((await ends).complete, false)
+  for (const end of finish) end()
+  t.same([(await stays).status, (await stays).complete], [200, true])
 })
