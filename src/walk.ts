@@ -325,7 +325,8 @@ function admit(passage: Passage, principal: Principal | undefined): Promise<void
     decide(passage, principal)
     return undefined
   }
-  const { policy_body: maxBytes, policy_body_timeout: timeoutMs } = rooms.config.limits
+  const { body_bytes, policy_body, policy_body_timeout: timeoutMs } = rooms.config.limits
+  const maxBytes = body_bytes > 0 ? Math.min(body_bytes, policy_body) : policy_body
   const { contentLength, expectContinue } = passage.headers!
   if (contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')
   if (expectContinue) res.writeContinue()

@@ -147,3 +147,26 @@ t.test('what is open is asked about its body again, as the policy of now reads i
   for (const end of finish) end()
   t.same([(await stays).status, (await stays).complete], [200, true])
 })
+
+t.test('the limit of all bodies is one for those that are taken too', async (t) => {
+  const small = await TestGate.start({
+    bundle: null,
+    ready: false,
+    config: { limits: { policy_body: '2KiB', body_bytes: '1KiB' } },
+  })
+  t.teardown(() => small.stop())
+  writeFileSync(
+    `${small.bundles}/gate.tar.gz`,
+    compile('default decision := false\ndecision if input.parsed_body.amount == 1'),
+  )
+  await until('ready', () => small.gate.readiness().ready)
+  const alice = await small.issuer.token('alice')
+  const chunked = (bytes: number): Promise<string> => {
+    const body = `{"amount":1,"x":"${'x'.repeat(bytes)}"}`
+    return small.raw(
+      `POST /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ${alice}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`,
+    )
+  }
+  t.match(await chunked(900), /^HTTP\/1\.1 200/)
+  t.match(await chunked(1500), /^HTTP\/1\.1 413/)
+})
