@@ -57,7 +57,7 @@ import {
   type BodyTexts,
   buildInput,
   type InputParts,
-  type InputPlan,
+  type InputState,
   type PolicyInput,
 } from './policy/input.ts'
 import { answerPreflight, deny, everyMethod } from './response/deny.ts'
@@ -328,7 +328,8 @@ function admit(passage: Passage, principal: Principal | undefined): Promise<void
     decide(passage, principal)
     return undefined
   }
-  const { policy_body: maxBytes, policy_body_timeout: timeoutMs } = rooms.config.limits
+  const { body_bytes, policy_body, policy_body_timeout: timeoutMs } = rooms.config.limits
+  const maxBytes = body_bytes > 0 ? Math.min(body_bytes, policy_body) : policy_body
   const { contentLength, expectContinue } = passage.headers!
   if (contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')
   if (expectContinue) res.writeContinue()
@@ -404,14 +405,13 @@ export function revocationOf(
 }
 
 /** What the policy is asked about. Made once: whoever asks again asks about the same request. */
-function questionOf(passage: Passage, route: Route, plan: InputPlan): InputParts {
+function questionOf(passage: Passage, route: Route): InputParts {
   const { req } = passage
   const headers = passage.headers!
   const target = passage.target!
   const client = passage.client!
   return {
     requestId: passage.id,
-    timeRfc3339: passage.startedAt.toISOString(),
     method: req.method!,
     path: target.wire,
     host: target.authority,
@@ -419,7 +419,6 @@ function questionOf(passage: Passage, route: Route, plan: InputPlan): InputParts
     protocol: `HTTP/${req.httpVersion}`,
     headers: passage.given,
     size: passage.body?.length ?? headers.contentLength,
-    body: plan.readsBody ? readTaken(passage, plan.top.has('parsed_body')) : undefined,
     bodyWithheld: passage.body === undefined && passage.hasBody,
     sourceAddress: client.address,
     sourcePort: client.port,
@@ -441,11 +440,14 @@ export function evaluate(passage: Passage, at: Date, stale: boolean): Answer {
   passage.policy = policy
   if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
   const { plan } = policy
-  passage.asked ??= questionOf(passage, passage.routed!, plan)
-  const asked =
-    at === passage.startedAt ? passage.asked : { ...passage.asked, timeRfc3339: at.toISOString() }
-  const state = { feedStale: stale, feedAgeMs: Math.round(passage.feedAgeMs) }
-  const input = buildInput(asked, state, plan)
+  passage.asked ??= questionOf(passage, passage.routed!)
+  const state: InputState = {
+    timeRfc3339: at.toISOString(),
+    body: plan.readsBody ? readTaken(passage, plan.top.has('parsed_body')) : undefined,
+    feedStale: stale,
+    feedAgeMs: Math.round(passage.feedAgeMs),
+  }
+  const input = buildInput(passage.asked, state, plan)
   passage.input = input
   const startedUs = monotonicUs()
   rooms.evaluating(policy.generation)

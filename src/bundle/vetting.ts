@@ -109,7 +109,6 @@ function tryOut(
 function trialInputs(plan: InputPlan): string[] {
   const anonymous: InputParts = {
     requestId: '00000000-0000-4000-8000-000000000000',
-    timeRfc3339: '2026-01-01T00:00:00.000Z',
     method: 'GET',
     path: '/',
     host: 'trial.invalid',
@@ -117,7 +116,6 @@ function trialInputs(plan: InputPlan): string[] {
     protocol: 'HTTP/1.1',
     headers: ['host', 'trial.invalid'],
     size: -1,
-    body: undefined,
     bodyWithheld: false,
     sourceAddress: '192.0.2.1',
     sourcePort: 1,
@@ -142,7 +140,11 @@ function trialInputs(plan: InputPlan): string[] {
     anonymous,
     known,
     { ...known, method: 'POST', path: '/a/b?q=1', parsedPath: ['a', 'b'], query: 'q=1', size: 10 },
-    { ...known, method: 'PUT', size: 9, body: { quoted: '"{\\"a\\": 1}"', parsed: '{"a":1}' } },
+    { ...known, method: 'PUT', size: 9 },
     { ...known, headers: ['host', 'trial.invalid', 'x-long', 'a'.repeat(4000)] },
-  ].map((parts) => buildInput(parts, { feedStale: false, feedAgeMs: 0 }, plan).text)
+  ].map((parts) => {
+    const body = parts.size === 9 ? { quoted: '"{\\"a\\": 1}"', parsed: '{"a":1}' } : undefined
+    const state = { timeRfc3339: '2026-01-01T00:00:00.000Z', body, feedStale: false, feedAgeMs: 0 }
+    return buildInput(parts, state, plan).text
+  })
 }

@@ -7,7 +7,7 @@ import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
 import { readBody } from '../policy/body.ts'
 import { ActivePolicy } from '../policy/engine.ts'
-import { buildInput, type InputParts } from '../policy/input.ts'
+import { buildInput, type InputParts, type InputState } from '../policy/input.ts'
 import { prepareModule } from '../policy/module.ts'
 import { findReads } from '../policy/reads.ts'
 import { RouteTable } from '../route/table.ts'
@@ -145,7 +145,6 @@ function fromFlags(config: GateConfig, request: EvalRequest, policy: ActivePolic
   const { plan } = policy
   const parts: InputParts = {
     requestId: '00000000-0000-4000-8000-000000000000',
-    timeRfc3339: new Date().toISOString(),
     method,
     path: target.wire,
     host: target.authority,
@@ -153,17 +152,6 @@ function fromFlags(config: GateConfig, request: EvalRequest, policy: ActivePolic
     protocol: 'HTTP/1.1',
     headers: ['host', target.authority, ...headers],
     size: body?.length ?? -1,
-    body:
-      body === undefined || !plan.readsBody
-        ? undefined
-        : readBody(
-            body,
-            {
-              contentType: headerOf('content-type') ?? 'application/json',
-              contentEncoding: headerOf('content-encoding'),
-            },
-            plan.top.has('parsed_body'),
-          ),
     bodyWithheld: body !== undefined && !plan.readsBody,
     sourceAddress: '127.0.0.1',
     sourcePort: 1,
@@ -175,7 +163,23 @@ function fromFlags(config: GateConfig, request: EvalRequest, policy: ActivePolic
     labelsJson: route.labelsJson,
     principal: principalOf(subject, request.claims),
   }
-  const { text } = buildInput(parts, { feedStale: false, feedAgeMs: 0 }, plan)
+  const state: InputState = {
+    timeRfc3339: new Date().toISOString(),
+    body:
+      body === undefined || !plan.readsBody
+        ? undefined
+        : readBody(
+            body,
+            {
+              contentType: headerOf('content-type') ?? 'application/json',
+              contentEncoding: headerOf('content-encoding'),
+            },
+            plan.top.has('parsed_body'),
+          ),
+    feedStale: false,
+    feedAgeMs: 0,
+  }
+  const { text } = buildInput(parts, state, plan)
   return { text, decision: request.decision ?? route.config.decision }
 }
 

@@ -9,7 +9,6 @@ import { type ReadField, readsOf } from './reads.ts'
 /** The request and its caller: the same whenever it is decided on. */
 export interface InputParts {
   readonly requestId: string
-  readonly timeRfc3339: string
   readonly method: string
   /** The canonical target with its query. */
   readonly path: string
@@ -20,8 +19,6 @@ export interface InputParts {
   readonly headers: readonly string[]
   /** Bytes of body, -1 when not known beforehand. */
   readonly size: number
-  /** Undefined where it was not collected. */
-  readonly body: BodyTexts | undefined
   /** There is a body and the policy does not get it. */
   readonly bodyWithheld: boolean
   readonly sourceAddress: string
@@ -47,6 +44,9 @@ export interface BodyTexts {
 
 /** What may differ when the same request is decided on again. */
 export interface InputState {
+  readonly timeRfc3339: string
+  /** Undefined where it was not taken, or the policy does not read it. */
+  readonly body: BodyTexts | undefined
   readonly feedStale: boolean
   readonly feedAgeMs: number
 }
@@ -151,14 +151,15 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
     parsedPath: list(parts.parsedPath),
     query: queryJson(parts.query),
   }
-  const { sourceAddress, sourcePort, destinationAddress, destinationPort, body } = parts
+  const { sourceAddress, sourcePort, destinationAddress, destinationPort } = parts
+  const { body } = state
   const source = `"source":${addressJson(sourceAddress, sourcePort)}`
   const destination = `"destination":${addressJson(destinationAddress, destinationPort)}`
   const truncated = parts.bodyWithheld
   const version = '"version":{"encoding":"protojson","ext_authz":"v3"}'
   const feed = `"feed":{"stale":${state.feedStale},"age_ms":${state.feedAgeMs}}`
   const logged =
-    `{"attributes":{${source},${destination},"request":{"time":"${parts.timeRfc3339}","http":{"id":"${parts.requestId}"` +
+    `{"attributes":{${source},${destination},"request":{"time":"${state.timeRfc3339}","http":{"id":"${parts.requestId}"` +
     `,"method":${quoted.method},"path":${quoted.path},"host":${quoted.host},"scheme":"${parts.scheme}"` +
     `,"protocol":"${parts.protocol}","size":${parts.size},"body":"","headers":{${headers.open}}}}` +
     `,"contextExtensions":${parts.labelsJson}},"header_values":{${headers.openValues}}` +
@@ -180,7 +181,7 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
   if (plan.source) text += `${source},`
   if (plan.destination) text += `${destination},`
   if (plan.labels) text += `"contextExtensions":${parts.labelsJson},`
-  text += plan.time ? `"request":{"time":"${parts.timeRfc3339}",` : '"request":{'
+  text += plan.time ? `"request":{"time":"${state.timeRfc3339}",` : '"request":{'
   text += `"http":{${fields}"headers":{${headers.read}}}}},"header_values":{${headers.readValues}}`
   if (top.has('parsed_path')) text += `,"parsed_path":${quoted.parsedPath}`
   if (top.has('parsed_query')) text += `,"parsed_query":${quoted.query}`

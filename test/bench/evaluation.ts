@@ -54,13 +54,18 @@ decision if {
 function partsOf(padding: number): InputParts {
   const claims = { iss: 'i', sub: 'user-7', roles: ['role-7', 'role-49'] }
   return {
-    requestId: '1', timeRfc3339: '2026-01-01T00:00:00.000Z', method: 'GET', path: '/orders/7', host: 'b', scheme: 'http',
-    protocol: 'HTTP/1.1', headers: padding === 0 ? [] : ['x-padding', 'p'.repeat(padding)], size: -1, body: undefined, bodyWithheld: false,
+    requestId: '1', method: 'GET', path: '/orders/7', host: 'b', scheme: 'http',
+    protocol: 'HTTP/1.1', headers: padding === 0 ? [] : ['x-padding', 'p'.repeat(padding)], size: -1, bodyWithheld: false,
     sourceAddress: '1', sourcePort: 1, destinationAddress: '2', destinationPort: 2, parsedPath: ['orders', '7'], query: null,
     routeJson: '{}', labelsJson: '{}', principal: { json: JSON.stringify({ subject: 'user-7', claims }) },
   } // biome-ignore format: a table
 }
-const state = { feedStale: false, feedAgeMs: 1 }
+const state = {
+  timeRfc3339: '2026-01-01T00:00:00.000Z',
+  body: undefined,
+  feedStale: false,
+  feedAgeMs: 1,
+}
 const whole = new InputPlan(readsEverything.input)
 
 /** CPU µs of a call, the best of `blocks` blocks. */

@@ -106,8 +106,8 @@ t.test('a misspelt field of the input is found', async (t) => {
 })
 
 const parts: InputParts = {
-  requestId: '1', timeRfc3339: '2026-01-01T00:00:00.000Z', method: 'GET', path: '/a?b=1', host: 'h', scheme: 'http', protocol: 'HTTP/1.1',
-  headers: ['host', 'h', 'accept', 'a', 'accept', 'b'], size: 3, body: { quoted: '"{}"', parsed: '{}' }, bodyWithheld: false,
+  requestId: '1', method: 'GET', path: '/a?b=1', host: 'h', scheme: 'http', protocol: 'HTTP/1.1',
+  headers: ['host', 'h', 'accept', 'a', 'accept', 'b'], size: 3, bodyWithheld: false,
   sourceAddress: '1', sourcePort: 1, destinationAddress: '2', destinationPort: 2, parsedPath: ['a'], query: 'b=1',
   routeJson: '{"name":"r","labels":{"a":"b"}}', labelsJson: '{"a":"b"}',
   principal: { json: '{"issuer":"i","subject":"s","session_id":"x","token_id":"y","client_id":"z","tenant":"t","scopes":["a"],"issued_at":1,"expires_at":2,"claims":{"x":{"y":1}}}' },
@@ -118,7 +118,12 @@ t.test('the schema of the input is the input', async (t) => {
   const check = new Ajv({ strict: false }).compile(schema)
   const { text } = buildInput(
     parts,
-    { feedStale: false, feedAgeMs: 1 },
+    {
+      timeRfc3339: '2026-01-01T00:00:00.000Z',
+      body: { quoted: '"{}"', parsed: '{}' },
+      feedStale: false,
+      feedAgeMs: 1,
+    },
     new InputPlan(readsEverything.input),
   )
   const input = JSON.parse(text)

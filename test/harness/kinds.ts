@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findOpa, runOpa } from '../../src/bundle/opa.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
-import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
+import { buildInput, type InputParts, InputPlan, type InputState } from '../../src/policy/input.ts'
 import { readsEverything } from '../../src/policy/reads.ts'
 import { compile } from './bundle.ts'
 import { packageOf } from './policy.ts'
@@ -252,14 +252,20 @@ function partsOf(made: Case): InputParts {
   const mark = path.indexOf('?')
   const [pathOnly, query] = mark === -1 ? [path, null] : [path.slice(0, mark), path.slice(mark + 1)]
   return {
-    requestId: '7', timeRfc3339: made.time ?? '2026-01-01T00:00:00.000Z', method: made.method ?? 'GET', path, host: 'h', scheme: 'http',
+    requestId: '7', method: made.method ?? 'GET', path, host: 'h', scheme: 'http',
     protocol: 'HTTP/1.1', headers: headers.flat(), size: body === undefined ? -1 : Buffer.byteLength(body),
-    body: body === undefined ? undefined : { quoted: JSON.stringify(body), parsed: body.startsWith('{') ? body : 'null' }, bodyWithheld: false,
+    bodyWithheld: false,
     sourceAddress: made.address ?? '10.0.0.1', sourcePort: 1, destinationAddress: '10.0.0.2', destinationPort: 2,
     parsedPath: pathOnly === '/' ? [] : pathOnly.slice(1).split('/'), query,
     routeJson: JSON.stringify({ name: 'r', labels }), labelsJson: JSON.stringify(labels),
     principal: made.principal === undefined ? undefined : { json: JSON.stringify(made.principal) },
   } // biome-ignore format: a table
+}
+
+function stateOf({ body, time = '2026-01-01T00:00:00.000Z' }: Case): InputState {
+  const parsed = body?.startsWith('{') ? body : 'null'
+  const texts = body === undefined ? undefined : { quoted: JSON.stringify(body), parsed }
+  return { timeRfc3339: time, body: texts, feedStale: false, feedAgeMs: 1 }
 }
 
 export interface Difference {
@@ -274,7 +280,6 @@ export interface Comparison {
   readonly differences: readonly Difference[]
 }
 
-const state = { feedStale: false, feedAgeMs: 1 }
 const whole = new InputPlan(readsEverything.input)
 
 /** @param batches of 1,000 requests at most, each one run of `opa eval`. */
@@ -287,11 +292,14 @@ export async function compareKind(name: string, seed: number, count: number): Pr
   const differences: Difference[] = []
   let allowed = 0
   for (let left = count; left > 0; left -= 1000) {
-    const parts = Array.from({ length: Math.min(left, 1000) }, () => partsOf(make(chance)))
-    const inputs = parts.map((each) => buildInput(each, state, whole).text)
+    const cases = Array.from({ length: Math.min(left, 1000) }, () => make(chance))
+    const inputs = cases.map((each) => buildInput(partsOf(each), stateOf(each), whole).text)
     const expected = evalBatch(rego, data, name, inputs)
-    for (const [i, each] of parts.entries()) {
-      const answer = policy.decide(entrypoint, buildInput(each, state, policy.plan).text)
+    for (const [i, each] of cases.entries()) {
+      const answer = policy.decide(
+        entrypoint,
+        buildInput(partsOf(each), stateOf(each), policy.plan).text,
+      )
       if (answer.allowed) allowed++
       const engine =
         answer.failure === undefined || answer.resultJson !== undefined

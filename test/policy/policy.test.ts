@@ -198,12 +198,17 @@ t.test('modules that are not what opa makes', async (t) => {
 
 t.test('the input: the contract, and no secrets in what is logged', async (t) => {
   const parts: InputParts = {
-    requestId: 'id', timeRfc3339: '2026-01-01T00:00:00.000Z', method: 'GET', path: '/a/b%20c?x=1&x=2&y&z=a+b%21', host: 'h', scheme: 'http',
+    requestId: 'id', method: 'GET', path: '/a/b%20c?x=1&x=2&y&z=a+b%21', host: 'h', scheme: 'http',
     protocol: 'HTTP/1.1', headers: ['host', 'h', 'cookie', 'a=1', 'accept', 'x', 'accept', 'y', 'cookie', 'b=2', 'authorization', 'Bearer secret', 'x-api-key', 'secret', '__proto__', '"\\'],
     size: -1, sourceAddress: '1.2.3.4', sourcePort: 5, destinationAddress: '6.7.8.9', destinationPort: 80, parsedPath: ['a', 'b c'], query: 'x=1&x=2&y&z=a+b%21',
-    routeJson: '{"name":"r","labels":{"l":"1"}}', labelsJson: '{"l":"1"}', principal: { json: '{"subject":"alice","claims":{"n":12345678901234567890,"x":[1]}}' }, body: undefined, bodyWithheld: false,
+    routeJson: '{"name":"r","labels":{"l":"1"}}', labelsJson: '{"l":"1"}', principal: { json: '{"subject":"alice","claims":{"n":12345678901234567890,"x":[1]}}' }, bodyWithheld: false,
   } // biome-ignore format: a table
-  const state = { feedStale: false, feedAgeMs: 12 }
+  const state = {
+    timeRfc3339: '2026-01-01T00:00:00.000Z',
+    body: undefined,
+    feedStale: false,
+    feedAgeMs: 12,
+  }
   const everything = new InputPlan(readsEverything.input)
   const { text, logged, erased } = buildInput(parts, state, everything)
   const input = JSON.parse(text)

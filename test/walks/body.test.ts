@@ -1,5 +1,5 @@
 /** Bodies that a policy reads: taken whole, decided on, forwarded byte for byte; whatever is doubtful never gets there. */
-import { writeFileSync } from 'node:fs'
+import { renameSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
@@ -114,4 +114,59 @@ t.test('bodies are not logged', async (t) => {
     gate.log.some(({ erased }) => erased?.includes('/input/parsed_body')),
   )
   t.notMatch(JSON.stringify(gate.log), /hunter2/)
+})
+
+t.test('what is open is asked about its body again, as the policy of now reads it', async (t) => {
+  const put = (rego: string): void => {
+    writeFileSync(`${gate.folder}/new`, compile(rego))
+    renameSync(`${gate.folder}/new`, `${gate.bundles}/gate.tar.gz`)
+  }
+  const generation = (): number =>
+    (gate.gate.status() as { policy: { generation: number } }).policy.generation
+  const swapped = async (rego: string): Promise<void> => {
+    const before = generation()
+    put(rego)
+    await until(
+      'the policy is in force',
+      () => generation() > before && gate.gate.readiness().ready,
+    )
+  }
+  await swapped(`
+    default decision := false
+    decision if contains(input.attributes.request.http.body, "amount")`)
+  const finish: (() => void)[] = []
+  gate.upstream.answer = (socket) => {
+    socket.write('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok')
+    finish.push(() => socket.write('ok'))
+  }
+  const stays = post('{"amount":1}')
+  const ends = post('{"amount":2}')
+  await until('both are open', () => finish.length === 2)
+  await swapped('default decision := false\ndecision if input.parsed_body.amount == 1')
+  t.equal((await ends).complete, false)
+  for (const end of finish) end()
+  t.same([(await stays).status, (await stays).complete], [200, true])
+})
+
+t.test('the limit of all bodies is one for those that are taken too', async (t) => {
+  const small = await TestGate.start({
+    bundle: null,
+    ready: false,
+    config: { limits: { policy_body: '2KiB', body_bytes: '1KiB' } },
+  })
+  t.teardown(() => small.stop())
+  writeFileSync(
+    `${small.bundles}/gate.tar.gz`,
+    compile('default decision := false\ndecision if input.parsed_body.amount == 1'),
+  )
+  await until('ready', () => small.gate.readiness().ready)
+  const alice = await small.issuer.token('alice')
+  const chunked = (bytes: number): Promise<string> => {
+    const body = `{"amount":1,"x":"${'x'.repeat(bytes)}"}`
+    return small.raw(
+      `POST /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ${alice}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`,
+    )
+  }
+  t.match(await chunked(900), /^HTTP\/1\.1 200/)
+  t.match(await chunked(1500), /^HTTP\/1\.1 413/)
 })
