@@ -23,6 +23,11 @@ const folder = mkdtempSync(join(tmpdir(), 'dropgate-bench-'))
 const snapshotFile = join(folder, 'revocations.snapshot')
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(2)} s`
+/** CPU seconds of this process, the server's sessions left out: what other programs take does not count. */
+const cpu = (): number => {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
 const at = (values: readonly number[], share: number): string =>
   (values[Math.min(values.length - 1, Math.floor(values.length * share))] ?? NaN).toFixed(2)
 
@@ -186,9 +191,10 @@ async function atRate(
     decisions,
     revoker: await revoker(),
     tokens,
+  }).finally(async () => {
+    writing = false
+    await Promise.all(writers)
   })
-  writing = false
-  await Promise.all(writers)
   const reached = commits / ((performance.now() - startedAt) / 1000)
   say(
     `| ${rate === Infinity ? 'as many as it takes' : rate} | ${reached.toFixed(0)} | ${at(times.times, 0.5)} | ${at(times.times, 0.99)} | ` +
@@ -203,9 +209,10 @@ try {
   await fillTable(owner)
   const rss = process.memoryUsage().rss
   let startedAt = performance.now()
+  let cpuAt = cpu()
   const cold = await follow(cluster.url, { snapshotFile, spareRows: 100_000, tickMs: 500 })
   say(
-    `cold start from the table: ${seconds(startedAt)}; ${(cold.ledger.bytes / rows).toFixed(1)} bytes a row in the ledger, ` +
+    `cold start from the table: ${seconds(startedAt)} (${(cpu() - cpuAt).toFixed(2)} s of CPU here); ${(cold.ledger.bytes / rows).toFixed(1)} bytes a row in the ledger, ` +
       `${((process.memoryUsage().rss - rss) / rows).toFixed(1)} in the process`,
   )
   lookUps(cold)
@@ -216,9 +223,10 @@ try {
   )
   await cold.feed.close()
   startedAt = performance.now()
+  cpuAt = cpu()
   const warm = await follow(cluster.url, { snapshotFile, spareRows: 100_000, tickMs: 500 })
   say(
-    `start from the file of ${Math.round(statSync(snapshotFile).size / 2 ** 20)} MiB: ${seconds(startedAt)}`,
+    `start from the file of ${Math.round(statSync(snapshotFile).size / 2 ** 20)} MiB: ${seconds(startedAt)} (${(cpu() - cpuAt).toFixed(2)} s of CPU)`,
   )
   if (warm.feed.status().loads !== 0) throw new Error(`not from the file: ${warm.problems}`)
   await growth(warm, owner)

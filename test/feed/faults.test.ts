@@ -218,20 +218,18 @@ t.test('more than a tick may carry, in one statement, while others go on', async
     rows: 1000,
     during: async () => {
       const bulk = await cluster.client('migrate_url')
-      for (let i = 0; i < 2; i++) {
-        await bulk.query(
-          "INSERT INTO dropgate.revocations (subject) SELECT 'bulk-' || i FROM generate_series(1, 30000) i",
-        )
-        await bulk.query("DELETE FROM dropgate.revocations WHERE subject LIKE 'bulk-%1'")
-        await bulk.query(
-          "UPDATE dropgate.revocations SET issued_before = now() WHERE subject LIKE 'bulk-%2'",
-        )
-      }
+      await bulk.query(
+        "INSERT INTO dropgate.revocations (subject) SELECT 'bulk-' || i FROM generate_series(1, 25000) i",
+      )
+      await bulk.query("DELETE FROM dropgate.revocations WHERE subject LIKE 'bulk-%1'")
+      await bulk.query(
+        "UPDATE dropgate.revocations SET issued_before = now() WHERE subject LIKE 'bulk-%2'",
+      )
     },
   })
   t.ok(comparisons >= 50, `${comparisons} comparisons`)
   t.same(wrong.slice(0, 5), [])
-  t.ok(followed.ledger.rows > before + 50_000)
+  t.ok(followed.ledger.rows > before + 20_000)
   t.ok(followed.feed.status().bulks >= 1, `${followed.feed.status().bulks} bulk catch-ups`)
   t.equal(followed.feed.status().loads, 1)
   await followed.feed.close()

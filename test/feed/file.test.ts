@@ -22,14 +22,14 @@ await owner.query(
   `INSERT INTO dropgate.revocations (subject, client_id, network, issued_before, expires_at)
    SELECT 's' || i, CASE WHEN i % 3 = 0 THEN 'c' || i END, CASE WHEN i % 100 = 0 THEN '10.0.0.0/8'::cidr END,
      CASE WHEN i % 2 = 0 THEN now() END, CASE WHEN i % 5 = 0 THEN now() + interval '1 day' END
-   FROM generate_series(1, 3000) i`,
+   FROM generate_series(1, 1500) i`,
 )
 
 /** Follows until the file is written, while others write. */
 async function leaveFile(): Promise<void> {
   rmSync(snapshotFile, { force: true })
   const followed = await follow(cluster.url, { snapshotFile })
-  await storm(followed, cluster, { seed, rows: 200, writers: 4, atLeast: 5 })
+  await storm(followed, cluster, { seed, rows: 60, writers: 4, atLeast: 3 })
   await until('the file', () => statSync(snapshotFile, { throwIfNoEntry: false }) !== undefined)
   await followed.feed.close()
 }
