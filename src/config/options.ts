@@ -376,7 +376,7 @@ const route = group({
     default: 'refuse',
   }),
   matrix_parameters: choice(['refuse', 'pass'], {
-    why: 'Whether `;` may be in a path; the policy sees segments without them.',
+    why: 'Whether `;` or `%3B` may be in a path; the policy sees segments without them.',
     default: 'refuse',
   }),
   policy_body: choice(['read', 'withhold'], {

@@ -20,7 +20,7 @@ export interface Target {
   readonly authority: string
   /** The path has `%2F` or `%25`. */
   readonly encodedSlash: boolean
-  /** The path has `;`. */
+  /** The path has `;`, as it is or encoded. */
   readonly matrix: boolean
 }
 
@@ -90,7 +90,9 @@ export function readTarget(
   })
   const segments = readSegments(path)
   const wire = query === null ? path : `${path}?${query}`
-  return { wire, path, query, segments, ...place, encodedSlash, matrix: path.includes(';') }
+  // Encoded it is the same to an upstream that decodes first and cuts parameters off then.
+  const matrix = path.includes(';') || path.includes('%3B')
+  return { wire, path, query, segments, ...place, encodedSlash, matrix }
 }
 
 /**
@@ -225,11 +227,12 @@ function readSegments(path: string): string[] {
   if (path === '/') return []
   const parts = path.slice(1).split('/')
   return parts.map((part, i) => {
-    const end = part.indexOf(';')
-    const decoded = decodeSegment(end === -1 ? part : part.slice(0, end))
+    const whole = decodeSegment(part)
+    const end = whole.indexOf(';')
+    const decoded = end === -1 ? whole : whole.slice(0, end)
     const last = i === parts.length - 1
     if (part === '' ? !last : decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
-    refuseDots(end === -1 ? decoded : decodeSegment(part))
+    refuseDots(whole)
     return decoded
   })
 }

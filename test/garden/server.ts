@@ -42,7 +42,7 @@ export class Garden {
     ]) {
       mkdirSync(join(this.root, place), { recursive: true })
       for (const name of ['index.html', 'a.txt', 'x']) {
-        writeFileSync(join(this.root, place, name), `resource:${place}${name}\n`)
+        writeFileSync(join(this.root, place, name), `resource:${place}${name}`)
       }
     }
   }
@@ -86,7 +86,11 @@ export async function run(
   args: readonly string[],
   named: readonly { readonly name: string; readonly port: number }[],
 ): Promise<readonly GardenServer[]> {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  // A process group of its own: Apache ends the whole group it is in.
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const kill = (): boolean => child.kill('SIGKILL')
+  process.once('exit', kill)
+  child.once('exit', () => process.off('exit', kill))
   let said = ''
   child.stdout.on('data', (data) => {
     said += data

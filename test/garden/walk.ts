@@ -143,7 +143,7 @@ async function ask(
       : ask(undefined, port, target, host)
   }
   const { code, body } = answer
-  const resource = /^resource:(.*)/s.exec(body)?.[1]?.trimEnd()
+  const resource = /^resource:(.*)/s.exec(body)?.[1]
   if (
     !answer.headers.some(
       ([name, value]) => name === 'connection' && value.toLowerCase() === 'close',

@@ -95,6 +95,7 @@ function readPath(path: string): Omit<Meaning, 'query'> | undefined {
       if (byte === undefined) return undefined
       const meant = String.fromCharCode(byte)
       if (meant === '/' || meant === '%') encodedSlash = true
+      if (meant === ';') matrix = true
       wire += plain.has(meant) ? meant : path.slice(i, i + 3).toUpperCase()
       i += 2
     } else if (inPath.has(sign)) {
@@ -114,7 +115,8 @@ function readPath(path: string): Omit<Meaning, 'query'> | undefined {
       if (code < 0x20 || (code >= 0x7f && code < 0xa0) || sign === '\\') return undefined
     }
     if (climbs(whole) || climbs(decodeOnceMore(whole))) return undefined
-    const name = decode(split(part, ';')[0]!)!
+    // Parameters, encoded or not, are no part of a name.
+    const name = split(whole, ';')[0]!
     if (name === '' && !(part === '' && i === parts.length - 1)) return undefined
     segments.push(name)
   }

@@ -5,7 +5,7 @@ import { listNames } from './headers.ts'
 export const targetWords: readonly string[] = [
   ...pieces,
   'http://api.example.com', 'HTTP://API.EXAMPLE.COM:80', 'http://evil', 'https://', 'http:', '@', 'api.example.com', '%25%32%65', '%2525', '%252f', '%255c',
-  '%e2%82%ac', '%f0%9f%94%91', '%ed%a0%80', '%f4%90%80%80', '%c3', '%80', '%c2%85', '%7F', '..;', '.;', ';a=', '[', '{', '<', '\x7f', '\0', '\t',
+  '%e2%82%ac', '%f0%9f%94%91', '%ed%a0%80', '%f4%90%80%80', '%c3', '%80', '%c2%85', '%7F', '%3b', '%3B', '..%3b', '..;', '.;', ';a=', '[', '{', '<', '\x7f', '\0', '\t',
 ] // biome-ignore format: a table
 
 export const hostWords: readonly string[] = [

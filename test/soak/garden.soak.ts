@@ -6,7 +6,7 @@ import { plantApache, plantH2o, plantHaproxy, plantLighttpd } from '../garden/da
 import { plantGo } from '../garden/go.ts'
 import { plantNginx } from '../garden/nginx.ts'
 import { plantNode } from '../garden/node.ts'
-import { targetOf } from '../garden/targets.ts'
+import { classics, targetOf } from '../garden/targets.ts'
 import { GardenWalk } from '../garden/walk.ts'
 import { seeded, seedOf } from '../harness/wait.ts'
 
@@ -25,7 +25,10 @@ console.log(`garden: ${count} targets for each of ${walk.plots.length} routes, S
 if (absent.length > 0) console.log(`  absent: ${absent.join(', ')}`)
 const random = seeded(seed)
 const startedAt = performance.now()
-const harvests = await walk.send(Array.from({ length: count }, () => targetOf(random)))
+const harvests = await walk.send([
+  ...classics,
+  ...Array.from({ length: count }, () => targetOf(random)),
+])
 let fine = true
 for (const { name, allowed, resolved, naive, reached } of harvests) {
   console.log(

@@ -12,7 +12,11 @@ console.log(
 await refusals.run(Math.ceil(count / 3))
 const before = await refusals.left()
 const startedAt = performance.now()
-const sent = await refusals.run(count)
+const sent = await refusals.run(count).catch((error) => {
+  // What the gate itself said is the first thing to look at.
+  console.log(boundary.gate.logged.filter(({ level }) => level !== 'info'))
+  throw error
+})
 const seconds = (performance.now() - startedAt) / 1000
 const after = await refusals.left()
 console.log(`  ${sent} in ${seconds.toFixed(0)} s`)
