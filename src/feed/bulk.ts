@@ -85,7 +85,11 @@ export class Bulk {
     cursor: string,
     deferred: Deferred,
     overlay: Overlay,
-    onUnmatchable: (row: RevocationRow, error: GateError) => void,
+    on: {
+      readonly unmatchable: (row: RevocationRow, error: GateError) => void
+      /** More of them are in the ledger and published. */
+      readonly written: () => void
+    },
   ): Promise<void> {
     const missing = complementOf(cursor)
     // A row may have been filed under several keys since.
@@ -124,11 +128,12 @@ export class Bulk {
           } catch (error) {
             if (!(error instanceof GateError) || error.code !== 'ERR_LEDGER_UNMATCHABLE')
               throw error
-            onUnmatchable(row, error)
+            on.unmatchable(row, error)
           }
         }
         batch = []
         ledger.publish()
+        on.written()
         await breathe()
       },
     )

@@ -67,6 +67,8 @@ export interface FeedOptions {
 export interface FeedStatus {
   readonly state: 'connecting' | 'loading' | 'catching-up' | 'following' | 'closed'
   readonly cursor: string | null
+  /** Time since the last tick was sent that proved freshness; null before the first. */
+  readonly age_ms: number | null
   readonly ticks: number
   readonly loads: number
   readonly bulks: number
@@ -102,6 +104,8 @@ const confirmMs = 20
 /** While the queue of notifications fills up because of somebody who does not read it, they may stop any moment. */
 const crowdedMs = 50
 const crowded = 0.25
+/** How often, during a catch-up, everything that is open is asked whether a row concerns it. */
+const cutEveryMs = 250
 /** A connection must be given up within a second of falling silent: the wait for a tick, and then this. */
 const noticeMs = 950
 const patientMs = 5000
@@ -157,9 +161,11 @@ export class Feed {
 
   status(): FeedStatus {
     const reading = this.#reading
+    const ageMs = this.#ledger.ageMs(monotonicUs(), Date.now())
     return {
       state: this.#state,
       cursor: this.#cursor?.snapshot ?? null,
+      age_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : null,
       ticks: this.#ticks,
       loads: this.#loads,
       bulks: this.#bulks,
@@ -519,10 +525,16 @@ export class Feed {
     metrics.count('dropgate_feed_bulks_total')
     log.info({}, 'more has changed than a tick may carry: it is read on a second session')
     const reading = this.#startReading('catching-up', bulk)
+    let cutNext = 0
     this.#watch(reading, () =>
-      bulk.catchUp(this.#ledger, cursor.snapshot, reading.deferred, this.#overlay, (row, error) =>
-        this.#noteUnmatchable(row, error),
-      ),
+      bulk.catchUp(this.#ledger, cursor.snapshot, reading.deferred, this.#overlay, {
+        unmatchable: (row, error) => this.#noteUnmatchable(row, error),
+        written: () => {
+          if (performance.now() < cutNext) return
+          cutNext = performance.now() + cutEveryMs
+          this.#options.onRows(undefined)
+        },
+      }),
     )
   }
 

@@ -8,6 +8,7 @@
  * shadow stack pointer are put back; after a trap the instance is broken and its owner makes another.
  */
 import { GateError } from '../errors.ts'
+import { textOf } from './builtins/bytes.ts'
 import { Evaluation } from './builtins/evaluation.ts'
 import { builtins, explainMissing } from './builtins/table.ts'
 import { parseTerm, toJson } from './builtins/value.ts'
@@ -253,9 +254,32 @@ export class PolicyInstance {
   }
 
   #call(id: number, args: readonly number[]): number {
-    const texts = args.map((arg) => this.#textAt(this.#exports.opa_value_dump(arg)))
+    const texts = args.map((arg) => this.#termAt(this.#exports.opa_value_dump(arg)))
     const result = this.#evaluation.call(this.#builtins[id] ?? String(id), texts)
+    if (typeof result === 'object') return this.#rawString(result)
     return result === undefined ? 0 : this.#exports.opa_value_parse(...this.#place(result))
+  }
+
+  /** Text of a term, bytes that are no UTF-8 as bytes.ts writes them. */
+  #termAt(at: number): string {
+    this.#refresh()
+    const end = this.#view.indexOf(0, at)
+    if (at <= 0 || end === -1) throw failed('the module gave no text back')
+    return textOf(this.#view.subarray(at, end))
+  }
+
+  /** A string that the module's parser does not take: parsed as as many letters, which are then written over. */
+  #rawString(bytes: Buffer): number {
+    const letters = 'x'.repeat(bytes.length)
+    const at = this.#exports.opa_value_parse(...this.#place(`"${letters}"`))
+    this.#refresh()
+    // OPA's opa_string_t: type, length at 4, where the bytes are at 8.
+    const [length, data] = [this.#view.readUInt32LE(at + 4), this.#view.readUInt32LE(at + 8)]
+    if (length !== bytes.length || this.#view.toString('latin1', data, data + length) !== letters) {
+      throw failed('the module keeps strings in another way than OPA 1.x')
+    }
+    bytes.copy(this.#view, data)
+    return at
   }
 
   #instantiate(module: WebAssembly.Module): Exports {

@@ -383,8 +383,9 @@ export class Loading {
     const from = this.table
     if (from.hasRoom(rows, rows * 4)) return
     const next = Table.create(Math.ceil(from.live * 1.25) + rows, from.overflowUsed * 2 + rows * 4)
+    const breathe = breather(sliceMs)
     for (let slot = 0; slot < from.slots; slot++) {
-      if (slot % 16_384 === 0) await new Promise((resolve) => setImmediate(resolve))
+      if (slot % stride === 0) await breathe()
       from.copyTo(next, slot)
     }
     this.table = next

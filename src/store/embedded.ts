@@ -30,6 +30,8 @@ export interface EmbeddedOptions {
   readonly directory: string
   readonly schema: string
   readonly rolePrefix: string
+  /** Folder of the binaries; those that came by npm when absent. */
+  readonly native?: string | undefined
   readonly log: { info(fields: object, message: string): void }
 }
 
@@ -69,7 +71,8 @@ export class EmbeddedPostgres {
     const base = asRoot && !traversable(directory) ? elsewhere(directory) : directory
     const data = join(base, 'data')
     refuseSecond(directory, data)
-    const native = asRoot ? reachable(nativeFolder(), base) : nativeFolder()
+    const given = this.#options.native ?? nativeFolder()
+    const native = asRoot ? reachable(given, base) : given
     const run = { native, asRoot, base }
     if (existsSync(join(data, 'postmaster.pid'))) stopStray(run, data)
     const secrets = existsSync(join(data, 'PG_VERSION'))

@@ -283,6 +283,28 @@ t.test(
   },
 )
 
+t.test('a restore from a dump, whose stamps are of another time', async (t) => {
+  for (let i = 0; i < 20; i++) await insert(`dumped-${i}`)
+  // As pg_restore leaves them: rows first, triggers later.
+  await owner.query('ALTER TABLE dropgate.revocations DISABLE TRIGGER a_stamp')
+  await owner.query("UPDATE dropgate.revocations SET chg_xid = '900000000000'")
+  await owner.query('ALTER TABLE dropgate.revocations ENABLE ALWAYS TRIGGER a_stamp')
+  const followed = await follow(cluster.url)
+  t.same(
+    await compare(followed, gate),
+    [],
+    'until the runbook is followed each tick reads them all',
+  )
+  await owner.query('SELECT dropgate.reset_feed()')
+  await until('loaded anew', () => followed.feed.status().loads === 2)
+  t.same(await compare(followed, gate), [])
+  const { rows } = await gate.query('SELECT * FROM dropgate.changes($1, 10)', [
+    followed.feed.status().cursor,
+  ])
+  t.equal(rows.length, 1, 'nothing is new')
+  await followed.feed.close()
+})
+
 t.test('a wall clock that is minutes off neither hides a row nor ages what is fresh', async (t) => {
   const followed = await follow(cluster.url)
   const { now } = Date

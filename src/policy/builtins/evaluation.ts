@@ -5,14 +5,18 @@
  */
 import { randomBytes } from 'node:crypto'
 import { GateError } from '../../errors.ts'
+import { bytesOf } from './bytes.ts'
 import { BuiltinError } from './operand.ts'
 import { builtins } from './table.ts'
 import { parseTerm, printTerm, type Value } from './value.ts'
 
+/** Text for `opa_value_parse`; the bytes of a string that is no UTF-8, which it does not take; Rego's undefined. */
+export type Result = string | Buffer | undefined
+
 export class Evaluation {
   #nowNs: bigint | undefined
   /** Name, then argument texts joined, of what the world answered. */
-  readonly #pinned = new Map<string, Map<string, string | undefined>>()
+  readonly #pinned = new Map<string, Map<string, Result>>()
 
   /** Nanoseconds since 1970: beyond what a JavaScript number holds. */
   get nowNs(): bigint {
@@ -25,7 +29,7 @@ export class Evaluation {
   }
 
   /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
-  get answersOfTheWorld(): ReadonlyMap<string, ReadonlyMap<string, string | undefined>> {
+  get answersOfTheWorld(): ReadonlyMap<string, ReadonlyMap<string, Result>> {
     return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 
@@ -37,10 +41,9 @@ export class Evaluation {
 
   /**
    * @param args texts of `opa_value_dump`.
-   * @returns text for `opa_value_parse`, or undefined for Rego's undefined.
    * @throws GateError ERR_POLICY_FAILED when the evaluation must end.
    */
-  call(name: string, args: readonly string[]): string | undefined {
+  call(name: string, args: readonly string[]): Result {
     const builtin = builtins.get(name)
     if (builtin === undefined) {
       throw new GateError('ERR_POLICY_FAILED', `the builtin ${name} is not provided`)
@@ -58,9 +61,10 @@ export class Evaluation {
   #answer(
     call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined,
     args: readonly string[],
-  ): string | undefined {
+  ): Result {
     try {
       const value = call(args.map(parseTerm), this)
+      if (typeof value === 'string' && !value.isWellFormed()) return bytesOf(value)
       return value === undefined ? undefined : printTerm(value)
     } catch (error) {
       if (error instanceof BuiltinError) return undefined

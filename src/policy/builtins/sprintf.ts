@@ -5,6 +5,7 @@
 import { bytesOf } from './bytes.ts'
 import { formatFloat, formatHex, formatMantissa } from './float.ts'
 import { array, refuseWork, text } from './operand.ts'
+import { printable, quoted } from './quote.ts'
 import type { BuiltinTable } from './table.ts'
 import { describe, RegoNumber, type Value } from './value.ts'
 
@@ -228,31 +229,6 @@ function hexOf(arg: string, verb: string, { precision, sharp, space }: Flags): s
   const pairs = kept.toString('hex').match(/../g)!
   const out = prefix + pairs.join(space ? ` ${prefix}` : '')
   return verb === 'X' ? out.toUpperCase() : out
-}
-
-const escapes: Readonly<Record<string, string>> = {
-  '"': '\\"', '\\': '\\\\', '\n': '\\n', '\t': '\\t', '\r': '\\r', '\b': '\\b', '\f': '\\f', '\v': '\\v', '\x07': '\\a',
-} // biome-ignore format: a table
-
-/** Go's `strconv.Quote`. */
-export function quoted(text: string, ascii = false): string {
-  let out = '"'
-  for (const char of text) {
-    const code = char.codePointAt(0)!
-    const known = escapes[char]
-    if (known !== undefined) out += known
-    else if (code >= 0xdc80 && code <= 0xdcff) out += `\\x${(code - 0xdc00).toString(16)}`
-    else if (code < 0x20 || code === 0x7f) out += `\\x${code.toString(16).padStart(2, '0')}`
-    else if (code < 0x7f || (!ascii && printable(char))) out += char
-    else if (code > 0xffff) out += `\\U${code.toString(16).padStart(8, '0')}`
-    else out += `\\u${code.toString(16).padStart(4, '0')}`
-  }
-  return `${out}"`
-}
-
-/** Letters, marks, numbers, punctuation, symbols; no space but the ASCII one. */
-function printable(char: string): boolean {
-  return /^[\p{L}\p{M}\p{N}\p{P}\p{S}]$/u.test(char)
 }
 
 function signed(sign: string, body: string, flags: Flags, zeroPads: boolean): string {

@@ -4,6 +4,7 @@
  * of any type. Nothing is lost on the way: a number keeps its digits, a set stays a set.
  */
 import { compareDecimals, type Decimal, decimalKey, readDecimal } from './decimal.ts'
+import { quoted } from './quote.ts'
 
 export type Value = null | boolean | string | RegoNumber | readonly Value[] | RegoSet | RegoObject
 
@@ -343,7 +344,7 @@ export function describe(value: Value): string {
       .join(', ')}}`
   }
   if (isArray(value)) return `[${value.map(describe).join(', ')}]`
-  return printTerm(value)
+  return typeof value === 'string' ? quoted(value) : printTerm(value)
 }
 
 /** As OPA turns a value into JSON: sets become sorted arrays, keys become texts. */

@@ -30,9 +30,32 @@ const joined = (parts: readonly string[], most: number, between = ''): Terms =>
   fc
     .array(fc.constantFrom(...parts), { maxLength: most })
     .map((all) => JSON.stringify(all.join(between)))
+// Characters that every version of Unicode in use knows: which ones can be printed differs between them.
 const anyText: Terms = fc
-  .oneof(fc.string({ maxLength: 8 }), fc.string({ unit: 'grapheme', maxLength: 5 }))
-  .map((one) => JSON.stringify(one.toWellFormed()))
+  .oneof(
+    fc.string({ maxLength: 8 }),
+    fc
+      .array(
+        fc.constantFrom(
+          'a',
+          'é',
+          'ß',
+          'Ω',
+          '日',
+          '𝄞',
+          '\u2006',
+          '\u0301',
+          '\u200b',
+          '"',
+          '\\',
+          '\n',
+          '\x07',
+        ),
+        { maxLength: 6 },
+      )
+      .map((all) => all.join('')),
+  )
+  .map((one) => JSON.stringify(one))
 const integer: Terms = fc
   .oneof(fc.integer({ min: -20, max: 400 }), fc.bigInt({ min: -(2n ** 70n), max: 2n ** 70n }))
   .map(String)
@@ -289,7 +312,8 @@ const generated: Readonly<Record<string, readonly Terms[]>> = {
   'time.parse_rfc3339_ns': [fc.date({ noInvalidDate: true }).map((one) => JSON.stringify(one.toISOString()))],
   'time.parse_duration_ns': [duration],
   'net.cidr_is_valid': [cidr],
-  'net.cidr_merge': [fc.array(fc.oneof(nearCidr, nearCidr, nearCidr, cidr), { maxLength: 5 }).map((all) => `[${all.join(',')}]`)],
+  // Of version 4 only: opa's own process dies of some networks of version 6.
+  'net.cidr_merge': [fc.array(nearCidr, { maxLength: 5 }).map((all) => `[${all.join(',')}]`)],
   'net.cidr_contains_matches': [nearCidr, fc.array(nearCidr, { maxLength: 4 }).map((all) => `[${all.join(',')}]`)],
   'net.cidr_expand': [nearCidr],
   'regex.replace': [subject, pattern, joined(['$1', '${1}', '$n', '$$', 'x', '$'], 3)],
@@ -327,18 +351,14 @@ const generated: Readonly<Record<string, readonly Terms[]>> = {
   'uuid.parse': [fc.uuid().map((one) => JSON.stringify(one))],
 } // biome-ignore format: a table
 
-t.test(`generated calls answer as opa does (SEED=${seed})`, async (t) => {
-  const names = Object.keys(generated)
-  const sample = names.flatMap((name, i) =>
-    fc
-      .sample(fc.tuple(...generated[name]!), {
-        numRuns: Math.ceil(calls / names.length),
-        seed: seed + i,
-      })
-      .map((args) => ({ name, args: args as string[] })),
-  )
+interface Call {
+  readonly name: string
+  readonly args: readonly string[]
+}
+
+/** The values that opa gives, by place; a call without one is undefined. */
+function theirs(sample: readonly Call[]): RegoObject {
   const folder = mkdtempSync(join(tmpdir(), 'dropgate-calls-'))
-  let theirs: RegoObject
   try {
     // Looked up by a key of the input, an argument is of any type: none is refused when the rules are compiled.
     const rules = sample.map(({ name, args }, i) => {
@@ -354,23 +374,47 @@ t.test(`generated calls answer as opa does (SEED=${seed})`, async (t) => {
     )
     const result = (fromJson(out) as RegoObject).get('result') as RegoObject[]
     const [expression] = result[0]!.get('expressions') as RegoObject[]
-    theirs = expression!.get('value') as RegoObject
+    return expression!.get('value') as RegoObject
   } finally {
     rmSync(folder, { recursive: true })
   }
-  let defined = 0
-  for (const [i, { name, args }] of sample.entries()) {
-    const answer = new Evaluation().call(name, args)
-    const ours = answer === undefined ? undefined : fromJson(toJson(parseTerm(answer)))
-    const other = theirs.get(String(i))
-    if (other !== undefined) defined++
-    const same =
-      ours === undefined || other === undefined ? ours === other : keyOf(ours) === keyOf(other)
-    if (!same) {
-      t.fail(
-        `${name}(${args.join(', ')}): ours ${ours === undefined ? 'undefined' : describe(ours)}, theirs ${other === undefined ? 'undefined' : describe(other)}`,
-      )
+}
+
+function sampled(of: number, count: number): Call[] {
+  const names = Object.keys(generated)
+  return names.flatMap((name, i) =>
+    fc
+      .sample(fc.tuple(...generated[name]!), {
+        numRuns: Math.ceil(count / names.length),
+        seed: of + i,
+      })
+      .map((args) => ({ name, args: args as string[] })),
+  )
+}
+
+// opa takes far longer over one file of many rules than over many files of some.
+const batch = 1500
+
+for (let from = 0; from < calls; from += batch) {
+  const of = seed + from
+  t.test(`generated calls answer as opa does (SEED=${of})`, async (t) => {
+    const sample = sampled(of, Math.min(batch, calls - from))
+    const answers = theirs(sample)
+    for (const [i, { name, args }] of sample.entries()) {
+      const answer = new Evaluation().call(name, args)
+      // Bytes that are no text cannot be seen in opa's JSON.
+      if (typeof answer === 'object') continue
+      const ours = answer === undefined ? undefined : fromJson(toJson(parseTerm(answer)))
+      const other = answers.get(String(i))
+      const isSame =
+        ours === undefined || other === undefined ? ours === other : keyOf(ours) === keyOf(other)
+      if (!isSame) {
+        const [one, another] = [ours, other].map((value) =>
+          value === undefined ? 'undefined' : describe(value),
+        )
+        t.fail(`${name}(${args.join(', ')}): ours ${one}, theirs ${another}`)
+      }
     }
-  }
-  t.ok(defined > sample.length / 4, `${defined} of ${sample.length} have a value`)
-})
+    t.ok(answers.size > sample.length / 4, `${answers.size} of ${sample.length} have a value`)
+  })
+}

@@ -1,13 +1,23 @@
 /** What a builtin is asked for too much of ends the evaluation, soon; what is wrong is undefined; the world is pinned. */
+import { createHmac } from 'node:crypto'
 import t from 'tap'
+import { readArchive } from '../../../src/bundle/archive.ts'
 import { bytesOf, textOf } from '../../../src/policy/builtins/bytes.ts'
-import { Evaluation } from '../../../src/policy/builtins/evaluation.ts'
+import { Evaluation, type Result } from '../../../src/policy/builtins/evaluation.ts'
 import { builtins, explainMissing, refused } from '../../../src/policy/builtins/table.ts'
+import { PolicyInstance } from '../../../src/policy/host.ts'
+import { prepareModule } from '../../../src/policy/module.ts'
 import { native, resolved } from '../../harness/builtins.ts'
+import { compile } from '../../harness/bundle.ts'
 
 const quote = JSON.stringify
-const call = (name: string, ...args: string[]): string | undefined =>
-  new Evaluation().call(name, args)
+const call = (name: string, ...args: string[]) => new Evaluation().call(name, args)
+
+/** A term's text, not the bytes of a string. */
+const text = (result: Result): string => {
+  if (typeof result !== 'string') throw new Error(`not a term: ${result}`)
+  return result
+}
 
 const many = (count: number, each: (i: number) => string): string =>
   Array.from({ length: count }, (_, i) => each(i)).join(',')
@@ -100,13 +110,13 @@ t.test(
     }
     t.not(one.call('uuid.rfc4122', ['"a"']), one.call('uuid.rfc4122', ['"b"']))
     const key = '{"kty":"oct","k":"c2VjcmV0"}'
-    const signed = one.call('io.jwt.encode_sign', ['{"alg":"HS256"}', '{}', key])
+    const signed = text(one.call('io.jwt.encode_sign', ['{"alg":"HS256"}', '{}', key]))
     t.ok(signed)
     const recorded = one.answersOfTheWorld
     t.same([...recorded.keys()].sort(), ['rand.intn', 'time.now_ns', 'uuid.rfc4122'])
     t.notMatch([...recorded].join(), /c2VjcmV0/)
-    t.equal(one.call('io.jwt.verify_hs256', [signed!, '"secret"']), 'true')
-    t.equal(one.call('io.jwt.verify_hs256', [signed!, '"other"']), 'false')
+    t.equal(one.call('io.jwt.verify_hs256', [signed, '"secret"']), 'true')
+    t.equal(one.call('io.jwt.verify_hs256', [signed, '"other"']), 'false')
     const before = one.call('uuid.rfc4122', ['"a"'])
     one.reset()
     t.equal(one.answersOfTheWorld.size, 0)
@@ -117,9 +127,9 @@ t.test(
 t.test('a public key is never taken for a secret, and none is none', async (t) => {
   const pem =
     '-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----'
-  const forged = new Evaluation().call('io.jwt.encode_sign', [
+  const forged = text(new Evaluation().call('io.jwt.encode_sign', [
     '{"alg":"HS256"}', '{"sub":"root"}', `{"kty":"oct","k":"${Buffer.from(pem).toString('base64url')}"}`,
-  ])! // biome-ignore format: one call
+  ])) // biome-ignore format: one call
   const none = quote(`${Buffer.from('{"alg":"none"}').toString('base64url')}.e30.`)
   const denied = '[false,{},{}]'
   t.equal(call('io.jwt.decode_verify', forged, `{"cert":${quote(pem)}}`), denied)
@@ -144,3 +154,26 @@ t.test(
     t.equal(explainMissing('custom.lookup'), 'custom.lookup')
   },
 )
+
+t.test('and they cross between the module and a builtin', async (t) => {
+  const key = 'ff00fe80c3'
+  const bundle = compile(`decision := {
+    "encoded": hex.encode(hex.decode("${key}")),
+    "native": hex.encode(base64.decode(input.key)),
+    "same": hex.decode("${key}") == base64.decode(input.key),
+    "mac": crypto.hmac.sha256("message", base64.decode(input.key)),
+  }`)
+  const { wasm } = await readArchive(bundle, { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 })
+  const { bytes, ...prepared } = prepareModule(wasm)
+  const module = await WebAssembly.compile(bytes)
+  const given = { module, ...prepared, data: '{}', maxMemoryBytes: 1 << 26 }
+  const instance = new PolicyInstance(given)
+  const input = JSON.stringify({ key: Buffer.from(key, 'hex').toString('base64') })
+  const [{ result }] = JSON.parse(instance.evaluate(0, input))
+  t.same(result, {
+    encoded: key,
+    native: key,
+    same: true,
+    mac: createHmac('sha256', Buffer.from(key, 'hex')).update('message').digest('hex'),
+  })
+})
