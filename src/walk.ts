@@ -520,24 +520,22 @@ function send(passage: Passage, answer: Answer): void {
   const { upgrade, credential } = passage
   const strip = credential !== undefined && config.forward.authorization === 'strip'
   const pairs = strip ? withoutCredential(headers.pairs, credential) : headers.pairs
+  const forwarded = pairs === headers.pairs ? headers : { ...headers, pairs }
   const request: UpstreamRequest = {
     method: req.method!,
     path: target.wire,
     ...(upgrade === undefined ? {} : { upgrade: 'websocket' }),
-    headers: upstreamHeaders(
-      { ...headers, pairs },
-      {
-        forward: config.forward,
-        route: config.name,
-        principal,
-        decisionId: passage.id,
-        clientAddress: client.address,
-        scheme: client.scheme,
-        host: target.authority,
-        policyHeaders: answer.headers,
-        removed: answer.removeHeaders,
-      },
-    ),
+    headers: upstreamHeaders(forwarded, {
+      forward: config.forward,
+      route: config.name,
+      principal,
+      decisionId: passage.id,
+      clientAddress: client.address,
+      scheme: client.scheme,
+      host: target.authority,
+      policyHeaders: answer.headers,
+      removed: answer.removeHeaders,
+    }),
     // What was taken was read whole: exactly those bytes go on.
     body: hasBody ? (body ?? requestBody(req, limits, (bytes) => passage.passed(bytes, 0))) : null,
   }
