@@ -58,7 +58,7 @@ export class Turns {
     }
     line.waiting.push({ req, res, serve })
     // Whoever sends ahead is not read ahead: what came before is complete, so nothing that is awaited is held back.
-    socket.pause()
+    stopReading(socket)
   }
 
   /** The connection's bytes make no request, or one that is not for us. */
@@ -121,7 +121,7 @@ export class Turns {
     }
     const next = line.waiting.shift()
     if (next !== undefined) {
-      if (line.waiting.length === 0) socket.resume()
+      if (line.waiting.length === 0) readOn(socket)
       this.#serve(line, next)
     } else if (line.failed !== undefined) this.#end(socket, line, line.failed)
   }
@@ -130,4 +130,17 @@ export class Turns {
     line.over = true
     this.#refuse(socket, error)
   }
+}
+
+/**
+ * Node's own brake against clients that do not read their answers. `pause` alone is undone at the end of every message;
+ * the flag keeps it and stops the parser behind the bytes that are read already. Node takes it off at `drain`.
+ */
+function stopReading(socket: Duplex & { _paused?: boolean }): void {
+  socket._paused = true
+  socket.pause()
+}
+
+function readOn(socket: Duplex): void {
+  socket.emit('drain')
 }

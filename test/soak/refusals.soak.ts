@@ -1,4 +1,5 @@
 /** Ten thousand refusals of every kind (`COUNT` may be given), and what is left of them. */
+import { inspect } from 'node:util'
 import { Boundary } from '../corpus/boundary.ts'
 import { Refusals } from '../corpus/refusals.ts'
 
@@ -14,7 +15,8 @@ const before = await refusals.left()
 const startedAt = performance.now()
 const sent = await refusals.run(count).catch((error) => {
   // What the gate itself said is the first thing to look at.
-  console.log(boundary.gate.logged.filter(({ level }) => level !== 'info'))
+  const said = boundary.gate.logged.filter(({ level }) => level !== 'info')
+  console.log(inspect(said, { depth: 4 }))
   throw error
 })
 const seconds = (performance.now() - startedAt) / 1000

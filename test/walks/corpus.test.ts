@@ -6,7 +6,7 @@ import { framingCases } from '../corpus/framing.ts'
 import { generate } from '../corpus/grammar.ts'
 import { headerCases } from '../corpus/headers.ts'
 import { targetCases } from '../corpus/targets.ts'
-import { seeded, seedOf } from '../harness/wait.ts'
+import { pause, seeded, seedOf, until } from '../harness/wait.ts'
 import { Wire } from '../harness/wire.ts'
 
 const boundary = await Boundary.start()
@@ -62,4 +62,36 @@ t.test('a client that resets while it is refused takes no worker with it', async
   await boundary.honest()
   const lost = boundary.gate.logged.filter(({ level }) => level !== 'info')
   t.same(lost, [])
+})
+
+t.test('whoever sends ahead is not read ahead, and is served when its turn comes', async (t) => {
+  const { gate, recorder } = boundary
+  recorder.clear()
+  recorder.replies.set('/public/held', '')
+  const wire = await Wire.open(gate.port)
+  wire.write(head('GET /public/held HTTP/1.1'))
+  await until('it is under way', () => recorder.arrived.length === 1)
+  const piece = get().repeat(1000)
+  const pieces = 400
+  let taken = 0
+  for (let i = 0; i < pieces; i++) wire.socket.write(piece, () => taken++)
+  let stable = 0
+  await until('nothing more is taken', async () => {
+    const before = taken
+    await pause(50)
+    stable = taken === before ? stable + 1 : 0
+    return stable === 10
+  })
+  // What the kernel holds on both sides is no concern of the gate.
+  t.ok(taken < pieces * 0.7, `${taken} of ${pieces} pieces were taken`)
+  t.equal(recorder.arrived.length, 1, 'and none of them is under way')
+  wire.destroy()
+
+  const patient = await Wire.open(gate.port)
+  patient.write(get().repeat(5000))
+  for (let i = 0; i < 5000; i++) {
+    if ((await patient.answer())?.status !== 200) t.fail(`answer ${i}`)
+  }
+  patient.destroy()
+  await boundary.honest()
 })
