@@ -53,6 +53,9 @@ export function requestBody(
     if (!req.complete) body.destroy(new Error('the client broke off'))
   })
   req.once('error', (error) => body.destroy(error))
+  // undici has taken its listener away where the exchange ended in the same tick in which the client was lost; without
+  // one the worker would end. Nobody misses the error: whoever still waits for the body hears of it there.
+  body.on('error', () => {})
   // Whoever destroys the body early (an upstream that failed or answered) leaves the rest unread here.
   body.once('close', () => req.unpipe(body))
   return req.pipe(body)
