@@ -363,6 +363,9 @@ export class Gate {
     const exchanges: LiveEntry[] = []
     const silent: number[] = []
     for (let worker = after.worker; worker < (workers?.size ?? 0); worker++) {
+      // A page that is full where a worker ends goes on with the next.
+      if (exchanges.length === limit)
+        return { exchanges, next: `${worker}.0`, silent_workers: silent }
       const answer = await workers!.ask(worker, {
         type: 'list-live',
         filter,

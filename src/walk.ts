@@ -544,6 +544,7 @@ function send(passage: Passage, answer: Answer): void {
     body: hasBody ? (body ?? requestBody(req, limits, (bytes) => passage.passed(bytes, 0))) : null,
   }
   if (body !== undefined) passage.passed(body.length, 0)
+  if (!passage.open) return
   const pool = rooms.pools.for(config)
   passage.sending = Sending.start(
     upgrade === undefined ? pool : lone(pool, upgrade),

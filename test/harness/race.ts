@@ -8,7 +8,7 @@ import { pause, seeded, seedOf, until } from './wait.ts'
 
 export interface Raced {
   readonly seed: number
-  /** Answered with 401 in place of a stream. */
+  /** Answered with a refusal in place of a stream: 401, or 503 where the machine was too busy to prove freshness. */
   readonly refused: number
   readonly cut: number
   /** What came to another end. */
@@ -45,7 +45,7 @@ export async function raceRows(
       await revoker.query('INSERT INTO dropgate.revocations (subject) VALUES ($1)', [subject])
       const held = await opened
       await until(`${kind} ${i} ends (SEED=${seed})`, () => held.ended !== undefined, 30_000)
-      if (held.status === 401) refused++
+      if (held.status === 401 || held.status === 503) refused++
       else if (held.ended === 'end') escaped.push(`${kind} ${i}: ${held.status}`)
       else cut++
       upstream.served.delete(subject)

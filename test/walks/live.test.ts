@@ -7,26 +7,23 @@ import type pg from 'pg'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
-import { PostgresProxy } from '../harness/postgres.ts'
 import { raceRows } from '../harness/race.ts'
 import { Held, type Kind, kinds, type Served, StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
 await upstream.open()
-const proxy = new PostgresProxy()
 const gate = await TestGate.start({
-  databaseUrl: (url) => proxy.open(url),
   issuer: { claims: { tenant: '/tid' } },
   config: {
     workers: 1,
     // A busy machine is no reason here to turn anybody away.
     limits: { max_lag: '60s' },
-    revocation: { max_staleness: '700ms', cut_after: '1500ms', hard_stop: '3s', tick: '200ms' },
+    revocation: { max_staleness: '30s', cut_after: '60s' },
   },
   routes: [
     { name: 'orders', path: '/orders', upstream: upstream.origin, max_connections: 2000 },
-    { name: 'lenient', path: '/orders/lenient', upstream: upstream.origin, on_expiry: 'let-finish', stale: 'allow' },
+    { name: 'lenient', path: '/orders/lenient', upstream: upstream.origin, on_expiry: 'let-finish' },
     { name: 'aged', path: '/orders/aged', upstream: upstream.origin, limits: { age: '600ms' } },
     { name: 'counted', path: '/orders/counted', upstream: upstream.origin, limits: { bytes: '1KiB' } },
     { name: 'reports', path: '/reports' },
@@ -37,7 +34,6 @@ const revoker = await gate.revoker()
 t.teardown(async () => {
   await gate.stop()
   upstream.close()
-  proxy.close()
 })
 
 let count = 0
@@ -275,32 +271,6 @@ t.test('a row that commits while an exchange begins is never missed', async (t) 
   t.ok(refused > 0 && cut > 0, 'both ways of losing were met')
   await until('nothing is left', () => gate.live === 0)
 })
-
-t.test(
-  'a feed that cannot be proved fresh for cut_after ends what is open on strict routes',
-  async (t) => {
-    const held = await Promise.all(kinds.map((kind) => hold(kind, 'stale')))
-    const lenient = await hold('chunks', 'stale', { path: '/orders/lenient' })
-    await until('all are under way', () => [...held, lenient].every((each) => each.under(upstream)))
-    const from = performance.now()
-    proxy.refusing = true
-    proxy.cut()
-    await until('cut', () => held.every(({ ended }) => ended !== undefined))
-    for (const each of held) {
-      t.equal(each.ended, wayOfCut(each.kind, 1013), each.name)
-      t.ok(
-        each.endedAtMs - from > 1000,
-        `${each.name} after ${Math.round(each.endedAtMs - from)} ms`,
-      )
-      t.match(await endOf(each), { decision: 'cut', ended: 'stale' })
-      t.equal(await abortOf(each), wayOfAbort(each.kind, 1013))
-    }
-    t.equal(lenient.ended, undefined, 'a tolerant route goes on')
-    await until('until the hard stop', () => lenient.ended !== undefined)
-    proxy.refusing = false
-    await until('ready again', () => gate.gate.readiness().ready)
-  },
-)
 
 t.test('a drain ends what is still open when its time is over', async (t) => {
   const held = await Promise.all(kinds.map((kind) => hold(kind, 'drain')))

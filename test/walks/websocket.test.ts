@@ -15,6 +15,8 @@ interface Peer {
   closed: boolean
 }
 
+/** What comes beyond is read and forgotten. */
+const keptBytes = 200_000
 const peers: Peer[] = []
 let onHead: (peer: Peer) => void = () => {}
 const server = createServer((socket) => {
@@ -26,7 +28,7 @@ const server = createServer((socket) => {
   })
   socket.on('data', (data) => {
     if (peer.head !== '') {
-      peer.bytes = Buffer.concat([peer.bytes, data])
+      if (peer.bytes.length < keptBytes) peer.bytes = Buffer.concat([peer.bytes, data])
       return
     }
     begun = Buffer.concat([begun, data])
@@ -102,6 +104,7 @@ class Raw {
     this.socket = connect(gate.port, '127.0.0.1', () => this.socket.write(bytes, 'latin1'))
     this.socket.on('error', () => {})
     this.socket.on('data', (data) => {
+      if (this.bytes.length >= keptBytes) return
       this.text += data.toString('latin1')
       this.bytes = Buffer.concat([this.bytes, data])
     })
