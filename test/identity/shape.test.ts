@@ -27,6 +27,12 @@ t.test('headers and claims put together from pieces of JSON', async (t) => {
     json,
     fc.constant('{"alg":"ES256"}'),
     json.map((rest) => `{"alg":"ES256",${rest}}`),
+    fc
+      .tuple(
+        fc.constantFrom('kid', 'typ', 'crit', 'b64', 'zip', 'enc', 'jwk'),
+        fc.constantFrom('1', '"a"', 'true', 'null'),
+      )
+      .map(([name, value]) => `{"alg":"ES256","${name}":${value}}`),
   )
   const claims = fc.oneof(
     json,
@@ -88,6 +94,8 @@ t.test('spellings of the parts', async (t) => {
     '',
     'A',
     'B',
+    'E',
+    'I',
     'Q',
     '=',
     '+',

@@ -49,6 +49,14 @@ t.test('headers', async (t) => {
   const pairs = fc.oneof(
     { weight: 50, arbitrary: few },
     { weight: 30, arbitrary: fc.array(odd, { maxLength: 6 }) },
+    {
+      weight: 10,
+      arbitrary: fc
+        .tuple(host, odd)
+        .map(
+          ([first, [name, value]]) => [first, [name, value], [name, value]] as [string, string][],
+        ),
+    },
     { weight: 1, arbitrary: many },
   )
   const version = fc.constantFrom('1.0' as const, '1.1' as const)

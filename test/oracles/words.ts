@@ -10,7 +10,7 @@ export const targetWords: readonly string[] = [
 
 export const hostWords: readonly string[] = [
   'a', 'B', 'api', 'example', 'com', '.', '..', '-', '_', ':', '80', '8080', '0', '443', '65535', '65536', '[', ']', '::', '::1', 'fe80', '1', '127', '0x7f',
-  '0177', '255', '256', '1.2.3.4', '%25', '%', '@', '/', '\\', '#', '?', ' ', ',', '\xe9', 'xn--', 'a'.repeat(63), 'a'.repeat(64), '0:0:0:0:0:0:0:1', 'ffff', '2001:db8',
+  '0177', '255', '256', '1.2.3.4', '%25', '%', '@', '/', '\\', '#', '?', ' ', ',', '\xe9', 'xn--', 'a'.repeat(63), 'a'.repeat(64), '0:0:0:0:0:0:0:1', 'ffff', '2001:db8', '[fe80::1%25eth0]',
 ] // biome-ignore format: a table
 
 export const headerNames: readonly string[] = [
@@ -23,7 +23,7 @@ export const headerNames: readonly string[] = [
 
 export const headerValues: readonly string[] = [
   '', 'a', 'a, b', 'x-hop', 'X-HOP, close', ',, x-a ,', 'authorization', 'AUTHORIZATION', 'x_dropgate_subject', 'x.real.ip', 'content-length', 'cookie, x-b',
-  'x-original-url', 'chunked', 'CHUNKED', 'gzip, chunked', '5', '05', '+5', '5, 5', '9007199254740993', '99999999999999999', '100-continue', '100-CONTINUE', 'x',
+  'x-original-url', 'x-envoy-a', 'origin', 'chunked', 'CHUNKED', 'gzip, chunked', '5', '05', '+5', '5, 5', '9007199254740993', '99999999999999999', '100-continue', '100-CONTINUE', 'x',
   'api.example.com', 'caf\xe9', 'a\0b', 'a\rb', 'a\nb', 'a\tb', '\x7f', 'Bearer a.b.c', 'a'.repeat(5000),
 ] // biome-ignore format: a table
 
