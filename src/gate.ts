@@ -214,11 +214,6 @@ export class Gate {
     this.#fleet.open()
   }
 
-  /** A worker has ended this many open exchanges because of that row: it belongs into the receipt. */
-  noteCuts(row: number, exchanges: number): void {
-    this.#fleet?.cut(row, exchanges)
-  }
-
   /** What the other gates and the commands are told of this one. */
   #describe(): Beat {
     const { revocation, routes, issuers, listen } = this.#config

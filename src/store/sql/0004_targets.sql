@@ -177,11 +177,12 @@ BEGIN
       NEW.event_time := NULL;
     END IF;
   END IF;
-  -- It would lock people out who sign in after the event: that is what a block is for.
-  IF NEW.issued_before > clock_timestamp() + (SELECT cutoff_skew FROM feed)
-     AND (TG_OP = 'INSERT' OR NEW.issued_before IS DISTINCT FROM OLD.issued_before) THEN
-    RAISE EXCEPTION 'issued_before lies in the future' USING ERRCODE = 'check_violation',
-      HINT = 'leave it out for a block, which stands until it is lifted';
+  IF NEW.issued_before IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.issued_before IS DISTINCT FROM OLD.issued_before) THEN
+    -- It would lock people out who sign in after the event: that is what a block is for.
+    IF NEW.issued_before > clock_timestamp() + (SELECT cutoff_skew FROM feed) THEN
+      RAISE EXCEPTION 'issued_before lies in the future' USING ERRCODE = 'check_violation',
+        HINT = 'leave it out for a block, which stands until it is lifted';
+    END IF;
   END IF;
   RETURN NEW;
 END $$;
