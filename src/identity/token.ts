@@ -35,8 +35,9 @@ interface Issuer {
   waiting: Set<() => void>
   /** Keys that did not come although we asked, until when not to ask again (ms). */
   readonly absent: Map<string, number>
-  /** When we last asked for keys, ms. */
-  askedAt: number
+  /** Times that we asked for keys since `askedSince`, ms. */
+  asked: number
+  askedSince: number
 }
 
 interface Key {
@@ -52,7 +53,7 @@ interface Key {
 const waitMs = 1000
 const maxWaiting = 64
 const maxAbsent = 1000
-const askPauseMs = 100
+const maxAskedPerS = 10
 /** Times that a token is verified while its issuer's keys change under it. */
 const maxAttempts = 5
 
@@ -81,7 +82,15 @@ export class TokenVerifier {
         config.issuer,
         same
           ? known
-          : { config, version: -1, keys: [], waiting: new Set(), absent: new Map(), askedAt: 0 },
+          : {
+              config,
+              version: -1,
+              keys: [],
+              waiting: new Set(),
+              absent: new Map(),
+              asked: 0,
+              askedSince: 0,
+            },
       )
     }
     for (const set of keySets) this.setKeys(set)
@@ -168,9 +177,12 @@ export class TokenVerifier {
     const now = Date.now()
     const ask = (absent.get(kid) ?? 0) <= now
     if (ask) {
-      // One message for all strangers of a moment: the thread that is asked also carries the revocations.
-      if (now - issuer.askedAt >= askPauseMs || now < issuer.askedAt) {
-        issuer.askedAt = now
+      if (now - issuer.askedSince >= 1000 || now < issuer.askedSince) {
+        issuer.asked = 0
+        issuer.askedSince = now
+      }
+      // Strangers can name any key: the thread that is asked also carries the revocations.
+      if (++issuer.asked <= maxAskedPerS) {
         if (absent.size >= maxAbsent) absent.clear()
         absent.set(kid, now + config.keys_cooldown)
         this.#options.onKeysWanted(config.issuer, header.kid)

@@ -9,10 +9,10 @@ import type { Duplex } from 'node:stream'
 import type { GateError } from '../errors.ts'
 
 /**
- * Requests that may wait on one connection. Node reads on whatever is paused, keeps what it has parsed in a list, and
- * takes time by its square to give such a list up: no client that means well is this far ahead.
+ * Requests that may wait on one connection: more than one read can bring. Node takes time by the square of their number
+ * to give them up, so should the pause below ever stop holding, this does.
  */
-const maxAhead = 32
+const maxAhead = 4096
 
 type Serve = (req: IncomingMessage, res: ServerResponse) => void
 
