@@ -216,6 +216,8 @@ export class Supervisor {
       workerData: start,
       transferList: [start.log],
       name: `worker ${seat.index}`,
+      // What an exchange allocates dies with it: with room for some thousands of them, few are ever copied.
+      resourceLimits: { maxYoungGenerationSizeMb: 64 },
     })
     seat.worker = worker
     seat.lastBeat = -1

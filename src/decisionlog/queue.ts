@@ -20,7 +20,8 @@ const encoder = new TextEncoder()
 export class LogQueue {
   readonly #options: LogQueueOptions
   readonly #backlog: Int32Array
-  #lines: string[] = []
+  #text = ''
+  #lines = 0
   #size = 0
   #timer: NodeJS.Timeout | undefined
 
@@ -34,22 +35,25 @@ export class LogQueue {
       this.#options.metrics.count('dropgate_decision_log_dropped_total')
       return
     }
-    this.#lines.push(line)
+    // One growing text, flattened once: the lines themselves are put together from many parts.
+    this.#text += `${line}\n`
+    this.#lines++
     this.#size += line.length
-    if (this.#lines.length >= batchLines) this.flush()
+    if (this.#lines >= batchLines) this.flush()
     else this.#timer ??= setTimeout(() => this.flush(), batchMs)
   }
 
   flush(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    if (this.#lines.length === 0) return
+    if (this.#lines === 0) return
     // Encoded here and handed over: as texts, every line would be copied twice more on its way to the log thread.
-    const bytes = encoder.encode(`${this.#lines.join('\n')}\n`)
-    const batch: LogBatch = { bytes, lines: this.#lines.length, size: this.#size }
+    const bytes = encoder.encode(this.#text)
+    const batch: LogBatch = { bytes, lines: this.#lines, size: this.#size }
     Atomics.add(this.#backlog, 0, this.#size)
     this.#options.port.postMessage(batch, [bytes.buffer])
-    this.#lines = []
+    this.#text = ''
+    this.#lines = 0
     this.#size = 0
   }
 }
