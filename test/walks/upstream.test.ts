@@ -105,6 +105,7 @@ t.test('an upstream that is not there, says nonsense, or says nothing in time', 
     ['length and chunks', 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n', 502, 'ERR_UPSTREAM_MALFORMED'],
     ['NUL in a header', 'HTTP/1.1 200 OK\r\nx: a\x00b\r\ncontent-length: 0\r\n\r\n', 502, 'ERR_UPSTREAM_MALFORMED'],
     ['headers without end', `HTTP/1.1 200 OK\r\nx: ${'a'.repeat(40_000)}\r\n\r\n`, 502, 'ERR_UPSTREAM_MALFORMED'],
+    ['interim answers without end', 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(20), 502, 'ERR_UPSTREAM_MALFORMED'],
     ['silence', '', 504, 'ERR_UPSTREAM_TIMEOUT'],
   ] // biome-ignore format: a table
   for (const [name, bytes, status, code] of nonsense) {
