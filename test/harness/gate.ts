@@ -165,7 +165,10 @@ export class TestGate {
 
   /** Decision events so far. */
   get log(): DecisionEvent[] {
-    return readFileSync(join(this.folder, 'decisions.jsonl'), 'utf8')
+    const text = readFileSync(join(this.folder, 'decisions.jsonl'), 'utf8')
+    // The last line may be half written.
+    return text
+      .slice(0, text.lastIndexOf('\n') + 1)
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => JSON.parse(line))
