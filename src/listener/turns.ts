@@ -9,10 +9,10 @@ import type { Duplex } from 'node:stream'
 import type { GateError } from '../errors.ts'
 
 /**
- * Requests that may wait on one connection: more than one read can bring. Node takes time by the square of their number
- * to give them up, so should the pause below ever stop holding, this does.
+ * Requests that may wait on one connection: more than the reads of one turn bring. Node takes time by the square of
+ * their number to give them up, so should the pause below ever stop holding, this does.
  */
-const maxAhead = 4096
+const maxAhead = 8192
 
 type Serve = (req: IncomingMessage, res: ServerResponse) => void
 
