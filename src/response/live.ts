@@ -8,6 +8,7 @@
  * anything is looked up by key, the young are filed too: nobody is too young to be cut.
  */
 import type { Exchange } from '../domain/exchange.ts'
+import { type Linked, LinkedList } from '../domain/linked.ts'
 import type { Principal } from '../domain/principal.ts'
 import { everyoneKey, keyBytes, wordsOfKeys } from '../domain/revocation.ts'
 
@@ -30,8 +31,8 @@ interface Place<E> {
 
 const keysOfNobody = wordsOfKeys([everyoneKey])
 
-export class LiveRegistry<E extends Exchange> {
-  readonly #young = new Set<E>()
+export class LiveRegistry<E extends Exchange & Linked<E>> {
+  readonly #young = new LinkedList<E>()
   readonly #filed = new Map<E, Place<E>>()
   readonly #callers = new Map<Principal | undefined, Caller<E>>()
   /** A key with one caller, the usual case, has no set of its own. */
