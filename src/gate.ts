@@ -415,7 +415,6 @@ export class Gate {
     pulse: SharedArrayBuffer,
     reusePort: boolean,
   ): WorkerStart {
-    const { port, backlog } = this.#decisions!.port()
     return {
       index,
       config: this.#config,
@@ -426,8 +425,7 @@ export class Gate {
       metrics: this.#cells[index]!,
       peppers: this.#peppers,
       pointers: this.#pointers.shared,
-      log: port,
-      logBacklog: backlog,
+      log: this.#decisions!.port(),
       labelsJson: JSON.stringify({ ...this.#config.labels, id: this.#id, version }),
     }
   }

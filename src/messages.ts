@@ -40,7 +40,6 @@ export interface WorkerStart {
   readonly pointers: SharedArrayBuffer
   /** To the log thread. */
   readonly log: MessagePort
-  readonly logBacklog: SharedArrayBuffer
   /** `labels` of every decision event, as JSON text. */
   readonly labelsJson: string
 }
@@ -152,13 +151,23 @@ export type WorkerReport =
     }
   | { readonly type: 'drained' }
 
-/** Decision events as they are written: JSON texts, a newline after each. The bytes are handed over, not copied. */
-export interface LogBatch {
-  readonly bytes: Uint8Array
-  readonly lines: number
-  /** Sum of the lines' UTF-16 lengths, taken off the backlog once written. */
-  readonly size: number
-}
+/** Decision events as they are written: JSON texts in UTF-8, a newline after each. */
+export type LogBatch =
+  /** The worker has more memory; it writes there only while its word in `handedOver` is 0. */
+  | {
+      readonly type: 'memory'
+      readonly index: number
+      readonly memory: SharedArrayBuffer
+      readonly handedOver: Int32Array
+    }
+  | {
+      readonly type: 'chunk'
+      readonly index: number
+      readonly length: number
+      readonly lines: number
+    }
+  /** One line. */
+  | { readonly type: 'long'; readonly bytes: Uint8Array }
 
 export interface VetRequest {
   readonly module: WebAssembly.Module

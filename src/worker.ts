@@ -47,7 +47,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
   })
   const engine = new PolicyEngine({ maxMemoryBytes: start.config.policy.max_memory })
-  const log = new LogQueue({ port: start.log, backlog: start.logBacklog, metrics })
+  const log = new LogQueue({ port: start.log, metrics })
   const pools = new Pools()
   const live = new LiveRegistry<Passage>()
   let ledger: LedgerView | undefined

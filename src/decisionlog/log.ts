@@ -47,12 +47,11 @@ export class DecisionLog {
   }
 
   /** A port for one worker; a replaced worker gets a new one. */
-  port(): { readonly port: MessagePort; readonly backlog: SharedArrayBuffer } {
+  port(): MessagePort {
     const { port1, port2 } = new MessageChannel()
-    const backlog = new SharedArrayBuffer(4)
-    const command: LogCommand = { type: 'port', port: port2, backlog }
+    const command: LogCommand = { type: 'port', port: port2 }
     this.#thread!.postMessage(command, [port2])
-    return { port: port1, backlog }
+    return port1
   }
 
   status(): { readonly lost: number; readonly problem: string | null } {

@@ -1,59 +1,91 @@
 /**
- * A worker's end of the decision log: lines are handed to the log thread in batches. What that thread has not
- * written yet is counted in shared memory; past the cap lines are dropped and counted, the request path never waits.
+ * A worker's end of the decision log. Lines are written, once, as bytes into chunks of shared memory, and a full chunk is
+ * named to the log thread, which writes it out and gives it back. The free chunk that was used first is used again, so
+ * that little memory is touched. Where all are handed over lines are dropped and counted: no request ever waits.
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { LogBatch } from '../messages.ts'
 
 export interface LogQueueOptions {
   readonly port: MessagePort
-  /** One 32-bit word: UTF-16 units handed over and not written yet. */
-  readonly backlog: SharedArrayBuffer
   readonly metrics: { count(name: 'dropgate_decision_log_dropped_total'): void }
 }
 
-export const maxBacklog = 32 * 1024 * 1024
-const batchLines = 256
+const chunkBytes = 256 * 1024
+/** 32 MiB of lines may wait for the sink. */
+export const maxChunks = 128
 const batchMs = 20
-const encoder = new TextEncoder()
+const newline = 10
+
+interface Chunk {
+  readonly index: number
+  readonly bytes: Buffer
+}
 
 export class LogQueue {
   readonly #options: LogQueueOptions
-  readonly #backlog: Int32Array
-  #text = ''
+  /** By chunk, 1 while the log thread has it. */
+  readonly #handedOver = new Int32Array(new SharedArrayBuffer(4 * maxChunks))
+  readonly #chunks: Chunk[] = []
+  #chunk: Chunk | undefined
+  #length = 0
   #lines = 0
-  #size = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: LogQueueOptions) {
     this.#options = options
-    this.#backlog = new Int32Array(options.backlog)
   }
 
+  /** @param line Without its newline. */
   push(line: string): void {
-    if (Atomics.load(this.#backlog, 0) + this.#size > maxBacklog) {
-      this.#options.metrics.count('dropgate_decision_log_dropped_total')
+    // UTF-8 needs at most three bytes for each UTF-16 unit.
+    const most = line.length * 3 + 1
+    if (this.#length + most > chunkBytes) this.flush()
+    this.#chunk ??= this.#free()
+    if (this.#chunk === undefined || most > chunkBytes) {
+      if (this.#chunk !== undefined) this.#pushLong(line)
+      else this.#options.metrics.count('dropgate_decision_log_dropped_total')
       return
     }
-    // One growing text, flattened once: the lines themselves are put together from many parts.
-    this.#text += `${line}\n`
+    const { bytes } = this.#chunk
+    this.#length += bytes.write(line, this.#length, 'utf8')
+    bytes[this.#length++] = newline
     this.#lines++
-    this.#size += line.length
-    if (this.#lines >= batchLines) this.flush()
-    else this.#timer ??= setTimeout(() => this.flush(), batchMs)
+    this.#timer ??= setTimeout(() => this.flush(), batchMs)
   }
 
   flush(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (this.#lines === 0) return
-    // Encoded here and handed over: as texts, every line would be copied twice more on its way to the log thread.
-    const bytes = encoder.encode(this.#text)
-    const batch: LogBatch = { bytes, lines: this.#lines, size: this.#size }
-    Atomics.add(this.#backlog, 0, this.#size)
-    this.#options.port.postMessage(batch, [bytes.buffer])
-    this.#text = ''
+    const { index } = this.#chunk!
+    Atomics.store(this.#handedOver, index, 1)
+    this.#post({ type: 'chunk', index, length: this.#length, lines: this.#lines })
+    this.#chunk = undefined
+    this.#length = 0
     this.#lines = 0
-    this.#size = 0
+  }
+
+  #free(): Chunk | undefined {
+    for (const chunk of this.#chunks) {
+      if (Atomics.load(this.#handedOver, chunk.index) === 0) return chunk
+    }
+    const index = this.#chunks.length
+    if (index === maxChunks) return undefined
+    const memory = new SharedArrayBuffer(chunkBytes)
+    this.#post({ type: 'memory', index, memory, handedOver: this.#handedOver })
+    const chunk = { index, bytes: Buffer.from(memory) }
+    this.#chunks.push(chunk)
+    return chunk
+  }
+
+  /** What fits no chunk goes by itself. */
+  #pushLong(line: string): void {
+    this.flush()
+    this.#post({ type: 'long', bytes: Buffer.from(`${line}\n`) })
+  }
+
+  #post(batch: LogBatch): void {
+    this.#options.port.postMessage(batch)
   }
 }

@@ -53,13 +53,10 @@ const maxCause = 300
 export function writeRecord(record: RecordFields): string {
   const { labelsJson, decisionId, timestamp, inputJson, resultJson, erased, code } = record
   let out = `{"labels":${labelsJson},"decision_id":"${decisionId}","type":"openpolicyagent.org/decision_logs"`
-  if (record.bundle !== undefined) {
-    out += `,"bundles":{${quote(record.bundle)}:{"revision":${quote(record.revision ?? '')}}}`
-  }
-  if (record.path !== undefined) out += `,"path":${quote(record.path)}`
+  out += policyText(record)
   if (inputJson !== undefined) out += `,"input":${inputJson}`
   if (resultJson !== undefined) out += `,"result":${resultJson}`
-  if (erased !== undefined && erased.length > 0) out += `,"erased":${JSON.stringify(erased)}`
+  if (erased !== undefined && erased.length > 0) out += `,"erased":${erasedText(erased)}`
   if (record.ndBuiltinCache !== undefined) out += `,"nd_builtin_cache":${record.ndBuiltinCache}`
   out += `,"requested_by":${quote(record.requestedBy ?? '')},"timestamp":"${timestamp}"`
   if (record.decisionNs !== undefined) {
@@ -85,6 +82,29 @@ export function writeRecord(record: RecordFields): string {
   if (record.subject !== undefined) out += `,"subject":${quote(record.subject)}`
   if (record.cause !== undefined) out += `,"cause":${quote(causeText(record.cause))}`
   return `${out}}}`
+}
+
+/** The last one is kept: nearly always the next is the same. */
+let policy = { bundle: '', revision: '', path: '', text: '' }
+
+function policyText({ bundle, revision = '', path = '' }: RecordFields): string {
+  if (bundle === undefined) return path === '' ? '' : `,"path":${quote(path)}`
+  if (policy.bundle !== bundle || policy.revision !== revision || policy.path !== path) {
+    let text = `,"bundles":{${quote(bundle)}:{"revision":${quote(revision)}}}`
+    if (path !== '') text += `,"path":${quote(path)}`
+    policy = { bundle, revision, path, text }
+  }
+  return policy.text
+}
+
+let erasure: { readonly erased: readonly string[]; readonly text: string } = {
+  erased: [],
+  text: '[]',
+}
+
+function erasedText(erased: readonly string[]): string {
+  if (erasure.erased !== erased) erasure = { erased, text: JSON.stringify(erased) }
+  return erasure.text
 }
 
 function causeText(cause: unknown): string {

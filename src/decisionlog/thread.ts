@@ -5,7 +5,7 @@ import type { LogBatch } from '../messages.ts'
 import { Sink, type SinkConfig } from './sink.ts'
 
 export type LogCommand =
-  | { readonly type: 'port'; readonly port: MessagePort; readonly backlog: SharedArrayBuffer }
+  | { readonly type: 'port'; readonly port: MessagePort }
   | { readonly type: 'close' }
 
 export type LogReport =
@@ -34,19 +34,34 @@ function run(sink: Sink): void {
       })
       return
     }
-    const backlog = new Int32Array(command.backlog)
-    ports.add(command.port)
-    command.port.on('message', ({ bytes, lines, size }: LogBatch) => {
-      try {
-        sink.write(bytes)
-      } catch (error) {
-        const { code, message } = asGateError(error, 'ERR_CONFIG_FILE')
-        report({ type: 'failed', code, message, lost: lines })
-      }
-      Atomics.sub(backlog, 0, size)
-    })
-    command.port.on('close', () => ports.delete(command.port))
+    serve(command.port)
   })
+  const write = (bytes: Uint8Array, lines: number): void => {
+    try {
+      sink.write(bytes)
+    } catch (error) {
+      const { code, message } = asGateError(error, 'ERR_CONFIG_FILE')
+      report({ type: 'failed', code, message, lost: lines })
+    }
+  }
+  const serve = (from: MessagePort): void => {
+    ports.add(from)
+    const chunks: { readonly bytes: Uint8Array; readonly handedOver: Int32Array }[] = []
+    from.on('message', (batch: LogBatch) => {
+      if (batch.type === 'long') write(batch.bytes, 1)
+      else if (batch.type === 'memory') {
+        chunks[batch.index] = {
+          bytes: new Uint8Array(batch.memory),
+          handedOver: batch.handedOver,
+        }
+      } else {
+        const { bytes, handedOver } = chunks[batch.index]!
+        write(bytes.subarray(0, batch.length), batch.lines)
+        Atomics.store(handedOver, batch.index, 0)
+      }
+    })
+    from.on('close', () => ports.delete(from))
+  }
   report({ type: 'open' })
 }
 
