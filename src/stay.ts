@@ -135,7 +135,7 @@ export class Stay {
     const stale = exchange.feedAgeMs > config.revocation.max_staleness
     let allowed = false
     try {
-      allowed = evaluate(exchange, new Date(), stale).allowed
+      allowed = evaluate(exchange, Date.now(), stale).allowed
     } catch (error) {
       evaluating(0)
       exchange.problem = asGateError(error)

@@ -26,9 +26,10 @@ import type { Duplex } from 'node:stream'
 import type { GateConfig } from './config/options.ts'
 import type { LogQueue } from './decisionlog/queue.ts'
 import { writeRecord } from './decisionlog/record.ts'
-import { monotonicUs } from './domain/clock.ts'
+import { monotonicUs, rfc3339 } from './domain/clock.ts'
 import type { Answer } from './domain/decision.ts'
 import type { Cut, Exchange } from './domain/exchange.ts'
+import type { Linked } from './domain/linked.ts'
 import type { Principal } from './domain/principal.ts'
 import { asGateError, type Code, GateError } from './errors.ts'
 import {
@@ -62,7 +63,7 @@ import {
 } from './policy/input.ts'
 import { answerPreflight, deny, everyMethod } from './response/deny.ts'
 import type { LiveRegistry } from './response/live.ts'
-import { breakOff, Relay } from './response/relay.ts'
+import { type Answered, breakOff, Relay } from './response/relay.ts'
 import { switchingHead, Tunnel } from './response/tunnel.ts'
 import type { LedgerView } from './revocation/ledger.ts'
 import { findBlock, findRevocation } from './revocation/match.ts'
@@ -127,10 +128,10 @@ export function walk(rooms: Rooms, arrival: Arrival): void {
 const noHeaders: readonly string[] = []
 
 /** One exchange's way through the walk: what is known of it so far, for the record and for whoever cuts it. */
-export class Passage implements Exchange {
+export class Passage implements Exchange, Answered, Linked<Passage> {
   readonly id = randomUUID()
   readonly startedAtUs = monotonicUs()
-  readonly startedAt = new Date()
+  readonly startedAtMs = Date.now()
   readonly rooms: Rooms
   readonly req: IncomingMessage
   readonly res: ServerResponse
@@ -154,6 +155,8 @@ export class Passage implements Exchange {
   asked: InputParts | undefined
   input: PolicyInput | undefined
   answer: Answer | undefined
+  /** Set on the upstream's answer by the policy that let the exchange in, whatever a later one says. */
+  answerSet: Answer['responseHeaders'] = []
   /** What goes upstream where the policy has changed the query. */
   sent: Target | undefined
   answersOfTheWorld: string | undefined
@@ -166,6 +169,9 @@ export class Passage implements Exchange {
   tunnel: Tunnel | undefined
   allowed = false
   seq = 0
+  before: Passage | undefined
+  after: Passage | undefined
+  linked = false
   expiresAtMs = Number.POSITIVE_INFINITY
   bytesIn = 0
   bytesOut = 0
@@ -211,6 +217,37 @@ export class Passage implements Exchange {
     if (bytes > 0 && this.bytesIn + this.bytesOut > bytes)
       this.cut({ reason: 'bytes', sinceUs: monotonicUs() })
   }
+
+  // --- What the relay asks and tells --------------------------------------------------------------------------
+
+  answerHeaders(raw: readonly Buffer[] | readonly string[]): string[] {
+    const cors = this.routed!.config.cors === undefined ? undefined : this.cors
+    return responseHeaders(raw, cors, this.answerSet)
+  }
+
+  onHead(status: number): void {
+    const { metrics } = this.rooms
+    metrics.count('dropgate_requests_total', 'allowed')
+    metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
+  }
+
+  onSwitched(raw: readonly Buffer[] | readonly string[], socket: Duplex): void {
+    switchOver(this, raw, socket)
+  }
+
+  onFailed(error: GateError): void {
+    refuse(this, error)
+  }
+
+  onOver(): void {
+    this.rooms.metrics.observe('dropgate_request_duration_seconds', sinceS(this.startedAtUs))
+  }
+
+  onUnread(): void {
+    this.rooms.metrics.count('dropgate_unread_answers_total')
+  }
+
+  // ------------------------------------------------------------------------------------------------------------
 
   cut(cut: Cut): void {
     if (!this.open) return
@@ -352,13 +389,14 @@ function decide(passage: Passage, principal: Principal | undefined): void {
   rooms.live.add(passage)
   try {
     const stale = checkRevocations(passage, rooms.ledger, routed!)
-    const answer = evaluate(passage, passage.startedAt, stale)
+    const answer = evaluate(passage, passage.startedAtMs, stale)
     if (!answer.allowed) {
       rooms.live.remove(passage)
       refuseByPolicy(passage, answer)
       return
     }
     rewriteQuery(passage, answer)
+    passage.answerSet = answer.responseHeaders
     passage.allowed = true
     rooms.metrics.observe('dropgate_decision_duration_seconds', sinceS(passage.startedAtUs))
     record(passage, undefined, 0)
@@ -432,8 +470,8 @@ function questionOf(passage: Passage, route: Route): InputParts {
   }
 }
 
-/** The policy's answer to this exchange, asked at `at`; whatever is not a clear yes is a no with its own code. */
-export function evaluate(passage: Passage, at: Date, stale: boolean): Answer {
+/** The policy's answer to this exchange, asked at `atMs` by the wall clock; whatever is not a clear yes is a no with its own code. */
+export function evaluate(passage: Passage, atMs: number, stale: boolean): Answer {
   const { rooms } = passage
   const policy = rooms.engine.current()
   if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
@@ -442,7 +480,7 @@ export function evaluate(passage: Passage, at: Date, stale: boolean): Answer {
   const { plan } = policy
   passage.asked ??= questionOf(passage, passage.routed!)
   const state: InputState = {
-    timeRfc3339: at.toISOString(),
+    timeRfc3339: rfc3339(atMs),
     body: plan.readsBody ? readTaken(passage, plan.top.has('parsed_body')) : undefined,
     feedStale: stale,
     feedAgeMs: Math.round(passage.feedAgeMs),
@@ -491,7 +529,7 @@ function send(passage: Passage, answer: Answer): void {
   const client = passage.client!
   const { config } = passage.routed!
   const { limits } = rooms.config
-  res.once('close', () => {
+  res.on('close', () => {
     rooms.live.remove(passage)
     if (res.writableFinished) recordLongEnd(passage, 'done')
     else {
@@ -500,28 +538,6 @@ function send(passage: Passage, answer: Answer): void {
     }
   })
   const { hasBody, body } = passage
-  const relay = new Relay({
-    req,
-    res,
-    responseHeaders: (raw) =>
-      responseHeaders(
-        raw,
-        config.cors === undefined ? undefined : passage.cors,
-        answer.responseHeaders,
-      ),
-    readIdleMs: limits.read_idle,
-    onUnread: () => rooms.metrics.count('dropgate_unread_answers_total'),
-    onBytes: (bytes) => passage.passed(0, bytes),
-    onSwitched: (raw, socket) => switchOver(passage, raw, socket),
-    onHead: (status) => {
-      rooms.metrics.count('dropgate_requests_total', 'allowed')
-      rooms.metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
-    },
-    onFailed: (error) => refuse(passage, error),
-    onOver: () => {
-      rooms.metrics.observe('dropgate_request_duration_seconds', sinceS(passage.startedAtUs))
-    },
-  })
   const { upgrade, credential } = passage
   const strip = credential !== undefined && config.forward.authorization === 'strip'
   const pairs = strip ? withoutCredential(passage.given, credential) : passage.given
@@ -549,7 +565,7 @@ function send(passage: Passage, answer: Answer): void {
   passage.sending = Sending.start(
     upgrade === undefined ? pool : lone(pool, upgrade),
     request,
-    relay,
+    new Relay(passage, limits.read_idle),
   )
   if (headers.expectContinue && hasBody && body === undefined) res.writeContinue()
 }
@@ -567,13 +583,13 @@ function switchOver(
   raw: readonly Buffer[] | readonly string[],
   upstream: Duplex,
 ): void {
-  const { rooms, upgrade, credential, headers, routed, answer } = passage
+  const { rooms, upgrade, credential, headers, routed } = passage
   try {
     const kept = credential === undefined || routed!.config.forward.authorization === 'keep'
     const echo = kept ? undefined : protocolToEcho(headers!.pairs, credential)
     const head = switchingHead(
       raw,
-      responseHeaders(raw, undefined, answer!.responseHeaders),
+      responseHeaders(raw, undefined, passage.answerSet),
       upgrade!.key,
       echo,
     )
@@ -652,7 +668,7 @@ function record(passage: Passage, error: GateError | undefined, status: number):
       ndBuiltinCache: passage.answersOfTheWorld,
       metadataJson: answer?.metadataJson,
       sentTarget: passage.sent?.wire,
-      timestamp: passage.startedAt.toISOString(),
+      timestamp: rfc3339(passage.startedAtMs),
       requestedBy: passage.client?.address ?? passage.req.socket.remoteAddress,
       code: error?.code,
       reason: answer?.reason,
@@ -693,7 +709,7 @@ function recordEnd(passage: Passage, ending: string, cutAfterMs: number | undefi
       inputJson: denied ? passage.input?.logged : undefined,
       resultJson: denied ? answer?.resultJson : undefined,
       erased: denied ? passage.input?.erased : undefined,
-      timestamp: new Date().toISOString(),
+      timestamp: rfc3339(Date.now()),
       requestedBy: passage.address,
       code: undefined,
       reason: denied ? answer?.reason : undefined,
@@ -733,7 +749,7 @@ export function recordUnread(rooms: Rooms, unread: Unread): void {
     writeRecord({
       labelsJson: rooms.labelsJson,
       decisionId: unread.decisionId,
-      timestamp: new Date().toISOString(),
+      timestamp: rfc3339(Date.now()),
       requestedBy: unread.remoteAddress,
       code: unread.error.code,
       status: unread.error.status,

@@ -24,3 +24,15 @@ export function breather(sliceMs: number): () => Promise<void> | undefined {
 export function monotonicUs(): number {
   return performance.now() * 1e3 + threadOffsetUs
 }
+
+let isoMs = -1
+let iso = ''
+
+/** RFC 3339 in UTC, to the ms. Many requests share one ms, and the text is dear. */
+export function rfc3339(wallMs: number): string {
+  if (wallMs !== isoMs) {
+    isoMs = wallMs
+    iso = new Date(wallMs).toISOString()
+  }
+  return iso
+}

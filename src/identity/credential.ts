@@ -51,7 +51,7 @@ export class CredentialSources {
       const value = pairs[i + 1]!
       switch (pairs[i]) {
         case 'authorization':
-          note(bearer.exec(value)?.[1], 'authorization')
+          note(bearerToken(value), 'authorization')
           break
         case 'cookie':
           if (this.#cookies.size === 0) break
@@ -137,6 +137,12 @@ function* crumbs(cookie: string): Generator<Crumb> {
     const name = split === -1 ? '' : text.slice(0, split).trim()
     yield { name, content: text.slice(split + 1).trim(), text }
   }
+}
+
+function bearerToken(value: string): string | undefined {
+  // As nearly everybody writes it.
+  if (value.startsWith('Bearer ') && value.charCodeAt(7) !== 0x20) return value.slice(7)
+  return bearer.exec(value)?.[1]
 }
 
 function unquoted(content: string): string {

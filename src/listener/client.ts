@@ -32,26 +32,35 @@ export interface Via {
   readonly named: WeakMap<Socket, Ends>
   /** Thumbprints of client certificates, taken once for each connection. */
   readonly certificates: WeakMap<Socket, string>
+  /** Who is at the other end of a connection, whatever it says of others. */
+  readonly peers: WeakMap<Socket, Client>
 }
 
 const maxHops = 32
 
 /** @param pairs Flat name, value list. @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send */
 export function readClient(socket: Socket, pairs: readonly string[], via: Via): Client {
-  const ends = via.named.get(socket) ?? endsOf(socket)
-  const { scheme, trusted } = via
-  const certificate = via.certificates.get(socket)
-  if (trusted === undefined || !trusted.has(ends.address)) return { ...ends, scheme, certificate }
+  const peer = via.peers.get(socket) ?? meet(socket, via)
+  const { trusted } = via
+  if (trusted === undefined || !trusted.has(peer.address)) return peer
   const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
-  let { address } = ends
+  let { address } = peer
   for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {
     const hop = told.hops[i]!
     // A proxy that does not say for whom it speaks speaks for itself.
     if (hop === undefined) break
     address = hop
   }
-  const port = address === ends.address ? ends.port : 0
-  return { ...ends, address, port, scheme: told.scheme ?? scheme, certificate }
+  const port = address === peer.address ? peer.port : 0
+  return { ...peer, address, port, scheme: told.scheme ?? peer.scheme }
+}
+
+/** Its certificate is verified, and its PROXY header read, before its first request. */
+function meet(socket: Socket, via: Via): Client {
+  const ends = via.named.get(socket) ?? endsOf(socket)
+  const peer = { ...ends, scheme: via.scheme, certificate: via.certificates.get(socket) }
+  via.peers.set(socket, peer)
+  return peer
 }
 
 function endsOf(socket: Socket): Ends {

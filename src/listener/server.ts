@@ -18,7 +18,7 @@ import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastif
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
 import { asGateError, GateError } from '../errors.ts'
-import type { Ends, Via } from './client.ts'
+import type { Client, Ends, Via } from './client.ts'
 import { createProxiedServer } from './proxy-protocol.ts'
 import { parserError, refuseOn } from './refuse.ts'
 import { Turns } from './turns.ts'
@@ -314,5 +314,6 @@ function viaOf({ tls, trusted_proxies: trusted, client_header: clientHeader }: L
     clientHeader,
     named: new WeakMap<Socket, Ends>(),
     certificates: new WeakMap<Socket, string>(),
+    peers: new WeakMap<Socket, Client>(),
   }
 }

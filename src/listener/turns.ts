@@ -131,8 +131,9 @@ export class Turns {
     this.#inFlight++
     // Node loses the bytes behind an offer to upgrade that nobody takes up: what follows would begin in its middle.
     if (req.headers.upgrade !== undefined) res.shouldKeepAlive = false
-    res.once('close', () => this.#next(line, req.socket))
-    res.once('prefinish', () => this.#watch(res, req.socket))
+    // Both come once.
+    res.on('close', () => this.#next(line, req.socket))
+    res.on('prefinish', () => this.#watch(res, req.socket))
     serve(req, res)
   }
 

@@ -1,7 +1,8 @@
 /**
  * The Rego contract (design section 7): one exchange -> `input` as JSON text. Built by concatenation, since text is
  * what the module takes and what the decision log writes; only strings are ever serialised. The policy gets what
- * it reads (reads.ts); the log gets everything but secrets and bodies.
+ * it reads (reads.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
+ * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.
  */
 import { keepDigits } from '../domain/json.ts'
 import { type ReadField, readsOf } from './reads.ts'
@@ -54,7 +55,7 @@ export interface InputState {
 export interface PolicyInput {
   /** As the policy gets it. */
   readonly text: string
-  /** Everything but credentials and bodies. */
+  /** For the decision log: no credentials, no bodies. */
   readonly logged: string
   /** JSON pointers of what `logged` lacks. */
   readonly erased: readonly string[]
@@ -74,8 +75,8 @@ export class InputPlan {
   readonly labels: boolean
   readonly top: ReadonlySet<string>
   readonly #principal: ReadField | undefined
-  /** Projected principals; a token is seen many times. */
-  readonly #principals = new WeakMap<object, string>()
+  /** A token is seen many times. */
+  readonly #principals = new WeakMap<object, PrincipalTexts>()
 
   constructor(reads: ReadField) {
     const read = (...path: readonly string[]): boolean => readsOf(reads, ...path) !== undefined
@@ -95,17 +96,35 @@ export class InputPlan {
     return this.http.has('body') || this.top.has('parsed_body')
   }
 
-  principalText(principal: { readonly json: string }): string {
-    const fields = this.#principal
-    if (fields === undefined) return '{}'
-    if (fields.whole) return principal.json
-    let text = this.#principals.get(principal)
-    if (text === undefined) {
-      text = JSON.stringify(project(JSON.parse(principal.json, keepDigits), fields))
-      this.#principals.set(principal, text)
+  textsOf(principal: { readonly json: string }): PrincipalTexts {
+    let texts = this.#principals.get(principal)
+    if (texts === undefined) {
+      texts = this.#project(principal.json)
+      this.#principals.set(principal, texts)
     }
-    return text
+    return texts
   }
+
+  #project(json: string): PrincipalTexts {
+    const fields = this.#principal
+    if (fields?.whole) return { read: json, logged: json }
+    const principal = JSON.parse(json, keepDigits) as Record<string, unknown>
+    const claims = fields?.fields.get('claims')
+    const logged = {
+      ...principal,
+      claims: claims === undefined ? undefined : project(principal.claims, claims),
+    }
+    return {
+      read: fields === undefined ? '{}' : JSON.stringify(project(principal, fields)),
+      logged: JSON.stringify(logged),
+    }
+  }
+}
+
+interface PrincipalTexts {
+  readonly read: string
+  /** All of it, but of the claims only what is read. */
+  readonly logged: string
 }
 
 const httpFields = ['id', 'method', 'path', 'host', 'scheme', 'protocol', 'size', 'body'] as const
@@ -143,57 +162,54 @@ const none: readonly string[] = []
 const bodyPointers = ['/input/attributes/request/http/body', '/input/parsed_body']
 
 export function buildInput(parts: InputParts, state: InputState, plan: InputPlan): PolicyInput {
-  const headers = readHeaderTexts(parts.headers, plan)
-  const quoted = {
-    method: quote(parts.method),
-    path: quote(parts.path),
-    host: quote(parts.host),
-    parsedPath: list(parts.parsedPath),
-    query: queryJson(parts.query),
-  }
-  const { sourceAddress, sourcePort, destinationAddress, destinationPort } = parts
-  const { body } = state
-  const source = `"source":${addressJson(sourceAddress, sourcePort)}`
-  const destination = `"destination":${addressJson(destinationAddress, destinationPort)}`
-  const truncated = parts.bodyWithheld
-  const version = '"version":{"encoding":"protojson","ext_authz":"v3"}'
-  const feed = `"feed":{"stale":${state.feedStale},"age_ms":${state.feedAgeMs}}`
-  const logged =
-    `{"attributes":{${source},${destination},"request":{"time":"${state.timeRfc3339}","http":{"id":"${parts.requestId}"` +
-    `,"method":${quoted.method},"path":${quoted.path},"host":${quoted.host},"scheme":"${parts.scheme}"` +
-    `,"protocol":"${parts.protocol}","size":${parts.size},"body":"","headers":{${headers.open}}}}` +
-    `,"contextExtensions":${parts.labelsJson}},"header_values":{${headers.openValues}}` +
-    `,"parsed_path":${quoted.parsedPath},"parsed_query":${quoted.query},"parsed_body":null` +
-    `,"truncated_body":${truncated},${version},"route":${parts.routeJson},"grants":[],${feed}` +
-    (parts.principal === undefined ? '}' : `,"principal":${parts.principal.json}}`)
-
   const { http, top } = plan
-  let fields = ''
-  if (http.has('id')) fields += `"id":"${parts.requestId}",`
-  if (http.has('method')) fields += `"method":${quoted.method},`
-  if (http.has('path')) fields += `"path":${quoted.path},`
-  if (http.has('host')) fields += `"host":${quoted.host},`
-  if (http.has('scheme')) fields += `"scheme":"${parts.scheme}",`
-  if (http.has('protocol')) fields += `"protocol":"${parts.protocol}",`
-  if (http.has('size')) fields += `"size":${parts.size},`
-  if (http.has('body')) fields += `"body":${body?.quoted ?? '""'},`
-  let text = '{"attributes":{'
-  if (plan.source) text += `${source},`
-  if (plan.destination) text += `${destination},`
-  if (plan.labels) text += `"contextExtensions":${parts.labelsJson},`
-  text += plan.time ? `"request":{"time":"${state.timeRfc3339}",` : '"request":{'
-  text += `"http":{${fields}"headers":{${headers.read}}}}},"header_values":{${headers.readValues}}`
-  if (top.has('parsed_path')) text += `,"parsed_path":${quoted.parsedPath}`
-  if (top.has('parsed_query')) text += `,"parsed_query":${quoted.query}`
+  const { body } = state
+  const headers = readHeaderTexts(parts.headers, plan)
+  const method = `"method":${quote(parts.method)},`
+  const path = `"path":${quote(parts.path)},`
+  const host = `"host":${quote(parts.host)},`
+  const scheme = `"scheme":"${parts.scheme}",`
+  const protocol = `"protocol":"${parts.protocol}",`
+
+  const source = `"source":${addressJson(parts.sourceAddress, parts.sourcePort)},`
+  const feed = `,"feed":{"stale":${state.feedStale},"age_ms":${state.feedAgeMs}}`
+
+  let before = ''
+  if (plan.destination)
+    before += `"destination":${addressJson(parts.destinationAddress, parts.destinationPort)},`
+  if (plan.labels) before += `"contextExtensions":${parts.labelsJson},`
+  before += plan.time ? `"request":{"time":"${state.timeRfc3339}","http":{` : '"request":{"http":{'
+  if (http.has('id')) before += `"id":"${parts.requestId}",`
+  if (http.has('size')) before += `"size":${parts.size},`
+
+  const parsedPath = `,"parsed_path":${list(parts.parsedPath)}`
+  const parsedQuery = `,"parsed_query":${queryJson(parts.query)}`
+  let after = ''
+  if (top.has('truncated_body')) after += `,"truncated_body":${parts.bodyWithheld}`
+  if (top.has('version')) after += ',"version":{"encoding":"protojson","ext_authz":"v3"}'
+  if (top.has('route')) after += `,"route":${parts.routeJson}`
+  if (top.has('grants')) after += ',"grants":[]'
+
+  const principal = parts.principal === undefined ? undefined : plan.textsOf(parts.principal)
+  let text = plan.source ? `{"attributes":{${source}${before}` : `{"attributes":{${before}`
+  if (http.has('method')) text += method
+  if (http.has('path')) text += path
+  if (http.has('host')) text += host
+  if (http.has('scheme')) text += scheme
+  if (http.has('protocol')) text += protocol
+  if (http.has('body')) text += `"body":${body?.quoted ?? '""'},`
+  text += `"headers":{${headers.read}}}}},"header_values":{${headers.readValues}}${after}`
+  if (top.has('parsed_path')) text += parsedPath
+  if (top.has('parsed_query')) text += parsedQuery
+  if (top.has('feed')) text += feed
   if (top.has('parsed_body')) text += `,"parsed_body":${body?.parsed ?? 'null'}`
-  if (top.has('truncated_body')) text += `,"truncated_body":${truncated}`
-  if (top.has('version')) text += `,${version}`
-  if (top.has('route')) text += `,"route":${parts.routeJson}`
-  if (top.has('grants')) text += ',"grants":[]'
-  if (top.has('feed')) text += `,${feed}`
-  if (top.has('principal') && parts.principal !== undefined)
-    text += `,"principal":${plan.principalText(parts.principal)}`
+  if (top.has('principal') && principal !== undefined) text += `,"principal":${principal.read}`
   text += '}'
+
+  let logged = `{"attributes":{${source}${before}${method}${path}${host}${scheme}${protocol}"headers":{${headers.open}}}}}`
+  if (headers.openValues !== '') logged += `,"header_values":{${headers.openValues}}`
+  logged += after + parsedPath + parsedQuery + feed
+  logged += principal === undefined ? '}' : `,"principal":${principal.logged}}`
   const erased = body === undefined ? headers.erased : [...headers.erased, ...bodyPointers]
   return { text, logged, erased }
 }
@@ -203,7 +219,7 @@ function addressJson(address: string, port: number): string {
 }
 
 interface HeaderTexts {
-  /** Members of `headers` and `header_values` that may be logged. */
+  /** Members of `headers` that may be logged, and of `header_values` those that are read besides. */
   open: string
   openValues: string
   /** Those that the policy reads. */
@@ -214,15 +230,15 @@ interface HeaderTexts {
 
 function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts {
   const texts: HeaderTexts = { open: '', openValues: '', read: '', readValues: '', erased: none }
-  let erased: string[] | undefined
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i]!
     if (appearsBefore(flat, i)) continue
     const secret = isSecret(name)
+    const read = wants(plan.headers, name)
+    const valuesRead = wants(plan.headerValues, name)
     if (secret) {
-      erased ??= []
-      erased.push(`/input/attributes/request/http/headers/${name}`, `/input/header_values/${name}`)
-      if (!wants(plan.headers, name) && !wants(plan.headerValues, name)) continue
+      texts.erased = erasing(texts.erased, name, valuesRead)
+      if (!read && !valuesRead) continue
     }
     const value = flat[i + 1]!
     let joined = value
@@ -235,16 +251,25 @@ function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts 
     }
     const key = quote(name)
     const member = `${key}:${joined === value ? values : quote(joined)}`
+    if (!secret) texts.open = joinTexts(texts.open, member)
+    if (read) texts.read = joinTexts(texts.read, member)
+    if (!valuesRead) continue
     const valuesMember = `${key}:[${values}]`
-    if (!secret) {
-      texts.open = joinTexts(texts.open, member)
-      texts.openValues = joinTexts(texts.openValues, valuesMember)
-    }
-    if (wants(plan.headers, name)) texts.read = joinTexts(texts.read, member)
-    if (wants(plan.headerValues, name)) texts.readValues = joinTexts(texts.readValues, valuesMember)
+    if (!secret) texts.openValues = joinTexts(texts.openValues, valuesMember)
+    texts.readValues = joinTexts(texts.readValues, valuesMember)
   }
-  if (erased !== undefined) texts.erased = erased
   return texts
+}
+
+const headersPointer = '/input/attributes/request/http/headers/'
+/** What most requests lack in the log; one list, so that its text is made once. */
+const usuallyErased: readonly string[] = [`${headersPointer}authorization`]
+
+function erasing(erased: readonly string[], name: string, inValues: boolean): readonly string[] {
+  if (erased === none && name === 'authorization' && !inValues) return usuallyErased
+  const more = [...erased, headersPointer + name]
+  if (inValues) more.push(`/input/header_values/${name}`)
+  return more
 }
 
 function wants(names: Names, name: string): boolean {

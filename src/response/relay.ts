@@ -4,82 +4,126 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { GateError } from '../errors.ts'
+import { atEndOfTurn } from '../domain/turn.ts'
+import { asGateError, type GateError } from '../errors.ts'
 import type { Flow, UpstreamAnswer } from '../upstream/forward.ts'
 
-export interface RelayOptions {
+/** The exchange whose answer it is. */
+export interface Answered {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   /** Raw upstream headers -> what the client gets; throws GateError ERR_UPSTREAM_MALFORMED. */
-  readonly responseHeaders: (raw: readonly Buffer[] | readonly string[]) => string[]
-  readonly onHead: (status: number) => void
+  answerHeaders(raw: readonly Buffer[] | readonly string[]): string[]
+  onHead(status: number): void
   /** Called for each piece of the body, before it is passed on. */
-  readonly onBytes: (bytes: number) => void
+  passed(bytesIn: number, bytesOut: number): void
   /** The upstream switched protocols, which only a request that asked for it meets. */
-  readonly onSwitched: (raw: readonly Buffer[] | readonly string[], socket: Duplex) => void
+  onSwitched(raw: readonly Buffer[] | readonly string[], socket: Duplex): void
   /** The failure came before the head: the caller answers. */
-  readonly onFailed: (error: GateError) => void
-  /** Called once, when the exchange is over for the upstream; undefined when it ended well. */
-  readonly onOver: (error: GateError | undefined) => void
-  /** ms that a client may leave a waiting answer unread. */
-  readonly readIdleMs: number
-  /** It has left it unread for longer; the exchange is over. */
-  readonly onUnread: () => void
+  onFailed(error: GateError): void
+  /** Called once, when the exchange is over for the upstream. */
+  onOver(): void
+  /** The client has left a waiting answer unread for too long; the exchange is over. */
+  onUnread(): void
 }
 
+const joinedBytes = 8192
+
 export class Relay implements UpstreamAnswer {
-  readonly #options: RelayOptions
+  readonly #exchange: Answered
+  readonly #readIdleMs: number
   #flow: Flow | undefined
   #unread: NodeJS.Timeout | undefined
+  /** Until the end of the turn in which it came: till then the exchange can still be refused in words. */
+  #head: { readonly status: number; readonly headers: string[] } | undefined
+  #first: Buffer | undefined
+  #ended = false
 
-  constructor(options: RelayOptions) {
-    this.#options = options
+  /** @param readIdleMs How long a client may leave a waiting answer unread. */
+  constructor(exchange: Answered, readIdleMs: number) {
+    this.#exchange = exchange
+    this.#readIdleMs = readIdleMs
   }
 
   onHead(status: number, raw: readonly Buffer[] | readonly string[], flow: Flow): void {
-    const { req, res, responseHeaders, onHead } = this.#options
-    const headers = responseHeaders(raw)
+    this.#head = { status, headers: this.#exchange.answerHeaders(raw) }
     this.#flow = flow
-    // The rest of a request body that the upstream did not wait for must not be read as the next request.
-    if (!req.complete) res.shouldKeepAlive = false
-    res.writeHead(status, headers)
-    onHead(status)
+    atEndOfTurn(this.#begin)
   }
 
-  onData(chunk: Buffer, flow: Flow): void {
-    const { res, onBytes } = this.#options
-    onBytes(chunk.length)
-    if (res.destroyed || res.write(chunk)) return
-    flow.pause()
+  onData(chunk: Buffer): void {
+    this.#exchange.passed(0, chunk.length)
+    if (this.#head !== undefined && this.#first === undefined) this.#first = chunk
+    else {
+      this.#begin()
+      this.#write(chunk)
+    }
+  }
+
+  onEnd(): void {
+    this.#ended = true
+    if (this.#head === undefined) this.#end(undefined)
+    this.#exchange.onOver()
+  }
+
+  /** Head, what has come of the body and, where it is over already, the end: in one write. */
+  readonly #begin = (): void => {
+    const { req, res } = this.#exchange
+    const [head, first] = [this.#head, this.#first]
+    this.#head = undefined
+    this.#first = undefined
+    // Begun already, or cut or failed meanwhile, and refused.
+    if (head === undefined || res.headersSent || res.destroyed) return
+    // The rest of a request body that the upstream did not wait for must not be read as the next request.
+    if (!req.complete) res.shouldKeepAlive = false
+    try {
+      res.writeHead(head.status, head.headers)
+    } catch (error) {
+      this.#exchange.onFailed(asGateError(error, 'ERR_UPSTREAM_MALFORMED'))
+      return
+    }
+    this.#exchange.onHead(head.status)
+    if (this.#ended) this.#end(first)
+    else if (first !== undefined) this.#write(first)
+    // Whoever waits for events waits for the head first.
+    else res.flushHeaders()
+  }
+
+  #end(last: Buffer | undefined): void {
+    const { res } = this.#exchange
+    // As text it is written in one piece with the head; as bytes it would be a piece of its own.
+    if (last !== undefined && last.length <= joinedBytes) res.end(last.toString('latin1'), 'latin1')
+    else res.end(last)
+  }
+
+  #write(chunk: Buffer): void {
+    const { res } = this.#exchange
+    if (res.destroyed || res.writableEnded || res.write(chunk)) return
+    this.#flow?.pause()
     this.#unread = setTimeout(() => {
-      this.#options.onUnread()
+      this.#exchange.onUnread()
       res.destroy()
-    }, this.#options.readIdleMs)
+    }, this.#readIdleMs)
     res.once('drain', this.#resume)
     res.once('close', this.#forget)
   }
 
   onSwitched(raw: readonly Buffer[] | readonly string[], socket: Duplex): void {
-    this.#options.onSwitched(raw, socket)
-  }
-
-  onEnd(): void {
-    this.#options.res.end()
-    this.#options.onOver(undefined)
+    this.#exchange.onSwitched(raw, socket)
   }
 
   onError(error: GateError): void {
-    const { res, onFailed, onOver } = this.#options
-    onOver(error)
+    const { res } = this.#exchange
+    this.#exchange.onOver()
     // A cut has answered already.
     if (res.writableEnded) return
     if (res.headersSent) breakOff(res)
-    else onFailed(error)
+    else this.#exchange.onFailed(error)
   }
 
   readonly #resume = (): void => {
     this.#forget()
-    this.#options.res.off('close', this.#forget)
+    this.#exchange.res.off('close', this.#forget)
     this.#flow?.resume()
   }
 

@@ -5,6 +5,8 @@
 import type { Duplex, Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { monotonicUs } from '../domain/clock.ts'
+import { type Linked, LinkedList } from '../domain/linked.ts'
+import { atEndOfTurn } from '../domain/turn.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
 import type { Upstream } from './pools.ts'
 
@@ -36,7 +38,10 @@ export interface Flow {
 }
 
 /** A request under way; `abort` ends it so that the upstream never sees it as complete. */
-export class Sending {
+export class Sending implements Linked<Sending> {
+  before: Sending | undefined
+  after: Sending | undefined
+  linked = false
   readonly #pool: Upstream
   readonly #undici: Dispatcher
   readonly #request: UpstreamRequest
@@ -67,12 +72,18 @@ export class Sending {
     try {
       const sending = new Sending(pool, pool.admit(), request, answer)
       waiting.add(sending)
-      sending.#dispatch()
+      atEndOfTurn(sending.#begin)
       return sending
     } catch (error) {
       giveUp(request)
       throw error
     }
+  }
+
+  readonly #begin = (): void => {
+    // Cut meanwhile: nothing of it ever goes out.
+    if (this.#abortedWith === undefined) this.#dispatch()
+    else this.onResponseError(undefined, this.#abortedWith)
   }
 
   #dispatch(): void {
@@ -203,7 +214,7 @@ function giveUp({ body }: UpstreamRequest): void {
 }
 
 /** Requests of this thread that have no head yet, for the sweep that backs undici's own timers up. */
-const waiting = new Set<Sending>()
+const waiting = new LinkedList<Sending>()
 
 const sweep = setInterval(() => {
   const nowUs = monotonicUs()

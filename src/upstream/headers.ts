@@ -107,24 +107,30 @@ export function upstreamHeaders(
       'x-dropgate-route',
       visible(options.route),
     )
-    if (principal !== undefined) pushIdentity(out, principal)
+    if (principal !== undefined) out.push(...identityOf(principal))
   }
   for (const [name, value] of policyHeaders) if (!removed.includes(name)) out.push(name, value)
   return out
 }
 
-function pushIdentity(out: string[], principal: Principal): void {
-  out.push(
-    'x-dropgate-subject',
-    visible(principal.subject),
-    'x-dropgate-issuer',
-    visible(principal.issuer),
-  )
-  if (principal.clientId !== undefined) out.push('x-dropgate-client', visible(principal.clientId))
-  if (principal.sessionId !== undefined)
-    out.push('x-dropgate-session', visible(principal.sessionId))
-  if (principal.scopes.length > 0)
-    out.push('x-dropgate-scopes', principal.scopes.map(visible).join(' '))
+/** By token: the same for each of its requests. */
+const identities = new WeakMap<Principal, readonly string[]>()
+
+function identityOf(principal: Principal): readonly string[] {
+  let headers = identities.get(principal)
+  if (headers === undefined) {
+    headers = readIdentity(principal)
+    identities.set(principal, headers)
+  }
+  return headers
+}
+
+function readIdentity({ subject, issuer, clientId, sessionId, scopes }: Principal): string[] {
+  const out = ['x-dropgate-subject', visible(subject), 'x-dropgate-issuer', visible(issuer)]
+  if (clientId !== undefined) out.push('x-dropgate-client', visible(clientId))
+  if (sessionId !== undefined) out.push('x-dropgate-session', visible(sessionId))
+  if (scopes.length > 0) out.push('x-dropgate-scopes', scopes.map(visible).join(' '))
+  return out
 }
 
 const plain = /^[\x21-\x24\x26-\x7e]*$/

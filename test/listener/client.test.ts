@@ -13,6 +13,7 @@ const via = (over: Partial<Via> = {}): Via => ({
   clientHeader: 'x-forwarded-for',
   named: new WeakMap(),
   certificates: new WeakMap(),
+  peers: new WeakMap(),
   ...over,
 })
 const from = (remoteAddress: string): Socket =>

@@ -68,7 +68,7 @@ t.test('the admin port: open where it must be, closed where it can be', async (t
     labels: { region: 'eu', id: /^[0-9a-f-]{36}$/ }, decision_id: /^[0-9a-f-]{36}$/, type: 'openpolicyagent.org/decision_logs', bundles: { gate: { revision: /./ } },
     path: 'gate/authz/decision', input: { principal: { subject: 'alice' } }, result: { allowed: true, reason: 'role clerk' }, requested_by: '127.0.0.1',
     timestamp: /^\d{4}-/, custom: { route: 'orders', subject: 'alice', reason: 'role clerk', worker: Number, feed_age_ms: Number },
-    erased: ['/input/attributes/request/http/headers/authorization', '/input/header_values/authorization'],
+    erased: ['/input/attributes/request/http/headers/authorization'],
   }) // biome-ignore format: a table
   t.notOk(JSON.stringify(gate.log).includes(token.split('.')[2]!))
 })
