@@ -45,8 +45,10 @@ export function checkType(header: Header, claims: Claims, mode: IssuerConfig['to
     throw new GateError('ERR_TOKEN_TYPE')
 }
 
-/** What a row can name of a token besides its claims. */
+/** What there is of a token besides its claims. */
 export interface Evidence {
+  /** The claims as the issuer wrote them, for the policy. */
+  readonly written: Claims
   /** HMACs of the token, one for each pepper. */
   readonly tokenHashes: readonly Uint8Array[]
   /** RFC 7638 thumbprint of the key that verified it. */
@@ -112,7 +114,7 @@ export function readPrincipal(
         scopes,
         issued_at: Math.floor(issuedAtS),
         expires_at: Math.floor(expiresAtS),
-        claims,
+        claims: evidence.written,
       }),
     ),
     keys: keysOf({

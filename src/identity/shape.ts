@@ -2,6 +2,7 @@
  * The shape of a token, before any cryptography: three strict base64url parts, JSON objects, nothing that would
  * make the library do more than verify a signature.
  */
+import { keepDigits } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
 
 export interface Header {
@@ -16,13 +17,20 @@ export type Claims = Readonly<Record<string, unknown>>
 const maxLength = 16 * 1024
 const alphabet = /^[A-Za-z0-9_-]+$/
 
+export interface Shape {
+  readonly header: Header
+  readonly claims: Claims
+  /** The same for the policy, with every number as the issuer wrote it: a double holds 53 bits. */
+  readonly written: Claims
+}
+
 /** @throws GateError ERR_TOKEN_MALFORMED */
-export function readShape(token: string): { readonly header: Header; readonly claims: Claims } {
+export function readShape(token: string): Shape {
   if (token.length > maxLength) throw malformed()
   const parts = token.split('.')
   if (parts.length !== 3 || !parts.every(canonical)) throw malformed()
-  const header = readObject(parts[0]!)
-  const claims = readObject(parts[1]!)
+  const { value: header } = readObject(parts[0]!)
+  const { value: claims, written } = readObject(parts[1]!)
   const { alg, kid, typ, crit, b64, zip, enc } = header
   if (typeof alg !== 'string') throw malformed()
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) throw malformed()
@@ -33,6 +41,7 @@ export function readShape(token: string): { readonly header: Header; readonly cl
   return {
     header: { alg, kid, typ: typ?.toLowerCase().replace(/^application\//, '') },
     claims,
+    written,
   }
 }
 
@@ -57,7 +66,12 @@ function sextet(code: number): number {
 /** A byte order mark is no JSON (RFC 8259 section 8.1): kept, so that it is refused. */
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-function readObject(part: string): Record<string, unknown> {
+/** Digits, point or exponent that a double may not hold. */
+const doubtfulNumber = /\d{16}|\d[.eE]/
+
+type JsonObject = Record<string, unknown>
+
+function readObject(part: string): { value: JsonObject; written: JsonObject } {
   let text: string
   let value: unknown
   try {
@@ -68,7 +82,11 @@ function readObject(part: string): Record<string, unknown> {
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed()
   const plain = plainNames(text)
-  return (plain === text ? value : JSON.parse(plain)) as Record<string, unknown>
+  const object = (plain === text ? value : JSON.parse(plain)) as JsonObject
+  const written = doubtfulNumber.test(plain)
+    ? (JSON.parse(plain, keepDigits) as JsonObject)
+    : object
+  return { value: object, written }
 }
 
 const maxLevels = 16

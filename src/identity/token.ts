@@ -139,7 +139,7 @@ export class TokenVerifier {
     audience: readonly string[] | undefined,
     attempt = 1,
   ): Promise<Principal> {
-    const { header, claims } = readShape(token)
+    const { header, claims, written } = readShape(token)
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
     if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
     const { config } = issuer
@@ -151,6 +151,7 @@ export class TokenVerifier {
     key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
     const verified: Verified = {
       principal: readPrincipal(claims, config, Date.now(), {
+        written,
         tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
         keyThumbprint: key.thumbprint,
         pointers: this.#options.pointers,

@@ -52,12 +52,12 @@ decision if {
 
 /** @param padding Bytes of a header that makes the input as large as wanted. */
 function partsOf(padding: number): InputParts {
-  const claims = { iss: 'i', sub: 'user-7', roles: ['role-7', 'role-49'] }
+  const claims = { roles: ['role-7', 'role-49'] }
   return {
     requestId: '1', method: 'GET', path: '/orders/7', host: 'b', scheme: 'http',
-    protocol: 'HTTP/1.1', headers: padding === 0 ? [] : ['x-padding', 'p'.repeat(padding)], size: -1, bodyWithheld: false,
+    protocol: '', headers: padding === 0 ? [] : ['x-padding', 'p'.repeat(padding)], size: -1, bodyWithheld: false,
     sourceAddress: '1', sourcePort: 1, destinationAddress: '2', destinationPort: 2, parsedPath: ['orders', '7'], query: null,
-    routeJson: '{}', labelsJson: '{}', principal: { json: JSON.stringify({ subject: 'user-7', claims }) },
+    routeJson: '{}', labelsJson: '{}', principal: { json: JSON.stringify({ claims }) },
   } // biome-ignore format: a table
 }
 const state = {

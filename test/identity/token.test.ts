@@ -1,5 +1,13 @@
 /** Every way a token is refused, with its code, and what happens around the key sets. */
-import { type CryptoKey, exportJWK, exportSPKI, generateKeyPair, type JWK, SignJWT } from 'jose'
+import {
+  CompactSign,
+  type CryptoKey,
+  exportJWK,
+  exportSPKI,
+  generateKeyPair,
+  type JWK,
+  SignJWT,
+} from 'jose'
 import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
 import type { IssuerConfig } from '../../src/config/options.ts'
@@ -112,6 +120,21 @@ t.test('accepted with every algorithm, and what is known of the caller then', as
     claims: { tid: 't' },
   })
   t.equal(principal.keys.length, 4 * 12)
+})
+
+t.test('the policy gets every number of a token as its issuer wrote it', async (t) => {
+  const text = JSON.stringify(claimsOf()).replace(
+    /}$/,
+    ',"account":12345678901234567890,"rate":0.1000000000000000055,"deep":{"ids":[9007199254740993,7]}}',
+  )
+  const token = await new CompactSign(Buffer.from(text))
+    .setProtectedHeader({ alg: 'ES256', kid: 'ES256', typ: 'at+jwt' })
+    .sign(pairs.get('ES256')!.privateKey)
+  const { json } = await make().verifier.verify(token, undefined)
+  t.match(
+    json,
+    '"account":12345678901234567890,"rate":0.1000000000000000055,"deep":{"ids":[9007199254740993,7]}',
+  )
 })
 
 t.test('claims by the pointers of the issuer', async (t) => {
