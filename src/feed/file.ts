@@ -13,6 +13,7 @@
 import { createHmac } from 'node:crypto'
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { GateError } from '../errors.ts'
 import type { Given, Ledger } from '../revocation/ledger.ts'
 import type { MacKey } from './payload.ts'
@@ -20,6 +21,9 @@ import { type Cursor, gapAfter, type Ident } from './state.ts'
 
 const magic = Buffer.from('dropgate ledger 2\n')
 const pieceBytes = 1 << 20
+/** A written piece is smaller, and what writing it took is left to others three times over: the feed goes first. */
+const writtenBytes = 1 << 18
+const restShare = 3
 const macBytes = 32
 const maxHeadBytes = 1 << 20
 
@@ -40,13 +44,17 @@ export class SnapshotFile {
   #writing: Promise<void> | undefined
   #notBefore = 0
   #version = -1
+  #closing = false
 
   constructor(path: string) {
     this.#path = path
   }
 
-  restore(ident: Ident, mac: MacKey): Promise<Restored | undefined> {
-    return readFile(this.#path, ident, mac)
+  async restore(ident: Ident, mac: MacKey): Promise<Restored | undefined> {
+    const restored = await readFile(this.#path, ident, mac)
+    // What has just been read need not be written yet.
+    if (restored !== undefined) this.#notBefore = performance.now() + everyMs
+    return restored
   }
 
   /** @param onDone Told of what was written, or of what went wrong. */
@@ -62,7 +70,7 @@ export class SnapshotFile {
       return
     }
     this.#version = version
-    this.#writing = writeFile(this.#path, ledger, cursor, mac)
+    this.#writing = writeFile(this.#path, ledger, cursor, mac, this.#rest)
       .then((bytes) => onDone({ bytes, ms: Math.round(performance.now() - startedAt) }))
       .catch((error: Error) => onDone(error))
       .finally(() => {
@@ -72,18 +80,26 @@ export class SnapshotFile {
       })
   }
 
-  /** What is being written is finished. */
+  readonly #rest = (tookMs: number): Promise<void> | undefined =>
+    this.#closing ? undefined : pause(tookMs * restShare)
+
+  /** What is being written is finished, as fast as it can be. */
   async close(): Promise<void> {
+    this.#closing = true
     await this.#writing
   }
 }
 
-/** @returns bytes written. The control thread works on it for a millisecond at a time. */
+/**
+ * @param rest Called after each piece with what it took, ms.
+ * @returns bytes written. The control thread works on it for less than a millisecond at a time.
+ */
 export async function writeFile(
   path: string,
   ledger: Ledger,
   cursor: Cursor,
   mac: MacKey,
+  rest: (tookMs: number) => Promise<void> | undefined,
 ): Promise<number> {
   const half = `${path}.new`
   await mkdir(dirname(path), { recursive: true })
@@ -109,9 +125,11 @@ export async function writeFile(
     }
     await put(Buffer.concat([magic, length, text]))
     const bytes = new Uint8Array(table)
-    for (let from = 0; from < bytes.length; from += pieceBytes) {
+    for (let from = 0; from < bytes.length; from += writtenBytes) {
+      const startedAt = performance.now()
       // A copy: what is signed must be what is written.
-      await put(Buffer.from(bytes.subarray(from, from + pieceBytes)))
+      await put(Buffer.from(bytes.subarray(from, from + writtenBytes)))
+      await rest(performance.now() - startedAt)
     }
     await file.writev([hmac.digest()], at)
     await file.sync()
@@ -151,16 +169,23 @@ export async function readFile(
     const { size } = await file.stat()
     const hmac = createHmac('sha256', mac.key)
     let at = 0
+    // The next piece is read while the last one is summed up.
     const take = async (into: Uint8Array): Promise<void> => {
       if (at + into.length > size) throw unusable('it is too short')
-      for (let done = 0; done < into.length; ) {
-        const piece = Math.min(pieceBytes, into.length - done)
-        const { bytesRead } = await file.read(into, done, piece, at)
-        if (bytesRead === 0) throw unusable('it is too short')
-        hmac.update(into.subarray(done, done + bytesRead))
-        done += bytesRead
-        at += bytesRead
+      const read = async (from: number): Promise<Uint8Array> => {
+        const piece = into.subarray(from, from + pieceBytes)
+        const { bytesRead } = await file.read(piece, 0, piece.length, at + from)
+        return piece.subarray(0, bytesRead)
       }
+      let reading = read(0)
+      for (let done = 0; done < into.length; ) {
+        const piece = await reading
+        if (piece.length === 0) throw unusable('it is too short')
+        done += piece.length
+        if (done < into.length) reading = read(done)
+        hmac.update(piece)
+      }
+      at += into.length
     }
     const start = Buffer.alloc(magic.length + 4)
     await take(start)

@@ -17,7 +17,7 @@ import { freePort, machine } from './machine.ts'
 import { measureRevocations } from './revocation.ts'
 
 const rows = Number(process.env.ROWS ?? 10_000_000)
-const samples = Number(process.env.REVOCATIONS ?? 300)
+const samples = Number(process.env.REVOCATIONS ?? 500)
 const issuer = 'https://bench.example'
 const folder = mkdtempSync(join(tmpdir(), 'dropgate-bench-'))
 const snapshotFile = join(folder, 'revocations.snapshot')
@@ -147,6 +147,8 @@ async function rates(url: string, revoker: () => Promise<pg.Client>): Promise<vo
       120_000,
     )
     say(`a whole gate is ready ${seconds(startedAt)} after its start, from the file`)
+    // Once unprinted: what has just started is not yet compiled.
+    await atRate(1000, port, decisions, privateKey, revoker, 'warm')
     for (const rate of [10, 1000, Infinity])
       await atRate(rate, port, decisions, privateKey, revoker)
   } finally {
@@ -161,14 +163,14 @@ async function atRate(
   decisions: string,
   key: CryptoKey,
   revoker: () => Promise<pg.Client>,
+  name = String(rate),
 ): Promise<void> {
-  const count = rate === 10 ? Math.min(50, samples) : samples
   const tokens = await Promise.all(
-    Array.from({ length: count }, async (_, n) => ({
-      subject: `sampled-${rate}-${n}`,
+    Array.from({ length: samples }, async (_, n) => ({
+      subject: `sampled-${name}-${n}`,
       token: await new SignJWT({ client_id: 'app' })
         .setProtectedHeader({ alg: 'ES256', kid: 'bench', typ: 'at+jwt' })
-        .setIssuer(issuer).setAudience('api').setSubject(`sampled-${rate}-${n}`).setIssuedAt().setExpirationTime('8h')
+        .setIssuer(issuer).setAudience('api').setSubject(`sampled-${name}-${n}`).setIssuedAt().setExpirationTime('8h')
         .sign(key), // biome-ignore format: one claim after another
     })),
   )
@@ -178,7 +180,7 @@ async function atRate(
     const client = await revoker()
     for (let i = 0; writing; i++) {
       await client.query('INSERT INTO dropgate.revocations (subject) VALUES ($1)', [
-        `background-${rate}-${w}-${i}`,
+        `background-${name}-${w}-${i}`,
       ])
       commits++
       const aheadMs = (commits / rate) * 1000 - (performance.now() - startedAt)
@@ -196,6 +198,7 @@ async function atRate(
     await Promise.all(writers)
   })
   const reached = commits / ((performance.now() - startedAt) / 1000)
+  if (name === 'warm') return
   say(
     `| ${rate === Infinity ? 'as many as it takes' : rate} | ${reached.toFixed(0)} | ${at(times.times, 0.5)} | ${at(times.times, 0.99)} | ` +
       `${at(times.intervals, 0.99)} | ${at(times.stalls, 0.99)} |`,
@@ -235,6 +238,9 @@ try {
     '\n| commits/s asked | reached | revocation time p50 ms | p99 ms | asked every ms, p99 | idle timer late ms, p99 |',
   )
   say('| --- | ---: | ---: | ---: | ---: | ---: |')
+  // What PostgreSQL has left to do for that statement is not measured with the rates.
+  await owner.query('VACUUM ANALYZE dropgate.revocations')
+  await owner.query('CHECKPOINT')
   await rates(cluster.url, () => cluster.client('cli_url'))
 } finally {
   await cluster.close()
