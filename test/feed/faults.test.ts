@@ -3,7 +3,7 @@
  * and ends with the whole ledger against the whole table in one snapshot.
  */
 import type pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { compare, type Followed, follow, settled, storm } from '../harness/follower.ts'
 import { PostgresProxy, startPostgres } from '../harness/postgres.ts'
 import { pause, seedOf, until } from '../harness/wait.ts'
@@ -64,6 +64,19 @@ t.test('ticks slowed to one in two seconds: notifications alone keep up', async 
   await followed.feed.close()
 })
 
+/** Fifty comparisons more, beside writers, and no load anew. */
+async function holdsUnderWrites(t: Test, followed: Followed, from: number): Promise<void> {
+  const { loads } = followed.feed.status()
+  const { comparisons, wrong } = await storm(followed, cluster, {
+    seed: from,
+    rows: 100,
+    writers: 4,
+  })
+  t.ok(comparisons >= 50, `${comparisons} comparisons`)
+  t.same(wrong.slice(0, 5), [])
+  t.equal(followed.feed.status().loads, loads)
+}
+
 t.test('killed sessions, fifteen in a row', async (t) => {
   const followed = await follow(cluster.url)
   let killed = 0
@@ -92,16 +105,25 @@ t.test('a frozen backend that sends no FIN is noticed within a second', async (t
   const followed = await follow(cluster.url, { tickMs: 500 })
   const [pid] = await backends()
   const { reconnects } = followed.feed.status()
-  process.kill(pid!, 'SIGSTOP')
-  const frozenAt = performance.now()
-  const id = await insert('while frozen')
-  await until('given up', () => followed.feed.status().reconnects > reconnects)
-  const noticedMs = performance.now() - frozenAt
-  await until('the row', () => holds(followed, id))
-  process.kill(pid!, 'SIGCONT')
+  let noticedMs = Number.POSITIVE_INFINITY
+  const { comparisons, wrong } = await storm(followed, cluster, {
+    seed: seed + 5,
+    rows: 300,
+    writers: 4,
+    during: async () => {
+      process.kill(pid!, 'SIGSTOP')
+      const frozenAt = performance.now()
+      const id = await insert('while frozen')
+      await until('given up', () => followed.feed.status().reconnects > reconnects)
+      noticedMs = performance.now() - frozenAt
+      await until('the row', () => holds(followed, id))
+      process.kill(pid!, 'SIGCONT')
+    },
+  })
   // The bound is a second; a busy machine runs timers late.
   t.ok(noticedMs < 1500, `noticed after ${Math.round(noticedMs)} ms`)
-  t.same(await compare(followed, gate), [])
+  t.ok(comparisons >= 50, `${comparisons} comparisons`)
+  t.same(wrong.slice(0, 5), [])
   t.equal(followed.feed.status().loads, 1)
   await followed.feed.close()
 })
@@ -249,6 +271,7 @@ t.test('TRUNCATE during a load', async (t) => {
     await settled(followed, gate)
     t.same(await compare(followed, gate), [])
     t.equal(followed.ledger.rows, 1)
+    await holdsUnderWrites(t, followed, seed + 6 + i)
     await followed.feed.close()
   }
 })
@@ -277,6 +300,7 @@ t.test(
     const { comparisons } = followed.feed.status()
     await until('and equal again', () => followed.feed.status().comparisons > comparisons)
     t.equal(followed.feed.status().differences, 1)
+    await holdsUnderWrites(t, followed, seed + 9)
     await followed.feed.close()
   },
 )
@@ -300,6 +324,7 @@ t.test('a restore from a dump, whose stamps are of another time', async (t) => {
     followed.feed.status().cursor,
   ])
   t.equal(rows.length, 1, 'nothing is new')
+  await holdsUnderWrites(t, followed, seed + 10)
   await followed.feed.close()
 })
 
@@ -318,8 +343,9 @@ t.test('a wall clock that is minutes off neither hides a row nor ages what is fr
       'rows expire by the clock of the database',
       () => Math.abs(followed.ledger.serverNowMs(Date.now()) - now()) < 2000,
     )
-    t.same(await compare(followed, gate), [])
+    await holdsUnderWrites(t, followed, seed + 11)
   }
+  t.equal(followed.feed.status().loads, 1)
   await followed.feed.close()
 })
 

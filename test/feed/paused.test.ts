@@ -4,7 +4,7 @@ import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { freePort } from '../bench/machine.ts'
 import { TestIssuer } from '../harness/issuer.ts'
 import { startPostgres } from '../harness/postgres.ts'
@@ -24,14 +24,14 @@ writeFileSync(
   join(folder, 'dropgate.yaml'),
   JSON.stringify({
     listen: { port },
-    admin: { port: adminPort, token_file: 'token' },
+    admin: { port: adminPort, token_file: 'token', metrics_open: true },
     database: { url: cluster.url },
     issuers: [
       { issuer: issuer.url, audience: ['api'], algorithms: ['ES256'], jwks_file: 'jwks.json' },
     ],
     policy: { bundles: './bundles' },
     decision_log: { file: 'decisions.jsonl' },
-    revocation: { max_staleness: '1s', tick: '200ms' },
+    revocation: { max_staleness: '1s', tick: '200ms', verify: '20ms' },
     routes: [{ name: 'orders', path: '/orders', upstream: upstream.origin }],
     workers: 2,
     drain_timeout: '1s',
@@ -120,5 +120,20 @@ t.test('a paused process allows nobody by what it knew before', async (t) => {
       line.close()
     }
     other.close()
+    await comparedAgain(t, 50)
   }
 })
+
+/** The process compares its whole ledger with the table so many times more, and never finds a difference. */
+async function comparedAgain(t: Test, times: number): Promise<void> {
+  const counted = async (result: string): Promise<number> => {
+    const text = await (await fetch(`http://127.0.0.1:${adminPort}/metrics`)).text()
+    const found = new RegExp(`dropgate_feed_comparisons_total{result="${result}"} (\\d+)`).exec(
+      text,
+    )
+    return Number(found?.[1] ?? 0)
+  }
+  const before = await counted('equal')
+  await until('compared', async () => (await counted('equal')) >= before + times, 60_000)
+  t.equal(await counted('different'), 0)
+}
