@@ -1,6 +1,6 @@
 /** A real PostgreSQL of its own for a test file, and a proxy in front of it that can go wrong on purpose. */
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +20,8 @@ export interface Cluster extends EmbeddedUrls {
 
 export async function startPostgres(): Promise<Cluster> {
   const directory = mkdtempSync(join(tmpdir(), 'dropgate-test-'))
+  // The server does not run as root: it has to get through.
+  chmodSync(directory, 0o711)
   const server = new EmbeddedPostgres({
     directory,
     schema: 'dropgate',
