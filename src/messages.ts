@@ -166,8 +166,8 @@ export type LogBatch =
       readonly length: number
       readonly lines: number
     }
-  /** One line. */
-  | { readonly type: 'long'; readonly bytes: Uint8Array }
+  /** One line, and the chunk in whose place it comes. */
+  | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
 
 export interface VetRequest {
   readonly module: WebAssembly.Module

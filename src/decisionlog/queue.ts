@@ -42,9 +42,12 @@ export class LogQueue {
     const most = line.length * 3 + 1
     if (this.#length + most > chunkBytes) this.flush()
     this.#chunk ??= this.#free()
-    if (this.#chunk === undefined || most > chunkBytes) {
-      if (this.#chunk !== undefined) this.#pushLong(line)
-      else this.#options.metrics.count('dropgate_decision_log_dropped_total')
+    if (this.#chunk === undefined) {
+      this.#options.metrics.count('dropgate_decision_log_dropped_total')
+      return
+    }
+    if (most > chunkBytes) {
+      this.#pushLong(line, this.#chunk)
       return
     }
     const { bytes } = this.#chunk
@@ -79,10 +82,11 @@ export class LogQueue {
     return chunk
   }
 
-  /** What fits no chunk goes by itself. */
-  #pushLong(line: string): void {
-    this.flush()
-    this.#post({ type: 'long', bytes: Buffer.from(`${line}\n`) })
+  /** What fits no chunk goes by itself, and takes a chunk's place meanwhile: as many wait as of the others. */
+  #pushLong(line: string, { index }: Chunk): void {
+    Atomics.store(this.#handedOver, index, 1)
+    this.#chunk = undefined
+    this.#post({ type: 'long', index, bytes: Buffer.from(`${line}\n`) })
   }
 
   #post(batch: LogBatch): void {

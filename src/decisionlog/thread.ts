@@ -48,17 +48,15 @@ function run(sink: Sink): void {
     ports.add(from)
     const chunks: { readonly bytes: Uint8Array; readonly handedOver: Int32Array }[] = []
     from.on('message', (batch: LogBatch) => {
-      if (batch.type === 'long') write(batch.bytes, 1)
-      else if (batch.type === 'memory') {
-        chunks[batch.index] = {
-          bytes: new Uint8Array(batch.memory),
-          handedOver: batch.handedOver,
-        }
-      } else {
-        const { bytes, handedOver } = chunks[batch.index]!
-        write(bytes.subarray(0, batch.length), batch.lines)
-        Atomics.store(handedOver, batch.index, 0)
+      if (batch.type === 'memory') {
+        const { memory, handedOver } = batch
+        chunks[batch.index] = { bytes: new Uint8Array(memory), handedOver }
+        return
       }
+      const { bytes, handedOver } = chunks[batch.index]!
+      if (batch.type === 'long') write(batch.bytes, 1)
+      else write(bytes.subarray(0, batch.length), batch.lines)
+      Atomics.store(handedOver, batch.index, 0)
     })
     from.on('close', () => ports.delete(from))
   }
