@@ -230,7 +230,8 @@ try {
     full.port,
     withTokens,
     [full.child.pid!],
-    Math.max(5, tokenCount / 1500),
+    // Until every worker has verified every token.
+    Math.max(5, tokenCount / 600),
   )
 
   const workers = (await import('node:os')).availableParallelism()

@@ -97,6 +97,48 @@ t.test('HEAD, 204, 304 and interim answers', async (t) => {
   t.same([(await gate.ask('/public')).status, (await gate.ask('/public')).body], [200, 'ok'])
 })
 
+t.test('a small answer is the same, byte for byte, however it comes', async (t) => {
+  const bytes = Buffer.from(Array.from({ length: 256 }, (_, i) => i))
+  const head = 'HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n'
+  const chunked = Buffer.concat([
+    Buffer.from(`${head}Transfer-Encoding: chunked\r\n\r\n100\r\n`),
+    bytes,
+    Buffer.from('\r\n0\r\n\r\n'),
+  ])
+  const whole = Buffer.concat([Buffer.from(`${head}Content-Length: 256\r\n\r\n`), bytes])
+  const last = Buffer.concat([Buffer.from(`${head}Connection: close\r\n\r\n`), bytes])
+  for (const answer of [whole, chunked, last]) {
+    for (const pieces of [1, 2, 5, answer.length]) {
+      gate.upstream.answer = async (socket) => {
+        const size = Math.ceil(answer.length / pieces)
+        for (let at = 0; at < answer.length; at += size) {
+          socket.write(answer.subarray(at, at + size))
+          if (pieces > 1 && pieces < 10) await pause(2)
+        }
+        if (answer === last) socket.end()
+      }
+      const response = await fetch(`http://127.0.0.1:${gate.port}/orders`, {
+        headers: { authorization: `Bearer ${manager}` },
+      })
+      t.ok(Buffer.from(await response.arrayBuffer()).equals(bytes), `in ${pieces} pieces`)
+    }
+  }
+})
+
+t.test('whoever waits for events has the head before the first of them', async (t) => {
+  gate.upstream.answer = (socket) => {
+    socket.write('HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n')
+  }
+  const leave = new AbortController()
+  const response = await fetch(`http://127.0.0.1:${gate.port}/orders`, {
+    headers: { authorization: `Bearer ${manager}` },
+    signal: leave.signal,
+  })
+  t.equal(response.status, 200)
+  leave.abort()
+  await until('gone', () => live() === 0)
+})
+
 t.test('an upstream that is not there, says nonsense, or says nothing in time', async (t) => {
   t.equal((await gate.ask('/closed')).code, 'ERR_UPSTREAM_UNREACHABLE')
   const nonsense: [name: string, bytes: string | null, status: number, code: string][] = [
