@@ -9,6 +9,7 @@ import type { LookupFunction } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet, plainAddress } from '../domain/network.ts'
+import { addressBytes } from '../domain/peer.ts'
 import { GateError } from '../errors.ts'
 
 export interface AddressRules {
@@ -23,14 +24,12 @@ const loopback = new NetworkSet(['127.0.0.0/8', '::1'])
 /** Resolves like Node and leaves out what the rules refuse; fails with ERR_UPSTREAM_ADDRESS where nothing is left. */
 export function lookupWithin(origin: string, rules: AddressRules): LookupFunction {
   const denied = new NetworkSet(rules.deny)
-  const { port, protocol, hostname } = new URL(origin)
-  const dialled = port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port)
-  const local = /^(?:.+\.)?localhost$/.test(hostname)
+  const port = portOf(origin)
+  const local = /^(?:.+\.)?localhost$/.test(new URL(origin).hostname)
   const refused = (text: string): boolean => {
     const address = plainAddress(text)
-    if (address === undefined || denied.has(address)) return true
-    if (loopback.has(address)) return !local || dialled === rules.adminPort
-    return dialled === rules.adminPort && isOwn(address)
+    if (address === undefined || isDenied(address, port, denied, rules)) return true
+    return !local && reached(address).some((each) => loopback.has(each))
   }
   return (name, options, callback) => {
     resolve(name, { ...options, all: true }, (error, found) => {
@@ -42,6 +41,48 @@ export function lookupWithin(origin: string, rules: AddressRules): LookupFunctio
       else callback(null, first.address, first.family)
     })
   }
+}
+
+function portOf(origin: string): number {
+  const { port, protocol } = new URL(origin)
+  return port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port)
+}
+
+function isDenied(
+  address: string,
+  port: number,
+  denied: NetworkSet,
+  { adminPort }: AddressRules,
+): boolean {
+  return reached(address).some(
+    (each) => denied.has(each) || (port === adminPort && (loopback.has(each) || isOwn(each))),
+  )
+}
+
+/** Prefixes in which an IPv4 address stands, with where; whoever routes them delivers to it. */
+const translated = [
+  // ::/96, RFC 4291 section 2.5.5.1
+  { prefix: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], at: 12, mask: 0 },
+  // 64:ff9b::/96, RFC 6052, and 64:ff9b:1::/48, RFC 8215
+  { prefix: [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0], at: 12, mask: 0 },
+  { prefix: [0x00, 0x64, 0xff, 0x9b, 0x00, 0x01], at: 12, mask: 0 },
+  // 2002::/16, RFC 3056
+  { prefix: [0x20, 0x02], at: 2, mask: 0 },
+  // 2001::/32, RFC 4380: written inverted
+  { prefix: [0x20, 0x01, 0, 0], at: 12, mask: 0xff },
+]
+
+/** What dialling an address may reach: itself, and the IPv4 address inside it. */
+function reached(address: string): string[] {
+  const bytes = addressBytes(address)
+  if (bytes?.length !== 16 || loopback.has(address)) return [address]
+  const inside = translated.filter(({ prefix }) => prefix.every((byte, i) => byte === bytes[i]))
+  return [
+    address,
+    ...inside.map(({ at, mask }) =>
+      Array.from(bytes.subarray(at, at + 4), (byte) => byte ^ mask).join('.'),
+    ),
+  ]
 }
 
 export function rulesOf({ upstream_networks, admin }: Config): AddressRules {
@@ -63,12 +104,9 @@ export function checkUpstreams(config: Config): void {
 }
 
 function isForbidden(origin: string, rules: AddressRules): boolean {
-  const { hostname, port, protocol } = new URL(origin)
-  const address = plainAddress(hostname.replace(/^\[|\]$/g, ''))
+  const address = plainAddress(new URL(origin).hostname.replace(/^\[|\]$/g, ''))
   if (address === undefined) return false
-  const dialled = port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port)
-  if (dialled === rules.adminPort && (loopback.has(address) || isOwn(address))) return true
-  return new NetworkSet(rules.deny).has(address)
+  return isDenied(address, portOf(origin), new NetworkSet(rules.deny), rules)
 }
 
 function isOwn(address: string): boolean {
