@@ -237,6 +237,8 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
 
   onFailed(error: GateError): void {
     refuse(this, error)
+    // Where it was the answer that could not be passed on, the rest of it is not wanted either.
+    this.sending?.abort(error)
   }
 
   onOver(): void {

@@ -5,7 +5,7 @@
  */
 let due: (() => void)[] = []
 
-/** Calls `task`, which must not throw, at the end of this turn, in the order of the calls; a task may add others. */
+/** Calls `task` at the end of this turn, in the order of the calls; what it throws ends the thread, not the others. */
 export function atEndOfTurn(task: () => void): void {
   if (due.length === 0) setImmediate(run)
   due.push(task)
@@ -14,5 +14,13 @@ export function atEndOfTurn(task: () => void): void {
 function run(): void {
   const tasks = due
   due = []
-  for (const task of tasks) task()
+  for (const task of tasks) {
+    try {
+      task()
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error
+      })
+    }
+  }
 }

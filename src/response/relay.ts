@@ -99,10 +99,12 @@ export class Relay implements UpstreamAnswer {
   #write(chunk: Buffer): void {
     const { res } = this.#exchange
     if (res.destroyed || res.writableEnded || res.write(chunk)) return
+    // Pieces that were read already come through a pause; one timer waits for them all.
+    if (this.#unread !== undefined) return
     this.#flow?.pause()
     this.#unread = setTimeout(() => {
       this.#exchange.onUnread()
-      res.destroy()
+      breakOff(res)
     }, this.#readIdleMs)
     res.once('drain', this.#resume)
     res.once('close', this.#forget)
@@ -127,7 +129,10 @@ export class Relay implements UpstreamAnswer {
     this.#flow?.resume()
   }
 
-  readonly #forget = (): void => clearTimeout(this.#unread)
+  readonly #forget = (): void => {
+    clearTimeout(this.#unread)
+    this.#unread = undefined
+  }
 }
 
 /**

@@ -110,6 +110,7 @@ export class Sending implements Linked<Sending> {
   }
 
   abort(why: Error): void {
+    if (this.#settled) return
     this.#abortedWith ??= why
     this.#controller?.abort(why)
   }

@@ -185,6 +185,9 @@ export function responseHeaders(
     if (lower === 'connection') {
       named = [...(named ?? []), ...value.split(',').map((part) => part.trim().toLowerCase())]
     }
+    // Another coding would be taken off here with its name, and what it coded passed on as if it were plain.
+    if (lower === 'transfer-encoding' && value.toLowerCase() !== 'chunked')
+      throw new GateError('ERR_UPSTREAM_MALFORMED')
     // The offer could only be taken up on a connection of the caller's own, see `listener/headers`.
     if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
     if (cors !== undefined && lower.startsWith('access-control-')) continue

@@ -223,6 +223,26 @@ t.test(
   },
 )
 
+t.test(
+  'a large answer that comes in one burst with its head is read, and no unread one',
+  async (t) => {
+    const size = 400_000
+    gate.upstream.answer = (socket) => {
+      const head = Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${size + 10}\r\n\r\n`)
+      socket.write(Buffer.concat([head, Buffer.alloc(size, 'x')]))
+      // Longer than `read_idle` after the burst was read.
+      let left = 10
+      const timer = setInterval(() => {
+        socket.write('y')
+        if (--left === 0) clearInterval(timer)
+      }, 80)
+    }
+    const answers = await Promise.all(Array.from({ length: 6 }, () => gate.ask('/orders', manager)))
+    for (const { status, body } of answers) t.same([status, body.length], [200, size + 10])
+    t.notOk(/^dropgate_unread_answers_total [1-9]/m.test(await metrics()))
+  },
+)
+
 t.test('an answer that nobody reads is given up and counted', async (t) => {
   const chunk = Buffer.alloc(1 << 20)
   gate.upstream.answer = (socket) => {

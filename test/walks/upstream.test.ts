@@ -125,6 +125,14 @@ t.test('a small answer is the same, byte for byte, however it comes', async (t) 
   }
 })
 
+t.test('an answer in another transfer coding is not passed on as if it had none', async (t) => {
+  gate.upstream.answer = (socket) => {
+    socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nnot plain')
+  }
+  const { status, code } = await gate.ask('/orders', manager)
+  t.same([status, code], [502, 'ERR_UPSTREAM_MALFORMED'])
+})
+
 t.test('whoever waits for events has the head before the first of them', async (t) => {
   gate.upstream.answer = (socket) => {
     socket.write('HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n')
