@@ -2,6 +2,8 @@
  * One decision as a line of OPA's decision log (event format v1), with our own facts under `custom`. Built by
  * concatenation: the input's text exists already, without its secrets (policy/input).
  */
+import { quote } from '../domain/json.ts'
+
 export interface RecordFields {
   readonly labelsJson: string
   readonly decisionId: string
@@ -109,8 +111,4 @@ function erasedText(erased: readonly string[]): string {
 
 function causeText(cause: unknown): string {
   return (cause instanceof Error ? cause.message : String(cause)).slice(0, maxCause)
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text)
 }

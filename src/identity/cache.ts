@@ -14,12 +14,25 @@ export interface Verified {
 }
 
 /** Rough bytes of an entry besides its texts: claims as objects, keys, map slots. */
-const overhead = 1200
+const overhead = 1300
+
+/**
+ * A token is filed under its last characters, 144 bits of its signature, and compared whole: to hash all of it costs
+ * three times as much. Two that end alike would only put each other out.
+ */
+const tailLength = 24
+
+interface Entry {
+  readonly token: string
+  readonly verified: Verified
+}
+
+type Generation = Map<string, Entry>
 
 export class TokenCache {
   readonly #halfBytes: number
-  #young = new Map<string, Verified>()
-  #old = new Map<string, Verified>()
+  #young: Generation = new Map()
+  #old: Generation = new Map()
   #youngBytes = 0
 
   constructor(maxBytes: number) {
@@ -27,31 +40,37 @@ export class TokenCache {
   }
 
   get(token: string): Verified | undefined {
-    const entry = this.#young.get(token)
-    if (entry !== undefined) return entry
-    const older = this.#old.get(token)
-    if (older !== undefined) {
-      this.#old.delete(token)
-      this.set(token, older)
-    }
-    return older
+    const tail = token.slice(-tailLength)
+    const entry = this.#young.get(tail)
+    if (entry?.token === token) return entry.verified
+    const older = this.#old.get(tail)
+    if (older?.token !== token) return undefined
+    this.#old.delete(tail)
+    this.set(token, older.verified)
+    return older.verified
   }
 
-  set(token: string, entry: Verified): void {
-    const bytes = token.length + 3 * entry.principal.json.length + overhead
+  set(token: string, verified: Verified): void {
+    const bytes = token.length + 3 * verified.principal.json.length + overhead
     if (bytes > this.#halfBytes) return
     if (this.#youngBytes + bytes > this.#halfBytes) {
       this.#old = this.#young
       this.#young = new Map()
       this.#youngBytes = 0
     }
-    // A token taken out of the header is a slice of it: without a copy the whole header block would stay.
-    this.#young.set(Buffer.from(token, 'latin1').toString('latin1'), entry)
+    // A token taken out of the header is a slice of it: without copies the whole header block would stay.
+    const kept = copyOf(token)
+    this.#young.set(copyOf(token.slice(-tailLength)), { token: kept, verified })
     this.#youngBytes += bytes
   }
 
   delete(token: string): void {
-    this.#young.delete(token)
-    this.#old.delete(token)
+    const tail = token.slice(-tailLength)
+    for (const generation of [this.#young, this.#old])
+      if (generation.get(tail)?.token === token) generation.delete(tail)
   }
+}
+
+function copyOf(text: string): string {
+  return Buffer.from(text, 'latin1').toString('latin1')
 }

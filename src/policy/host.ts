@@ -7,6 +7,7 @@
  * back forgets the compiled patterns, and compiling one costs 30 times a match. After a throw the heap and the
  * shadow stack pointer are put back; after a trap the instance is broken and its owner makes another.
  */
+import { quote } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
 import { textOf } from './builtins/bytes.ts'
 import { Evaluation } from './builtins/evaluation.ts'
@@ -324,10 +325,6 @@ function braces(text: string): number {
   let count = 0
   for (let at = text.indexOf('{'); at !== -1; at = text.indexOf('{', at + 1)) count++
   return count
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text)
 }
 
 function failed(why: string, cause?: unknown): GateError {

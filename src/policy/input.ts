@@ -4,7 +4,7 @@
  * it reads (reads.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
  * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.
  */
-import { keepDigits } from '../domain/json.ts'
+import { keepDigits, quote } from '../domain/json.ts'
 import { type ReadField, readsOf } from './reads.ts'
 
 /** The request and its caller: the same whenever it is decided on. */
@@ -308,10 +308,6 @@ function isSecret(name: string): boolean {
 
 function joinTexts(a: string, b: string): string {
   return a === '' ? b : b === '' ? a : `${a},${b}`
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text)
 }
 
 function list(items: readonly string[]): string {

@@ -41,24 +41,26 @@ const queryAlphabet = /^(?:[\x21-\x22\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*$/
 
 /**
  * @param raw Request target as it came, one byte per character.
- * @param host Value of the only `Host` header.
+ * @param rawHost Value of the only `Host` header.
  * @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG, ERR_HOST_MALFORMED
  */
 export function readTarget(
   method: string,
   raw: string,
-  host: string,
+  rawHost: string,
   options: TargetOptions,
 ): Target {
   if (raw.length > options.maxBytes) throw new GateError('ERR_TARGET_TOO_LONG')
-  const place = readAuthority(host, options.scheme)
+  const place = readAuthority(rawHost, options.scheme)
+  const { host, authority } = place
   if (raw === '*' && method === 'OPTIONS') {
     return {
       wire: '*',
       path: '*',
       query: null,
       segments: [],
-      ...place,
+      host,
+      authority,
       encodedSlash: false,
       matrix: false,
     }
@@ -75,7 +77,8 @@ export function readTarget(
       path: rawPath,
       query,
       segments,
-      ...place,
+      host,
+      authority,
       encodedSlash: false,
       matrix: false,
     }
@@ -92,7 +95,7 @@ export function readTarget(
   const wire = query === null ? path : `${path}?${query}`
   // Encoded it is the same to an upstream that decodes first and cuts parameters off then.
   const matrix = path.includes(';') || path.includes('%3B')
-  return { wire, path, query, segments, ...place, encodedSlash, matrix }
+  return { wire, path, query, segments, host, authority, encodedSlash, matrix }
 }
 
 /**

@@ -388,3 +388,19 @@ t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
   cache.set('x'.repeat(60_000), entry)
   t.equal(cache.get('x'.repeat(60_000)), undefined, 'too large to be worth it')
 })
+
+t.test('a token that ends like a verified one is not taken for it', async (t) => {
+  const cache = new TokenCache(100_000)
+  const principal = await make().verifier.verify(await signed(), undefined)
+  const entry = { principal, audience: ['api'], keysVersion: 1, rules: {} }
+  const tail = 's'.repeat(64)
+  cache.set(`one.${tail}`, entry)
+  for (const other of [`two.${tail}`, `one.x${tail}`, tail, `one.${tail}x`, tail.slice(-24), '']) {
+    t.equal(cache.get(other), undefined, other)
+    cache.delete(other)
+  }
+  t.equal(cache.get(`one.${tail}`), entry, 'nor put out by it')
+  cache.set(`two.${tail}`, { ...entry, audience: ['other'] })
+  t.equal(cache.get(`one.${tail}`), undefined, 'put out by another that is as good: verified anew')
+  t.strictSame(cache.get(`two.${tail}`)?.audience, ['other'])
+})

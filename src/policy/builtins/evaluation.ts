@@ -13,6 +13,8 @@ import { parseTerm, printTerm, type Value } from './value.ts'
 /** Text for `opa_value_parse`; the bytes of a string that is no UTF-8, which it does not take; Rego's undefined. */
 export type Result = string | Buffer | undefined
 
+const noAnswers: ReadonlyMap<string, ReadonlyMap<string, Result>> = new Map()
+
 export class Evaluation {
   #nowNs: bigint | undefined
   /** Name, then argument texts joined, of what the world answered. */
@@ -30,6 +32,8 @@ export class Evaluation {
 
   /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
   get answersOfTheWorld(): ReadonlyMap<string, ReadonlyMap<string, Result>> {
+    // Nearly every evaluation asks nothing.
+    if (this.#pinned.size === 0) return noAnswers
     return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 
