@@ -14,7 +14,8 @@ import { monotonicUs } from './domain/clock.ts'
 import type { CutReason } from './domain/exchange.ts'
 import { asGateError } from './errors.ts'
 import type { LiveEntry, WorkerAnswer, WorkerQuestion } from './messages.ts'
-import { evaluate, type Passage, type Rooms, revocationOf } from './walk.ts'
+import type { Passage, Rooms } from './passage.ts'
+import { evaluate, revocationOf } from './walk.ts'
 
 export const sweepMs = 50
 

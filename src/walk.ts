@@ -15,98 +15,37 @@
  *   response/relay    stream the answer back, or response/tunnel once the upstream has switched to WebSocket
  *   decisionlog       one record for each decision that answers, one for the end of what was open long or was cut
  *
- * Until its last byte the exchange can be found and cut: stay.ts asks again whether what is open may stay open.
+ * passage.ts holds what is known of the exchange on its way and how it ends: relayed, refused, switched or cut. Until its
+ * last byte it can be found and cut: stay.ts asks again whether what is open may stay open.
  *
- * Anything thrown on the way is a GateError and becomes a refusal; anything else that is thrown is ERR_INTERNAL
- * and becomes a refusal too. There is no path from an error to the upstream.
+ * Anything thrown on the way is a GateError, whose code has its status and sentence in errors.ts, and anything else that
+ * is thrown is ERR_INTERNAL: `passage.refuse` counts and records it, response/deny writes the refusal's body. There is no
+ * path from an error to the upstream.
  */
-import { randomUUID } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Duplex } from 'node:stream'
-import type { GateConfig } from './config/options.ts'
-import type { LogQueue } from './decisionlog/queue.ts'
-import { writeRecord } from './decisionlog/record.ts'
 import { monotonicUs, rfc3339 } from './domain/clock.ts'
 import type { Answer } from './domain/decision.ts'
-import type { Cut, Exchange } from './domain/exchange.ts'
-import type { Linked } from './domain/linked.ts'
 import type { Principal } from './domain/principal.ts'
-import { asGateError, type Code, GateError } from './errors.ts'
-import {
-  type Credential,
-  type CredentialSources,
-  isAmbient,
-  protocolToEcho,
-  withoutCredential,
-} from './identity/credential.ts'
-import type { TokenVerifier } from './identity/token.ts'
+import { type Code, GateError } from './errors.ts'
+import { isAmbient, withoutCredential } from './identity/credential.ts'
 import { collectBody } from './listener/body.ts'
-import { type Client, readClient, type Via } from './listener/client.ts'
-import {
-  checkRepeats,
-  headerOf,
-  headerValue,
-  type RequestHeaders,
-  readHeaders,
-  readMethod,
-} from './listener/headers.ts'
+import { readClient, type Via } from './listener/client.ts'
+import { checkRepeats, headerOf, headerValue, readHeaders, readMethod } from './listener/headers.ts'
 import type { Upgrade } from './listener/upgrade.ts'
-import type { Metrics } from './metrics.ts'
+import { type Arrival, Passage, type Rooms, sinceS } from './passage.ts'
 import { readBody } from './policy/body.ts'
-import type { ActivePolicy, PolicyEngine } from './policy/engine.ts'
-import {
-  type BodyTexts,
-  buildInput,
-  type InputParts,
-  type InputState,
-  type PolicyInput,
-} from './policy/input.ts'
-import { answerPreflight, deny, everyMethod } from './response/deny.ts'
-import type { LiveRegistry } from './response/live.ts'
-import { type Answered, breakOff, Relay } from './response/relay.ts'
-import { switchingHead, Tunnel } from './response/tunnel.ts'
+import { type BodyTexts, buildInput, type InputParts, type InputState } from './policy/input.ts'
+import { answerPreflight, everyMethod } from './response/deny.ts'
+import { Relay } from './response/relay.ts'
 import type { LedgerView } from './revocation/ledger.ts'
 import { findBlock, findRevocation } from './revocation/match.ts'
 import { corsHeaders, preflightHeaders } from './route/cors.ts'
 import { checkOrigin } from './route/origin.ts'
-import type { Route, RouteTable } from './route/table.ts'
-import { checkTarget, readTarget, type Target, withQuery } from './route/target.ts'
+import type { Route } from './route/table.ts'
+import { checkTarget, readTarget, withQuery } from './route/target.ts'
 import { requestBody } from './upstream/body.ts'
 import { Sending, type UpstreamRequest } from './upstream/forward.ts'
-import { passedOn, responseHeaders, upstreamHeaders } from './upstream/headers.ts'
-import type { LoneConnection, Pools, UpstreamPool } from './upstream/pools.ts'
-
-/** What the walk reads, one value for each configuration: an exchange keeps the one it began with (design law 2). */
-export interface Rooms {
-  readonly config: GateConfig
-  readonly routes: RouteTable
-  readonly credentials: CredentialSources
-  readonly verifier: TokenVerifier
-  /** Undefined until the control thread has loaded the revocations. */
-  readonly ledger: LedgerView | undefined
-  readonly engine: PolicyEngine
-  readonly pools: Pools
-  readonly live: LiveRegistry<Passage>
-  readonly log: LogQueue
-  readonly metrics: Metrics
-  readonly worker: number
-  readonly labelsJson: string
-  /** More requests than the limit, or a thread that is behind: whoever comes now is turned away. */
-  readonly overloaded: () => boolean
-  /** Names the policy generation this thread is evaluating, 0 for none, so that a runaway is blamed rightly. */
-  readonly evaluating: (generation: number) => void
-  /** A row has ended an open exchange: its receipt counts them. */
-  readonly onCut: (row: number) => void
-}
-
-/** What the listener hands over. */
-export interface Arrival {
-  readonly req: IncomingMessage
-  readonly res: ServerResponse
-  readonly via: Via
-  /** Set for a WebSocket handshake; `res` is its own then. */
-  readonly upgrade: Upgrade | undefined
-}
+import { passedOn, upstreamHeaders } from './upstream/headers.ts'
+import type { LoneConnection, UpstreamPool } from './upstream/pools.ts'
 
 /** Takes one request through the rooms. Never throws; the exchange is answered, relayed or destroyed. */
 export function walk(rooms: Rooms, arrival: Arrival): void {
@@ -116,158 +55,12 @@ export function walk(rooms: Rooms, arrival: Arrival): void {
     if (crossOrigin(passage, route) === 'answered') return
     const caller = identify(passage, route)
     if (caller instanceof Promise) {
-      caller.then((principal) => admit(passage, principal)).catch((error) => refuse(passage, error))
+      caller.then((principal) => admit(passage, principal)).catch((error) => passage.refuse(error))
     } else {
-      admit(passage, caller)?.catch((error) => refuse(passage, error))
+      admit(passage, caller)?.catch((error) => passage.refuse(error))
     }
   } catch (error) {
-    refuse(passage, error)
-  }
-}
-
-const noHeaders: readonly string[] = []
-
-/** One exchange's way through the walk: what is known of it so far, for the record and for whoever cuts it. */
-export class Passage implements Exchange, Answered, Linked<Passage> {
-  readonly id = randomUUID()
-  readonly startedAtUs = monotonicUs()
-  readonly startedAtMs = Date.now()
-  readonly rooms: Rooms
-  readonly req: IncomingMessage
-  readonly res: ServerResponse
-  readonly upgrade: Upgrade | undefined
-  address: string | undefined
-  certificate: string | undefined
-  headers: RequestHeaders | undefined
-  /** Of them what the policy sees and the upstream gets. */
-  given: readonly string[] = noHeaders
-  client: Client | undefined
-  target: Target | undefined
-  routed: Route | undefined
-  /** Cross-origin headers of the answer, whatever it will be. */
-  cors: readonly string[] = noHeaders
-  credential: Credential | undefined
-  principal: Principal | undefined
-  /** Taken whole because the policy reads it; otherwise it stays a stream. */
-  body: Buffer | undefined
-  policy: ActivePolicy | undefined
-  /** What the policy was asked about; kept, since a later policy is asked about the same. */
-  asked: InputParts | undefined
-  input: PolicyInput | undefined
-  answer: Answer | undefined
-  /** Set on the upstream's answer by the policy that let the exchange in, whatever a later one says. */
-  answerSet: Answer['responseHeaders'] = []
-  /** What goes upstream where the policy has changed the query. */
-  sent: Target | undefined
-  answersOfTheWorld: string | undefined
-  evaluationUs = 0
-  ledgerVersion = -1
-  feedAgeMs = -1
-  revocation: number | undefined
-  sending: Sending | undefined
-  /** Once the upstream has switched. */
-  tunnel: Tunnel | undefined
-  allowed = false
-  seq = 0
-  before: Passage | undefined
-  after: Passage | undefined
-  linked = false
-  expiresAtMs = Number.POSITIVE_INFINITY
-  bytesIn = 0
-  bytesOut = 0
-  cutFor: Cut | undefined
-  /** Why a later policy gave no usable answer. */
-  problem: GateError | undefined
-  /** Bytes both ways when somebody last looked for idleness, and since when they are the same. */
-  idleBytes = 0
-  idleSinceUs = this.startedAtUs
-
-  constructor(rooms: Rooms, { req, res, upgrade }: Arrival) {
-    this.rooms = rooms
-    this.req = req
-    this.res = res
-    this.upgrade = upgrade
-  }
-
-  get hasBody(): boolean {
-    const { chunked, contentLength } = this.headers!
-    return chunked || contentLength > 0
-  }
-
-  get route(): string {
-    return this.routed?.config.name ?? ''
-  }
-
-  get protocol(): 'http' | 'websocket' {
-    return this.upgrade === undefined ? 'http' : 'websocket'
-  }
-
-  /** False as well once all of it has come and all of the answer is written: that is over, if not yet delivered. */
-  get open(): boolean {
-    const { req, res, tunnel } = this
-    if (this.cutFor !== undefined) return false
-    return tunnel?.open ?? (!res.destroyed && !(res.writableEnded && req.complete))
-  }
-
-  /** Called for each piece of a body, before it is passed on. */
-  passed(bytesIn: number, bytesOut: number): void {
-    this.bytesIn += bytesIn
-    this.bytesOut += bytesOut
-    const { bytes } = this.routed!.config.limits
-    if (bytes > 0 && this.bytesIn + this.bytesOut > bytes)
-      this.cut({ reason: 'bytes', sinceUs: monotonicUs() })
-  }
-
-  // --- What the relay asks and tells --------------------------------------------------------------------------
-
-  answerHeaders(raw: readonly Buffer[] | readonly string[]): string[] {
-    const cors = this.routed!.config.cors === undefined ? undefined : this.cors
-    return responseHeaders(raw, cors, this.answerSet)
-  }
-
-  onHead(status: number): void {
-    const { metrics } = this.rooms
-    metrics.count('dropgate_requests_total', 'allowed')
-    metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
-  }
-
-  onSwitched(raw: readonly Buffer[] | readonly string[], socket: Duplex): void {
-    switchOver(this, raw, socket)
-  }
-
-  onFailed(error: GateError): void {
-    refuse(this, error)
-    // Where it was the answer that could not be passed on, the rest of it is not wanted either.
-    this.sending?.abort(error)
-  }
-
-  onOver(): void {
-    this.rooms.metrics.observe('dropgate_request_duration_seconds', sinceS(this.startedAtUs))
-  }
-
-  onUnread(): void {
-    this.rooms.metrics.count('dropgate_unread_answers_total')
-  }
-
-  // ------------------------------------------------------------------------------------------------------------
-
-  cut(cut: Cut): void {
-    if (!this.open) return
-    this.cutFor = cut
-    const afterS = sinceS(cut.sinceUs)
-    this.rooms.metrics.count('dropgate_cuts_total', cut.reason)
-    if (cut.revocation !== undefined) this.rooms.onCut(cut.revocation)
-    this.rooms.metrics.observe('dropgate_cut_delay_seconds', afterS)
-    // The client first: aborting may report a failure at once, which must find nothing left to say.
-    const asked = this.req.complete || this.upgrade !== undefined
-    if (this.tunnel !== undefined) this.tunnel.cut(cut.reason)
-    else if (cut.code !== undefined && asked && !this.res.headersSent) {
-      const error = new GateError(cut.code)
-      count(this, error)
-      deny(this.res, error, { decisionId: this.id, req: this.req, cors: this.cors })
-    } else breakOff(this.res)
-    this.sending?.abort(new Error(`cut: ${cut.reason}`))
-    recordEnd(this, cut.reason, afterS * 1000)
+    passage.refuse(error)
   }
 }
 
@@ -334,7 +127,7 @@ function crossOrigin(passage: Passage, route: Route): 'answered' | 'goes on' {
       })
       if (answer === undefined) throw new GateError('ERR_CORS_REFUSED')
       passage.rooms.metrics.count('dropgate_requests_total', 'preflight')
-      record(passage, undefined, 204)
+      passage.record(undefined, 204)
       answerPreflight(passage.res, answer, { decisionId: passage.id, req: passage.req })
       return 'answered'
     }
@@ -394,14 +187,14 @@ function decide(passage: Passage, principal: Principal | undefined): void {
     const answer = evaluate(passage, passage.startedAtMs, stale)
     if (!answer.allowed) {
       rooms.live.remove(passage)
-      refuseByPolicy(passage, answer)
+      passage.refuseByPolicy(answer)
       return
     }
     rewriteQuery(passage, answer)
     passage.answerSet = answer.responseHeaders
     passage.allowed = true
     rooms.metrics.observe('dropgate_decision_duration_seconds', sinceS(passage.startedAtUs))
-    record(passage, undefined, 0)
+    passage.record(undefined, 0)
     passage.input = undefined
     send(passage, answer)
   } catch (error) {
@@ -531,14 +324,7 @@ function send(passage: Passage, answer: Answer): void {
   const client = passage.client!
   const { config } = passage.routed!
   const { limits } = rooms.config
-  res.on('close', () => {
-    rooms.live.remove(passage)
-    if (res.writableFinished) recordLongEnd(passage, 'done')
-    else {
-      recordLongEnd(passage, passage.sending?.failed === true ? 'upstream' : 'client')
-      passage.sending?.abort(new Error('the client is gone'))
-    }
-  })
+  res.on('close', () => passage.onClosed())
   const { hasBody, body } = passage
   const { upgrade, credential } = passage
   const strip = credential !== undefined && config.forward.authorization === 'strip'
@@ -577,185 +363,4 @@ function lone(pool: UpstreamPool, { socket }: Upgrade): LoneConnection {
   const connection = pool.lone()
   socket.once('close', () => connection.leave())
   return connection
-}
-
-/** The upstream says that it has switched: the client's connection switches too, or the exchange is refused. */
-function switchOver(
-  passage: Passage,
-  raw: readonly Buffer[] | readonly string[],
-  upstream: Duplex,
-): void {
-  const { rooms, upgrade, credential, headers, routed } = passage
-  try {
-    const kept = credential === undefined || routed!.config.forward.authorization === 'keep'
-    const echo = kept ? undefined : protocolToEcho(headers!.pairs, credential)
-    const head = switchingHead(
-      raw,
-      responseHeaders(raw, undefined, passage.answerSet),
-      upgrade!.key,
-      echo,
-    )
-    rooms.metrics.count('dropgate_requests_total', 'allowed')
-    const client = upgrade!.take()
-    client.write(head)
-    passage.tunnel = new Tunnel({
-      client,
-      upstream,
-      onBytes: (fromClient, toClient) => passage.passed(fromClient, toClient),
-      onMalformed: () => passage.cut({ reason: 'protocol', sinceUs: monotonicUs() }),
-      onOver: (ending) => {
-        rooms.live.remove(passage)
-        if (passage.cutFor === undefined) recordEnd(passage, ending, undefined)
-      },
-    })
-    // A tunnel may live for days; what led to it need not.
-    passage.sending = undefined
-    passage.headers = undefined
-    passage.target = undefined
-    passage.answer = undefined
-  } catch (error) {
-    upstream.destroy()
-    refuse(passage, error)
-  }
-}
-
-/** The policy said no: its own words go out, where it has any. */
-function refuseByPolicy(passage: Passage, answer: Answer): void {
-  const error = new GateError('ERR_POLICY_DENIED')
-  count(passage, error)
-  record(passage, error, answer.status)
-  deny(passage.res, error, {
-    decisionId: passage.id,
-    req: passage.req,
-    status: answer.status,
-    headers: answer.headers,
-    cors: passage.cors,
-    body: answer.body,
-  })
-}
-
-/** Answers with the code's status, or destroys what can no longer be answered. */
-function refuse(passage: Passage, thrown: unknown): void {
-  const { res, req, routed } = passage
-  const error = asGateError(thrown)
-  passage.rooms.evaluating(0)
-  if (res.destroyed || passage.cutFor !== undefined) return
-  count(passage, error)
-  record(passage, error, error.status)
-  if (res.headersSent) {
-    res.destroy()
-    return
-  }
-  const { cors, id: decisionId } = passage
-  deny(res, error, { decisionId, req, cors, allow: routed?.config.methods })
-}
-
-function count(passage: Passage, error: GateError): void {
-  passage.rooms.metrics.count('dropgate_requests_total', error.code)
-}
-
-/** One line of the decision log; `error` undefined means allowed. */
-function record(passage: Passage, error: GateError | undefined, status: number): void {
-  const { rooms, policy, input, answer, principal } = passage
-  rooms.log.push(
-    writeRecord({
-      labelsJson: rooms.labelsJson,
-      decisionId: passage.id,
-      bundle: policy?.stamp.bundle,
-      revision: policy?.stamp.revision,
-      path: passage.routed?.config.decision,
-      inputJson: input?.logged,
-      resultJson: answer?.resultJson,
-      erased: input?.erased,
-      ndBuiltinCache: passage.answersOfTheWorld,
-      metadataJson: answer?.metadataJson,
-      sentTarget: passage.sent?.wire,
-      timestamp: rfc3339(passage.startedAtMs),
-      requestedBy: passage.client?.address ?? passage.req.socket.remoteAddress,
-      code: error?.code,
-      reason: answer?.reason,
-      status,
-      route: passage.route,
-      worker: rooms.worker,
-      feedAgeMs: passage.feedAgeMs,
-      ledgerVersion: passage.ledgerVersion,
-      revocation: passage.revocation,
-      issuer: principal?.issuer,
-      subject: principal?.subject,
-      evaluationNs: Math.round(passage.evaluationUs * 1000),
-      decisionNs: Math.round((monotonicUs() - passage.startedAtUs) * 1000),
-      cause: error?.cause,
-    }),
-  )
-}
-
-/** What was open this long has its end recorded, however it came. */
-const longMs = 1000
-
-function recordLongEnd(passage: Passage, ending: string): void {
-  if (passage.cutFor !== undefined) return
-  if (sinceS(passage.startedAtUs) * 1000 >= longMs) recordEnd(passage, ending, undefined)
-}
-
-/** The end of an exchange that had been allowed, under the decision id it began with. */
-function recordEnd(passage: Passage, ending: string, cutAfterMs: number | undefined): void {
-  const { rooms, policy, principal, cutFor, answer } = passage
-  const denied = cutFor?.reason === 'denied'
-  rooms.log.push(
-    writeRecord({
-      labelsJson: rooms.labelsJson,
-      decisionId: passage.id,
-      bundle: policy?.stamp.bundle,
-      revision: policy?.stamp.revision,
-      path: passage.routed?.config.decision,
-      inputJson: denied ? passage.input?.logged : undefined,
-      resultJson: denied ? answer?.resultJson : undefined,
-      erased: denied ? passage.input?.erased : undefined,
-      timestamp: rfc3339(Date.now()),
-      requestedBy: passage.address,
-      code: undefined,
-      reason: denied ? answer?.reason : undefined,
-      status: 0,
-      route: passage.route,
-      worker: rooms.worker,
-      revocation: cutFor?.revocation,
-      issuer: principal?.issuer,
-      subject: principal?.subject,
-      end: {
-        reason: ending,
-        cutAfterMs,
-        protocol: passage.protocol,
-        bytesIn: passage.bytesIn,
-        bytesOut: passage.bytesOut,
-        openMs: sinceS(passage.startedAtUs) * 1000,
-      },
-      cause: passage.problem?.cause,
-    }),
-  )
-}
-
-function sinceS(startedAtUs: number): number {
-  return (monotonicUs() - startedAtUs) / 1e6
-}
-
-/** What never became a request (malformed framing, a handshake we refuse): recorded, already answered. */
-export interface Unread {
-  readonly decisionId: string
-  readonly error: GateError
-  readonly remoteAddress: string | undefined
-}
-
-export function recordUnread(rooms: Rooms, unread: Unread): void {
-  rooms.metrics.count('dropgate_requests_total', unread.error.code)
-  rooms.log.push(
-    writeRecord({
-      labelsJson: rooms.labelsJson,
-      decisionId: unread.decisionId,
-      timestamp: rfc3339(Date.now()),
-      requestedBy: unread.remoteAddress,
-      code: unread.error.code,
-      status: unread.error.status,
-      worker: rooms.worker,
-    }),
-  )
 }

@@ -20,6 +20,7 @@ import {
   type WorkerStart,
 } from './messages.ts'
 import { Metrics } from './metrics.ts'
+import { type Passage, type Rooms, recordUnread } from './passage.ts'
 import { PolicyEngine } from './policy/engine.ts'
 import { LiveRegistry } from './response/live.ts'
 import { LedgerView } from './revocation/ledger.ts'
@@ -28,7 +29,7 @@ import { RouteTable } from './route/table.ts'
 import { Stay, sweepMs } from './stay.ts'
 import { rulesOf } from './upstream/addresses.ts'
 import { Pools } from './upstream/pools.ts'
-import { type Passage, type Rooms, recordUnread, walk } from './walk.ts'
+import { walk } from './walk.ts'
 
 const port = parentPort
 if (port !== null) run(workerData as WorkerStart, (report) => port.postMessage(report))

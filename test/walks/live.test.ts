@@ -98,8 +98,9 @@ t.test('a cut answer never looks complete to a client of HTTP/1.0', async (t) =>
   })
   await once(socket, 'data')
   socket.resume()
+  const closed = new Promise((resolve) => socket.once('close', resolve))
   await insert(revoker, { subject: 'old' })
-  await new Promise((resolve) => socket.once('close', resolve))
+  await closed
   t.equal(code, 'ECONNRESET')
 })
 
