@@ -259,9 +259,10 @@ try {
     decisions: full.decisions,
     revoker,
     tokens: sampled,
+  }).finally(() => {
+    measuring = false
+    return background
   })
-  measuring = false
-  await background
   await stop(full.child)
 
   const nginx = nginxVersion()

@@ -2,7 +2,7 @@
  * Revocation time: from the acknowledgement of the writer's commit to the start of the first request after which
  * every worker denies, for revocation and not for staleness. An upper bracket: each worker is asked over and over.
  */
-import { readFileSync } from 'node:fs'
+import { open, stat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import type pg from 'pg'
 import { pause } from '../harness/wait.ts'
@@ -53,9 +53,10 @@ async function probesOf(port: number, workers: number, decisions: string): Promi
   const found = new Map<number, Probe>()
   for (let i = 0; i < 200 && found.size < workers; i++) {
     const probe = new Probe(port)
+    const { size } = await stat(decisions)
     const id = /x-dropgate-decision-id: (\S+)/.exec(await probe.ask(undefined))![1]!
     await pause(100)
-    const text = readFileSync(decisions, 'latin1')
+    const text = await textFrom(decisions, size)
     const line = text.slice(text.lastIndexOf('\n', text.indexOf(id)) + 1).split('\n', 1)[0]!
     const { worker } = JSON.parse(line).custom
     if (found.has(worker)) probe.close()
@@ -63,6 +64,19 @@ async function probesOf(port: number, workers: number, decisions: string): Promi
   }
   if (found.size < workers) throw new Error('not every worker was reached')
   return [...found.values()]
+}
+
+/** What has been written behind a place: all of the log is more than a string holds. */
+async function textFrom(path: string, position: number): Promise<string> {
+  const file = await open(path)
+  try {
+    const { size } = await file.stat()
+    const bytes = Buffer.alloc(size - position)
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, position)
+    return bytes.toString('latin1', 0, bytesRead)
+  } finally {
+    await file.close()
+  }
 }
 
 export async function measureRevocations(options: {
