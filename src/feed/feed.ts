@@ -20,6 +20,7 @@ import type { Ledger, Loading } from '../revocation/ledger.ts'
 import { plainName, refused } from '../store/connect.ts'
 import { Bulk } from './bulk.ts'
 import { apply, type Changes, Deferred, parseChanges } from './catchup.ts'
+import { Comparisons } from './comparisons.ts'
 import { type Restored, SnapshotFile } from './file.ts'
 import { Session } from './listen.ts'
 import { Overlay } from './overlay.ts'
@@ -125,13 +126,7 @@ export class Feed {
   #tested = false
   #crowded = false
   readonly #file: SnapshotFile | undefined
-  /** Ready to take the sums; busy with those of the table. */
-  #verification: Verification | undefined
-  #comparing: Verification | undefined
-  #verifyAt: number
-  #comparisons = 0
-  #differs = false
-  #differences = 0
+  readonly #comparisons: Comparisons
   #sent = 0
   #ticks = 0
   #loads = 0
@@ -148,8 +143,10 @@ export class Feed {
     this.#ledger = options.ledger
     this.#file =
       options.snapshotFile === undefined ? undefined : new SnapshotFile(options.snapshotFile)
-    this.#verifyAt = this.#nextVerification()
     this.#schema = plainName(options.connect.schema, 'database.schema')
+    this.#comparisons = new Comparisons(options, () =>
+      Verification.open(options.connect.url, this.#schema),
+    )
   }
 
   /** Starts following. Resolves after the first attempt; a database that is away is in `status` and tried again. */
@@ -170,8 +167,8 @@ export class Feed {
       loads: this.#loads,
       bulks: this.#bulks,
       reconnects: this.#reconnects,
-      comparisons: this.#comparisons,
-      differences: this.#differences,
+      comparisons: this.#comparisons.done,
+      differences: this.#comparisons.differences,
       provisional_rows: this.#overlay.size,
       unmatchable_rows: this.#unmatchable.size,
       progress:
@@ -192,8 +189,7 @@ export class Feed {
     clearTimeout(this.#confirming)
     this.#session?.close()
     this.#reading?.bulk.close()
-    this.#verification?.close()
-    this.#comparing?.close()
+    this.#comparisons.close()
     this.#wake()
     await this.#running
     await this.#file?.close()
@@ -278,9 +274,9 @@ export class Feed {
         }
         attempted()
         this.#keepFile()
-        this.#prepareComparison()
+        this.#comparisons.prepare()
         await this.#compare()
-        if (this.#differs) await this.#startLoad('the ledger differs from the table')
+        if (this.#comparisons.differs) await this.#startLoad('the ledger differs from the table')
       }
       if (session.lost !== undefined) throw session.lost
       const pauseMs = this.#crowded ? Math.min(tickMs, crowdedMs) : tickMs
@@ -431,68 +427,19 @@ export class Feed {
     })
   }
 
-  #nextVerification(): number {
-    const { verifyMs } = this.#options
-    // With jitter, so that gates do not sum up the table together.
-    return verifyMs === 0 ? Infinity : performance.now() + verifyMs * (0.8 + Math.random() * 0.4)
-  }
-
-  /** Opens the session for the next comparison; ticks do not wait for it. */
-  #prepareComparison(): void {
-    if (performance.now() < this.#verifyAt) return
-    this.#verifyAt = Infinity
-    Verification.open(this.#options.connect.url, this.#schema)
-      .then((verification) => {
-        if (this.#closed) verification.close()
-        else this.#verification = verification
-      })
-      .catch((error: unknown) => this.#noteComparison(error))
-  }
-
-  /** Takes the sums of the ledger as that session's snapshot shows it; summing up the table is left to it. */
+  /** Brings the ledger to what a session for a comparison sees, and leaves the rest to that. */
   async #compare(): Promise<void> {
-    const verification = this.#verification
+    const comparisons = this.#comparisons
+    const verification = comparisons.take()
     if (verification === undefined) return
-    this.#verification = undefined
     try {
       // Provisional rows are in no snapshot; a moment without them comes soon.
-      if (!(await this.#tick(verification)) || this.#overlay.size > 0) {
-        verification.close()
-        this.#verifyAt = performance.now() + 1000
-        return
-      }
+      if ((await this.#tick(verification)) && this.#overlay.size === 0)
+        comparisons.begin(verification, this.#ledger.digest)
+      else comparisons.postpone(verification)
     } catch (error) {
-      verification.close()
-      this.#noteComparison(error)
-      return
+      comparisons.fail(verification, error)
     }
-    this.#comparing = verification
-    verification.hold(this.#ledger.digest)
-    verification
-      .differing()
-      .then((differing) => this.#noteComparison(differing))
-      .catch((error: unknown) => this.#noteComparison(error))
-      .finally(() => {
-        verification.close()
-        this.#comparing = undefined
-      })
-  }
-
-  /** @param found How many buckets differ, undefined where they cannot be compared, or what went wrong. */
-  #noteComparison(found: unknown): void {
-    const { log, metrics } = this.#options
-    this.#verifyAt = this.#nextVerification()
-    if (this.#closed || found === undefined) return
-    if (typeof found !== 'number') {
-      log.warn({ err: found }, 'the ledger could not be compared with the table')
-      return
-    }
-    this.#comparisons++
-    metrics.count('dropgate_feed_comparisons_total', found === 0 ? 'equal' : 'different')
-    if (found === 0) return
-    this.#differences++
-    this.#differs = true
-    log.error({ differing: found, of: 256 }, 'the ledger is not what the table holds')
   }
 
   /** Everything from one snapshot into a table of its own; what is held serves, and ages, until it is complete. */
@@ -502,7 +449,7 @@ export class Feed {
     log.info({ why }, 'loading all revocations')
     this.#stopReading()
     this.#cursor = undefined
-    this.#differs = false
+    this.#comparisons.forget()
     const reading = this.#startReading('loading', await Bulk.open(to.url, this.#schema))
     const { bulk, deferred } = reading
     this.#watch(reading, async () => {
