@@ -22,7 +22,7 @@ export function plainAddress(text: string): string | undefined {
 
 const cidr = /^([0-9A-Fa-f:.]+)(?:\/(0|[1-9][0-9]{0,2}))?$/
 
-/** A set of networks; */
+/** A set of networks. */
 export class NetworkSet {
   /** One for each family: in a common one `::/0` would hold every IPv4 address, as mapped. */
   readonly #lists = { ipv4: new BlockList(), ipv6: new BlockList() }
