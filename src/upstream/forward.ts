@@ -166,8 +166,6 @@ export class Sending implements Linked<Sending> {
       return
     }
     if (!this.#settle()) return
-    // A request that undici refused for its arguments has taken a slot of its pool with it.
-    if (codeOf(error).startsWith('UND_ERR_INVALID')) this.#pool.replace(this.#undici)
     this.#failed = this.#abortedWith === undefined
     this.#answer.onError(toGateError(this.#abortedWith ?? error))
   }

@@ -3,9 +3,9 @@
  * answer, event by event, or a GateError. Never does: choose an upstream from the request, follow a redirect,
  * buffer a body.
  *
- * One undici pool for each origin, timeouts and TLS identity, with our own admission limit in front: a capped pool
- * that queues ignores abort signals, and loses a connection slot for ever for each request that fails its argument
- * checks (measured on undici 6, 7 and 8). So nothing is ever queued in it, and a pool that shows a stall is replaced.
+ * One undici pool for each origin, timeouts and TLS identity, with our own admission limit in front: a request that
+ * waits in a pool's queue has no deadline and cannot be aborted, and before undici 8.13 one that failed its checks took a
+ * connection's slot with it for ever. So nothing is ever queued there, and a pool that shows a stall is replaced.
  */
 import { isIP } from 'node:net'
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici'

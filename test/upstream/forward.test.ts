@@ -1,4 +1,5 @@
 /** What is sent again, and what never: once, where no connection came about and a repetition could do no harm. */
+import { createServer as createHttpServer } from 'node:http'
 import { createServer } from 'node:net'
 import { Readable } from 'node:stream'
 import t from 'tap'
@@ -6,6 +7,7 @@ import type { Dispatcher } from 'undici'
 import type { GateError } from '../../src/errors.ts'
 import { Sending } from '../../src/upstream/forward.ts'
 import { type Upstream, UpstreamPool } from '../../src/upstream/pools.ts'
+import { until } from '../harness/wait.ts'
 
 interface Outcome {
   readonly dispatched: number
@@ -81,4 +83,44 @@ t.test('what was sent is never sent again', async (t) => {
   const outcome = await send(`http://127.0.0.1:${port}`, 'GET')
   t.same(outcome, { dispatched: 1, code: 'ERR_UPSTREAM_UNREACHABLE' })
   t.equal(connections, 1)
+})
+
+t.test('a request that undici refuses for its arguments takes no place with it', async (t) => {
+  const server = createHttpServer((_req, res) => res.end('here'))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const { port } = server.address() as { port: number }
+  const limits = {
+    maxConnections: 1,
+    maxWebSockets: 1,
+    connectMs: 500,
+    headersMs: 500,
+    idleMs: 500,
+  }
+  const pool = new UpstreamPool(
+    { origin: `http://127.0.0.1:${port}`, ...limits, tls: undefined },
+    { deny: [], adminPort: 0 },
+  )
+  t.teardown(() => pool.close())
+  const ask = (headers: string[], path = '/'): Promise<number | string> =>
+    new Promise((resolve) => {
+      Sending.start(
+        pool,
+        { method: 'GET', path, headers, body: null },
+        {
+          onHead: resolve,
+          onData: () => {},
+          onEnd: () => {},
+          onError: ({ code }) => resolve(code),
+          onSwitched: () => resolve('switched'),
+        },
+      )
+    })
+  // Twice as often as the pool has connections.
+  for (let i = 0; i < 2 * (limits.maxConnections + 1); i++) {
+    t.equal(await ask(['host', 'a', 'x', 'a\nb']), 'ERR_UPSTREAM_MALFORMED')
+    t.equal(await ask(['host', 'a'], '/ x'), 'ERR_UPSTREAM_MALFORMED')
+  }
+  t.equal(await ask(['host', 'a']), 200)
+  await until('its place is given back', () => pool.inFlight === 0)
 })
