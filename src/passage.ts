@@ -181,6 +181,11 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
   /** The upstream says that it has switched: the client's connection switches too, or the exchange is refused. */
   onSwitched(raw: readonly Buffer[] | readonly string[], upstream: Duplex): void {
     const { rooms, upgrade, credential, headers, routed } = this
+    // Refused by a cut already; a tunnel that began now could not be cut again.
+    if (this.cutFor !== undefined) {
+      upstream.destroy()
+      return
+    }
     try {
       const kept = credential === undefined || routed!.config.forward.authorization === 'keep'
       const echo = kept ? undefined : protocolToEcho(headers!.pairs, credential)
