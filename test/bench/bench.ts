@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { compile } from '../harness/bundle.ts'
@@ -17,6 +17,7 @@ import { askingProxy, nginxVersion, type Peer, plainProxy } from './peers.ts'
 import { measureRevocations } from './revocation.ts'
 
 const seconds = Number(process.env.SECONDS ?? 10)
+const rounds = Number(process.env.ROUNDS ?? 3)
 const tokenCount = Number(process.env.TOKENS ?? 10_000)
 const rows = Number(process.env.ROWS ?? 1_000_000)
 const revocations = Number(process.env.REVOCATIONS ?? 2000)
@@ -93,12 +94,8 @@ const decoding = `${rego}\nclaims := io.jwt.decode(token)[1]\n\n${token}\n\n${sp
 const verifying = `${rego}\nclaims := payload if {\n\t[valid, _, payload] := io.jwt.decode_verify(token, {"cert": data.jwks, "iss": "${issuer}", "aud": "api"})\n\tvalid\n}\n\n${token}\n\n${split}\n`
 
 // --- One measurement -------------------------------------------------------------------------------------------
-interface Row {
-  readonly name: string
-  readonly cpuUs: number
-  readonly rate: number
-}
-const table: Row[] = []
+/** µs of CPU per request, one for each round. */
+const costs = new Map<string, number[]>()
 
 async function measure(
   name: string,
@@ -106,17 +103,17 @@ async function measure(
   requests: readonly string[],
   pids: readonly number[],
   warmS: number,
-): Promise<Row> {
+): Promise<{ readonly rate: number }> {
   await apply({ port, requests, connections, seconds: warmS })
   const before = cpuS(pids)
   const done = await apply({ port, requests, connections, seconds })
   const used = cpuS(pids) - before
   if (done.failed > 0 || done.answered === 0)
     throw new Error(`${name}: ${done.failed} of ${done.answered + done.failed} failed`)
-  const row = { name, cpuUs: (used / done.answered) * 1e6, rate: done.answered / done.seconds }
-  table.push(row)
-  say(`  ${name}: ${row.cpuUs.toFixed(1)} µs`)
-  return row
+  const cpuUs = (used / done.answered) * 1e6
+  costs.set(name, [...(costs.get(name) ?? []), cpuUs])
+  say(`  ${name}: ${cpuUs.toFixed(1)} µs`)
+  return { rate: done.answered / done.seconds }
 }
 
 async function gate(
@@ -125,8 +122,8 @@ async function gate(
   routes: object[],
   database: { url: string },
 ): Promise<{ port: number; child: ChildProcess; decisions: string }> {
-  const home = join(folder, name)
-  mkdirSync(join(home, 'bundles'), { recursive: true })
+  const home = mkdtempSync(join(folder, name))
+  mkdirSync(join(home, 'bundles'))
   writeFileSync(join(home, 'bundles', 'gate.tar.gz'), bundle)
   writeFileSync(join(home, 'jwks.json'), JSON.stringify(jwks))
   const [port, adminPort] = [await freePort(), await freePort()]
@@ -174,10 +171,10 @@ const stop = async (...ended: readonly ChildProcess[]): Promise<void> => {
   }
 }
 
-async function peer(name: string, made: Promise<Peer>, requests: readonly string[]): Promise<Row> {
+async function peer(name: string, made: Promise<Peer>, requests: readonly string[]): Promise<void> {
   const { port, children: processes } = await made
   children.push(...processes)
-  const row = await measure(
+  await measure(
     name,
     port,
     requests,
@@ -185,56 +182,17 @@ async function peer(name: string, made: Promise<Peer>, requests: readonly string
     2,
   )
   await stop(...processes)
-  return row
 }
 
 const at = (values: readonly number[], share: number): number =>
   values[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN
 
-// --- The run ---------------------------------------------------------------------------------------------------
-const cluster = await startPostgres()
-try {
-  say(
-    `${machine()}; ${connections} connections, ${seconds} s each, ${tokenCount} tokens, ${rows} revocations`,
-  )
-  say(`\n${await measureEvaluations()}\n`)
-  const tokens = await Promise.all(
-    Array.from({ length: tokenCount }, (_, n) => tokenOf(`user-${n}`, n)),
-  )
-  const withTokens = tokens.map((each) => requestOf(each))
-  const origin = `http://127.0.0.1:${upstream}`
-
-  const open = await gate(
-    'open',
-    compile('default decision := false\n\ndecision if input.attributes.request.http.method'),
-    [{ name: 'orders', auth: 'none', upstream: origin }],
-    { url: cluster.url },
-  )
-  await measure('dropgate, auth: none, allow-all', open.port, [requestOf()], [open.child.pid!], 3)
-  await stop(open.child)
-
-  const owner = await cluster.client('migrate_url')
-  await owner.query(
-    "INSERT INTO dropgate.revocations (subject, reason) SELECT 'left-' || n, 'bench' FROM generate_series(1, $1::int) n",
-    [rows],
-  )
-  await owner.query('VACUUM ANALYZE dropgate.revocations')
-  const full = await gate(
-    'full',
-    compile(ofGate, undefined, { roles }),
-    [{ name: 'orders', upstream: origin }],
-    { url: cluster.url },
-  )
-  const mine = await measure(
-    'dropgate, full check',
-    full.port,
-    withTokens,
-    [full.child.pid!],
-    // Until every worker has verified every token.
-    Math.max(5, tokenCount / 600),
-  )
-
-  const workers = (await import('node:os')).availableParallelism()
+/** The revocation time of the gate that has just been measured, at half of what it can take. */
+async function revoke(
+  gate: { readonly port: number; readonly decisions: string; readonly rate: number },
+  requests: readonly string[],
+): Promise<void> {
+  const { port, decisions, rate } = gate
   const sampled = await Promise.all(
     Array.from({ length: revocations }, async (_, n) => ({
       subject: `sampled-${n}`,
@@ -244,30 +202,75 @@ try {
   const revoker = await cluster.client('cli_url')
   let measuring = true
   const background = (async () => {
-    while (measuring)
-      await apply({
-        port: full.port,
-        requests: withTokens,
-        connections,
-        seconds: 2,
-        rate: mine.rate / 2,
-      })
+    while (measuring) await apply({ port, requests, connections, seconds: 2, rate: rate / 2 })
   })()
-  const times = await measureRevocations({
-    port: full.port,
-    workers,
-    decisions: full.decisions,
+  const { times, intervals, stalls } = await measureRevocations({
+    port,
+    workers: availableParallelism(),
+    decisions,
     revoker,
     tokens: sampled,
   }).finally(() => {
     measuring = false
     return background
   })
-  await stop(full.child)
+  const ms = (values: readonly number[], share: number): string =>
+    `${at(values, share).toFixed(2)} ms`
+  say(
+    `\nRevocation time, ${times.length} revocations at ${Math.round(rate / 2)} requests/s with ${rows} rows:`,
+  )
+  say(`  p50 ${ms(times, 0.5)}, p99 ${ms(times, 0.99)}, longest ${ms(times, 1)}`)
+  say(
+    `  each worker was asked every ${ms(intervals, 0.5)} (p99 ${ms(intervals, 0.99)}); an idle timer here was late by ${ms(stalls, 0.99)} at p99`,
+  )
+}
 
+// --- The run ---------------------------------------------------------------------------------------------------
+const cluster = await startPostgres()
+try {
+  say(
+    `${machine()}; ${connections} connections, ${rounds} rounds of ${seconds} s each, ${tokenCount} tokens, ${rows} revocations`,
+  )
+  say(`\n${await measureEvaluations()}\n`)
+  const tokens = await Promise.all(
+    Array.from({ length: tokenCount }, (_, n) => tokenOf(`user-${n}`, n)),
+  )
+  const withTokens = tokens.map((each) => requestOf(each))
+  const origin = `http://127.0.0.1:${upstream}`
+
+  const owner = await cluster.client('migrate_url')
+  await owner.query(
+    "INSERT INTO dropgate.revocations (subject, reason) SELECT 'left-' || n, 'bench' FROM generate_series(1, $1::int) n",
+    [rows],
+  )
+  await owner.query('VACUUM ANALYZE dropgate.revocations')
+
+  const open = async (): Promise<void> => {
+    const { port, child } = await gate(
+      'open',
+      compile('default decision := false\n\ndecision if input.attributes.request.http.method'),
+      [{ name: 'orders', auth: 'none', upstream: origin }],
+      { url: cluster.url },
+    )
+    await measure('dropgate, auth: none, allow-all', port, [requestOf()], [child.pid!], 3)
+    await stop(child)
+  }
+  const mine = 'dropgate, full check'
+  const full = async (): Promise<Awaited<ReturnType<typeof gate>> & { rate: number }> => {
+    const started = await gate(
+      'full',
+      compile(ofGate, undefined, { roles }),
+      [{ name: 'orders', upstream: origin }],
+      { url: cluster.url },
+    )
+    // Until every worker has verified every token.
+    const warmS = Math.max(5, tokenCount / 600)
+    const { rate } = await measure(mine, started.port, withTokens, [started.child.pid!], warmS)
+    return { ...started, rate }
+  }
   const nginx = nginxVersion()
   if (nginx === undefined) say('  nginx is not here: no peers in this run')
-  else {
+  const peers = async (): Promise<void> => {
     await peer(`nginx ${nginx}, plain proxy`, plainProxy(folder, upstream), withTokens)
     const data = { roles, jwks: JSON.stringify(jwks) }
     await peer(
@@ -282,18 +285,32 @@ try {
     )
   }
 
-  say('\n| | CPU µs per request | against the full check |\n| --- | ---: | ---: |')
-  for (const { name, cpuUs } of table)
-    say(`| ${name} | ${cpuUs.toFixed(1)} | ${(cpuUs / mine.cpuUs).toFixed(2)} × |`)
-  say(
-    `\nRevocation time, ${times.times.length} revocations at ${Math.round(mine.rate / 2)} requests/s with ${rows} rows:`,
-  )
-  say(
-    `  p50 ${at(times.times, 0.5).toFixed(2)} ms, p99 ${at(times.times, 0.99).toFixed(2)} ms, longest ${at(times.times, 1).toFixed(2)} ms`,
-  )
-  say(
-    `  each worker was asked every ${at(times.intervals, 0.5).toFixed(2)} ms (p99 ${at(times.intervals, 0.99).toFixed(2)} ms); an idle timer here was late by ${at(times.stalls, 0.99).toFixed(2)} ms at p99`,
-  )
+  // In turns: whatever else the machine does meets all of them.
+  for (let round = 1; ; round++) {
+    say(`round ${round} of ${rounds}`)
+    if (nginx !== undefined) await peers()
+    await open()
+    const started = await full()
+    if (round === rounds) {
+      await revoke(started, withTokens)
+      await stop(started.child)
+      break
+    }
+    await stop(started.child)
+  }
+
+  const best = (name: string): number => Math.min(...costs.get(name)!)
+  say(`\nCPU µs per request, the least and the median of ${rounds} rounds:`)
+  say('| | least | median | least, against the full check |\n| --- | ---: | ---: | ---: |')
+  for (const [name, all] of costs) {
+    const median = at(
+      all.toSorted((a, b) => a - b),
+      0.5,
+    )
+    say(
+      `| ${name} | ${best(name).toFixed(1)} | ${median.toFixed(1)} | ${(best(name) / best(mine)).toFixed(2)} × |`,
+    )
+  }
 } finally {
   for (const child of children) child.kill('SIGKILL')
   await cluster.close()
