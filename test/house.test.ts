@@ -117,6 +117,20 @@ t.test('each library has one room', async (t) => {
   }
 })
 
+t.test('whoever reads the walk finds where things are decided', async (t) => {
+  const [, table = ''] = readFileSync('README.md', 'utf8').split(/<!-- \/?decided -->/)
+  const rows = [...table.matchAll(/`([a-z/]+\.ts)`: `(\w+)`/g)]
+  t.ok(rows.length >= 10, 'a table that is read')
+  const walk = readFileSync('src/walk.ts', 'utf8')
+  const followed = new Set(imports.filter(({ from }) => from === 'passage.ts').map(({ to }) => to))
+  for (const [, file = '', name = ''] of rows) {
+    const text = readFileSync(join('src', file), 'utf8')
+    t.match(text, new RegExp(`^(?:export )?(?:function|class) ${name}\\b`, 'm'), `${name}, ${file}`)
+    const named = walk.includes(file.replace(/\.ts$/, '')) || file === 'walk.ts'
+    t.ok(named || followed.has(file), `walk.ts, or passage.ts, leads to ${file}`)
+  }
+})
+
 t.test('generated documents are up to date: `make docs` writes them', async (t) => {
   for (const [path, text] of documents()) t.equal(readFileSync(path, 'utf8'), text, path)
 })
