@@ -54,8 +54,11 @@ const waitMs = 1000
 const maxWaiting = 64
 const maxAbsent = 1000
 const maxAskedPerS = 10
-/** Times that a token is verified while its issuer's keys change under it. */
-const maxAttempts = 5
+/**
+ * Times that a token is verified while its issuer's keys change under it. Every attempt is by the newest; on a machine that
+ * is short of CPU several reloads in a row can each come in the middle of one.
+ */
+const maxAttempts = 25
 
 export class TokenVerifier {
   readonly #options: TokenVerifierOptions
