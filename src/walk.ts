@@ -4,7 +4,7 @@
  *   listener          is there room; what came, in exactly one reading         503 400 431 501
  *   route/target      the canonical target: the string decided on is sent      400 414
  *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
- *   identity          who asks                                                 401
+ *   identity/token    who asks: the signature, the claims                      401
  *   listener/body     the body, only where the policy reads it                 408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     the exchange is registered, so a later row can find it
@@ -16,7 +16,8 @@
  *   decisionlog       one record for each decision that answers, one for the end of what was open long or was cut
  *
  * passage.ts holds what is known of the exchange on its way and how it ends: relayed, refused, switched or cut. Until its
- * last byte it can be found and cut: stay.ts asks again whether what is open may stay open.
+ * last byte it can be found and cut: stay.ts asks again, for a new row, a new policy or an expired token, whether what is
+ * open may stay open.
  *
  * Anything thrown on the way is a GateError, whose code has its status and sentence in errors.ts, and anything else that
  * is thrown is ERR_INTERNAL: `passage.refuse` counts and records it, response/deny writes the refusal's body. There is no
