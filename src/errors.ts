@@ -157,6 +157,14 @@ export type Code = keyof typeof table
 /** The closed list of codes. */
 export const codes: Readonly<Record<Code, Entry>> = table
 
+/** One of several things that are wrong. */
+export interface Problem {
+  readonly code: Code
+  /** Of the key in the configuration, '' for the whole file. */
+  readonly path: string
+  readonly message: string
+}
+
 export interface GateErrorOptions {
   /** What happened underneath; logged by the gate, never sent to a client. */
   readonly cause?: unknown
@@ -164,6 +172,8 @@ export interface GateErrorOptions {
   readonly hint?: string
   /** Overrides the table's `Retry-After` seconds. */
   readonly retryAfterS?: number
+  /** What the sentence is made of, where several things are wrong. */
+  readonly problems?: readonly Problem[] | undefined
 }
 
 /** The one error class of dropgate: act on `code`, show `message`, log `cause`. */
@@ -172,6 +182,7 @@ export class GateError extends Error {
   readonly code: Code
   readonly hint: string | undefined
   readonly retryAfterS: number | undefined
+  readonly problems: readonly Problem[] | undefined
 
   /** @param detail One sentence for a person; defaults to the table's title. Must not hold a secret. */
   constructor(code: Code, detail?: string, options: GateErrorOptions = {}) {
@@ -182,6 +193,7 @@ export class GateError extends Error {
     this.code = code
     this.hint = options.hint
     this.retryAfterS = options.retryAfterS ?? codes[code].retryAfterS
+    this.problems = options.problems
   }
 
   get status(): number {
