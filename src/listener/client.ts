@@ -38,7 +38,11 @@ export interface Via {
 
 const maxHops = 32
 
-/** @param pairs Flat name, value list. @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send */
+/**
+ * @param pairs Flat name, value list.
+ * @returns `address` is never empty.
+ * @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send, ERR_NOT_READY where nobody is there
+ */
 export function readClient(socket: Socket, pairs: readonly string[], via: Via): Client {
   const peer = via.peers.get(socket) ?? meet(socket, via)
   const { trusted } = via
@@ -55,6 +59,14 @@ export function readClient(socket: Socket, pairs: readonly string[], via: Via): 
   return { ...peer, address, port, scheme: told.scheme ?? peer.scheme }
 }
 
+/**
+ * Whether anybody is there; asked as soon as a connection is accepted. One that was reset by then has no peer address, one
+ * that is reset later keeps what was told here (Node remembers it): nobody is decided on as coming from nowhere.
+ */
+export function hasPeer(socket: Socket): boolean {
+  return socket.remoteAddress !== undefined
+}
+
 /** Its certificate is verified, and its PROXY header read, before its first request. */
 function meet(socket: Socket, via: Via): Client {
   const ends = via.named.get(socket) ?? endsOf(socket)
@@ -64,8 +76,11 @@ function meet(socket: Socket, via: Via): Client {
 }
 
 function endsOf(socket: Socket): Ends {
+  const address = plainAddress(socket.remoteAddress ?? '')
+  // A row or a policy that goes by addresses would have nothing to go by.
+  if (address === undefined) throw new GateError('ERR_NOT_READY')
   return {
-    address: plainAddress(socket.remoteAddress ?? '') ?? '',
+    address,
     port: socket.remotePort ?? 0,
     localAddress: plainAddress(socket.localAddress ?? '') ?? '',
     localPort: socket.localPort ?? 0,

@@ -83,7 +83,8 @@ function endsOf(from: string, fromPort: number, to: string, toPort: number): End
 
 export interface ProxiedOptions {
   readonly trusted: NetworkSet
-  readonly timeoutMs: number
+  /** Read for each connection. */
+  readonly timeoutMs: () => number
   readonly named: WeakMap<Socket, Ends>
   /** The connection with its header taken off. */
   readonly onConnection: (socket: Socket) => void
@@ -105,7 +106,7 @@ export function createProxiedServer(options: ProxiedOptions): NetServer {
       return
     }
     let bytes: Buffer = Buffer.alloc(0)
-    const timer = setTimeout(refuse, timeoutMs)
+    const timer = setTimeout(refuse, timeoutMs())
     socket.once('close', () => clearTimeout(timer))
     const onEnd = (): void => refuse()
     const onData = (chunk: Buffer): void => {

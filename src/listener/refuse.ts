@@ -21,6 +21,8 @@ export function parserError(error: Error): GateError {
   return new GateError(parserCodes[code] ?? 'ERR_FRAMING', undefined, { cause: error })
 }
 
+const lingerMs = 10_000
+
 const statusText: Readonly<Record<number, string>> = {
   400: 'Bad Request',
   405: 'Method Not Allowed',
@@ -45,6 +47,9 @@ export function refuseOn(socket: Duplex, error: GateError, decisionId: string): 
   }
   // Node takes its own listener away with an upgrade; a client that resets now must not end the worker.
   socket.on('error', () => {})
+  // Nor is it kept for one that does not read it.
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(timer))
   const body = problemOf(error, decisionId)
   const more = moreHeaders[error.status] ?? ''
   socket.end(

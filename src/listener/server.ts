@@ -18,7 +18,7 @@ import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastif
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
 import { asGateError, GateError } from '../errors.ts'
-import type { Client, Ends, Via } from './client.ts'
+import { type Client, type Ends, hasPeer, type Via } from './client.ts'
 import { createProxiedServer } from './proxy-protocol.ts'
 import { parserError, refuseOn } from './refuse.ts'
 import { Turns } from './turns.ts'
@@ -30,6 +30,7 @@ export interface ListenerOptions {
     readonly header_timeout: number
     readonly request_timeout: number
     readonly connections: number
+    readonly requests: number
     readonly read_idle: number
   }
   readonly metrics: {
@@ -43,7 +44,7 @@ export interface ListenerOptions {
   readonly onRequest: (req: IncomingMessage, res: ServerResponse, via: Via) => void
   /** A handshake to be decided on like a request; its `res` answers whatever is not 101. */
   readonly onUpgrade: (req: IncomingMessage, upgrade: Upgrade, via: Via) => void
-  /** Something was refused before it became a request; it is answered already. */
+  /** Something is refused before it has become a request: it is answered, or its connection destroyed, by the listener. */
   readonly onRefused: (refused: {
     readonly decisionId: string
     readonly error: GateError
@@ -73,8 +74,9 @@ export interface Listener {
   drain(timeoutMs: number, cutRest: () => void): Promise<void>
 }
 
-/** How long all connections must be idle before a drain closes the port. */
-const quietMs = 100
+/** How often a drain looks whether all connections are idle, and how often in a row they must be before the port closes. */
+const lookMs = 10
+const quietLooks = 10
 /** What a connection that was accepted last gets even after the drain's deadline. */
 const graceMs = 250
 const keepAliveMs = 72_000
@@ -91,33 +93,37 @@ export function createListener(options: ListenerOptions): Listener {
   const listening: Bound[] = []
   let { limits } = options
   let draining = false
-  const answerBare = (socket: Duplex, error: GateError): void => {
+  /** @returns the decision id. */
+  const note = (socket: Duplex, error: GateError): string => {
     const decisionId = randomUUID()
     const { remoteAddress } = socket as { remoteAddress?: string }
-    refuseOn(socket, error, decisionId)
     options.onRefused({ decisionId, error, remoteAddress })
+    return decisionId
   }
+  const answerBare = (socket: Duplex, error: GateError): void =>
+    refuseOn(socket, error, note(socket, error))
   const turns = new Turns(
     answerBare,
     () => limits,
     () => options.metrics.count('dropgate_unread_answers_total'),
+    (socket) => note(socket, new GateError('ERR_OVERLOADED')),
   )
 
-  /** Node has let go of the socket: an answer that is under way on it could not end in order. */
-  const refuse = (socket: Duplex, error: GateError): void => {
-    if (turns.busy(socket)) socket.destroy()
-    else turns.fail(socket, error)
+  /** Node has let go of the socket; false, and it is gone, where an answer under way on it could not end in order. */
+  const takeOver = (socket: Duplex): boolean => {
+    // It has taken its own listeners off: a reset that nobody listens for would end the worker.
+    socket.on('error', () => {})
+    if (turns.seize(socket)) return true
+    socket.destroy()
+    return false
   }
 
   const upgrade = (req: IncomingMessage, socket: Socket, head: Buffer, via: Via): void => {
-    // Node has taken its own listeners off.
-    socket.on('error', () => {})
-    if (!turns.seize(socket)) {
-      socket.destroy()
-      return
-    }
+    if (!takeOver(socket)) return
     try {
-      options.onUpgrade(req, readUpgrade(req, socket, head), via)
+      const upgrade = readUpgrade(req, socket, head)
+      turns.watch(upgrade.res, socket)
+      options.onUpgrade(req, upgrade, via)
     } catch (error) {
       answerBare(socket, asGateError(error))
     }
@@ -151,18 +157,30 @@ export function createListener(options: ListenerOptions): Listener {
       options.onRequest(req, res, via)
     }
     const take = (req: IncomingMessage, res: ServerResponse): void => turns.take(req, res, serve)
+    // To Node an answer that is written but not yet sent is none: it would be broken off (also by `close`).
+    const closeIdle = server.closeIdleConnections.bind(server)
+    server.closeIdleConnections = () => {
+      if (turns.inFlight === 0) closeIdle()
+    }
     // 0: no header is hidden from us; the walk counts them.
     server.maxHeadersCount = 0
     server.maxConnections = limits.connections
     server.on('request', take)
     server.on('checkContinue', take)
     server.on('checkExpectation', take)
-    // A handshake that fails was no request; without a listener it would end the process.
-    server.on('secureConnection', (socket: TLSSocket) => certify(socket, via))
-    server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy())
-    server.on('connect', (_req: IncomingMessage, socket: Duplex) =>
-      refuse(socket, new GateError('ERR_METHOD_NOT_ALLOWED')),
+    // Before Node's own listener: nothing is read from a connection on which nobody is.
+    server.prependListener(
+      tls === undefined ? 'connection' : 'secureConnection',
+      (socket: Socket) => {
+        if (!hasPeer(socket)) socket.destroy()
+      },
     )
+    server.on('secureConnection', (socket: TLSSocket) => certify(socket, via))
+    // A handshake that fails was no request; without a listener it would end the process.
+    server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy())
+    server.on('connect', (_req: IncomingMessage, socket: Duplex) => {
+      if (takeOver(socket)) answerBare(socket, new GateError('ERR_METHOD_NOT_ALLOWED'))
+    })
     server.on('upgrade', (req: IncomingMessage, socket: Duplex, head: Buffer) =>
       upgrade(req, socket as Socket, head, via),
     )
@@ -181,11 +199,12 @@ export function createListener(options: ListenerOptions): Listener {
   const makeFront = (server: Server, via: Via): NetServer => {
     const front = createProxiedServer({
       trusted: via.trusted!,
-      timeoutMs: limits.header_timeout,
+      timeoutMs: () => limits.header_timeout,
       named: via.named,
       onConnection: (socket) => {
         server.emit('connection', socket)
-        socket.resume()
+        // TLS reads by itself, and first what has come with the header: resumed here that would go past it.
+        if (via.scheme === 'http') socket.resume()
       },
       onRefused: () => options.metrics.count('dropgate_connections_refused_total'),
     })
@@ -199,14 +218,18 @@ export function createListener(options: ListenerOptions): Listener {
     return front
   }
 
-  /** Resolves once nothing has been under way for a moment, at the latest at `endAt`; idle connections are closed. */
+  /**
+   * Resolves once nothing has been under way for a moment, at the latest at `endAt`. Who comes back meanwhile on a
+   * connection that was idle is told to leave; what is idle still is closed then, and rarely in the middle of a request.
+   */
   const quiet = async (endAt: number): Promise<void> => {
-    let since = performance.now()
-    while (performance.now() < endAt && performance.now() - since < quietMs) {
-      for (const { server } of listening) server.closeIdleConnections()
-      if (turns.inFlight + turns.seized > 0) since = performance.now()
-      await new Promise((resolve) => setTimeout(resolve, 10))
+    // Looks, not time: a thread that is late has not looked meanwhile.
+    let looks = 0
+    while (performance.now() < endAt && looks < quietLooks) {
+      await new Promise((resolve) => setTimeout(resolve, lookMs))
+      looks = turns.inFlight + turns.seized > 0 ? 0 : looks + 1
     }
+    for (const { server } of listening) server.closeIdleConnections()
   }
 
   return {
@@ -239,6 +262,8 @@ export function createListener(options: ListenerOptions): Listener {
             front.once('error', reject)
             front.listen(at, () => resolve())
           })
+          // Node begins to watch over slow heads when it listens, which here the front does in its place.
+          server.emit('listening')
         }
       } catch (error) {
         const { code, message } = error as NodeJS.ErrnoException
@@ -268,8 +293,10 @@ export function createListener(options: ListenerOptions): Listener {
 
     async drain(timeoutMs, cutRest) {
       draining = true
-      const endAt = performance.now() + timeoutMs
-      await quiet(endAt)
+      const startAt = performance.now()
+      const endAt = startAt + timeoutMs
+      // Under steady traffic that never comes; what is let in last needs its time too.
+      await quiet(startAt + timeoutMs / 2)
       // Nobody new from here on; who was let in a moment ago has not said yet what he wants.
       const closed = listening.map(({ app, front }) => {
         front?.close()

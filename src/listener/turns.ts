@@ -9,10 +9,10 @@ import type { Duplex } from 'node:stream'
 import type { GateError } from '../errors.ts'
 
 /**
- * Requests that may wait on one connection: more than the reads of one turn bring. Node takes time by the square of
- * their number to give them up, so should the pause below ever stop holding, this does.
+ * Requests that may wait on one connection. One read of Node's brings thousands where they are short, and what Node has
+ * made of each of them stays until the connection ends: whoever sends more than this ahead loses it.
  */
-const maxAhead = 8192
+const maxAhead = 64
 
 type Serve = (req: IncomingMessage, res: ServerResponse) => void
 
@@ -34,25 +34,31 @@ interface Line {
 
 export class Turns {
   readonly #refuse: (socket: Duplex, error: GateError) => void
-  readonly #limits: () => { readonly read_idle: number }
+  readonly #limits: () => { readonly read_idle: number; readonly requests: number }
   readonly #onUnread: () => void
+  readonly #onTooFar: (socket: Duplex) => void
   readonly #lines = new WeakMap<Duplex, Line>()
   #inFlight = 0
   #seized = 0
+  /** On all connections. */
+  #waiting = 0
 
   /**
    * @param refuse Answers on the bare socket and closes it.
-   * @param limits Read at each answer; `read_idle` in ms.
+   * @param limits Read each time; `read_idle` in ms, `requests` also bounds those that wait.
    * @param onUnread A client has left the end of its answer unread for longer.
+   * @param onTooFar A connection was destroyed because its client had sent too much ahead.
    */
   constructor(
     refuse: (socket: Duplex, error: GateError) => void,
-    limits: () => { readonly read_idle: number },
+    limits: () => { readonly read_idle: number; readonly requests: number },
     onUnread: () => void,
+    onTooFar: (socket: Duplex) => void,
   ) {
     this.#refuse = refuse
     this.#limits = limits
     this.#onUnread = onUnread
+    this.#onTooFar = onTooFar
   }
 
   /** Connections that have left the line and are still open. */
@@ -69,18 +75,20 @@ export class Turns {
   take(req: IncomingMessage, res: ServerResponse, serve: Serve): void {
     const { socket } = req
     const line = this.#lineOf(socket)
-    if (line.over) return
+    // Behind a refusal that is still to be said nothing counts: its answer would come before that, or never.
+    if (line.over || line.failed !== undefined) return
     if (line.current === undefined) {
       this.#serve(line, { req, res, serve })
       return
     }
-    if (line.waiting.length >= maxAhead) {
-      line.over = true
-      line.waiting.length = 0
+    if (line.waiting.length >= maxAhead || this.#waiting >= this.#limits().requests) {
+      this.#giveUp(line)
       socket.destroy()
+      this.#onTooFar(socket)
       return
     }
     line.waiting.push({ req, res, serve })
+    this.#waiting++
     // Whoever sends ahead is not read ahead: what came before is complete, so nothing that is awaited is held back.
     stopReading(socket)
   }
@@ -97,7 +105,10 @@ export class Turns {
       else this.#end(socket, line, error)
     } else {
       line.failed = error
-      if (line.waiting.at(-1)?.req.complete === false) line.waiting.pop()
+      if (line.waiting.at(-1)?.req.complete === false) {
+        line.waiting.pop()
+        this.#waiting--
+      }
     }
   }
 
@@ -109,11 +120,6 @@ export class Turns {
     this.#seized++
     socket.once('close', () => this.#seized--)
     return true
-  }
-
-  /** Whether an answer is under way that a bare one would run into. */
-  busy(socket: Duplex): boolean {
-    return this.#lines.get(socket)?.current !== undefined
   }
 
   #lineOf(socket: Duplex): Line {
@@ -131,14 +137,18 @@ export class Turns {
     this.#inFlight++
     // Node loses the bytes behind an offer to upgrade that nobody takes up: what follows would begin in its middle.
     if (req.headers.upgrade !== undefined) res.shouldKeepAlive = false
-    // Both come once.
     res.on('close', () => this.#next(line, req.socket))
-    res.on('prefinish', () => this.#watch(res, req.socket))
+    this.watch(res, req.socket)
     serve(req, res)
   }
 
-  /** All of the answer is written; the client has to take it. What it refuses to take is not kept for ever. */
-  #watch(res: ServerResponse, socket: Duplex): void {
+  /** Once all of the answer is written, the client has to take it: what it does not take is not kept for ever. */
+  watch(res: ServerResponse, socket: Duplex): void {
+    // Comes once.
+    res.on('prefinish', () => this.#unread(res, socket))
+  }
+
+  #unread(res: ServerResponse, socket: Duplex): void {
     if (res.writableFinished || socket.writableLength === 0) return
     let left = socket.writableLength
     const timer = setInterval(() => {
@@ -156,15 +166,21 @@ export class Turns {
     this.#inFlight--
     line.current = undefined
     if (socket.destroyed || socket.writableEnded) {
-      line.over = true
-      line.waiting.length = 0
+      this.#giveUp(line)
       return
     }
     const next = line.waiting.shift()
     if (next !== undefined) {
-      if (line.waiting.length === 0) readOn(socket)
+      this.#waiting--
+      if (line.waiting.length === 0 && line.failed === undefined) readOn(socket)
       this.#serve(line, next)
     } else if (line.failed !== undefined) this.#end(socket, line, line.failed)
+  }
+
+  #giveUp(line: Line): void {
+    line.over = true
+    this.#waiting -= line.waiting.length
+    line.waiting.length = 0
   }
 
   #end(socket: Duplex, line: Line, error: GateError): void {

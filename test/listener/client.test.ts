@@ -27,6 +27,11 @@ t.test('nobody is trusted by default, private networks neither', async (t) => {
   t.match(client, { address: '10.1.2.3', port: 4711, localAddress: '192.0.2.9', scheme: 'http' })
 })
 
+t.test('a connection on which nobody is comes from nowhere, and nobody is served', async (t) => {
+  for (const trust of [undefined, new NetworkSet(trusted)])
+    t.throws(() => read('', xff('198.51.100.1'), { trusted: trust }), { code: 'ERR_NOT_READY' })
+})
+
 t.test('the rightmost hop that is not trusted is the client', async (t) => {
   const cases: [peer: string, value: string, client: string][] = [
     ['203.0.113.7', '198.51.100.1', '203.0.113.7'],
