@@ -15,16 +15,24 @@ const curves: Readonly<Record<string, readonly string[]>> = {
 /** Everything else in a key (certificates, private parts) stays behind. */
 const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg'] as const
 
-/** @param text A JWK set (RFC 7517 section 5). @throws GateError ERR_OUTBOUND when it is none or holds no usable key. */
-export function admitKeys(text: string, algorithms: readonly string[]): Jwk[] {
+/**
+ * @param text A JWK set (RFC 7517 section 5).
+ * @param name Of the set, for whoever has to repair it.
+ * @throws GateError ERR_OUTBOUND when it is none or holds no usable key.
+ */
+export function admitKeys(
+  text: string,
+  algorithms: readonly string[],
+  name = 'the key set',
+): Jwk[] {
   let keys: unknown
   try {
     keys = (JSON.parse(text) as { keys?: unknown } | null)?.keys
   } catch (error) {
-    throw new GateError('ERR_OUTBOUND', 'the key set is not JSON', { cause: error })
+    throw new GateError('ERR_OUTBOUND', `${name} is not JSON`, { cause: error })
   }
   if (!Array.isArray(keys) || keys.length > maxKeys) {
-    throw new GateError('ERR_OUTBOUND', `the key set is not a list of at most ${maxKeys} keys`)
+    throw new GateError('ERR_OUTBOUND', `${name} is not a list of at most ${maxKeys} keys`)
   }
   const admitted = keys.filter((key) => isAdmissible(key, algorithms)).map(publicPart)
   // Two keys under one name: neither can be meant.
@@ -32,7 +40,9 @@ export function admitKeys(text: string, algorithms: readonly string[]): Jwk[] {
     (key) => admitted.filter(({ kid }) => kid === key.kid).length === 1,
   )
   if (unique.length === 0)
-    throw new GateError('ERR_OUTBOUND', 'the key set holds no usable signature key')
+    throw new GateError('ERR_OUTBOUND', `${name} holds no usable signature key`, {
+      hint: 'public keys for signatures are taken, of the algorithms in issuers[].algorithms',
+    })
   return unique
 }
 

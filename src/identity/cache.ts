@@ -15,6 +15,8 @@ export interface Verified {
 
 /** Rough bytes of an entry besides its texts: claims as objects, keys, map slots. */
 const overhead = 1300
+/** And of each member and element of the claims: a slot, and a header where it is no number. */
+const perPart = 60
 
 /**
  * A token is filed under its last characters, 144 bits of its signature, and compared whole: to hash all of it costs
@@ -51,7 +53,9 @@ export class TokenCache {
   }
 
   set(token: string, verified: Verified): void {
-    const bytes = token.length + 3 * verified.principal.json.length + overhead
+    const { json, keys } = verified.principal
+    const bytes =
+      token.length + 3 * json.length + perPart * partsOf(json) + 2 * keys.byteLength + overhead
     if (bytes > this.#halfBytes) return
     if (this.#youngBytes + bytes > this.#halfBytes) {
       this.#old = this.#young
@@ -69,6 +73,16 @@ export class TokenCache {
     for (const generation of [this.#young, this.#old])
       if (generation.get(tail)?.token === token) generation.delete(tail)
   }
+}
+
+/** How many members and elements at most: commas and openings, also in texts. */
+function partsOf(json: string): number {
+  let parts = 0
+  for (let i = 0; i < json.length; i++) {
+    const code = json.charCodeAt(i)
+    if (code === 0x2c || code === 0x5b || code === 0x7b) parts++
+  }
+  return parts
 }
 
 function copyOf(text: string): string {

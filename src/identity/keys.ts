@@ -42,11 +42,17 @@ class Source {
   version = 0
   keys: readonly Jwk[] = []
   fetchedAt = Number.NEGATIVE_INFINITY
+  /** The same by `performance.now()`, which nobody sets. */
+  triedAtMs = Number.NEGATIVE_INFINITY
   goodAt = Number.NEGATIVE_INFINITY
   failures = 0
   error: GateError | undefined
+  /** What was logged last of it. */
+  said: string | undefined
   running: Promise<void> | undefined
   timer: NodeJS.Timeout | undefined
+  /** When the timer is due, by `performance.now()`. */
+  dueAtMs = Number.POSITIVE_INFINITY
   /** Another has its place; what a last fetch brings is nobody's. */
   retired = false
 
@@ -85,7 +91,8 @@ export class KeyStore {
       }
       const source = new Source(config)
       source.fetchedAt = Date.now()
-      source.keys = admitKeys(await this.#read(config), config.algorithms)
+      source.triedAtMs = performance.now()
+      source.keys = await this.#load(config)
       source.goodAt = Date.now()
       source.version = (before?.version ?? 0) + 1
       next.set(config.issuer, source)
@@ -117,9 +124,12 @@ export class KeyStore {
     if (source === undefined || this.#closed) return
     if (kid !== undefined && source.keys.some((key) => key.kid === kid)) return
     // After failures too: an issuer in trouble is not helped by every stranger's token.
-    const waitMs = source.fetchedAt + source.config.keys_cooldown - Date.now()
-    if (waitMs <= 0) void this.#refresh(source)
-    else if (source.running === undefined) this.#plan(source, waitMs)
+    const now = performance.now()
+    const allowedAtMs = source.triedAtMs + source.config.keys_cooldown
+    if (allowedAtMs <= now) void this.#refresh(source)
+    // Never later than it is due: an issuer whose first keys are missing is tried again sooner than this.
+    else if (source.running === undefined && allowedAtMs < source.dueAtMs)
+      this.#plan(source, allowedAtMs - now)
   }
 
   status(): readonly IssuerStatus[] {
@@ -151,26 +161,41 @@ export class KeyStore {
 
   async #fetch(source: Source): Promise<void> {
     const { log } = this.#options
-    const { issuer, algorithms, keys_max_stale } = source.config
+    const { issuer } = source.config
     source.fetchedAt = Date.now()
+    source.triedAtMs = performance.now()
     try {
-      const keys = admitKeys(await this.#read(source.config), algorithms)
+      const keys = await this.#load(source.config)
       source.goodAt = Date.now()
       source.failures = 0
+      const recovered = source.error !== undefined
       source.error = undefined
-      if (JSON.stringify(keys) === JSON.stringify(source.keys)) return
+      source.said = undefined
+      if (JSON.stringify(keys) === JSON.stringify(source.keys)) {
+        if (recovered) log.info({ issuer, keys: keys.length }, 'issuer keys can be loaded again')
+        return
+      }
       this.#change(source, keys)
       log.info({ issuer, keys: keys.length }, 'issuer keys loaded')
     } catch (thrown) {
       source.failures++
       source.error = asGateError(thrown, 'ERR_OUTBOUND')
-      log.warn(
-        { issuer, hint: source.error.hint },
-        `issuer keys not loaded: ${source.error.message}`,
-      )
-      if (source.keys.length > 0 && Date.now() - source.goodAt > keys_max_stale)
-        this.#change(source, [])
+      if (source.keys.length > 0 && Date.now() > servesUntil(source)) this.#change(source, [])
+      this.#warn(source, source.error)
     }
+  }
+
+  /** Once for each thing that goes wrong, however often it is tried. */
+  #warn(source: Source, { code, hint, message }: GateError): void {
+    const { issuer } = source.config
+    const serves = source.keys.length > 0
+    const said = `${serves} ${message}`
+    if (said === source.said) return
+    source.said = said
+    const what = serves
+      ? `could not be refreshed; the keys of ${timeOf(source.goodAt)} serve until ${timeOf(servesUntil(source))}`
+      : 'could not be loaded'
+    this.#options.log.warn({ issuer, code, hint }, `issuer keys ${what}: ${message}`)
   }
 
   #change(source: Source, keys: readonly Jwk[]): void {
@@ -183,19 +208,14 @@ export class KeyStore {
   #plan(source: Source, inMs: number = pauseOf(source)): void {
     if (this.#closed || source.retired) return
     clearTimeout(source.timer)
+    source.dueAtMs = performance.now() + inMs
     source.timer = setTimeout(() => void this.#refresh(source), inMs)
   }
 
-  async #read(config: IssuerConfig): Promise<string> {
-    const { fetchDocument } = this.#options
-    if (config.jwks_file !== undefined) {
-      const text = await readFile(config.jwks_file, 'utf8')
-      if (text.length > limits.maxBytes)
-        throw new GateError('ERR_CONFIG_FILE', `${config.jwks_file} is too large`)
-      return text
-    }
-    const uri = config.jwks_uri ?? (await this.#discover(config.issuer))
-    return await fetchDocument(uri, limits)
+  async #load({ issuer, algorithms, jwks_file: file, jwks_uri }: IssuerConfig): Promise<Jwk[]> {
+    if (file !== undefined) return admitKeys(await readKeys(file), algorithms, file)
+    const uri = jwks_uri ?? (await this.#discover(issuer))
+    return admitKeys(await this.#options.fetchDocument(uri, limits), algorithms, uri)
   }
 
   /** OpenID Connect Discovery 1.0 section 4: the document must name the very issuer it was asked for. */
@@ -219,6 +239,25 @@ export class KeyStore {
     }
     return uri
   }
+}
+
+async function readKeys(file: string): Promise<string> {
+  let text: string
+  try {
+    text = await readFile(file, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new GateError('ERR_CONFIG_FILE', `${file} cannot be read (${code})`, {
+      cause: error,
+      hint: 'put it back, readable for the user of the gate; it is looked at again by itself',
+    })
+  }
+  if (text.length <= limits.maxBytes) return text
+  throw new GateError('ERR_CONFIG_FILE', `${file} is too large`)
+}
+
+function servesUntil({ goodAt, config }: Source): number {
+  return goodAt + config.keys_max_stale
 }
 
 function pauseOf({ keys, failures, config }: Source): number {

@@ -8,7 +8,7 @@ import { type CryptoKey, calculateJwkThumbprint, compactVerify, importJWK } from
 import type { IssuerConfig } from '../config/options.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
-import { GateError } from '../errors.ts'
+import { type Code, GateError } from '../errors.ts'
 import type { KeySet } from '../messages.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, readAudience, readPrincipal } from './claims.ts'
@@ -144,9 +144,11 @@ export class TokenVerifier {
   ): Promise<Principal> {
     const { header, claims, written } = readShape(token)
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
-    if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
+    // What a cause names nobody has verified: it is for operators, who see which client is set up wrongly.
+    if (issuer === undefined) throw unfit('ERR_TOKEN_ISSUER', 'iss', claims.iss)
     const { config } = issuer
-    if (!config.algorithms.includes(header.alg)) throw new GateError('ERR_TOKEN_ALGORITHM')
+    if (!config.algorithms.includes(header.alg))
+      throw unfit('ERR_TOKEN_ALGORITHM', 'alg', header.alg)
     checkType(header, claims, config.token_types)
     const key = pick(issuer, header) ?? (await this.#await(issuer, header))
     const { version } = issuer
@@ -205,7 +207,8 @@ export class TokenVerifier {
     }
     const key = pick(issuer, header)
     if (key !== undefined) return key
-    throw new GateError(issuer.keys.length === 0 ? 'ERR_KEYS_UNAVAILABLE' : 'ERR_TOKEN_KEY_UNKNOWN')
+    if (issuer.keys.length === 0) throw new GateError('ERR_KEYS_UNAVAILABLE')
+    throw unfit('ERR_TOKEN_KEY_UNKNOWN', 'kid', header.kid)
   }
 }
 
@@ -216,7 +219,11 @@ function checkAudience(
 ): void {
   const accepted = audience ?? issuer.config.audience
   if (!verified.audience.some((one) => accepted.includes(one)))
-    throw new GateError('ERR_TOKEN_AUDIENCE')
+    throw unfit('ERR_TOKEN_AUDIENCE', 'aud', verified.audience)
+}
+
+function unfit(code: Code, member: string, value: unknown): GateError {
+  return new GateError(code, undefined, { cause: `its ${member} is ${JSON.stringify(value)}` })
 }
 
 /** The key by its id; without one, the only key that fits. `kid` is a name inside this issuer's set and no more. */

@@ -1,5 +1,5 @@
 /** Key sets over real sockets: discovery, rotation, an issuer in trouble, documents that are not what they should be. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,10 +17,12 @@ import { pause, until } from '../harness/wait.ts'
 interface Made {
   readonly store: KeyStore
   readonly sets: KeySet[]
+  readonly logged: string[]
 }
 
 async function open(issuer: object): Promise<Made> {
   const sets: KeySet[] = []
+  const logged: string[] = []
   const written = {
     database: { url: 'postgres://gate@127.0.0.1/gate' },
     issuers: [{ audience: ['api'], algorithms: ['ES256', 'RS256'], ...issuer }],
@@ -30,11 +32,14 @@ async function open(issuer: object): Promise<Made> {
     issuers: readConfig(JSON.stringify(written), '.', {}).issuers,
     fetchDocument,
     onChange: (set) => sets.push(set),
-    log: { info: () => {}, warn: () => {} },
+    log: {
+      info: (_fields, message) => logged.push(message),
+      warn: (fields, message) => logged.push(`${message} ${JSON.stringify(fields)}`),
+    },
   })
   await store.open()
   t.teardown(() => store.close())
-  return { store, sets }
+  return { store, sets, logged }
 }
 
 async function idp(): Promise<TestIssuer> {
@@ -78,7 +83,7 @@ t.test('by discovery, by address, from a file', async (t) => {
 
 t.test('an unknown key is looked for once in a cooldown, whoever asks', async (t) => {
   const issuer = await idp()
-  const { store, sets } = await open({ issuer: issuer.url, keys_cooldown: '300ms' })
+  const { store, sets } = await open({ issuer: issuer.url, keys_cooldown: '2s' })
   const { fetches } = issuer
   for (let i = 0; i < 50; i++) store.want(issuer.url, `stranger-${i}`)
   await pause(100)
@@ -88,17 +93,36 @@ t.test('an unknown key is looked for once in a cooldown, whoever asks', async (t
   t.equal(issuer.fetches, fetches + 1)
   store.want(issuer.url, 'two')
   store.want('https://nobody.example', 'x')
-  await pause(400)
+  await pause(2200)
   t.equal(issuer.fetches, fetches + 1, 'a key that is there is not looked for')
+})
+
+t.test('a clock that is put back keeps nobody from looking', async (t) => {
+  const issuer = await idp()
+  const { store } = await open({
+    issuer: issuer.url,
+    keys_refresh: '300ms',
+    keys_cooldown: '100ms',
+  })
+  const now = Date.now
+  t.teardown(() => {
+    Date.now = now
+  })
+  // A fault that cannot be had for real: the clock of this machine is everybody's.
+  Date.now = () => now() - 3_600_000
+  store.want(issuer.url, 'stranger')
+  const { fetches } = issuer
+  await until('they are fetched again, and again', () => issuer.fetches >= fetches + 2)
+  Date.now = now
 })
 
 t.test('an issuer in trouble: the last good set serves, for so long', async (t) => {
   const issuer = await idp()
-  const { store, sets } = await open({
+  const { store, sets, logged } = await open({
     issuer: issuer.url,
     keys_refresh: '30ms',
     keys_cooldown: '30ms',
-    keys_max_stale: '400ms',
+    keys_max_stale: '2s',
   })
   issuer.down = true
   await until('a failure', () => store.status()[0]!.code === 'ERR_OUTBOUND')
@@ -108,6 +132,46 @@ t.test('an issuer in trouble: the last good set serves, for so long', async (t) 
   issuer.down = false
   await until('back', () => store.status()[0]!.keys === 1)
   t.match(store.status()[0], { code: null, message: null })
+  const [first, ...others] = logged.map((line) => /^issuer keys (?:loaded|could not be \w+)/.exec(line)?.[0]) // biome-ignore format: a line
+  t.equal(first, 'issuer keys loaded')
+  t.same([...new Set(others)], ['issuer keys could not be refreshed', 'issuer keys could not be loaded', 'issuer keys loaded']) // biome-ignore format: a line
+})
+
+t.test('what goes wrong with keys is logged once, and that it is over', async (t) => {
+  const issuer = await idp()
+  const folder = mkdtempSync(join(tmpdir(), 'dropgate-keys-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'keys.json')
+  const good = JSON.stringify({ keys: issuer.keys })
+  writeFileSync(file, good)
+  const { logged } = await open({
+    issuer: 'https://a.example',
+    jwks_file: file,
+    keys_refresh: '10ms',
+  })
+  /** As a whole: half a file is another fault, and another line. */
+  const put = (text: string): void => {
+    writeFileSync(`${file}.new`, text)
+    renameSync(`${file}.new`, file)
+  }
+  const lines: RegExp[] = [/^issuer keys loaded$/]
+  const then = async (change: () => void, line: RegExp): Promise<void> => {
+    change()
+    lines.push(line)
+    await until(String(line), () => logged.length === lines.length)
+    // Read several times more.
+    await pause(60)
+  }
+  const time = '\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z'
+  const kept = `^issuer keys could not be refreshed; the keys of ${time} serve until ${time}: ${file} `
+  await then(
+    () => rmSync(file),
+    RegExp(`${kept}cannot be read \\(ENOENT\\).*"code":"ERR_CONFIG_FILE","hint"`),
+  )
+  await then(() => put('{}'), RegExp(`${kept}is not a list of.*"code":"ERR_OUTBOUND"`))
+  await then(() => put(good), /^issuer keys can be loaded again$/)
+  for (const [i, line] of lines.entries()) t.match(logged[i], line)
+  t.equal(logged.length, lines.length)
 })
 
 t.test('an issuer that is away at the start is tried again soon', async (t) => {
@@ -116,7 +180,13 @@ t.test('an issuer that is away at the start is tried again soon', async (t) => {
   const { store } = await open({ issuer: issuer.url })
   t.match(store.status()[0], { keys: 0, code: 'ERR_OUTBOUND' })
   issuer.down = false
-  await until('keys', () => store.status()[0]!.keys === 1)
+  const began = performance.now()
+  await until('keys', () => {
+    // Tokens come all the while: they do not put it off to the end of the cooldown.
+    store.want(issuer.url, 'one')
+    return store.status()[0]!.keys === 1
+  })
+  t.ok(performance.now() - began < 15_000, 'and not after half a minute')
 })
 
 t.test('a set that cannot be used never replaces one that can', async (t) => {

@@ -292,6 +292,22 @@ t.test('claims: finite times, identifiers that a row can name', async (t) => {
   )
 })
 
+t.test('operators see what a token named that does not fit', async (t) => {
+  const { verifier } = make()
+  const causeOf = async (
+    claims: Record<string, unknown>,
+    header: Record<string, unknown> = {},
+  ): Promise<unknown> => {
+    const refused = await Promise.resolve(await signed(claims, header))
+      .then((token) => verifier.verify(token, undefined))
+      .catch((error) => error)
+    return (refused as GateError).cause
+  }
+  t.equal(await causeOf({ iss: 'https://"evil"' }), 'its iss is "https://\\"evil\\""')
+  t.equal(await causeOf({ aud: ['a', 'b'] }), 'its aud is ["a","b"]')
+  t.equal(await causeOf({}, { kid: 'RS256' }), 'its kid is "RS256"')
+})
+
 t.test('a route with an audience of its own, also for a token that is known already', async (t) => {
   const made = make()
   const token = await signed({ aud: 'api' })
@@ -303,14 +319,14 @@ t.test('a route with an audience of its own, also for a token that is known alre
 
 t.test('a known token answers at once, until it expires', async (t) => {
   const made = make({ clock_skew: '0s' })
-  const token = await signed({ iat: nowS() - 10, exp: nowS() + 2 })
+  const token = await signed({ iat: nowS() - 10, exp: nowS() + 4 })
   const principal = await made.verifier.verify(token, undefined)
   t.equal(
     made.verifier.verify(token, undefined) as Principal,
     principal,
     'the same, without a promise',
   )
-  await pause(2100)
+  await pause(4100)
   t.throws(() => made.verifier.verify(token, undefined), { code: 'ERR_TOKEN_EXPIRED' })
 })
 
@@ -346,14 +362,12 @@ t.test(
       keys: [...pairs.values()].map((p) => p.jwk) as never,
     })
     t.equal(await waiting, 'accepted')
-    const began = performance.now()
     t.equal(await codeOf(made, await signed({}, { kid: 'nobody' })), 'ERR_TOKEN_KEY_UNKNOWN')
-    t.equal(
-      await codeOf(made, await signed({ jti: '2' }, { kid: 'nobody' })),
-      'ERR_TOKEN_KEY_UNKNOWN',
-    )
+    const second = await signed({ jti: '2' }, { kid: 'nobody' })
+    const began = performance.now()
+    t.equal(await codeOf(made, second), 'ERR_TOKEN_KEY_UNKNOWN')
     t.same(made.wanted, ['ES256', 'nobody'])
-    t.ok(performance.now() - began < 1900, 'the second did not wait')
+    t.ok(performance.now() - began < 900, 'the second did not wait')
   },
 )
 
@@ -385,6 +399,11 @@ t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
   let held = 0
   for (let i = 0; i < 1000; i++) if (cache.get(`token-${i}`) !== undefined) held++
   t.ok(held > 5 && held < 100, `${held} of 1000 are held`)
+  const empty = { ...principal, json: `{"claims":[${'[],'.repeat(1000)}[]]}` }
+  for (let i = 0; i < 1000; i++) cache.set(`many-${i}`, { ...entry, principal: empty })
+  held = 0
+  for (let i = 0; i < 1000; i++) if (cache.get(`many-${i}`) !== undefined) held++
+  t.equal(held, 0, 'a thousand lists take more than their text')
   cache.set('x'.repeat(60_000), entry)
   t.equal(cache.get('x'.repeat(60_000)), undefined, 'too large to be worth it')
 })
