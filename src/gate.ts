@@ -3,6 +3,9 @@
  *
  *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed -> fleet
  *
+ * Where `listen.takeover` finds another gate on the port, the workers listen last, once nothing else is missing: until
+ * then what they would answer 503 is the other's.
+ *
  * It is the only writer of the ledger. It carries no requests and writes no log lines of theirs, so traffic
  * never delays a revocation.
  */
@@ -80,6 +83,7 @@ export class Gate {
   #ports: readonly number[] = []
   #adminPort = 0
   #draining = false
+  #listening: Promise<void> | undefined
   #closed: Promise<void> | undefined
 
   constructor(config: GateConfig, options: { readonly log: GateLog }) {
@@ -88,7 +92,7 @@ export class Gate {
   }
 
   /**
-   * Opens every room. Resolves once it listens; `/readyz` tells when it decides.
+   * Opens every room. Resolves once it listens, or waits to take over; `/readyz` tells when it decides.
    * @throws GateError; whatever was opened is closed again.
    */
   async open(): Promise<void> {
@@ -98,6 +102,14 @@ export class Gate {
       await this.close()
       throw error
     }
+  }
+
+  /**
+   * Resolves once the ports are bound: with `open`, but where another gate is taken over.
+   * @throws GateError ERR_LISTEN, and the gate is closed again; ERR_NOT_READY when it is stopped before
+   */
+  async listening(): Promise<void> {
+    await this.#listening
   }
 
   address(): GateAddress {
@@ -112,15 +124,19 @@ export class Gate {
     // A table that the configuration cannot make must stop the start here, not in each worker.
     new RouteTable(config.routes)
     checkUpstreams(config)
-    for (const { host, port, takeover } of config.listen)
-      if (port !== 0 && !takeover) await probe(host, port)
+    const reusePort = process.platform === 'linux'
+    let waits = false
+    for (const { host, port, takeover } of config.listen) {
+      if (port === 0 || (await probe(host, port))) continue
+      if (!takeover || !reusePort) throw taken(host, port)
+      waits = true
+    }
 
     this.#peppers = readPeppers(config.revocation.pepper_file)
 
     this.#decisions = new DecisionLog({ sink: config.decision_log, log })
     await this.#decisions.open()
 
-    const reusePort = process.platform === 'linux'
     const workers = reusePort ? config.workers : 1
     if (workers < config.workers) {
       log.warn(
@@ -131,6 +147,7 @@ export class Gate {
     for (let i = 0; i < workers; i++) this.#cells.push(createMetricCells())
     this.#workers = new Supervisor({
       workers,
+      waits,
       startOf: (index, ports, pulse) => this.#startOf(index, ports, pulse, reusePort),
       log,
       onKeysWanted: (issuer, kid) => this.#keys?.want(issuer, kid),
@@ -212,6 +229,24 @@ export class Gate {
       log,
     })
     this.#fleet.open()
+    if (waits) {
+      log.info(
+        { ports: this.#ports },
+        'the port is in use: it is taken over once this gate is ready',
+      )
+      this.#listening = this.#takeOver()
+      // Whoever wants to know asks `listening`.
+      this.#listening.catch(() => {})
+    }
+  }
+
+  async #takeOver(): Promise<void> {
+    try {
+      this.#ports = await this.#workers!.listen(() => this.#missing().length === 0)
+    } catch (error) {
+      await this.close()
+      throw error
+    }
   }
 
   /** What the other gates and the commands are told of this one. */
@@ -307,6 +342,14 @@ export class Gate {
 
   /** Ready means: each worker listens and decides rightly now. The reasons say what is missing. */
   readiness(): { ready: boolean; reasons: string[] } {
+    const reasons = this.#missing()
+    if (this.#workers?.waiting) reasons.push('the port is not taken over before all else is there')
+    else if (!this.#workers?.allListening) reasons.push('not every worker listens')
+    return { ready: reasons.length === 0, reasons }
+  }
+
+  /** What is missing but for listening. */
+  #missing(): string[] {
     const reasons: string[] = []
     const workers = this.#workers
     const ledger = this.#ledger
@@ -314,14 +357,20 @@ export class Gate {
     if (this.#active === undefined) reasons.push('no policy bundle is active')
     else if (workers?.suspended) reasons.push('the policy ran away and is suspended')
     else if (!workers?.allActive(this.#active.generation)) {
-      reasons.push('not every worker listens with the active policy')
+      reasons.push('not every worker has the active policy')
     }
-    if (!ledger.loaded) reasons.push('the revocations are not loaded')
+    const why = withCode(this.#feed?.status().code)
+    if (!ledger.loaded) reasons.push(`the revocations are not loaded${why}`)
     else if (ledger.broken) reasons.push('the ledger cannot hold every revocation')
     else if (ledger.ageMs(monotonicUs(), Date.now()) > this.#config.revocation.max_staleness) {
-      reasons.push('the revocation feed is stale')
+      reasons.push(`the revocation feed is stale${why}`)
     }
-    return { ready: reasons.length === 0, reasons }
+    return reasons
+  }
+
+  /** Exchanges that are open, as the workers said last. */
+  get liveCount(): number {
+    return this.#workers?.live ?? 0
   }
 
   status(): object {
@@ -411,7 +460,7 @@ export class Gate {
 
   #startOf(
     index: number,
-    ports: readonly number[],
+    ports: readonly number[] | undefined,
     pulse: SharedArrayBuffer,
     reusePort: boolean,
   ): WorkerStart {
@@ -435,7 +484,7 @@ export class Gate {
     const slices = [this.#own, ...this.#cells].map((cells) => new Metrics(cells))
     return renderMetrics(slices, {
       dropgate_ready: this.readiness().ready ? 1 : 0,
-      dropgate_live_exchanges: this.#workers?.live ?? 0,
+      dropgate_live_exchanges: this.liveCount,
       dropgate_feed_age_seconds: ledger.ageMs(monotonicUs(), Date.now()) / 1000,
       dropgate_ledger_rows: ledger.rows,
       dropgate_ledger_used: ledger.table.used,
@@ -447,28 +496,35 @@ export class Gate {
   }
 }
 
+/** Its message may name a host, a login or a database, and anybody may ask for the reasons. */
+function withCode(code: string | null | undefined): string {
+  return code ? ` (${code})` : ''
+}
+
 /**
  * Binds the port alone for a moment: with `reusePort` a second gate would otherwise share the traffic unseen.
- * @throws GateError ERR_LISTEN
+ * @returns whether it is free. @throws GateError ERR_LISTEN when it cannot be bound for another reason
  */
-function probe(host: string, port: number): Promise<void> {
+function probe(host: string, port: number): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = error.code === 'EADDRINUSE'
-      reject(
-        new GateError(
-          'ERR_LISTEN',
-          `cannot listen on ${host}:${port}: ${taken ? 'the port is in use' : error.code}`,
-          {
+      if (error.code === 'EADDRINUSE') resolve(false)
+      else {
+        reject(
+          new GateError('ERR_LISTEN', `cannot listen on ${host}:${port}: ${error.code}`, {
             cause: error,
-            hint: taken
-              ? 'another gate or program listens there; stop it or change listen.port'
-              : 'change listen.host or listen.port',
-          },
-        ),
-      )
+            hint: 'change listen.host or listen.port',
+          }),
+        )
+      }
     })
-    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve()))
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(true)))
+  })
+}
+
+function taken(host: string, port: number): GateError {
+  return new GateError('ERR_LISTEN', `cannot listen on ${host}:${port}: the port is in use`, {
+    hint: 'another gate or program listens there; stop it or change listen.port',
   })
 }

@@ -11,7 +11,7 @@ import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
 export const pulse = {
-  /** Counts turns of the worker's event loop, one each `beatMs`. */
+  /** Counts signs of life: a turn of the worker's event loop, one each `beatMs`, and evaluations that have ended. */
   beat: 0,
   /** Generation of the policy being evaluated, 0 between evaluations: whom to blame for a runaway. */
   evaluating: 1,
@@ -27,8 +27,11 @@ export interface WorkerStart {
   readonly index: number
   readonly config: GateConfig
   readonly configGeneration: number
-  /** Ports to bind: equal to the configuration but for port 0, which the first worker resolves. */
-  readonly ports: readonly number[]
+  /**
+   * Ports to bind: equal to the configuration but for port 0, which the first worker resolves. Undefined: the command
+   * `listen` will bring them.
+   */
+  readonly ports: readonly number[] | undefined
   readonly reusePort: boolean
   /** Shared pulse words of this worker, see `pulse` in worker.ts. */
   readonly pulse: SharedArrayBuffer
@@ -109,6 +112,8 @@ export interface WorkerAnswer {
 }
 
 export type WorkerCommand =
+  /** Bind now; only to a worker that was started without ports. */
+  | { readonly type: 'listen'; readonly ports: readonly number[] }
   | { readonly type: 'question'; readonly number: number; readonly question: WorkerQuestion }
   | { readonly type: 'ledger'; readonly ledger: LedgerShared }
   | {

@@ -27,7 +27,7 @@ import type { RequestHeaders } from './listener/headers.ts'
 import type { Upgrade } from './listener/upgrade.ts'
 import type { Metrics } from './metrics.ts'
 import type { ActivePolicy, PolicyEngine } from './policy/engine.ts'
-import type { InputParts, PolicyInput } from './policy/input.ts'
+import { askedInput, type InputParts, type PolicyInput } from './policy/input.ts'
 import { deny } from './response/deny.ts'
 import type { LiveRegistry } from './response/live.ts'
 import { type Answered, breakOff } from './response/relay.ts'
@@ -36,7 +36,7 @@ import type { LedgerView } from './revocation/ledger.ts'
 import type { Route, RouteTable } from './route/table.ts'
 import type { Target } from './route/target.ts'
 import type { Sending } from './upstream/forward.ts'
-import { responseHeaders } from './upstream/headers.ts'
+import { responseHeaders, withoutLength } from './upstream/headers.ts'
 import type { Pools } from './upstream/pools.ts'
 
 /** What the walk reads, one value for each configuration: an exchange keeps the one it began with (design law 2). */
@@ -56,8 +56,15 @@ export interface Rooms {
   readonly labelsJson: string
   /** More requests than the limit, or a thread that is behind: whoever comes now is turned away. */
   readonly overloaded: () => boolean
-  /** Names the policy generation this thread is evaluating, 0 for none, so that a runaway is blamed rightly. */
+  /**
+   * Evaluations alone have taken `limits.max_lag` since the loop last turned in time: none is begun until it has, since
+   * what is open waits for it.
+   */
+  readonly exhausted: () => boolean
+  /** An evaluation of this policy generation begins, so that a runaway is blamed rightly. */
   readonly evaluating: (generation: number) => void
+  /** It is over. @returns µs since it began; 0 where none has. */
+  readonly evaluated: () => number
   /** A row has ended an open exchange: its receipt counts them. */
   readonly onCut: (row: number) => void
 }
@@ -167,9 +174,10 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
 
   // --- What the relay asks and tells --------------------------------------------------------------------------
 
-  answerHeaders(raw: readonly Buffer[] | readonly string[]): string[] {
+  answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[] {
     const cors = this.routed!.config.cors === undefined ? undefined : this.cors
-    return responseHeaders(raw, cors, this.answerSet)
+    const headers = responseHeaders(raw, cors, this.answerSet)
+    return status === 204 ? withoutLength(headers) : headers
   }
 
   onHead(status: number): void {
@@ -239,7 +247,7 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
   refuse(thrown: unknown): void {
     const { res, req, routed } = this
     const error = asGateError(thrown)
-    this.rooms.evaluating(0)
+    this.rooms.evaluated()
     if (res.destroyed || this.cutFor !== undefined) return
     this.#count(error)
     this.record(error, error.status)
@@ -303,7 +311,8 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
 
   /** One line of the decision log; `error` undefined means allowed. */
   record(error: GateError | undefined, status: number): void {
-    const { rooms, policy, input, answer, principal } = this
+    const { rooms, policy, answer, principal } = this
+    const input = this.input ?? this.#asked()
     rooms.log.push(
       writeRecord({
         labelsJson: rooms.labelsJson,
@@ -311,9 +320,10 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
         bundle: policy?.stamp.bundle,
         revision: policy?.stamp.revision,
         path: this.routed?.config.decision,
-        inputJson: input?.logged,
+        inputJson: input.logged,
         resultJson: answer?.resultJson,
-        erased: input?.erased,
+        erased: input.erased,
+        masked: input.masked,
         ndBuiltinCache: this.answersOfTheWorld,
         metadataJson: answer?.metadataJson,
         sentTarget: this.sent?.wire,
@@ -336,6 +346,18 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
     )
   }
 
+  /** Of a request that no policy has seen, or whose input has been written already. */
+  #asked(): Pick<PolicyInput, 'logged' | 'erased' | 'masked'> {
+    const { req, target, client } = this
+    return askedInput({
+      method: req.method ?? '',
+      path: target?.wire ?? req.url ?? '',
+      host: target?.authority,
+      address: client?.address,
+      port: client?.port,
+    })
+  }
+
   #recordLongEnd(ending: string): void {
     if (this.cutFor !== undefined) return
     if (sinceS(this.startedAtUs) * 1000 >= longMs) this.#recordEnd(ending, undefined)
@@ -355,6 +377,7 @@ export class Passage implements Exchange, Answered, Linked<Passage> {
         inputJson: denied ? this.input?.logged : undefined,
         resultJson: denied ? answer?.resultJson : undefined,
         erased: denied ? this.input?.erased : undefined,
+        masked: denied ? this.input?.masked : undefined,
         timestamp: rfc3339(Date.now()),
         requestedBy: this.address,
         code: undefined,

@@ -2,7 +2,7 @@
  * READ SECOND. What is open is asked again whether it may stay open; walk.ts decided only that it may begin.
  *
  *   rows came             whoever is filed under their keys -> ledger         cut: revoked
- *   the ledger is new     everybody -> ledger                                 cut: revoked
+ *   all was loaded anew   everybody -> ledger                                 cut: revoked
  *   the policy is new     everybody, spread over time -> policy               cut: denied
  *   every `sweepMs`       token expired, feed stale, over a limit             cut: expired stale idle age
  *   the drain is over     everybody                                           cut: drain
@@ -120,14 +120,20 @@ export class Stay {
   #recall(exchange: Passage, sinceUs: number): void {
     const { ledger } = this.#current()
     if (!exchange.open || ledger === undefined) return
-    const denial = revocationOf(exchange, ledger, Date.now())
-    if (denial === undefined) return
-    exchange.cut({ reason: 'revoked', sinceUs, revocation: denial.id, code: denial.code })
+    try {
+      const denial = revocationOf(exchange, ledger, Date.now())
+      if (denial === undefined) return
+      exchange.cut({ reason: 'revoked', sinceUs, revocation: denial.id, code: denial.code })
+    } catch (error) {
+      // Whether the row concerns it cannot be told: it ends, and the others are asked all the same.
+      exchange.problem = asGateError(error)
+      exchange.cut({ reason: 'stale', sinceUs, code: exchange.problem.code })
+    }
   }
 
   /** The input it was admitted with, but for the clock and the feed of now. */
   #redecide(exchange: Passage, sinceUs: number): void {
-    const { engine, ledger, config, evaluating } = this.#current()
+    const { engine, ledger, config, evaluated } = this.#current()
     const policy = engine.current()
     // A suspended policy cannot be asked; what an earlier one allowed goes on.
     if (!exchange.open || policy === undefined || policy.suspended || exchange.policy === policy)
@@ -138,7 +144,7 @@ export class Stay {
     try {
       allowed = evaluate(exchange, Date.now(), stale).allowed
     } catch (error) {
-      evaluating(0)
+      evaluated()
       exchange.problem = asGateError(error)
     }
     const code = exchange.problem?.code ?? 'ERR_POLICY_DENIED'

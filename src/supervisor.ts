@@ -3,8 +3,9 @@
  * one that stops answering, drains them all. Lives on the control thread.
  *
  * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for
- * `silentMs` is terminated: its own exchanges are lost and counted, other workers' are not. Three such deaths
- * under one policy within `suspendWindowMs` suspend that policy until another is active.
+ * `silentMs`, and in which no evaluation has ended meanwhile, is terminated: its own exchanges are lost and counted, other
+ * workers' are not. Three such deaths under one policy within `suspendWindowMs` suspend that policy until another is
+ * active.
  */
 import { Worker } from 'node:worker_threads'
 import { type Code, GateError } from './errors.ts'
@@ -31,10 +32,16 @@ const restartMs = 500
 /** Not for a worker that starts later: it has the configuration of that moment, and nothing open. */
 const passing = new Set<WorkerCommand['type']>(['drain', 'config', 'rows', 'question'])
 
-type StartOf = (index: number, ports: readonly number[], pulse: SharedArrayBuffer) => WorkerStart
+type StartOf = (
+  index: number,
+  ports: readonly number[] | undefined,
+  pulse: SharedArrayBuffer,
+) => WorkerStart
 
 export interface SupervisorOptions {
   readonly workers: number
+  /** The workers bind no port before `listen`. */
+  readonly waits: boolean
   readonly startOf: StartOf
   readonly log: Log
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
@@ -55,6 +62,10 @@ interface Seat {
   pulse: SharedArrayBuffer
   lastBeat: number
   lastBeatAt: number
+  /** Generation of the policy that was being evaluated when it was terminated. */
+  killedIn: number | undefined
+  /** It has not been told to listen; else whoever takes the seat binds at once. */
+  waits: boolean
   listening: boolean
   generation: number
   /** Generation of the ledger's table that it reads; 0 before it reads any. */
@@ -90,23 +101,48 @@ export class Supervisor {
    * @returns the ports, one for each `listen` entry. @throws GateError ERR_LISTEN when the first cannot listen.
    */
   async open(ports: readonly number[]): Promise<readonly number[]> {
+    const { workers, waits } = this.#options
+    const up = (seat: Seat): boolean => seat.listening || (waits && seat.configGeneration >= 0)
     this.#ports = ports
-    for (let index = 0; index < this.#options.workers; index++) {
-      const seat = newSeat(index)
+    for (let index = 0; index < workers; index++) {
+      const seat = newSeat(index, waits)
       this.#seats.push(seat)
       this.#start(seat)
       if (index === 0)
         await this.#until(
-          () => seat.listening,
+          () => up(seat),
           () => seat.problem,
         )
     }
     await this.#until(
-      () => this.#seats.every((seat) => seat.listening),
+      () => this.#seats.every(up),
       () => this.#seats.find((seat) => seat.problem !== undefined)?.problem,
     )
     this.#watchedAt = performance.now()
     this.#watch = setInterval(() => this.#check(), watchMs)
+    return this.#ports
+  }
+
+  /**
+   * Lets workers that wait listen, as soon as it is time; in the order of `open`.
+   * @returns the ports. @throws GateError ERR_LISTEN; ERR_NOT_READY when it is closed before
+   */
+  async listen(isTime: () => boolean): Promise<readonly number[]> {
+    await this.#until(
+      () => this.#closing || isTime(),
+      () => undefined,
+    )
+    for (const seat of this.#seats) {
+      if (this.#closing) throw new GateError('ERR_NOT_READY', 'the gate is draining')
+      seat.waits = false
+      // Of a policy that came before the one that is active now.
+      seat.problem = undefined
+      seat.worker?.postMessage({ type: 'listen', ports: this.#ports } satisfies WorkerCommand)
+      await this.#until(
+        () => this.#closing || seat.listening,
+        () => seat.problem,
+      )
+    }
     return this.#ports
   }
 
@@ -140,18 +176,24 @@ export class Supervisor {
     })
   }
 
-  /** True when every worker listens and has activated this generation. */
+  /** True when every worker has activated this generation. */
   allActive(generation: number): boolean {
-    return (
-      this.#seats.length > 0 &&
-      this.#seats.every((seat) => seat.listening && seat.generation === generation)
-    )
+    return this.#seats.length > 0 && this.#seats.every((seat) => seat.generation === generation)
   }
 
-  /** Resolves once every worker decides by this configuration; a worker that is being replaced will by then. */
+  get allListening(): boolean {
+    return this.#seats.length > 0 && this.#seats.every((seat) => seat.listening)
+  }
+
+  /** True until `listen` has found that it is time. */
+  get waiting(): boolean {
+    return this.#seats.some((seat) => seat.waits)
+  }
+
+  /** Resolves once every worker decides by this configuration (one that is being replaced will by then), or none will. */
   async allConfigured(generation: number): Promise<void> {
     await this.#until(
-      () => this.#seats.every((seat) => seat.configGeneration >= generation),
+      () => this.#closing || this.#seats.every((seat) => seat.configGeneration >= generation),
       () => undefined,
     )
   }
@@ -211,7 +253,8 @@ export class Supervisor {
   }
 
   #start(seat: Seat): void {
-    const start = this.#options.startOf(seat.index, this.#ports, seat.pulse)
+    const ports = seat.waits ? undefined : this.#ports
+    const start = this.#options.startOf(seat.index, ports, seat.pulse)
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       workerData: start,
       transferList: [start.log],
@@ -280,7 +323,8 @@ export class Supervisor {
   /** The worker is gone: count what went with it and put another in its seat. */
   #bury(seat: Seat): void {
     const words = new Int32Array(seat.pulse)
-    const generation = words[pulse.evaluating]!
+    const generation = seat.killedIn ?? words[pulse.evaluating]!
+    seat.killedIn = undefined
     seat.lostExchanges += words[pulse.live]!
     seat.worker = undefined
     const listened = seat.listening
@@ -325,7 +369,8 @@ export class Supervisor {
     this.#watchedAt = now
     for (const seat of this.#seats) {
       if (seat.worker === undefined) continue
-      const beat = Atomics.load(new Int32Array(seat.pulse), pulse.beat)
+      const words = new Int32Array(seat.pulse)
+      const beat = Atomics.load(words, pulse.beat)
       // When this thread itself was held up, the workers may have been too: silence proves nothing then.
       if (beat !== seat.lastBeat || lateMs > silentMs / 4) {
         seat.lastBeat = beat
@@ -336,6 +381,8 @@ export class Supervisor {
           'a worker stopped answering and is replaced',
         )
         seat.lastBeatAt = now
+        // Of now: once the evaluation is broken off, requests behind it may still come to theirs before the thread ends.
+        seat.killedIn = words[pulse.evaluating]!
         void seat.worker.terminate()
       }
     }
@@ -361,12 +408,14 @@ export class Supervisor {
   }
 }
 
-function newSeat(index: number): Seat {
+function newSeat(index: number, waits: boolean): Seat {
   return {
     index,
+    waits,
     worker: undefined,
     pulse: new SharedArrayBuffer(64),
     lastBeat: -1,
+    killedIn: undefined,
     lastBeatAt: 0,
     listening: false,
     generation: 0,

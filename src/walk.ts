@@ -27,6 +27,7 @@ import { monotonicUs, rfc3339 } from './domain/clock.ts'
 import type { Answer } from './domain/decision.ts'
 import type { Principal } from './domain/principal.ts'
 import { type Code, GateError } from './errors.ts'
+import { checkExpiry } from './identity/claims.ts'
 import { isAmbient, withoutCredential } from './identity/credential.ts'
 import { collectBody } from './listener/body.ts'
 import { readClient, type Via } from './listener/client.ts'
@@ -75,7 +76,7 @@ function arrive(passage: Passage, via: Via): Route {
   passage.headers = headers
   const client = readClient(req.socket, headers.pairs, via)
   passage.client = client
-  passage.address = client.address === '' ? undefined : client.address
+  passage.address = client.address
   passage.certificate = client.certificate
   const target = readTarget(method, req.url ?? '', headers.host, {
     scheme: client.scheme,
@@ -173,15 +174,20 @@ function admit(passage: Passage, principal: Principal | undefined): Promise<void
 }
 
 /**
- * The one turn (design law 3): register, look up, evaluate, mark allowed. No await may enter this function:
- * a row that lands between the look-up and the registration would be missed.
+ * The one turn (design law 3): is the token still one, register, look up, evaluate, mark allowed. No await may enter this
+ * function: a row that lands between the look-up and the registration would be missed.
  */
 function decide(passage: Passage, principal: Principal | undefined): void {
   const { rooms, res, routed } = passage
   passage.principal = principal
   if (res.destroyed) return
-  if (principal !== undefined && routed!.config.on_expiry === 'cut')
-    passage.expiresAtMs = principal.expiresAtS * 1000 + principal.clockSkewMs
+  if (principal !== undefined) {
+    // Its body may have taken longer to come than its token had left.
+    checkExpiry(principal.expiresAtS, Date.now(), principal.clockSkewMs)
+    if (routed!.config.on_expiry === 'cut')
+      passage.expiresAtMs = principal.expiresAtS * 1000 + principal.clockSkewMs
+  }
+  if (rooms.exhausted()) throw new GateError('ERR_OVERLOADED')
   rooms.live.add(passage)
   try {
     const stale = checkRevocations(passage, rooms.ledger, routed!)
@@ -283,11 +289,9 @@ export function evaluate(passage: Passage, atMs: number, stale: boolean): Answer
   }
   const input = buildInput(passage.asked, state, plan)
   passage.input = input
-  const startedUs = monotonicUs()
   rooms.evaluating(policy.generation)
   const answer = policy.decide(passage.routed!.config.decision, input.text)
-  rooms.evaluating(0)
-  passage.evaluationUs = monotonicUs() - startedUs
+  passage.evaluationUs = rooms.evaluated()
   rooms.metrics.observe('dropgate_policy_evaluation_seconds', passage.evaluationUs / 1e6)
   passage.answersOfTheWorld = policy.answersOfTheWorld
   passage.answer = answer

@@ -2,7 +2,7 @@
  * A data-plane thread: opens the request rooms, listens, and takes every request through the walk. It never
  * talks to Postgres, fetches keys or reads bundles; what it knows arrives as messages from the control thread
  * and as the shared ledger. It listens as soon as it has its configuration and answers 503 until policy and
- * ledger are there.
+ * ledger are there; only where another gate is to be taken over does it wait for word to listen.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
@@ -53,6 +53,9 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   const live = new LiveRegistry<Passage>()
   let ledger: LedgerView | undefined
   let shedUntilMs = 0
+  let evaluatingSinceUs = 0
+  /** Spent on evaluations since the last beat. */
+  let evaluatedUs = 0
   /** Not yet reported: one message for whatever one turn has cut. */
   let cuts = new Map<number, number>()
   const reportCuts = (): void => {
@@ -80,6 +83,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
     overloaded: () =>
       listener.inFlight > config.limits.requests ||
       (shedUntilMs > 0 && performance.now() < shedUntilMs),
+    exhausted: () => evaluatedUs > config.limits.max_lag * 1000,
     onCut: (row) => {
       if (cuts.size === 0) setImmediate(reportCuts)
       cuts.set(row, (cuts.get(row) ?? 0) + 1)
@@ -88,6 +92,16 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
       pulseWords[pulse.evaluating] = generation
       // What is open now is what is lost if this evaluation never ends.
       pulseWords[pulse.live] = live.size
+      evaluatingSinceUs = monotonicUs()
+    },
+    evaluated: () => {
+      if (pulseWords[pulse.evaluating] === 0) return 0
+      pulseWords[pulse.evaluating] = 0
+      // What ends is no runaway, however many follow without a turn.
+      Atomics.add(pulseWords, pulse.beat, 1)
+      const tookUs = monotonicUs() - evaluatingSinceUs
+      evaluatedUs += tookUs
+      return tookUs
     },
   })
   pools.open(start.config.routes, rulesOf(start.config))
@@ -105,6 +119,7 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
   setInterval(() => {
     pulseWords[pulse.live] = live.size
     Atomics.add(pulseWords, pulse.beat, 1)
+    evaluatedUs = 0
     const now = performance.now()
     // As long again as it was behind: the queue it has built up meanwhile needs that time.
     const lagMs = now - beatAtMs - beatMs
@@ -119,8 +134,6 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
       case 'ledger':
         ledger = LedgerView.attach(command.ledger)
         report({ type: 'ledger-read', generation: command.ledger.generation })
-        // What it holds was never told as rows.
-        stay.rows(undefined, monotonicUs())
         return
       case 'question':
         report({ type: 'answer', number: command.number, answer: stay.answer(command.question) })
@@ -165,23 +178,29 @@ function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
       }
     }
   }
-  port!.on('message', (command: WorkerCommand) => {
-    obey(command).catch((error) => fail(error))
-  })
 
   const fail = (error: unknown): void => {
     const { code, message, hint } = asGateError(error)
     report({ type: 'failed', code, message, ...(hint === undefined ? {} : { hint }) })
   }
 
-  const listen = async (): Promise<void> => {
+  const listen = async (wanted: readonly number[]): Promise<void> => {
     const ports: number[] = []
-    for (const [i, config] of start.config.listen.entries()) {
-      const at = { port: start.ports[i]!, reusePort: start.reusePort }
+    // Not those of the start: a worker that waited may have been told another configuration.
+    for (const [i, config] of rooms.config.listen.entries()) {
+      const at = { port: wanted[i]!, reusePort: start.reusePort }
       ports.push(await listener.listen(config, at))
     }
     report({ type: 'listening', ports })
+  }
+  const begin = async (): Promise<void> => {
+    if (start.ports !== undefined) await listen(start.ports)
     report({ type: 'config-active', generation: start.configGeneration })
   }
-  listen().catch(fail)
+  // Commands wait while it binds: a configuration that came in the middle would be taken by half of the ports.
+  let bound = begin().catch(fail)
+  port!.on('message', (command: WorkerCommand) => {
+    if (command.type === 'listen') bound = bound.then(() => listen(command.ports)).catch(fail)
+    else bound.then(() => obey(command)).catch(fail)
+  })
 }

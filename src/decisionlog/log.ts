@@ -4,7 +4,7 @@
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { type Code, GateError } from '../errors.ts'
-import type { SinkConfig } from './sink.ts'
+import { nameOf, type SinkConfig } from './sink.ts'
 import type { LogCommand, LogReport } from './thread.ts'
 
 export interface DecisionLogOptions {
@@ -12,7 +12,11 @@ export interface DecisionLogOptions {
   readonly log: { error(fields: object, message: string): void }
 }
 
+/** Loading the thread takes seconds on a busy machine; what takes longer hangs. */
+const openMs = 20_000
 const closeMs = 5000
+/** For a thread to end that was told to at once; one that hangs in the kernel does not. */
+const endMs = 1000
 
 export class DecisionLog {
   readonly #options: DecisionLogOptions
@@ -31,18 +35,37 @@ export class DecisionLog {
       name: 'log',
     })
     this.#thread = thread
-    await new Promise<void>((resolve, reject) => {
-      thread.on('message', (report: LogReport) => {
-        if (report.type === 'open') resolve()
-        else if (report.type === 'failed') {
-          reject(new GateError(report.code as Code, report.message))
-          this.#note(report.message, report.lost)
-        }
+    let timer: NodeJS.Timeout | undefined
+    try {
+      await new Promise<void>((resolve, reject) => {
+        thread.on('message', (report: LogReport) => {
+          if (report.type === 'open') resolve()
+          else if (report.type === 'failed') {
+            const { code, message, hint, lost } = report
+            reject(new GateError(code as Code, message, hint === undefined ? {} : { hint }))
+            this.#note(message, lost)
+          }
+        })
+        thread.once('error', (error) => {
+          reject(error)
+          this.#note(error.message, 0)
+        })
+        timer = setTimeout(() => reject(this.#late()), openMs)
       })
-      thread.once('error', (error) => {
-        reject(error)
-        this.#note(error.message, 0)
-      })
+    } catch (error) {
+      // There is nothing to be written out, and the thread may never hear of the end.
+      this.#thread = undefined
+      void thread.terminate()
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #late(): GateError {
+    const name = nameOf(this.#options.sink)
+    return new GateError('ERR_CONFIG_FILE', `${name} was not open after ${openMs / 1000} s`, {
+      hint: 'the file system that it is on does not answer',
     })
   }
 
@@ -67,7 +90,8 @@ export class DecisionLog {
     const command: LogCommand = { type: 'close' }
     thread.postMessage(command)
     const timer = setTimeout(() => void thread.terminate(), closeMs)
-    await ended
+    const late = new Promise<void>((resolve) => setTimeout(resolve, closeMs + endMs).unref())
+    await Promise.race([ended, late])
     clearTimeout(timer)
   }
 

@@ -1,7 +1,8 @@
 /**
- * A worker's end of the decision log. Lines are written, once, as bytes into chunks of shared memory, and a full chunk is
- * named to the log thread, which writes it out and gives it back. The free chunk that was used first is used again, so
- * that little memory is touched. Where all are handed over lines are dropped and counted: no request ever waits.
+ * A worker's end of the decision log. Lines are written, once, as bytes into chunks of shared memory, and a chunk is named
+ * to the log thread when it is full, or after `batchMs` where that thread has given back all before it; it writes it out
+ * and gives it back. The free chunk that was used first is used again, so that little memory is touched. Where all are
+ * handed over lines are dropped and counted: no request ever waits.
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { LogBatch } from '../messages.ts'
@@ -28,6 +29,8 @@ export class LogQueue {
   readonly #handedOver = new Int32Array(new SharedArrayBuffer(4 * maxChunks))
   readonly #chunks: Chunk[] = []
   #chunk: Chunk | undefined
+  /** Of the chunk handed over last: once it is back all are, since the log thread goes by the order. */
+  #last = 0
   #length = 0
   #lines = 0
   #timer: NodeJS.Timeout | undefined
@@ -54,7 +57,16 @@ export class LogQueue {
     this.#length += bytes.write(line, this.#length, 'utf8')
     bytes[this.#length++] = newline
     this.#lines++
-    this.#timer ??= setTimeout(() => this.flush(), batchMs)
+    this.#timer ??= setTimeout(() => this.#flushInTurn(), batchMs)
+  }
+
+  /**
+   * A sink that is stuck gets full chunks only: were each handed over after `batchMs`, a few lines a second would use all
+   * of them up, and lines be dropped, with hardly a byte waiting.
+   */
+  #flushInTurn(): void {
+    if (Atomics.load(this.#handedOver, this.#last) === 0) this.flush()
+    else this.#timer = setTimeout(() => this.#flushInTurn(), batchMs)
   }
 
   flush(): void {
@@ -62,7 +74,7 @@ export class LogQueue {
     this.#timer = undefined
     if (this.#lines === 0) return
     const { index } = this.#chunk!
-    Atomics.store(this.#handedOver, index, 1)
+    this.#handOver(index)
     this.#post({ type: 'chunk', index, length: this.#length, lines: this.#lines })
     this.#chunk = undefined
     this.#length = 0
@@ -84,9 +96,14 @@ export class LogQueue {
 
   /** What fits no chunk goes by itself, and takes a chunk's place meanwhile: as many wait as of the others. */
   #pushLong(line: string, { index }: Chunk): void {
-    Atomics.store(this.#handedOver, index, 1)
+    this.#handOver(index)
     this.#chunk = undefined
     this.#post({ type: 'long', index, bytes: Buffer.from(`${line}\n`) })
+  }
+
+  #handOver(index: number): void {
+    Atomics.store(this.#handedOver, index, 1)
+    this.#last = index
   }
 
   #post(batch: LogBatch): void {

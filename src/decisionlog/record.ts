@@ -3,6 +3,7 @@
  * concatenation: the input's text exists already, without its secrets (policy/input).
  */
 import { quote } from '../domain/json.ts'
+import { hideInAddress, hideTokens } from '../domain/secrets.ts'
 
 export interface RecordFields {
   readonly labelsJson: string
@@ -20,6 +21,7 @@ export interface RecordFields {
   readonly inputJson?: string | undefined
   readonly resultJson?: string | undefined
   readonly erased?: readonly string[] | undefined
+  readonly masked?: readonly string[] | undefined
   /** What the world answered to the policy, as JSON text. */
   readonly ndBuiltinCache?: string | undefined
   /** The policy's `dynamic_metadata` as JSON text. */
@@ -51,14 +53,15 @@ export interface RecordFields {
 
 const maxCause = 300
 
-/** JSON text without a newline. */
+/** JSON text without a newline, and without anything that is shaped like a token, whoever put it there. */
 export function writeRecord(record: RecordFields): string {
-  const { labelsJson, decisionId, timestamp, inputJson, resultJson, erased, code } = record
+  const { labelsJson, decisionId, timestamp, inputJson, resultJson, erased, masked, code } = record
   let out = `{"labels":${labelsJson},"decision_id":"${decisionId}","type":"openpolicyagent.org/decision_logs"`
   out += policyText(record)
   if (inputJson !== undefined) out += `,"input":${inputJson}`
   if (resultJson !== undefined) out += `,"result":${resultJson}`
   if (erased !== undefined && erased.length > 0) out += `,"erased":${erasedText(erased)}`
+  if (masked !== undefined && masked.length > 0) out += `,"masked":${JSON.stringify(masked)}`
   if (record.ndBuiltinCache !== undefined) out += `,"nd_builtin_cache":${record.ndBuiltinCache}`
   out += `,"requested_by":${quote(record.requestedBy ?? '')},"timestamp":"${timestamp}"`
   if (record.decisionNs !== undefined) {
@@ -72,7 +75,8 @@ export function writeRecord(record: RecordFields): string {
   }
   if (code !== undefined) out += `,"code":"${code}","status":${record.status}`
   if (record.reason !== undefined) out += `,"reason":${quote(record.reason)}`
-  if (record.sentTarget !== undefined) out += `,"sent_target":${quote(record.sentTarget)}`
+  if (record.sentTarget !== undefined)
+    out += `,"sent_target":${quote(hideInAddress(record.sentTarget))}`
   if (record.metadataJson !== undefined) out += `,"dynamic_metadata":${record.metadataJson}`
   if (record.route !== undefined && record.route !== '') out += `,"route":${quote(record.route)}`
   out += `,"worker":${record.worker}`
@@ -83,7 +87,7 @@ export function writeRecord(record: RecordFields): string {
   if (record.issuer !== undefined) out += `,"issuer":${quote(record.issuer)}`
   if (record.subject !== undefined) out += `,"subject":${quote(record.subject)}`
   if (record.cause !== undefined) out += `,"cause":${quote(causeText(record.cause))}`
-  return `${out}}}`
+  return hideTokens(`${out}}}`)
 }
 
 /** The last one is kept: nearly always the next is the same. */

@@ -1,30 +1,51 @@
 /** Where the lines go: standard output or a file that is appended to. Writes are complete or reported, in order. */
-import { closeSync, fstatSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { makeFolder } from '../domain/folder.ts'
 import { GateError } from '../errors.ts'
 
 export type SinkConfig = { readonly sink: 'stdout' } | { readonly file: string }
 
 const retryMs = 5
 
+/** A pipe whose reader is stuck must not take the thread with it: nothing ends a thread in `write`. */
+const append = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK
+
+/** A pipe is opened anew, since whether it blocks would otherwise be shared with whoever gave it to us. */
+function standardOutput(): number {
+  if (!fstatSync(1).isFIFO()) return 1
+  try {
+    return openSync('/proc/self/fd/1', constants.O_WRONLY | constants.O_NONBLOCK)
+  } catch {
+    return 1
+  }
+}
+
+/** As people find it in their configuration. */
+export function nameOf(config: SinkConfig): string {
+  return 'file' in config ? `decision_log.file: ${config.file}` : 'decision_log: standard output'
+}
+
+function adviceOf(config: SinkConfig, code: string | undefined): string {
+  if (!('file' in config)) return 'standard output is closed; name a file in decision_log.file'
+  if (code === 'ENXIO') return 'it is a pipe that nobody reads: start the reader first'
+  return 'the user of the gate must be able to make its folder, and the file in it'
+}
+
 export class Sink {
   readonly #fd: number
-  readonly #owned: boolean
 
   /** @throws GateError ERR_CONFIG_FILE */
   constructor(config: SinkConfig) {
-    this.#owned = 'file' in config
     try {
-      if ('file' in config) mkdirSync(dirname(config.file), { recursive: true })
-      this.#fd = 'file' in config ? openSync(config.file, 'a', 0o640) : 1
+      if ('file' in config) makeFolder(dirname(config.file))
+      this.#fd = 'file' in config ? openSync(config.file, append, 0o640) : standardOutput()
       fstatSync(this.#fd)
     } catch (error) {
-      throw new GateError('ERR_CONFIG_FILE', 'the decision log cannot be opened', {
+      const { code } = error as NodeJS.ErrnoException
+      throw new GateError('ERR_CONFIG_FILE', `${nameOf(config)} cannot be opened (${code})`, {
         cause: error,
-        hint:
-          'file' in config
-            ? `make sure ${config.file} can be written`
-            : 'standard output is closed',
+        hint: adviceOf(config, code),
       })
     }
   }
@@ -44,6 +65,6 @@ export class Sink {
   }
 
   close(): void {
-    if (this.#owned) closeSync(this.#fd)
+    if (this.#fd !== 1) closeSync(this.#fd)
   }
 }

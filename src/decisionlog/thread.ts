@@ -15,6 +15,7 @@ export type LogReport =
       readonly type: 'failed'
       readonly code: string
       readonly message: string
+      readonly hint: string | undefined
       readonly lost: number
     }
 
@@ -40,8 +41,8 @@ function run(sink: Sink): void {
     try {
       sink.write(bytes)
     } catch (error) {
-      const { code, message } = asGateError(error, 'ERR_CONFIG_FILE')
-      report({ type: 'failed', code, message, lost: lines })
+      const { code, message, hint } = asGateError(error, 'ERR_CONFIG_FILE')
+      report({ type: 'failed', code, message, hint, lost: lines })
     }
   }
   const serve = (from: MessagePort): void => {
@@ -66,6 +67,6 @@ function run(sink: Sink): void {
 try {
   run(new Sink(workerData as SinkConfig))
 } catch (error) {
-  const { code, message } = asGateError(error)
-  report({ type: 'failed', code, message, lost: 0 })
+  const { code, message, hint } = asGateError(error)
+  report({ type: 'failed', code, message, hint, lost: 0 })
 }

@@ -1,13 +1,17 @@
 /**
  * The active policy of one worker. A new one is built beside the old, then one assignment swaps: an exchange that
- * has read `current()` finishes with what it read. An instance that trapped is replaced from the same Module.
+ * has read `current()` finishes with what it read. An instance that trapped is replaced from the same Module before it is
+ * asked again.
  */
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
 import type { PolicyPackage } from '../messages.ts'
 import { readAnswer, unusable } from './answer.ts'
-import { PolicyInstance } from './host.ts'
+import { type MemoryImage, PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
+
+/** A policy whose data takes more memory than this reads it again after each trap. */
+const maxImageBytes = 64 << 20
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
@@ -17,6 +21,8 @@ export class ActivePolicy {
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
   #instance: PolicyInstance
+  /** Of the first instance that took another's place: callers who can make one trap must not make it parse data each time. */
+  #image: MemoryImage | undefined
   #suspended = false
 
   /** @throws GateError ERR_BUNDLE_POLICY */
@@ -43,11 +49,15 @@ export class ActivePolicy {
     const id = this.#instance.entrypoints.get(entrypoint)
     if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
     try {
+      if (this.#instance.broken) this.#replace()
       return readAnswer(this.#instance.evaluate(id, inputText))
     } catch (error) {
-      if (this.#instance.broken) this.#instance = this.#instantiate()
       return unusable(asGateError(error).message)
     }
+  }
+
+  get entrypoints(): readonly string[] {
+    return [...this.#instance.entrypoints.keys()]
   }
 
   /** What the world answered in the last decision (`nd_builtin_cache`), undefined when it was not asked. */
@@ -55,11 +65,20 @@ export class ActivePolicy {
     return this.#instance.answersOfTheWorld
   }
 
+  /** Where it throws, the broken one stays, and is replaced or refused the next time. */
+  #replace(): void {
+    this.#instance = this.#instantiate()
+    if (this.#image !== undefined) return
+    const image = this.#instance.image()
+    if (image.bytes.length <= maxImageBytes) this.#image = image
+  }
+
   #instantiate(): PolicyInstance {
     const { module, initialPages, data, reads } = this.#package
     const maxMemoryBytes = this.#maxMemoryBytes
     const keepHeap = reads.patterns
-    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
+    const image = this.#image
+    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap, image })
   }
 }
 

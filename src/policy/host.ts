@@ -81,6 +81,17 @@ export interface InstanceOptions {
   readonly maxMemoryBytes: number
   /** The module compiles patterns, which a kept heap saves; see reads.ts. */
   readonly keepHeap?: boolean
+  /** Of an instance with these same options: its data need not be read again. */
+  readonly image?: MemoryImage | undefined
+}
+
+/** Memory as it is once the data is loaded, and where in it things are. */
+export interface MemoryImage {
+  readonly bytes: Uint8Array
+  /** Of the whole memory. The module's allocator knows in `bytes` how far it reaches, which is further than they do. */
+  readonly memoryBytes: number
+  readonly context: number
+  readonly inputAt: number
 }
 
 export class PolicyInstance {
@@ -129,11 +140,9 @@ export class PolicyInstance {
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
         ),
       )
-      const at = this.#exports.opa_json_parse(...this.#place(data))
-      if (at === 0) throw unusable('its data is not JSON')
-      this.#context = this.#exports.opa_eval_ctx_new()
-      this.#exports.opa_eval_ctx_set_data(this.#context, at)
-      this.#inputAt = this.#exports.opa_malloc(usualInputBytes)
+      const { context, inputAt } = this.#load(data, options.image)
+      this.#context = context
+      this.#inputAt = inputAt
       this.#heapBase = this.#exports.opa_heap_ptr_get()
     } catch (error) {
       throw error instanceof GateError
@@ -202,6 +211,28 @@ export class PolicyInstance {
       if (error instanceof RangeError) this.#broken = true
       throw failed(this.#aborted === '' ? String((error as Error).message) : this.#aborted, error)
     }
+  }
+
+  /** Only before the first evaluation: what one leaves in memory must not be in another instance. */
+  image(): MemoryImage {
+    const bytes = new Uint8Array(this.#memory.buffer, 0, this.#heapBase).slice()
+    const { memoryBytes } = this
+    return { bytes, memoryBytes, context: this.#context, inputAt: this.#inputAt }
+  }
+
+  /** All that an instance knows is in its memory, but for the shadow stack pointer, which a new one has anew. */
+  #load(data: string, image: MemoryImage | undefined): Pick<MemoryImage, 'context' | 'inputAt'> {
+    const exports = this.#exports
+    if (image !== undefined) {
+      this.#memory.grow((image.memoryBytes - this.memoryBytes) / pageBytes)
+      new Uint8Array(this.#memory.buffer).set(image.bytes)
+      return image
+    }
+    const at = exports.opa_json_parse(...this.#place(data))
+    if (at === 0) throw unusable('its data is not JSON')
+    const context = exports.opa_eval_ctx_new()
+    exports.opa_eval_ctx_set_data(context, at)
+    return { context, inputAt: exports.opa_malloc(usualInputBytes) }
   }
 
   #jsonOf(result: number): string {

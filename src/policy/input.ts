@@ -5,6 +5,7 @@
  * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.
  */
 import { keepDigits, quote } from '../domain/json.ts'
+import { formDecode, hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { type ReadField, readsOf } from './reads.ts'
 
 /** The request and its caller: the same whenever it is decided on. */
@@ -59,6 +60,8 @@ export interface PolicyInput {
   readonly logged: string
   /** JSON pointers of what `logged` lacks. */
   readonly erased: readonly string[]
+  /** JSON pointers of what is hidden in part. */
+  readonly masked: readonly string[]
 }
 
 /** Which headers are read: all, none, or those. */
@@ -158,7 +161,10 @@ function project(value: unknown, { whole, fields }: ReadField): unknown {
   return out
 }
 
+/** Characters of a target that was not understood. */
+const maxAskedPath = 2048
 const none: readonly string[] = []
+const pathPointers: readonly string[] = ['/input/attributes/request/http/path']
 const bodyPointers = ['/input/attributes/request/http/body', '/input/parsed_body']
 
 export function buildInput(parts: InputParts, state: InputState, plan: InputPlan): PolicyInput {
@@ -183,7 +189,7 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
   if (http.has('size')) before += `"size":${parts.size},`
 
   const parsedPath = `,"parsed_path":${list(parts.parsedPath)}`
-  const parsedQuery = `,"parsed_query":${queryJson(parts.query)}`
+  const query = readQueryTexts(parts.query)
   let after = ''
   if (top.has('truncated_body')) after += `,"truncated_body":${parts.bodyWithheld}`
   if (top.has('version')) after += ',"version":{"encoding":"protojson","ext_authz":"v3"}'
@@ -200,18 +206,49 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
   if (http.has('body')) text += `"body":${body?.quoted ?? '""'},`
   text += `"headers":{${headers.read}}}}},"header_values":{${headers.readValues}}${after}`
   if (top.has('parsed_path')) text += parsedPath
-  if (top.has('parsed_query')) text += parsedQuery
+  if (top.has('parsed_query')) text += `,"parsed_query":${query.read}`
   if (top.has('feed')) text += feed
   if (top.has('parsed_body')) text += `,"parsed_body":${body?.parsed ?? 'null'}`
   if (top.has('principal') && principal !== undefined) text += `,"principal":${principal.read}`
   text += '}'
 
-  let logged = `{"attributes":{${source}${before}${method}${path}${host}${scheme}${protocol}"headers":{${headers.open}}}}}`
+  const masked = query.erased.length === 0 ? none : pathPointers
+  const shown = masked === none ? path : `"path":${quote(hideInAddress(parts.path))},`
+  let logged = `{"attributes":{${source}${before}${method}${shown}${host}${scheme}${protocol}"headers":{${headers.open}}}}}`
   if (headers.openValues !== '') logged += `,"header_values":{${headers.openValues}}`
-  logged += after + parsedPath + parsedQuery + feed
+  logged += `${after}${parsedPath},"parsed_query":${query.logged}${feed}`
   logged += principal === undefined ? '}' : `,"principal":${principal.logged}}`
-  const erased = body === undefined ? headers.erased : [...headers.erased, ...bodyPointers]
-  return { text, logged, erased }
+  let { erased } = headers
+  if (body !== undefined) erased = [...erased, ...bodyPointers]
+  if (masked !== none) erased = [...erased, ...query.erased.map(queryPointer)]
+  return { text, logged, erased, masked }
+}
+
+/** What was asked for by a request that came to no evaluation, for the decision log: the words of `input` that are known. */
+export function askedInput(asked: {
+  readonly method: string
+  /** As it came, where it was not understood. */
+  readonly path: string
+  readonly host: string | undefined
+  readonly address: string | undefined
+  readonly port: number | undefined
+}): Pick<PolicyInput, 'logged' | 'erased' | 'masked'> {
+  const { method, host, address, port = 0 } = asked
+  const path = asked.path.slice(0, maxAskedPath)
+  const shown = hideInAddress(path)
+  const source = address === undefined ? '' : `"source":${addressJson(address, port)},`
+  const at = host === undefined ? '' : `,"host":${quote(host)}`
+  const http = `"method":${quote(method)},"path":${quote(shown)}${at}`
+  return {
+    logged: `{"attributes":{${source}"request":{"http":{${http}}}}}`,
+    erased: none,
+    masked: shown === path ? none : pathPointers,
+  }
+}
+
+/** RFC 6901 section 3. */
+function queryPointer(name: string): string {
+  return `/input/parsed_query/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`
 }
 
 function addressJson(address: string, port: number): string {
@@ -233,7 +270,7 @@ function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts 
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i]!
     if (appearsBefore(flat, i)) continue
-    const secret = isSecret(name)
+    const secret = isSecret(flat, i)
     const read = wants(plan.headers, name)
     const valuesRead = wants(plan.headerValues, name)
     if (secret) {
@@ -261,6 +298,14 @@ function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts 
   return texts
 }
 
+/** A header that is repeated is secret if one of its values is. */
+function isSecret(flat: readonly string[], at: number): boolean {
+  const name = flat[at]!
+  for (let k = at; k < flat.length; k += 2)
+    if (flat[k] === name && isSecretHeader(name, flat[k + 1]!)) return true
+  return false
+}
+
 const headersPointer = '/input/attributes/request/http/headers/'
 /** What most requests lack in the log; one list, so that its text is made once. */
 const usuallyErased: readonly string[] = [`${headersPointer}authorization`]
@@ -281,31 +326,6 @@ function appearsBefore(flat: readonly string[], at: number): boolean {
   return false
 }
 
-/** Headers that carry credentials, by their usual names. */
-function isSecret(name: string): boolean {
-  switch (name) {
-    case 'host':
-    case 'accept':
-    case 'user-agent':
-    case 'content-type':
-    case 'content-length':
-      return false
-    case 'authorization':
-    case 'cookie':
-    case 'proxy-authorization':
-    case 'sec-websocket-protocol':
-    case 'set-cookie':
-      return true
-    default:
-      return (
-        name.includes('key') ||
-        name.includes('token') ||
-        name.includes('secret') ||
-        name.includes('auth')
-      )
-  }
-}
-
 function joinTexts(a: string, b: string): string {
   return a === '' ? b : b === '' ? a : `${a},${b}`
 }
@@ -316,35 +336,35 @@ function list(items: readonly string[]): string {
   return `[${out}]`
 }
 
+interface QueryTexts {
+  readonly read: string
+  readonly logged: string
+  /** Names that `logged` lacks. */
+  readonly erased: readonly string[]
+}
+
+const noQuery: QueryTexts = { read: '{}', logged: '{}', erased: none }
+
 /** `{name: [values]}`, form-decoded, in order of first appearance. */
-function queryJson(query: string | null): string {
-  if (query === null || query === '') return '{}'
+function readQueryTexts(query: string | null): QueryTexts {
+  if (query === null || query === '') return noQuery
   const values = new Map<string, string>()
   for (const pair of query.split('&')) {
     if (pair === '') continue
     const split = pair.indexOf('=')
-    const name = decode(split === -1 ? pair : pair.slice(0, split))
-    const value = quote(split === -1 ? '' : decode(pair.slice(split + 1)))
+    const name = formDecode(split === -1 ? pair : pair.slice(0, split))
+    const value = quote(split === -1 ? '' : formDecode(pair.slice(split + 1)))
     const known = values.get(name)
     values.set(name, known === undefined ? value : `${known},${value}`)
   }
-  let out = ''
-  for (const [name, texts] of values) out = joinTexts(out, `${quote(name)}:[${texts}]`)
-  return `{${out}}`
-}
-
-/** The target's check has refused bad triplets; bytes that are not UTF-8 become U+FFFD, as in the module. */
-function decode(text: string): string {
-  if (!text.includes('%') && !text.includes('+')) return text
-  const spaced = text.replaceAll('+', ' ')
-  try {
-    return decodeURIComponent(spaced)
-  } catch {
-    return Buffer.from(
-      spaced.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
-        String.fromCharCode(Number.parseInt(hex, 16)),
-      ),
-      'latin1',
-    ).toString('utf8')
+  let read = ''
+  let logged = ''
+  const erased: string[] = []
+  for (const [name, texts] of values) {
+    const member = `${quote(name)}:[${texts}]`
+    read = joinTexts(read, member)
+    if (isSecretParameter(name)) erased.push(name)
+    else logged = joinTexts(logged, member)
   }
+  return { read: `{${read}}`, logged: `{${logged}}`, erased }
 }

@@ -4,6 +4,7 @@
  * not be read as the next request.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { isCors } from '../domain/cors.ts'
 import { codes, type GateError } from '../errors.ts'
 
 export interface Denial {
@@ -46,9 +47,33 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
   if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error))
   if (status === 405) headers.push('allow', (denial.allow ?? everyMethod).join(', '))
   if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
-  if (framingInDoubt(error) || bodyPending(req)) res.shouldKeepAlive = false
+  const pending = bodyPending(req)
+  if (framingInDoubt(error) || pending) res.shouldKeepAlive = false
+  if (pending) linger(req)
   res.writeHead(status, headers)
   res.end(req.method === 'HEAD' ? undefined : body)
+}
+
+const lingerMs = 2000
+
+/**
+ * What a client is still sending is thrown away for a while after the last answer: to close at once resets the
+ * connection, and the reset overtakes the answer (RFC 9112 section 9.6).
+ */
+export function linger(req: IncomingMessage): void {
+  const { socket } = req
+  const destroySoon = socket.destroySoon.bind(socket)
+  // What Node calls after the last answer.
+  socket.destroySoon = () => {
+    if (req.complete) {
+      destroySoon()
+      return
+    }
+    socket.end()
+    req.resume()
+    const timer = setTimeout(() => socket.destroy(), lingerMs)
+    socket.once('close', () => clearTimeout(timer))
+  }
 }
 
 /** Says yes to a preflight; there is no body. */
@@ -60,11 +85,6 @@ export function answerPreflight(
   if (bodyPending(req)) res.shouldKeepAlive = false
   res.writeHead(204, ['x-dropgate-decision-id', decisionId, ...headers])
   res.end()
-}
-
-/** The route's rules speak for these, nobody else. */
-export function isCors(name: string): boolean {
-  return name.startsWith('access-control-')
 }
 
 /** The problem document as JSON text. */

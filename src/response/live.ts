@@ -90,13 +90,15 @@ export class LiveRegistry<E extends Exchange & Linked<E>> {
   /** What has expired by now and was not returned before, though it may be open still. */
   expired(nowMs: number): E[] {
     const now = Math.floor(nowMs / expiryStepMs)
+    // The clock was put back: what was filed by the one that was ahead would be due when that comes again.
+    if (now < this.#expiredTo) this.#refile(now)
     const found: E[] = []
     // A clock that was set may have left more steps behind than there are tokens.
     const few = now - this.#expiredTo <= this.#byExpiry.size + 100
     if (!few) for (const [step, due] of this.#byExpiry) if (step <= now) found.push(...due)
     while (few && this.#expiredTo < now)
       found.push(...(this.#byExpiry.get(++this.#expiredTo) ?? []))
-    this.#expiredTo = Math.max(this.#expiredTo, now)
+    this.#expiredTo = now
     return found
   }
 
@@ -148,15 +150,24 @@ export class LiveRegistry<E extends Exchange & Linked<E>> {
         this.#fileUnder(shortOf(caller.keys, k), caller)
     }
     caller.open.add(exchange)
-    let step = -1
-    if (Number.isFinite(expiresAtMs)) {
-      // What has expired before it was filed is due at the next look, not never.
-      step = Math.max(Math.ceil(expiresAtMs / expiryStepMs), this.#expiredTo + 1)
-      const due = this.#byExpiry.get(step)
-      if (due === undefined) this.#byExpiry.set(step, new Set([exchange]))
-      else due.add(exchange)
-    }
+    const step = Number.isFinite(expiresAtMs) ? this.#fileExpiry(exchange) : -1
     this.#filed.set(exchange, { caller, step })
+  }
+
+  /** @returns its step. What has expired before it was filed is due at the next look, not never. */
+  #fileExpiry(exchange: E): number {
+    const step = Math.max(Math.ceil(exchange.expiresAtMs / expiryStepMs), this.#expiredTo + 1)
+    const due = this.#byExpiry.get(step)
+    if (due === undefined) this.#byExpiry.set(step, new Set([exchange]))
+    else due.add(exchange)
+    return step
+  }
+
+  #refile(now: number): void {
+    this.#expiredTo = now
+    this.#byExpiry.clear()
+    for (const [exchange, { caller, step }] of this.#filed)
+      if (step !== -1) this.#filed.set(exchange, { caller, step: this.#fileExpiry(exchange) })
   }
 
   #fileUnder(key: number, caller: Caller<E>): void {

@@ -7,13 +7,14 @@ import type { Duplex } from 'node:stream'
 import { atEndOfTurn } from '../domain/turn.ts'
 import { asGateError, type GateError } from '../errors.ts'
 import type { Flow, UpstreamAnswer } from '../upstream/forward.ts'
+import { linger } from './deny.ts'
 
 /** The exchange whose answer it is. */
 export interface Answered {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   /** Raw upstream headers -> what the client gets; throws GateError ERR_UPSTREAM_MALFORMED. */
-  answerHeaders(raw: readonly Buffer[] | readonly string[]): string[]
+  answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[]
   onHead(status: number): void
   /** Called for each piece of the body, before it is passed on. */
   passed(bytesIn: number, bytesOut: number): void
@@ -46,7 +47,7 @@ export class Relay implements UpstreamAnswer {
   }
 
   onHead(status: number, raw: readonly Buffer[] | readonly string[], flow: Flow): void {
-    this.#head = { status, headers: this.#exchange.answerHeaders(raw) }
+    this.#head = { status, headers: this.#exchange.answerHeaders(status, raw) }
     this.#flow = flow
     atEndOfTurn(this.#begin)
   }
@@ -75,7 +76,10 @@ export class Relay implements UpstreamAnswer {
     // Begun already, or cut or failed meanwhile, and refused.
     if (head === undefined || res.headersSent || res.destroyed) return
     // The rest of a request body that the upstream did not wait for must not be read as the next request.
-    if (!req.complete) res.shouldKeepAlive = false
+    if (!req.complete) {
+      res.shouldKeepAlive = false
+      linger(req)
+    }
     try {
       res.writeHead(head.status, head.headers)
     } catch (error) {

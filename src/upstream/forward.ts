@@ -8,7 +8,7 @@ import { monotonicUs } from '../domain/clock.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import { atEndOfTurn } from '../domain/turn.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
-import type { Upstream } from './pools.ts'
+import { endedUnanswered, type Upstream } from './pools.ts'
 
 export interface UpstreamRequest {
   readonly method: string
@@ -162,6 +162,8 @@ export class Sending implements Linked<Sending> {
   onResponseError(_controller: unknown, error: Error): void {
     if (this.#mayRetry(error)) {
       this.#retried = true
+      this.#controller = undefined
+      this.#waitingSinceUs = monotonicUs()
       this.#dispatch()
       return
     }
@@ -171,20 +173,17 @@ export class Sending implements Linked<Sending> {
   }
 
   /**
-   * Once, where nothing was sent: no connection came about, and a request that is repeated by a mistake of ours would
-   * do no harm (RFC 9110 section 9.2.2). A time-out is not repeated: the caller has waited enough.
+   * Once, and only what has no body: where no connection came about, so nothing was sent, or where a kept connection was
+   * closed while a request that changes nothing was on its way there (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). A
+   * time-out is not repeated: the caller has waited enough.
    */
   #mayRetry(error: Error): boolean {
     const { method, body } = this.#request
-    return (
-      !this.#retried &&
-      !this.#settled &&
-      this.#controller === undefined &&
-      this.#abortedWith === undefined &&
-      body === null &&
-      idempotent.has(method) &&
-      unconnected.has(codeOf(error))
-    )
+    if (this.#retried || this.#settled || this.#abortedWith !== undefined || body !== null)
+      return false
+    return this.#controller === undefined
+      ? idempotent.has(method) && unconnected.has(codeOf(error))
+      : safe.has(method) && endedUnanswered(error)
   }
 
   /** Called by the sweep: undici has neither answered nor failed although every deadline of its own has passed. */
@@ -229,6 +228,8 @@ function codeOf(error: unknown): string {
 /** Interim answers (1xx) that an upstream may send before the real one. */
 const maxInterim = 16
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+/** RFC 9110 section 9.2.1. */
+const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 const unconnected = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN'])
 
 const timeouts = new Set([

@@ -2,6 +2,7 @@
  * What travels with a request and with its answer: hop-by-hop headers end here, nothing that names the caller or the
  * gate is ever taken from the client, and ours are written last.
  */
+import { isCors } from '../domain/cors.ts'
 import type { Principal } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
 import type { RequestHeaders } from '../listener/headers.ts'
@@ -166,7 +167,8 @@ const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 /**
  * The upstream's headers as the client gets them.
  * @param raw Flat name, value list as undici gives it.
- * @param cors Flat list of the route's cross-origin headers, which replace the upstream's; undefined: it has no rules.
+ * @param cors Flat list of the route's cross-origin headers, in place of the upstream's and the policy's; undefined: it
+ * has no rules.
  * @param set The policy's, in place of the upstream's of the same names.
  * @throws GateError ERR_UPSTREAM_MALFORMED
  */
@@ -190,19 +192,28 @@ export function responseHeaders(
       throw new GateError('ERR_UPSTREAM_MALFORMED')
     // The offer could only be taken up on a connection of the caller's own, see `listener/headers`.
     if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
-    if (cors !== undefined && lower.startsWith('access-control-')) continue
+    if (cors !== undefined && isCors(lower)) continue
     if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
     // Cookies are added to, not replaced: each is one of its own.
     if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
     out.push(name, value)
   }
-  if (named === undefined) return withPolicy(cors === undefined ? out : [...out, ...cors], set)
+  const given = cors === undefined ? set : set.filter(([name]) => !isCors(name))
+  if (named === undefined) return withPolicy(cors === undefined ? out : [...out, ...cors], given)
   const kept: string[] = [...(cors ?? [])]
   for (let i = 0; i < out.length; i += 2) {
     const lower = out[i]!.toLowerCase()
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
   }
-  return withPolicy(kept, set)
+  return withPolicy(kept, given)
+}
+
+/** A 204 has no body and says no length (RFC 9110 section 8.6). */
+export function withoutLength(headers: readonly string[]): string[] {
+  const kept: string[] = []
+  for (let i = 0; i < headers.length; i += 2)
+    if (headers[i]!.toLowerCase() !== 'content-length') kept.push(headers[i]!, headers[i + 1]!)
+  return kept
 }
 
 function withPolicy(

@@ -7,7 +7,7 @@
  * waits in a pool's queue has no deadline and cannot be aborted, and before undici 8.13 one that failed its checks took a
  * connection's slot with it for ever. So nothing is ever queued there, and a pool that shows a stall is replaced.
  */
-import { isIP } from 'node:net'
+import { isIP, type Socket } from 'node:net'
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
@@ -226,13 +226,88 @@ function clientOptions(options: PoolOptions, addresses: AddressRules): Client.Op
     pipelining: 1,
     allowH2: false,
     // An address is verified as an address; asking for one by SNI is not allowed (RFC 6066 section 3).
-    connect: (dial, done) =>
-      isIP(dial.servername ?? '') === 0 ? connect(dial, done) : connect(withoutName(dial), done),
+    connect: (dial, done) => {
+      const named = isIP(dial.servername ?? '') === 0
+      connect(named ? dial : withoutName(dial), (...result) => {
+        if (result[0] === null) attend(result[1])
+        done(...result)
+      })
+    },
     headersTimeout: options.headersMs,
     bodyTimeout: options.idleMs,
     keepAliveTimeout: 30_000,
     maxHeaderSize: 32 * 1024,
   }
+}
+
+const unanswered = new WeakSet<object>()
+
+/**
+ * Whether a connection that had carried an answer before ended with no byte of the next: most likely it was closed as
+ * idle while the request was on its way (RFC 9112 section 9.3.1).
+ * @param error What undici gave for the request.
+ */
+export function endedUnanswered(error: Error): boolean {
+  return unanswered.has(error)
+}
+
+/** For the answer of an upstream that has hung up to be read. */
+const answerMs = 100
+const hungUp = new Set(['EPIPE', 'ECONNRESET'])
+
+type Written = (error?: NodeJS.ErrnoException | null) => void
+
+/**
+ * What undici does not say of a connection's end.
+ *
+ * An upstream may answer before it has read the request and hang up (413, 401). The write that fails then must not end
+ * the connection before what it has answered is read: the failure is told a little later, or after the last byte.
+ *
+ * And whether it ended unanswered. Invariant: what comes behind the last write of a request is of its answer, and before
+ * the first write nothing has come.
+ */
+function attend(socket: Socket): void {
+  const hold = (done: Written, error: Error): void => {
+    let told = false
+    const tell = (): void => {
+      if (told) return
+      told = true
+      clearTimeout(timer)
+      socket.off('end', tell).off('close', tell)
+      done(error)
+    }
+    // What came while this thread was held up is read first: timers come before sockets in a turn.
+    const timer = setTimeout(() => setImmediate(tell), answerMs)
+    socket.once('end', tell).once('close', tell)
+  }
+  // A stream passes the same function each time.
+  let last: Written | undefined
+  let lastHeld: Written = () => {}
+  const held = (done: Written): Written => {
+    if (done === last) return lastHeld
+    last = done
+    lastHeld = (error) => {
+      if (error != null && hungUp.has(error.code ?? '')) hold(done, error)
+      else done(error)
+    }
+    return lastHeld
+  }
+  let readBefore = 0
+  const write = socket._write.bind(socket)
+  const writev = socket._writev!.bind(socket)
+  socket._write = (chunk, encoding, done) => {
+    readBefore = socket.bytesRead
+    write(chunk, encoding, held(done))
+  }
+  socket._writev = (chunks, done) => {
+    readBefore = socket.bytesRead
+    writev(chunks, held(done))
+  }
+  // undici listens after this, so it is known before the request is told.
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    const ended = error.code === 'UND_ERR_SOCKET' || hungUp.has(error.code ?? '')
+    if (ended && readBefore > 0 && socket.bytesRead === readBefore) unanswered.add(error)
+  })
 }
 
 function withoutName(dial: buildConnector.Options): buildConnector.Options {

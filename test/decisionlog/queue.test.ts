@@ -1,12 +1,23 @@
 /** The log thread as it is: every line once, in order, whole; what cannot be taken is counted, never waited for. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { MessageChannel, type MessagePort } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import t from 'tap'
 import { DecisionLog } from '../../src/decisionlog/log.ts'
 import { LogQueue, maxChunks } from '../../src/decisionlog/queue.ts'
-import { seeded, until } from '../harness/wait.ts'
+import type { LogBatch } from '../../src/messages.ts'
+import { pause, seeded, until } from '../harness/wait.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'dropgate-log-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
@@ -37,7 +48,7 @@ t.test('lines of every length, from two workers, each whole and in its order', a
     const line = JSON.stringify({ worker, n, text })
     expected[worker]!.push(line)
     queues[worker]!.queue.push(line)
-    if (n % 500 === 0) await new Promise((resolve) => setTimeout(resolve, 25))
+    if (n % 500 === 0) await pause(25)
   }
   for (const { queue } of queues) queue.flush()
   await log.close()
@@ -60,6 +71,51 @@ t.test('a few lines are written without waiting for more', async (t) => {
   t.pass()
 })
 
+t.test(
+  'a file that cannot be opened is named with what to do, and the stop does not wait for it',
+  async (t) => {
+    writeFileSync(join(folder, 'plain'), '')
+    for (const [file, why] of [
+      ['/proc/nope/x/y.jsonl', 'ENOENT'],
+      [join(folder, 'plain', 'y.jsonl'), 'ENOTDIR'],
+      [folder, 'EISDIR'],
+    ] as const) {
+      const log = new DecisionLog({ sink: { file }, log: { error: () => {} } })
+      const message = `decision_log.file: ${file} cannot be opened (${why})`
+      await t.rejects(log.open(), {
+        code: 'ERR_CONFIG_FILE',
+        message,
+        hint: /must be able to make/,
+      })
+      const beganMs = performance.now()
+      await log.close()
+      t.ok(performance.now() - beganMs < 1000)
+    }
+    const deep = join(folder, 'a', 'b', 'c.jsonl')
+    await (await opened(deep)).close()
+    t.ok(statSync(deep).isFile())
+  },
+)
+
+t.test('a pipe that nobody empties keeps no gate from stopping', async (t) => {
+  const pipe = join(folder, 'pipe')
+  execFileSync('mkfifo', [pipe])
+  await t.rejects(opened(pipe), { code: 'ERR_CONFIG_FILE' }, 'nobody reads: no start that hangs')
+  const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
+  t.teardown(() => closeSync(reader))
+  const log = await opened(pipe)
+  const { queue } = queueTo(log.port())
+  for (let n = 0; n < 50; n++) queue.push('x'.repeat(60_000))
+  queue.flush()
+  await pause(200)
+  let closed = false
+  void log.close().then(() => {
+    closed = true
+  })
+  await until('it is closed', () => closed)
+  t.pass()
+})
+
 t.test('a sink that does not take them: as many wait as may, the rest is counted', async (t) => {
   const { port1, port2 } = new MessageChannel()
   const { queue, dropped } = queueTo(port1)
@@ -72,3 +128,56 @@ t.test('a sink that does not take them: as many wait as may, the rest is counted
   port1.close()
   port2.close()
 })
+
+t.test(
+  'while the log thread is behind, lines fill the chunk instead of taking one each',
+  async (t) => {
+    const { port1, port2 } = new MessageChannel()
+    const { queue, dropped } = queueTo(port1)
+    // `batchMs` is over at the end of each of these, however late they are.
+    const flushMs = 25
+    const next = (): LogBatch | undefined => receiveMessageOnPort(port2)?.message
+    queue.push('first')
+    await pause(flushMs)
+    const memory = next()
+    t.ok(memory?.type === 'memory')
+    const { handedOver } = memory as Extract<LogBatch, { type: 'memory' }>
+    t.match(next(), { type: 'chunk', index: 0, lines: 1 })
+    for (let n = 0; n < 5; n++) {
+      queue.push(`line ${n}`)
+      await pause(flushMs)
+    }
+    const second = next() as Extract<LogBatch, { type: 'memory' }>
+    t.match(second, { type: 'memory', index: 1 })
+    t.equal(next(), undefined, 'nothing more is handed over')
+    Atomics.store(handedOver, 0, 0)
+    let batch: LogBatch | undefined
+    await until('all of them, at once', () => {
+      batch = next()
+      return batch !== undefined
+    })
+    t.match(batch, { type: 'chunk', index: 1, lines: 5 })
+    const { length } = batch as Extract<LogBatch, { type: 'chunk' }>
+    const text = Buffer.from(second.memory).toString('utf8', 0, length)
+    t.equal(text, 'line 0\nline 1\nline 2\nline 3\nline 4\n')
+    t.equal(dropped(), 0)
+    port1.close()
+    port2.close()
+  },
+)
+
+t.test(
+  'a sink that takes nothing: how many lines wait is a matter of bytes, not of time',
+  async (t) => {
+    const { port1, port2 } = new MessageChannel()
+    const { queue, dropped } = queueTo(port1)
+    for (let n = 0; n < maxChunks + 20; n++) {
+      queue.push('x')
+      await pause(25)
+    }
+    t.equal(dropped(), 0)
+    queue.flush()
+    port1.close()
+    port2.close()
+  },
+)

@@ -23,6 +23,18 @@ export function compile(rego: string, entrypoints = ['gate/authz/decision'], dat
   }
 }
 
+/** Data of a search that takes minutes. It allocates nothing, so no memory cap ends it. */
+export const endless = { text: 'a'.repeat(1_000_000), part: `${'a'.repeat(500_000)}b` }
+
+/** A policy that passes its trial, and never ends for a request with `x-run: away`. */
+export function compileRunaway(): Buffer {
+  const rego = `
+    default decision := false
+    decision if { input.attributes; not away }
+    away if { input.attributes.request.http.headers["x-run"] == "away"; contains(data.text, data.part) }`
+  return compile(rego, undefined, endless)
+}
+
 export type Entry = readonly [header: string | Partial<Header>, content: string | Buffer]
 
 /** A gzipped tar of exactly these entries. */

@@ -1,8 +1,10 @@
 /** Thousands of inputs that throw, conflict, trap and fill the memory: afterwards the same instance answers rightly. */
 import t from 'tap'
+import { PolicyInstance } from '../../src/policy/host.ts'
+import { compile } from '../harness/bundle.ts'
 import { hostileBody, hostilePolicy } from '../harness/hostile.ts'
 import { Chance } from '../harness/kinds.ts'
-import { activePolicy } from '../harness/policy.ts'
+import { activePolicy, packageOf } from '../harness/policy.ts'
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
 const decision = 'gate/authz/decision'
@@ -32,6 +34,49 @@ t.test('depth: what the stack cannot hold denies, and the next one is right', as
   }
 })
 
+t.test(
+  'an instance in the place of one that trapped has its data, and nothing of what was asked',
+  async (t) => {
+    const names = Object.fromEntries(Array.from({ length: 20_000 }, (_, n) => [`name-${n}`, n]))
+    const policy = await activePolicy(
+      `default decision := false
+    decision if data.names[input.name] == input.number
+    decision if json.unmarshal(input.json).x == 7
+    decision if input.also == "asked"`,
+      { data: { names } },
+    )
+    const deep = JSON.stringify({ json: '['.repeat(30_000), number: 7, also: 'nothing' })
+    for (let i = 0; i < 5; i++) {
+      t.match(policy.decide(decision, deep), { allowed: false, failure: 'ERR_POLICY_FAILED' })
+      for (const n of [0, 7, 19_999]) {
+        t.equal(policy.decide(decision, `{"name":"name-${n}","number":${n}}`).allowed, true)
+        t.equal(policy.decide(decision, `{"name":"name-${n}","number":${n + 1}}`).allowed, false)
+        t.equal(policy.decide(decision, `{"name":"name-${n}"}`).allowed, false)
+      }
+    }
+  },
+)
+
+t.test(
+  'where no other instance can be made, nobody is let through by the broken one',
+  async (t) => {
+    const policy = await activePolicy(hostilePolicy)
+    const good = '{"parsed_body":{"who":"alice"}}'
+    policy.decide(decision, `{"parsed_body":{"who":"alice","json":"${'['.repeat(30_000)}"}}`)
+    // No memory left, say: it cannot be brought about at will.
+    const { Instance } = WebAssembly
+    WebAssembly.Instance = class {
+      constructor() {
+        throw new RangeError('out of memory')
+      }
+    } as unknown as typeof Instance
+    for (let i = 0; i < 2; i++)
+      t.match(policy.decide(decision, good), { allowed: false, failure: 'ERR_POLICY_FAILED' })
+    WebAssembly.Instance = Instance
+    t.equal(policy.decide(decision, good).allowed, true)
+  },
+)
+
 t.test('patterns that callers choose do not stay on a kept heap', async (t) => {
   const policy = await activePolicy(hostilePolicy, { maxMemoryBytes: 16 << 20 })
   for (let i = 0; i < 3000; i++) {
@@ -40,3 +85,23 @@ t.test('patterns that callers choose do not stay on a kept heap', async (t) => {
   }
   t.equal(policy.decide(decision, '{"parsed_body":{"who":"alice"}}').allowed, true)
 })
+
+t.test(
+  'wherever the data ends, an instance from an image has the memory of the first',
+  async (t) => {
+    const rego = `default decision := false
+    decision if data.doc[input.name] == input.number`
+    const { module, initialPages } = await packageOf(compile(rego, [decision], { doc: {} }))
+    for (let n = 11_500; n < 11_530; n++) {
+      const doc = Object.fromEntries(Array.from({ length: n }, (_, i) => [`user-${i}`, i]))
+      const data = JSON.stringify({ doc })
+      const options = { module, initialPages, data, maxMemoryBytes: 64 << 20 }
+      const first = new PolicyInstance(options)
+      const again = new PolicyInstance({ ...options, image: first.image() })
+      t.equal(again.memoryBytes, first.memoryBytes)
+      // More than what is free of the last page.
+      const input = JSON.stringify({ name: 'user-7', number: 7, more: Array(20_000).fill(1) })
+      t.equal(again.evaluate(again.entrypoints.get(decision)!, input), '[{"result":true}]', `${n}`)
+    }
+  },
+)

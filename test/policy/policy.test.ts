@@ -8,7 +8,7 @@ import { PolicyEngine } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
 import { prepareModule } from '../../src/policy/module.ts'
 import { findReads, readsEverything } from '../../src/policy/reads.ts'
-import { compile } from '../harness/bundle.ts'
+import { compile, endless } from '../harness/bundle.ts'
 
 const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
 const decision = 'gate/authz/decision'
@@ -144,8 +144,6 @@ t.test('trial runs: what is refused, and why', async (t) => {
       return error as { code: string; message: string }
     }
   }
-  // Searching allocates nothing, so no memory cap ends it.
-  const endless = { text: 'a'.repeat(1_000_000), part: `${'a'.repeat(500_000)}b` }
   const runaway = 'decision if contains(data.text, data.part)'
   t.equal(await tried('default decision := false\ndecision if input.principal'), undefined)
   t.match(await tried('decision := true'), {
@@ -236,4 +234,15 @@ t.test('the input: the contract, and no secrets in what is logged', async (t) =>
   t.same(JSON.parse(logged).principal, input.principal)
   t.ok(erased.includes('/input/attributes/request/http/headers/authorization'))
   t.ok(erased.includes('/input/header_values/cookie'))
-})
+
+  const query = 'x=1&access_token=secret&a/b~token=secret&access%5Ftoken=secret'
+  const referer = ['referer', 'https://h/?code=secret']
+  const asked = buildInput({ ...parts, headers: referer, path: `/a?${query}`, query }, state, everything)
+  t.same(JSON.parse(asked.text).parsed_query, { x: ['1'], access_token: ['secret', 'secret'], 'a/b~token': ['secret'] })
+  const seen = JSON.parse(asked.logged)
+  t.same(seen.parsed_query, { x: ['1'] })
+  t.equal(seen.attributes.request.http.path, '/a?x=1&access_token=***&a/b~token=***&access%5Ftoken=***')
+  t.notMatch(asked.logged, /secret/)
+  t.same(asked.erased, ['/input/attributes/request/http/headers/referer', '/input/header_values/referer', '/input/parsed_query/access_token', '/input/parsed_query/a~1b~0token'])
+  t.same(asked.masked, ['/input/attributes/request/http/path'])
+}) // biome-ignore format: tables

@@ -1,11 +1,14 @@
-/** What is sent again, and what never: once, where no connection came about and a repetition could do no harm. */
+/** What is sent again, and what never: once, where nothing was sent, or where nothing was answered and asking changes nothing. */
+
+import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { Readable } from 'node:stream'
+import { createServer as createTlsServer } from 'node:tls'
 import t from 'tap'
 import type { Dispatcher } from 'undici'
 import type { GateError } from '../../src/errors.ts'
-import { Sending } from '../../src/upstream/forward.ts'
+import { Sending, type UpstreamRequest } from '../../src/upstream/forward.ts'
 import { type Upstream, UpstreamPool } from '../../src/upstream/pools.ts'
 import { until } from '../harness/wait.ts'
 
@@ -70,7 +73,7 @@ t.test('no connection: tried once more where that can do no harm', async (t) => 
   t.same(await send(closed, 'PUT', Readable.from(['x'])), { dispatched: 1, code }, 'nor a body')
 })
 
-t.test('what was sent is never sent again', async (t) => {
+t.test('what was sent on a new connection is never sent again', async (t) => {
   let connections = 0
   const server = createServer((socket) => {
     connections++
@@ -84,6 +87,93 @@ t.test('what was sent is never sent again', async (t) => {
   t.same(outcome, { dispatched: 1, code: 'ERR_UPSTREAM_UNREACHABLE' })
   t.equal(connections, 1)
 })
+
+const pem = (name: string): string => readFileSync(`test/harness/certificates/${name}`, 'utf8')
+
+/**
+ * A GET and then another request to an upstream that answers the first on each connection and ends it at the second:
+ * without a word, in the middle of an answer, while the request is given up here, or never.
+ * @returns how they end, and what the upstream read.
+ */
+async function sendTwice(
+  method: string,
+  second: 'silent' | 'begun' | 'cut' | 'late',
+  { encrypted = false, body = null as Buffer | null } = {},
+): Promise<{ ends: string[]; seen: string[] }> {
+  const seen: string[] = []
+  let sending: Sending | undefined
+  const accept = (socket: Socket): void => {
+    let asked = 0
+    socket.on('error', () => {})
+    socket.on('data', (bytes) => {
+      const [, path] = String(bytes).split(' ', 2)
+      seen.push(path!)
+      if (++asked === 1) socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n')
+      else if (second === 'begun') socket.end('HTTP/1.1 2')
+      else if (second !== 'late') {
+        if (second === 'cut') sending!.abort(new Error('cut'))
+        socket.destroy()
+      }
+    })
+  }
+  const server = encrypted
+    ? createTlsServer({ key: pem('server.key'), cert: pem('server.pem') }, accept)
+    : createServer(accept)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const pool = new UpstreamPool(
+    {
+      origin: `${encrypted ? 'https' : 'http'}://127.0.0.1:${port}`,
+      ...{ maxConnections: 4, maxWebSockets: 1, connectMs: 500, headersMs: 500, idleMs: 500 },
+      tls: encrypted ? { ca: pem('authority.pem'), server_name: 'localhost' } : undefined,
+    },
+    { deny: [], adminPort: 0 },
+  )
+  const ask = (request: Pick<UpstreamRequest, 'method' | 'path' | 'body'>): Promise<string> =>
+    new Promise((resolve) => {
+      sending = Sending.start(
+        pool,
+        { ...request, headers: ['host', 'a'] },
+        {
+          onHead: () => {},
+          onData: () => {},
+          onEnd: () => resolve('answered'),
+          onError: ({ code }) => resolve(code),
+          onSwitched: () => resolve('switched'),
+        },
+      )
+    })
+  const first = await ask({ method: 'GET', path: '/1', body: null })
+  const ends = [first, await ask({ method, path: '/2', body })]
+  t.equal(pool.inFlight, 0, 'its place is given back')
+  await pool.close()
+  server.close()
+  return { ends, seen }
+}
+
+t.test(
+  'a kept connection that ends unanswered: what changes nothing is sent once more',
+  async (t) => {
+    const lost = ['answered', 'ERR_UPSTREAM_UNREACHABLE']
+    const repeated = { ends: ['answered', 'answered'], seen: ['/1', '/2', '/2'] }
+    for (const encrypted of [false, true]) {
+      for (const method of ['GET', 'HEAD', 'OPTIONS'])
+        t.same(await sendTwice(method, 'silent', { encrypted }), repeated, method)
+      for (const method of ['POST', 'PUT', 'DELETE', 'PATCH']) {
+        const { ends, seen } = await sendTwice(method, 'silent', { encrypted })
+        t.same([ends, seen], [lost, ['/1', '/2']], method)
+      }
+      const body = Buffer.from('x')
+      t.same((await sendTwice('GET', 'silent', { encrypted, body })).ends, lost, 'nor a body')
+      const begun = await sendTwice('GET', 'begun', { encrypted })
+      t.same(begun.seen, ['/1', '/2'], 'nor what was answered in part')
+      const cut = await sendTwice('GET', 'cut', { encrypted })
+      t.same([cut.ends, cut.seen], [lost, ['/1', '/2']], 'nor what was cut')
+      const late = await sendTwice('GET', 'late', { encrypted })
+      t.same([late.ends[1], late.seen], ['ERR_UPSTREAM_TIMEOUT', ['/1', '/2']], 'nor what is late')
+    }
+  },
+)
 
 t.test('a request that undici refuses for its arguments takes no place with it', async (t) => {
   const server = createHttpServer((_req, res) => res.end('here'))
