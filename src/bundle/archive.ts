@@ -44,7 +44,7 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
   const wasm = files.get('policy.wasm')
   if (wasm === undefined) {
     throw new GateError('ERR_BUNDLE_POLICY', 'the bundle has no /policy.wasm', {
-      hint: 'build it with `make bundle` or `opa build -t wasm -e gate/authz/decision`',
+      hint: 'build it with `dropgate build` or `opa build -t wasm -e gate/authz/decision`',
     })
   }
   const elsewhere = [...files.keys()].find((name) =>

@@ -1,10 +1,9 @@
 /**
- * `make bundle`: fmt, check, test, build. The same sources give the same bytes; the revision is a digest of them.
+ * `make bundle`: check, fmt, test, build. The same sources give the same bytes; the revision is a digest of them.
  */
 import { createHash } from 'node:crypto'
 import {
   cpSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -14,9 +13,9 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
-import { GateError } from '../errors.ts'
+import { makeFolder } from '../domain/folder.ts'
 import { findOpa, runOpa } from './opa.ts'
-import { schemaOf } from './trial.ts'
+import { schemaOf, withoutTests } from './trial.ts'
 
 export interface BuildOptions {
   /** Folder of Rego sources and data. */
@@ -24,13 +23,15 @@ export interface BuildOptions {
   /** The bundle to write, `*.tar.gz`; replaced in one step so that a watcher never sees half of it. */
   readonly out: string
   readonly entrypoints: readonly string[]
-  /** Project folder, see opa.ts. */
+  /** Folder of dropgate itself, with its schema and tools; never what `policies` and `out` are relative to. */
   readonly root: string
 }
 
 export interface Built {
   readonly out: string
   readonly revision: string
+  /** Sources whose layout was not opa's and now is. */
+  readonly formatted: readonly string[]
   /** What `opa test` printed last. */
   readonly tests: string
 }
@@ -39,14 +40,12 @@ export interface Built {
 export function buildBundle(options: BuildOptions): Built {
   const { policies, out, entrypoints, root } = options
   const opa = findOpa(root)
-  const unformatted = runOpa(opa, ['fmt', '--list', policies], root).trim()
-  if (unformatted !== '') {
-    throw new GateError('ERR_OPA', `not formatted: ${unformatted}`, {
-      hint: `run \`opa fmt -w ${policies}\``,
-    })
-  }
-  runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies], root)
-  const tests = runOpa(opa, ['test', '--bundle', '--fail-on-empty', policies], root).trim()
+  runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies])
+  const listed = runOpa(opa, ['fmt', '--list', policies]).trim()
+  const formatted = listed === '' ? [] : listed.split('\n')
+  if (formatted.length > 0) runOpa(opa, ['fmt', '--write', policies])
+  const tests = runOpa(opa, ['test', '--bundle', policies]).trim()
+  if (tests === '') throw withoutTests(policies)
   const revision = revisionOf(policies)
   const work = mkdtempSync(join(tmpdir(), 'dropgate-build-'))
   try {
@@ -67,14 +66,14 @@ export function buildBundle(options: BuildOptions): Built {
       ],
       work,
     )
-    mkdirSync(dirname(out), { recursive: true })
+    makeFolder(dirname(out))
     const beside = join(dirname(out), `.${file}.new`)
     writeFileSync(beside, readFileSync(join(work, file)))
     renameSync(beside, out)
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
-  return { out, revision, tests: tests.split('\n').at(-1) ?? '' }
+  return { out, revision, formatted, tests: tests.split('\n').at(-1) ?? '' }
 }
 
 /** Twelve hex digits of a digest over every file that goes into the bundle, by name. */

@@ -15,7 +15,8 @@ const oldest = [1, 4]
 /** @param root Project folder, under which `.tools` is kept. @throws GateError ERR_OPA */
 export function findOpa(root: string): string {
   const named = process.env.OPA
-  if (named !== undefined && named !== '') return checked(named)
+  if (named !== undefined && named !== '')
+    return checked(named.includes('/') ? resolve(named) : named)
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '')
   const own = join(root, '.tools', 'bin')
   for (const folder of [own, ...folders]) {
@@ -66,21 +67,24 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** @returns what it printed. @throws GateError ERR_OPA with what it said. */
-export function runOpa(opa: string, args: readonly string[], cwd: string): string {
+/**
+ * @param cwd Where the caller is unless it is given, so that a relative path means the same to opa and to us.
+ * @returns what it printed. @throws GateError ERR_OPA with what it said.
+ */
+export function runOpa(opa: string, args: readonly string[], cwd?: string): string {
   const done = run(opa, args, cwd)
   if (done.status === 0) return done.stdout
   throw failed(args, done)
 }
 
 /** For commands whose status is a result. @throws GateError ERR_OPA when it printed no result at all. */
-export function tryOpa(opa: string, args: readonly string[], cwd: string): string {
+export function tryOpa(opa: string, args: readonly string[], cwd?: string): string {
   const done = run(opa, args, cwd)
   if (done.stdout !== null && done.stdout !== '') return done.stdout
   throw failed(args, done)
 }
 
-function run(opa: string, args: readonly string[], cwd: string): SpawnSyncReturns<string> {
+function run(opa: string, args: readonly string[], cwd?: string): SpawnSyncReturns<string> {
   return spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
 }
 

@@ -4,7 +4,7 @@
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { asGateError, GateError } from '../errors.ts'
 import { PolicyInstance } from '../policy/host.ts'
 import { prepareModule } from '../policy/module.ts'
@@ -14,7 +14,7 @@ import { findOpa, runOpa, tryOpa } from './opa.ts'
 export interface TestOptions {
   /** Folder of Rego sources, data and tests. */
   readonly policies: string
-  /** Project folder, see opa.ts. */
+  /** Folder of dropgate itself, with its schema and tools; never what `policies` is relative to. */
   readonly root: string
   readonly maxMemoryBytes: number
 }
@@ -33,6 +33,8 @@ export interface TestReport {
   readonly passed: boolean
   /** Percent of the rules' lines that the tests reach; opa measures it only where all of them pass. */
   readonly coverage: number | undefined
+  /** What they do not reach, as `policies/authz.rego:14`. */
+  readonly uncovered: readonly string[]
 }
 
 interface OpaTest {
@@ -47,14 +49,10 @@ interface OpaTest {
 export async function testPolicies(options: TestOptions): Promise<TestReport> {
   const { policies, root } = options
   const opa = findOpa(root)
-  runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies], root)
+  runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies])
   // A failed test is a result, not a failure of the tool: its status is looked at only where nothing was said.
-  const verdicts = readVerdicts(tryOpa(opa, ['test', '--bundle', '--format=json', policies], root))
-  if (verdicts.length === 0) {
-    throw new GateError('ERR_OPA', `there is no test in ${policies}`, {
-      hint: 'a test is a rule whose name begins with test_, in a file *_test.rego',
-    })
-  }
+  const verdicts = readVerdicts(tryOpa(opa, ['test', '--bundle', '--format=json', policies]))
+  if (verdicts.length === 0) throw withoutTests(policies)
   const wanted = verdicts.filter(({ skip }) => skip !== true)
   const own = await runOnEngine(
     opa,
@@ -73,15 +71,18 @@ export async function testPolicies(options: TestOptions): Promise<TestReport> {
       message,
     }
   })
-  return {
-    tests,
-    passed: tests.every((test) => test.opa !== 'fail' && test.engine !== 'fail'),
-    coverage: tests.every((test) => test.opa !== 'fail')
-      ? readCoverage(
-          runOpa(opa, ['test', '--bundle', '--coverage', '--format=json', policies], root),
-        )
-      : undefined,
-  }
+  const passed = tests.every((test) => test.opa !== 'fail' && test.engine !== 'fail')
+  if (tests.some((test) => test.opa === 'fail'))
+    return { tests, passed, coverage: undefined, uncovered: [] }
+  const args = ['test', '--bundle', '--coverage', '--format=json', policies]
+  return { tests, passed, ...readCoverage(runOpa(opa, args)) }
+}
+
+/** Nothing says whether the policy does what it should. */
+export function withoutTests(policies: string): GateError {
+  return new GateError('ERR_OPA', `there is no test in ${policies}`, {
+    hint: 'a test is a rule whose name begins with test_, in a file *_test.rego',
+  })
 }
 
 /** The JSON Schema of `input`, which comes with dropgate. */
@@ -100,9 +101,22 @@ function readVerdicts(json: string): readonly OpaTest[] {
   return value as OpaTest[]
 }
 
-function readCoverage(json: string): number {
-  const { coverage } = (readJson(json) ?? {}) as { coverage?: unknown }
-  return typeof coverage === 'number' ? coverage : 0
+interface Covered {
+  readonly coverage?: number
+  readonly files?: Readonly<
+    Record<
+      string,
+      { readonly not_covered?: readonly { readonly start: { readonly row: number } }[] }
+    >
+  >
+}
+
+function readCoverage(json: string): Pick<TestReport, 'coverage' | 'uncovered'> {
+  const { coverage, files = {} } = (readJson(json) ?? {}) as Covered
+  const lines = Object.entries(files).flatMap(([file, { not_covered: ranges = [] }]) =>
+    ranges.map(({ start }) => `${file}:${start.row}`),
+  )
+  return { coverage: coverage ?? 0, uncovered: [...new Set(lines)] }
 }
 
 function readJson(json: string): unknown {
@@ -117,13 +131,13 @@ function readJson(json: string): unknown {
 async function runOnEngine(
   opa: string,
   names: readonly string[],
-  { policies, root, maxMemoryBytes }: TestOptions,
+  { policies, maxMemoryBytes }: TestOptions,
 ): Promise<ReadonlyMap<string, string | undefined>> {
   const results = new Map<string, string | undefined>()
   if (names.length === 0) return results
   const work = mkdtempSync(join(tmpdir(), 'dropgate-test-'))
   try {
-    cpSync(resolve(root, policies), join(work, 'policies'), { recursive: true })
+    cpSync(policies, join(work, 'policies'), { recursive: true })
     const entrypoints = names.flatMap((name) => ['--entrypoint', name])
     const out = join(work, 'tests.tar.gz')
     runOpa(

@@ -52,7 +52,7 @@ function vet(request: VetRequest): BundleCost {
         'ERR_BUNDLE_POLICY',
         `the bundle has no entrypoint ${decision}; it has ${known}`,
         {
-          hint: `build it with \`opa build -t wasm -e ${decision}\``,
+          hint: `\`dropgate build\` builds it with every decision that the configuration names; else \`opa build -t wasm -e ${decision}\``,
         },
       )
     }

@@ -153,7 +153,9 @@ export class Bundles {
     const content = await readArchive(bytes, limits)
     if (content.digest === this.#active?.digest) {
       // The folder holds the active bundle again: whatever was wrong in between is over.
+      const { code, active_revision: revision } = this.#status
       this.#status = { ...this.#status, code: null, message: null, hint: null }
+      if (code !== null) log.info({ bundle: name, revision }, 'the active bundle is in place again')
       return
     }
     const { bytes: wasm, initialPages } = prepareModule(content.wasm)
@@ -202,7 +204,7 @@ export class Bundles {
     const [file, another] = files
     if (file === undefined) {
       throw new GateError('ERR_BUNDLE_READ', `there is no *${suffix} in ${directory}`, {
-        hint: 'run `make bundle` or copy a built bundle there',
+        hint: 'run `dropgate build`, or copy a built bundle there',
       })
     }
     if (another !== undefined) {

@@ -63,13 +63,14 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
   const directory = mkdtempSync(join(tmpdir(), 'dropgate-bundles-'))
   const activated: PolicyPackage[] = []
   let refused = 0
+  const logged: string[] = []
   const bundles = new Bundles({
     directory,
     decisions: ['gate/authz/decision'],
     limits: { ...limits, maxMemoryBytes: 64 << 20, vetTimeoutMs: 3000, settleMs: 20 },
     onActivate: (policy) => activated.push(policy),
     onRefused: () => refused++,
-    log: { info: () => {}, warn: () => {}, error: () => {} },
+    log: { info: (_fields, message) => logged.push(message), warn: () => {}, error: () => {} },
   })
   t.teardown(async () => {
     await bundles.close()
@@ -109,6 +110,7 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
   put(one)
   await until('the good one is back', () => bundles.status().code === null)
   t.equal(activated.length, 1, 'the same bytes are no change')
+  t.same(logged, ['policy activated', 'the active bundle is in place again'])
 
   // Written in place, slowly: what is half there is not taken, what is whole in the end is.
   const two = await revised(good, 'two', { who: 'bob' })
