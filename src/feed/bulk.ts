@@ -6,7 +6,7 @@ import type pg from 'pg'
 import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
-import type { Ledger, Loading } from '../revocation/ledger.ts'
+import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
 import { connect } from '../store/connect.ts'
 import { type Deferred, reserve } from './catchup.ts'
 import type { Overlay } from './overlay.ts'
@@ -148,7 +148,7 @@ export class Bulk {
 }
 
 function without(keys: readonly Buffer[], kept: Uint8Array): Buffer[] {
-  return keys.filter((each) => Buffer.compare(each, kept) !== 0)
+  return keys.filter((each) => !filedAlike(each, kept))
 }
 
 /** The rows that a snapshot does not show; its numbers have been read as numbers. */

@@ -4,7 +4,7 @@
  */
 import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
-import type { Ledger } from '../revocation/ledger.ts'
+import { filedAlike, type Ledger } from '../revocation/ledger.ts'
 import type { Ident } from './state.ts'
 
 /** The result of `changes()` in pg's array mode, all as text but `keys`. */
@@ -57,7 +57,7 @@ export interface Applying {
 }
 
 /**
- * Writes the changes in slices of at most 5 ms. Removals come last; a row that was updated under the same keys was
+ * Writes the changes in slices of at most 5 ms. Removals come last; a row that was updated and is filed as before was
  * replaced in one store and is not removed.
  * @throws GateError ERR_LEDGER_FULL
  */
@@ -91,7 +91,7 @@ export async function apply(
   for (const [i, { id, keys }] of tombs.entries()) {
     if (i % stride === 0) await breathe()
     const now = present.get(id)
-    if (now === undefined || Buffer.compare(now, keys) !== 0) ledger.remove(id, keys)
+    if (now === undefined || !filedAlike(now, keys)) ledger.remove(id, keys)
   }
 }
 

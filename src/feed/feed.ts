@@ -15,8 +15,8 @@
  */
 import { monotonicUs } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
-import { asGateError, GateError } from '../errors.ts'
-import type { Ledger, Loading } from '../revocation/ledger.ts'
+import { asGateError, type GateError } from '../errors.ts'
+import { type Ledger, type Loading, unmatchable } from '../revocation/ledger.ts'
 import { plainName, refused } from '../store/connect.ts'
 import { Bulk } from './bulk.ts'
 import { apply, type Changes, Deferred, parseChanges } from './catchup.ts'
@@ -258,7 +258,9 @@ export class Feed {
       this.#tested = true
     }
     // A second session that is still at work goes on; ticks resume from where they were.
-    if (this.#cursor === undefined && this.#reading === undefined) await this.#restore(ident)
+    // The file is older than what is held: in its place it would let in whom a later row names, after a load that failed.
+    const first = this.#cursor === undefined && this.#reading === undefined
+    if (first && !this.#ledger.loaded) await this.#restore(ident)
     const at = this.#reading?.cursor ?? this.#cursor
     const gap = at === undefined ? 'first load' : gapAfter(at, ident)
     if (gap !== undefined) await this.#startLoad(gap)
@@ -540,6 +542,8 @@ export class Feed {
         await apply(ledger, changes, { onUnmatchable: (row) => this.#noteUnmatchable(row) })
         for (const row of this.#overlay.rows()) ledger.upsert(row)
       })
+      // Not before it is published: what is open would be believed clean by its stamp.
+      this.#options.onRows(undefined)
       ledger.setBroken(this.#unmatchable.size > 0)
       this.#loads++
       metrics.count('dropgate_feed_loads_total')
@@ -569,13 +573,7 @@ export class Feed {
   #noteUnmatchable(row: RevocationRow, error?: GateError): void {
     if (this.#unmatchable.has(row.id)) return
     this.#unmatchable.add(row.id)
-    const said =
-      error ??
-      new GateError(
-        'ERR_LEDGER_UNMATCHABLE',
-        `revocation ${row.id} has no predicate this release knows`,
-        { hint: 'upgrade the gates before rows of a new kind are inserted' },
-      )
+    const said = error ?? unmatchable(row.id)
     this.#problem = said
     this.#options.log.error({ code: said.code, hint: said.hint }, said.message)
   }

@@ -11,9 +11,10 @@
  * taken rows out of is not read. It holds digests and row ids, no identifier.
  */
 import { createHmac } from 'node:crypto'
-import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { makeFolder } from '../domain/folder.ts'
 import { GateError } from '../errors.ts'
 import type { Given, Ledger } from '../revocation/ledger.ts'
 import type { MacKey } from './payload.ts'
@@ -102,7 +103,7 @@ export async function writeFile(
   rest: (tookMs: number) => Promise<void> | undefined,
 ): Promise<number> {
   const half = `${path}.new`
-  await mkdir(dirname(path), { recursive: true })
+  makeFolder(dirname(path))
   await rm(half, { force: true })
   const file = await open(half, 'wx', 0o600)
   try {

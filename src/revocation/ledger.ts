@@ -244,7 +244,10 @@ export class Ledger extends LedgerView {
     if (this.#next !== undefined) put(this.#next, entry, this.#nextDigest)
   }
 
-  /** Removes the row of this id filed under these keys; absent is fine (a tombstone may come before its row). */
+  /**
+   * Removes the row of this id that is filed as these keys are (`filedAlike`), whatever its other keys; absent is fine (a
+   * tombstone may come before its row).
+   */
   remove(id: number, keys: Uint8Array): void {
     if (!order(this.#entry, keys)) return
     readKey(this.#entry.bytes, this.#entry.keysAt, key)
@@ -396,7 +399,7 @@ export class Loading {
    * @returns false for one that this release cannot match
    */
   insert(entry: Entry, length: number, flags: number): boolean {
-    if (!usable(entry, length)) return false
+    if (!identifies(entry.id) || !usable(entry, length)) return false
     entry.packed |= flags
     readKey(entry.bytes, entry.keysAt, key)
     notePeers(this.#words, entry)
@@ -415,9 +418,14 @@ export function newEntry(): Entry {
   return { id: 0, bytes: ordered, keysAt: 0, keys: 0, packed: 0, cutoffUs: 0, expiry: 0 }
 }
 
+/** The table's identity column gives no others; an owner can write them, and two of them could be one number here. */
+function identifies(id: number): boolean {
+  return Number.isSafeInteger(id) && id > 0
+}
+
 /** A row as an entry. @returns false when nothing of it can be matched. */
 function fill(entry: Entry, row: RevocationRow): boolean {
-  if (!order(entry, row.keys)) return false
+  if (!identifies(row.id) || !order(entry, row.keys)) return false
   entry.id = row.id
   entry.cutoffUs = row.cutoffUs ?? 0
   entry.expiry = storedExpiry(row.expiresAtS)
@@ -466,6 +474,25 @@ function usable(entry: Entry, length: number): boolean {
   return true
 }
 
+/**
+ * Whether two versions of a row are filed under the same key, so that one has taken the place of the other: the
+ * tombstone of the older must not remove the newer, in which another key may be another.
+ */
+export function filedAlike(a: Uint8Array, b: Uint8Array): boolean {
+  const [atA, atB] = [filedAt(a), filedAt(b)]
+  if (atA === -1 || atB === -1) return false
+  for (let i = 0; i < keyBytes; i++) if (a[atA + i] !== b[atB + i]) return false
+  return true
+}
+
+/** Where the key is that `usable` puts first; -1 where there is none. */
+function filedAt(keys: Uint8Array): number {
+  for (let at = 0; at < keys.length; at += keyBytes) {
+    if (knownKinds[keys[at]!] === 1 && (keys[at]! & negatedBit) === 0) return at
+  }
+  return -1
+}
+
 function readKey(bytes: DataView, at: number, into: Int32Array): void {
   for (let w = 0; w < 4; w++) into[w] = bytes.getInt32(at + 1 + w * 4, true)
 }
@@ -508,6 +535,15 @@ export function storedExpiry(expiresAtS: number | null): number {
 }
 
 export function unmatchable(id: number): GateError {
+  if (!identifies(id)) {
+    return new GateError(
+      'ERR_LEDGER_UNMATCHABLE',
+      `revocation ${id} has an id outside 1 to 2^53-1`,
+      {
+        hint: 'delete it, and insert it without an id',
+      },
+    )
+  }
   return new GateError(
     'ERR_LEDGER_UNMATCHABLE',
     `revocation ${id} has no predicate this release knows`,

@@ -104,17 +104,37 @@ t.test('a row that nothing can match makes the ledger unusable until it is gone'
   await late.feed.close()
 })
 
+t.test('ids that no number here can tell apart are not held as if they could', async (t) => {
+  const owner = await cluster.client('migrate_url')
+  const followed = await follow(cluster.url)
+  const { rows } = followed.ledger
+  for (const id of ['-1', '0', '9007199254740993', '9223372036854775807']) {
+    await owner.query(
+      `INSERT INTO dropgate.revocations (id, subject) OVERRIDING SYSTEM VALUE VALUES (${id}, 'x')`,
+    )
+    await until(`broken by ${id}`, () => followed.ledger.broken)
+    t.match(followed.feed.status(), { code: 'ERR_LEDGER_UNMATCHABLE', message: /outside/ })
+    const late = await follow(cluster.url)
+    t.ok(late.ledger.broken, 'also for a gate that starts later')
+    await owner.query(`DELETE FROM dropgate.revocations WHERE id = ${id}`)
+    await until('usable', () => !followed.ledger.broken && !late.ledger.broken)
+    t.same([followed.ledger.rows, late.ledger.rows], [rows, rows])
+    await late.feed.close()
+  }
+  await followed.feed.close()
+})
+
 t.test('a database of another release or a wrong login is said, and tried again', async (t) => {
   const owner = await cluster.client('migrate_url')
   await owner.query('UPDATE dropgate.feed SET schema_version = 99')
-  const followed = await follow(cluster.url)
+  const followed = await follow(cluster.url, { attempt: true })
   t.match(followed.feed.status(), { state: 'connecting', code: 'ERR_DATABASE_SCHEMA' })
   await owner.query('UPDATE dropgate.feed SET schema_version = 1')
   await until('follows', () => followed.feed.status().state === 'following')
   await followed.feed.close()
   const wrong = new URL(cluster.url)
   wrong.password = 'wrong'
-  const refused = await follow(wrong.href)
+  const refused = await follow(wrong.href, { attempt: true })
   t.match(refused.feed.status(), { code: 'ERR_DATABASE_UNREACHABLE', hint: /password/ })
   await refused.feed.close()
 })

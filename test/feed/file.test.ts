@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { compare, type Followed, follow, settled, storm } from '../harness/follower.ts'
-import { startPostgres } from '../harness/postgres.ts'
+import { PostgresProxy, startPostgres } from '../harness/postgres.ts'
 import { seedOf, until } from '../harness/wait.ts'
 
 const seed = seedOf()
@@ -103,3 +103,44 @@ t.test(
     truncateSync(snapshotFile, 0)
   },
 )
+
+t.test('a load that fails while the ledger serves puts no file in its place', async (t) => {
+  await leaveFile()
+  const proxy = new PostgresProxy()
+  t.teardown(() => proxy.close())
+  const followed = await follow(await proxy.open(cluster.url), { snapshotFile, verifyMs: 50 })
+  t.equal(followed.feed.status().loads, 0, 'restored from the file')
+  // More than a tick carries: with the file in place of the ledger they would be missing for a while.
+  await owner.query(
+    "INSERT INTO dropgate.revocations (subject) SELECT 'newer' || i FROM generate_series(1, 20000) i",
+  )
+  await settled(followed, gate)
+  const { ledger, feed } = followed
+  await until('caught up', () => feed.status().state === 'following')
+  const [lost] = ledger.entries()
+  ledger.remove(lost!.id, lost!.keys)
+  const { rows } = ledger
+  let fewest = rows
+  let cut = false
+  await until(
+    'loaded again',
+    async () => {
+      // A comparison finds the difference; the load that follows is broken off.
+      for (let i = 0; i < 50; i++) {
+        if (!cut && (feed.status().progress?.rows ?? 0) > 0) {
+          cut = true
+          proxy.cut()
+        }
+        await new Promise(setImmediate)
+        fewest = Math.min(fewest, ledger.rows)
+      }
+      return feed.status().loads > 0
+    },
+    60_000,
+  )
+  t.ok(cut)
+  t.equal(fewest, rows, 'no row was missing at any time')
+  await check(followed)
+  t.equal(ledger.rows, rows + 1)
+  await feed.close()
+})

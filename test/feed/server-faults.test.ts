@@ -12,7 +12,7 @@ t.teardown(() => cluster.close())
 
 t.test('a pooler in transaction mode is refused, with what to do', async (t) => {
   const pooler = new TransactionPooler()
-  const followed = await follow(await pooler.open(cluster.url))
+  const followed = await follow(await pooler.open(cluster.url), { attempt: true })
   t.match(followed.feed.status(), {
     state: 'connecting',
     code: 'ERR_DATABASE_REFUSED',
@@ -75,7 +75,7 @@ t.test('the server restarts in the middle of a load', async (t) => {
     "INSERT INTO dropgate.revocations (subject) SELECT 'r' || i FROM generate_series(1, 40000) i",
   )
   const proxy = new PostgresProxy()
-  const starting = follow(await proxy.open(cluster.url))
+  const starting = follow(await proxy.open(cluster.url), { attempt: true })
   await until('a load is under way', async () => {
     const { rows } = await owner.query(
       "SELECT FROM pg_stat_activity WHERE application_name = 'dropgate load' AND state = 'active'",
@@ -101,7 +101,7 @@ t.test('the server restarts in the middle of a load', async (t) => {
 
 t.test('a standby is refused; its promotion with a lost tail loads everything anew', async (t) => {
   const standby = await startStandby(cluster)
-  const refused = await follow(standby.url('url'))
+  const refused = await follow(standby.url('url'), { attempt: true })
   t.match(refused.feed.status(), {
     code: 'ERR_DATABASE_SCHEMA',
     message: /standby/,

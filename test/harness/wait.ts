@@ -1,8 +1,8 @@
-/** Waits until something is so; fails with what it was waiting for. */
+/** Waits until something is so; fails with what it was waiting for. As long as a machine may need that is busy with much else. */
 export async function until(
   what: string,
   done: () => boolean | Promise<boolean>,
-  ms = 10_000,
+  ms = 30_000,
 ): Promise<void> {
   const end = Date.now() + ms
   while (!(await done())) {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { keyBytes, keyOf, kinds, type RevocationRow } from '../../src/domain/revocation.ts'
-import { Ledger, type LedgerShared, LedgerView } from '../../src/revocation/ledger.ts'
+import { filedAlike, Ledger, type LedgerShared, LedgerView } from '../../src/revocation/ledger.ts'
 
 function keysFor(...predicates: [keyof typeof kinds, string, string][]): Buffer {
   return Buffer.concat(
@@ -32,6 +32,7 @@ t.test('the ledger equals a map under any sequence of writes and removals', asyn
     id: fc.integer({ min: 1, max: 12 }),
     subject: fc.constantFrom(...subjects),
     session: fc.option(fc.constantFrom('s1', 's2')),
+    first: fc.boolean(),
     cutoffUs: fc.option(fc.integer({ min: 946_684_800_000_000, max: 7_258_118_400_000_000 })),
     exact: fc.boolean(),
     authTime: fc.boolean(),
@@ -53,11 +54,14 @@ t.test('the ledger equals a map under any sequence of writes and removals', asyn
           continue
         }
         const predicates: [keyof typeof kinds, string, string][] = [['subject', '', step.subject]]
-        if (step.session !== null) predicates.unshift(['session_id', 'iss', step.session])
+        if (step.session !== null) {
+          const session: (typeof predicates)[0] = ['session_id', 'iss', step.session]
+          step.first ? predicates.unshift(session) : predicates.push(session)
+        }
         const next = row(step.id, keysFor(...predicates), step)
-        // As the feed does it: the tombstone of the old keys first, then the row.
-        if (old !== undefined) ledger.remove(old.id, old.keys)
+        // As the feed does it: the row first, then the tombstone of its old keys, unless it has taken their place.
         ledger.upsert(next)
+        if (old !== undefined && !filedAlike(old.keys, next.keys)) ledger.remove(old.id, old.keys)
         model.set(step.id, next)
       }
       const reader = LedgerView.attach(ledger.shared)
