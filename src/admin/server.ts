@@ -1,13 +1,19 @@
 /**
  * Room: admin. The gate's own port, for operators: /livez and /readyz are open, everything else needs the bearer in
- * `admin.token_file`. Never on the port that clients reach.
+ * `admin.token_file`. Never on the port that clients reach. It is served by the control thread, so whoever reaches it
+ * must not be able to keep that from revocations: see `bounded`.
  */
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer, type RequestListener, type Server } from 'node:http'
+import type { Socket } from 'node:net'
 import { dirname } from 'node:path'
+import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { makeFolder } from '../domain/folder.ts'
 import { GateError } from '../errors.ts'
 import { type LiveOptions, serveLive } from './live.ts'
+import { OneRequest } from './one-request.ts'
 
 export interface AdminOptions extends LiveOptions {
   readonly config: {
@@ -26,6 +32,14 @@ export interface AdminOptions extends LiveOptions {
 }
 
 const retryMs = 250
+/**
+ * Connections without the token. All of them may have their request ready in the same turn of the control thread, and each
+ * costs it some 0.1 ms. Who is one too many takes the place of the oldest, since pollers ask as soon as they connect: a
+ * port that only refused could be kept shut by whoever opens this many connections and says nothing.
+ */
+export const maxStrangers = 64
+const headMs = 2000
+const maxHeadBytes = 16 * 1024
 
 export class AdminServer {
   readonly #options: AdminOptions
@@ -66,11 +80,22 @@ export class AdminServer {
     const { config, readiness, status, metrics } = this.#options
     const { host, port } = config
     const expected = digest(readOrMakeToken(config.token_file))
-    const app = fastify({ logger: false, bodyLimit: 1024, forceCloseConnections: true })
+    const strangers = new Set<Duplex>()
+    const app = fastify({
+      logger: false,
+      forceCloseConnections: true,
+      serverFactory: (serve) => bounded(serve, strangers),
+    })
+    // No request has a body, and none is read.
+    app.removeAllContentTypeParsers()
+    app.addContentTypeParser('*', (_request, _body, done) => done(null))
     const guard = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
       const given = /^bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
       // Digests: equal lengths, and the comparison's time says nothing about the token.
-      if (timingSafeEqual(digest(given), expected)) return
+      if (timingSafeEqual(digest(given), expected)) {
+        strangers.delete(request.raw.socket)
+        return
+      }
       await reply
         .code(401)
         .header('www-authenticate', 'Bearer')
@@ -118,6 +143,39 @@ export class AdminServer {
   }
 }
 
+/**
+ * A server whose work in one turn has an end: one request of each connection, and so many connections. Without it 64
+ * clients that send requests ahead stop the control thread for ten seconds, revocations come as late, and workers deny
+ * everybody since the feed is stale. Pollers lose nothing: who would keep a connection connects again.
+ */
+function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
+  const settings = {
+    // Node counts less than all of it, and has to refuse what comes incomplete.
+    maxHeaderSize: maxHeadBytes / 2,
+    headersTimeout: headMs,
+    // Node does not hear that a body ended that it does not read.
+    requestTimeout: 0,
+    connectionsCheckingInterval: 500,
+    noDelay: true,
+  }
+  const server = createServer(settings, (req, res) => {
+    res.shouldKeepAlive = false
+    serve(req, res)
+  })
+  // Node answers these itself, and would keep the connection.
+  server.on('checkExpectation', (_req, res) => res.writeHead(417, { connection: 'close' }).end())
+  const take = server.listeners('connection') as ((connection: Duplex) => void)[]
+  server.removeAllListeners('connection')
+  server.on('connection', (socket: Socket) => {
+    const connection = new OneRequest(socket, maxHeadBytes)
+    strangers.add(connection)
+    connection.on('close', () => strangers.delete(connection))
+    if (strangers.size > maxStrangers) strangers.values().next().value!.destroy()
+    for (const each of take) each.call(server, connection)
+  })
+  return server
+}
+
 /** The admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
 export function readToken(path: string): string {
   try {
@@ -139,13 +197,15 @@ export function readToken(path: string): string {
 }
 
 function readOrMakeToken(path: string): string {
-  mkdirSync(dirname(path), { recursive: true })
   try {
+    makeFolder(dirname(path))
     writeFileSync(path, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' })
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
-      throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path}`, {
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'EEXIST') {
+      throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path} (${code})`, {
         cause: error,
+        hint: 'the user of the gate must be able to make its folder, and the file in it',
       })
     }
     if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)
