@@ -9,7 +9,7 @@ export async function askGate(
   path: string,
   method: 'GET' | 'POST' = 'GET',
 ): Promise<{ status: number; document: unknown }> {
-  const { admin } = loadConfig(file, process.env).config
+  const { admin } = loadConfig(file, process.env, ['admin']).config
   const host = admin.host.includes(':') ? `[${admin.host}]` : admin.host
   const url = `http://${host === '0.0.0.0' ? '127.0.0.1' : host}:${admin.port}${path}`
   let answer: Response

@@ -4,24 +4,32 @@ import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { withClient } from '../store/connect.ts'
 import { readState } from '../store/embedded.ts'
+import { printWarning } from './output.ts'
 
 type Login = 'url' | 'cli_url' | 'migrate_url'
 
 /** @throws GateError ERR_DATABASE_UNREACHABLE when the embedded cluster is not running */
-export function databaseUrl(config: GateConfig, login: Login): string {
+export function databaseUrl(config: Pick<GateConfig, 'database'>, login: Login): string {
   const { database } = config
   if (database.embedded !== undefined) return readState(database.embedded)[login]
   return database[login] ?? database.url!
 }
 
-/** Runs something as the commands' login: revoker and lifter, nothing more. */
+/** Runs something as the commands' login: revoker and lifter, nothing more. What the database warns of is said. */
 export async function asCommand<T>(
   file: string,
   use: (client: pg.Client, schema: string) => Promise<T>,
 ): Promise<T> {
-  const { config } = loadConfig(file, process.env)
+  const { config } = loadConfig(file, process.env, [
+    'database.cli_url',
+    'database.embedded',
+    'database.schema',
+  ])
   const url = databaseUrl(config, 'cli_url')
-  return await withClient({ url, name: 'dropgate command' }, (client) =>
-    use(client, config.database.schema),
-  )
+  return await withClient({ url, name: 'dropgate command' }, (client) => {
+    client.on('notice', ({ severity, message, hint }) => {
+      if (severity === 'WARNING') printWarning(message ?? '', hint)
+    })
+    return use(client, config.database.schema)
+  })
 }

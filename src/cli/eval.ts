@@ -5,6 +5,7 @@ import { readArchive } from '../bundle/archive.ts'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
+import { readMethod } from '../listener/headers.ts'
 import { readBody } from '../policy/body.ts'
 import { ActivePolicy } from '../policy/engine.ts'
 import { buildInput, type InputParts, type InputState } from '../policy/input.ts'
@@ -45,6 +46,9 @@ export interface Evaluated {
   readonly detail: string | undefined
 }
 
+type EvalConfig = Pick<GateConfig, 'policy' | 'routes' | 'listen'>
+type Used = `${keyof EvalConfig}.${string}`
+
 const rounds = 200
 
 export function printEvaluated(found: Evaluated): void {
@@ -59,10 +63,15 @@ export function printEvaluated(found: Evaluated): void {
 
 /** @throws GateError */
 export async function evaluate(file: string, request: EvalRequest): Promise<Evaluated> {
-  const { config } = loadConfig(file, process.env)
+  const { config } = loadConfig(file, process.env, usesOf(request))
   const policy = await load(request.bundle ?? onlyBundle(config.policy.bundles), config)
   const { text, decision } =
     request.input === undefined ? fromFlags(config, request, policy) : fromJson(config, request)
+  if (!policy.entrypoints.includes(decision)) {
+    throw new GateError('ERR_USAGE', `the bundle has no entrypoint ${decision}`, {
+      hint: `it has ${policy.entrypoints.join(', ')}; \`dropgate build\` builds every one that the configuration names`,
+    })
+  }
   const answer = policy.decide(decision, text)
   const times: number[] = []
   for (let i = 0; i < rounds; i++) {
@@ -84,7 +93,29 @@ export async function evaluate(file: string, request: EvalRequest): Promise<Eval
   }
 }
 
-async function load(path: string, config: GateConfig): Promise<ActivePolicy> {
+/** A bundle that is named is not looked for, and a whole input has been through the routes. */
+function usesOf({ bundle, input }: EvalRequest): readonly Used[] {
+  return [
+    'policy.decision',
+    'policy.max_bundle',
+    'policy.max_unpacked',
+    'policy.max_memory',
+    ...(bundle === undefined ? (['policy.bundles'] as const) : []),
+    ...(input === undefined
+      ? ([
+          'listen.port',
+          'routes.name',
+          'routes.host',
+          'routes.path',
+          'routes.methods',
+          'routes.labels',
+          'routes.decision',
+        ] as const)
+      : []),
+  ]
+}
+
+async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
   const { max_bundle: maxBundleBytes, max_unpacked: maxUnpackedBytes, max_memory } = config.policy
   let bytes: Buffer
   try {
@@ -115,23 +146,41 @@ interface Case {
   readonly decision: string
 }
 
-function fromJson(config: GateConfig, { input, decision }: EvalRequest): Case {
+function fromJson(config: EvalConfig, { input, decision }: EvalRequest): Case {
   let text: string
   try {
     text = readFileSync(input === '-' ? 0 : input!, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new GateError('ERR_USAGE', `cannot read ${input}: ${code}`, { cause: error })
+  }
+  try {
     JSON.parse(text)
   } catch (error) {
-    throw new GateError('ERR_USAGE', `${input} is not readable JSON`, { cause: error })
+    throw new GateError('ERR_USAGE', `${input} is not JSON: ${(error as Error).message}`, {
+      cause: error,
+    })
   }
   return { text, decision: decision ?? config.policy.decision }
 }
 
-function fromFlags(config: GateConfig, request: EvalRequest, policy: ActivePolicy): Case {
-  const { method, host, subject } = request
+function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolicy): Case {
+  const { host, subject } = request
+  const method = readMethod(request.method)
+  if (!/^[/*]|:\/\//.test(request.path)) {
+    throw new GateError('ERR_USAGE', `--path ${request.path}`, { hint: 'a path begins with /' })
+  }
   const target = readTarget(method, request.path, host, { scheme: 'http', maxBytes: 1 << 16 })
   const route = new RouteTable(config.routes).find(target)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
+  const { methods } = route.config
+  if (methods !== undefined && !methods.includes(method)) {
+    throw new GateError(
+      'ERR_METHOD_NOT_ALLOWED',
+      `route ${route.config.name} takes ${methods.join(', ')}`,
+    )
+  }
   const headers = request.headers.flatMap((line) => {
     const split = line.indexOf(':')
     if (split < 1) throw new GateError('ERR_USAGE', `${JSON.stringify(line)} is not name: value`)

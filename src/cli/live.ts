@@ -3,6 +3,7 @@ import type { LivePage } from '../admin/live.ts'
 import { GateError } from '../errors.ts'
 import type { LiveEntry } from '../messages.ts'
 import { askGate } from './admin.ts'
+import { commandName } from './output.ts'
 
 export type LiveOptions = Readonly<Record<string, string | undefined>>
 
@@ -44,5 +45,5 @@ export function revokeCommand(row: Readonly<Record<string, string>>): string {
   const given = Object.entries(row).map(
     ([column, value]) => `${options[column]} '${value.replaceAll("'", "'\\''")}'`,
   )
-  return `dropgate revoke ${given.join(' ')}`
+  return `${commandName()} revoke ${given.join(' ')}`
 }

@@ -10,6 +10,11 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value))
 }
 
+/** `1 route`, `2 routes`. */
+export function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? '' : 's'}`
+}
+
 /** Rows as an aligned table. */
 export function printTable(rows: readonly Readonly<Record<string, unknown>>[]): void {
   const [first] = rows
@@ -42,12 +47,28 @@ function cellText(value: unknown): string {
 
 /** @returns the exit status: 1 failed, 2 wrong use. */
 export function printError(error: GateError, json: boolean): number {
-  const { code, message, hint } = error
+  const { code, message, hint, problems } = error
   const text = json
-    ? JSON.stringify({ error: { code, message, ...(hint === undefined ? {} : { hint }) } })
-    : `dropgate: ${message}\n${hint === undefined ? '' : `  hint: ${hint}\n`}  code: ${code}`
+    ? JSON.stringify({ error: { code, message, hint, problems } })
+    : `dropgate: ${message}\n${hintLine(hint)}  code: ${code}`
   process.stderr.write(`${text}\n`)
   return code === 'ERR_USAGE' ? 2 : 1
+}
+
+/** The command was done, but. */
+export function printWarning(message: string, hint: string | undefined): void {
+  process.stderr.write(`dropgate: warning: ${message}\n${hintLine(hint)}`)
+}
+
+function hintLine(hint: string | undefined): string {
+  return hint === undefined
+    ? ''
+    : `  hint: ${hint.replaceAll('`dropgate ', `\`${commandName()} `)}\n`
+}
+
+/** How the reader has called us: what is printed to be pasted works. */
+export function commandName(): string {
+  return process.env.npm_lifecycle_event === 'dropgate' ? 'npm run -s dropgate --' : 'dropgate'
 }
 
 /** The gate's own log: JSON lines on standard error. */

@@ -1,7 +1,7 @@
 /** The commands: names, options, help. What each does is in the files beside this one. */
 import { readFileSync } from 'node:fs'
 import { text as readStream } from 'node:stream/consumers'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { buildBundle } from '../bundle/build.ts'
 import { loadConfig } from '../config/load.ts'
 import { asGateError, GateError } from '../errors.ts'
@@ -11,9 +11,9 @@ import { databaseUrl } from './database.ts'
 import { demo } from './demo/demo.ts'
 import { type EvalRequest, evaluate, printEvaluated } from './eval.ts'
 import { cut, live, revokeCommand } from './live.ts'
-import { print, printError, printJson, printTable } from './output.ts'
+import { count, print, printError, printJson, printTable } from './output.ts'
 import { purge } from './purge.ts'
-import { lift, list, type RevokeOptions, revoke, sql } from './revoke.ts'
+import { lift, list, type RevokeOptions, revoke, sql, standardTimeout } from './revoke.ts'
 import { checkConfig, serve } from './serve.ts'
 import { status } from './status.ts'
 import { printReport, test } from './test.ts'
@@ -38,6 +38,8 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return 0
+      // A command that has only others below it: its help is printed already.
+      if (error.code === 'commander.help') return 2
       return printError(
         new GateError('ERR_USAGE', error.message.replace(/^error: /, ''), {
           hint: 'dropgate --help, or dropgate COMMAND --help',
@@ -82,13 +84,20 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .action((options: Common) => {
       const found = checkConfig(options.config)
       show(options, found, () =>
-        print(`${found.file}: ${found.routes} routes, ${found.issuers} issuers, no problem`),
+        print(
+          `${found.file}: ${count(found.routes, 'route')}, ${count(found.issuers, 'issuer')}, no problem`,
+        ),
       )
     })
 
   command('migrate', 'make or update the tables, roles and functions').action(
     async (options: Common) => {
-      const { config } = loadConfig(options.config, process.env)
+      const { config } = loadConfig(options.config, process.env, [
+        'database.migrate_url',
+        'database.embedded',
+        'database.schema',
+        'database.role_prefix',
+      ])
       const { schema, role_prefix: rolePrefix } = config.database
       const done = await migrate(databaseUrl(config, 'migrate_url'), { schema, rolePrefix })
       show(options, done, () =>
@@ -97,7 +106,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
     },
   )
 
-  command('sql', 'run one statement as the unprivileged revoker')
+  command('sql', 'run one statement as the login of the commands: a revoker and lifter')
     .argument('<statement>')
     .action(async (statement: string, options: Common) => {
       const result = await sql(options.config, statement)
@@ -142,7 +151,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .option('--reason <text>', 'why')
     .option('--force', 'insert it also where no gate can match it')
     .option('--wait', 'until every gate has it in force; exit status 1 if one does not say so')
-    .option('--timeout <time>', 'how long to wait', '5s')
+    .option('--timeout <time>', `how long to wait (default: ${standardTimeout})`)
     .action(async (options: Common & RevokeOptions) => {
       const read = (): Promise<string> => readStream(process.stdin)
       const { row, receipts } = await revoke(options.config, options, read)
@@ -160,7 +169,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
         'ERR_TIMEOUT',
         receipts?.length === 0
           ? 'no gate is running that could confirm it'
-          : `${missing.length} of ${receipts!.length} gates did not confirm it within ${options.timeout}`,
+          : `${missing.length} of ${count(receipts!.length, 'gate')} did not confirm it within ${options.timeout ?? standardTimeout}`,
         { hint: 'the row is in the table; a gate that comes, or comes back, reads it first' },
       )
     })
@@ -169,12 +178,14 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .argument('<id>')
     .option('--forget', 'delete the row instead: earlier tokens live again')
     .action(async (id: string, options: Common & { forget?: boolean }) => {
-      const row = await lift(options.config, id, options.forget === true)
+      const { row, wasBlock } = await lift(options.config, id, options.forget === true)
       show(options, row, () =>
         print(
           options.forget
             ? `deleted revocation ${row.id}`
-            : `lifted revocation ${row.id}; it is a cutoff now`,
+            : wasBlock
+              ? `lifted revocation ${row.id}; it is a cutoff now`
+              : `revocation ${row.id} was a cutoff already: there is nothing to lift`,
         ),
       )
     })
@@ -191,7 +202,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .option('--subject <sub>')
     .option('--client <id>')
     .option('--route <name>')
-    .option('--protocol <http|websocket>')
+    .addOption(new Option('--protocol <protocol>').choices(['http', 'websocket']))
     .option('--limit <n>', 'how many', '100')
     .option('--after <next>', 'go on behind a page')
     .action(async (options: Common & Record<string, string | undefined>) => {
@@ -219,7 +230,9 @@ function makeProgram(exitWith: (code: number) => void): Command {
   command('purge', 'delete revocations that are provably dead').action(async (options: Common) => {
     const done = await purge(options.config)
     show(options, done, () =>
-      print(`deleted ${done.revocations} revocations and ${done.tombs} tombstones`),
+      print(
+        `deleted ${count(done.revocations, 'revocation')} and ${count(done.tombs, 'tombstone')}`,
+      ),
     )
   })
 
@@ -235,22 +248,25 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .option('--policies <folder>', 'Rego sources and data', 'policies')
     .option('--out <file>', 'the bundle', 'bundles/gate.tar.gz')
     .action((options: Common & { policies: string; out: string }) => {
-      const { config } = loadConfig(options.config, process.env)
+      const uses = ['policy.decision', 'routes.decision'] as const
+      const { config } = loadConfig(options.config, process.env, uses)
       const entrypoints = [
         ...new Set([config.policy.decision, ...config.routes.map((route) => route.decision)]),
       ]
       const built = buildBundle({ policies: options.policies, out: options.out, entrypoints, root })
-      show(options, built, () =>
-        print(`${built.out}: revision ${built.revision}; tests ${built.tests}`),
-      )
+      show(options, built, () => {
+        for (const file of built.formatted) print(`formatted ${file}`)
+        print(`${built.out}: revision ${built.revision}; tests ${built.tests}`)
+      })
     })
 
   command('test', 'the policies’ tests on opa and on the gate’s engine, with coverage (needs opa)')
     .argument('[folder]', 'Rego sources, data and tests', 'policies')
     .option('--threshold <percent>', 'fail below this coverage', '0')
     .action(async (folder: string, options: Common & { threshold: string }) => {
-      const report = await test(folder, root, Number(options.threshold))
-      show(options, report, () => printReport(report))
+      const least = Number(options.threshold)
+      const report = await test(folder, root, least)
+      show(options, report, () => printReport(report, least))
       if (!report.passed || !report.enough) exitWith(1)
     })
 
@@ -271,6 +287,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
       const request = { bundle, decision, input, method, path, host, headers: header }
       const found = await evaluate(options.config, { ...request, body, subject, claims })
       show(options, found, () => printEvaluated(found))
+      if (found.detail !== undefined) exitWith(1)
     })
 
   command('demo', 'a gate with an own PostgreSQL, issuer and upstream, for trying it out').action(

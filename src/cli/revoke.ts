@@ -6,6 +6,7 @@ import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import {
   insertRevocation,
+  type Lifted,
   liftRevocation,
   listRevocations,
   type Receipt,
@@ -14,11 +15,13 @@ import {
 import { asCommand } from './database.ts'
 import { readTarget, type TargetOptions } from './target.ts'
 
+export const standardTimeout = '5s'
+
 export interface RevokeOptions extends TargetOptions {
   readonly force?: boolean
   readonly wait?: boolean
-  /** How long to wait for the gates, with its unit. */
-  readonly timeout: string
+  /** How long to wait for the gates, with its unit; `standardTimeout` when absent. */
+  readonly timeout?: string
 }
 
 export interface Revoked {
@@ -32,9 +35,13 @@ export async function revoke(
   options: RevokeOptions,
   readInput: () => Promise<string>,
 ): Promise<Revoked> {
-  const { config } = loadConfig(file, process.env)
-  const timeoutMs = readDuration(options.timeout)
-  const peppers = readPeppers(config.revocation.pepper_file)
+  if (options.timeout !== undefined && options.wait !== true) {
+    throw new GateError('ERR_USAGE', '--timeout without --wait', {
+      hint: 'it says how long to wait for the gates: add --wait, or leave it out',
+    })
+  }
+  const timeoutMs = readDuration(options.timeout ?? standardTimeout)
+  const peppers = options.token === '-' ? peppersOf(file) : []
   const revocation = await readTarget(options, peppers, readInput)
   const hashed = revocation.token_hash !== undefined
   return await asCommand(file, async (client, schema) => {
@@ -52,6 +59,12 @@ export async function revoke(
       options.wait === true ? await awaitReceipts(client, schema, row.id, timeoutMs) : undefined
     return { row, receipts }
   })
+}
+
+/** Only a hash needs them: who revokes by name is not stopped by a file of secrets that is missing here. */
+function peppersOf(file: string): readonly Buffer[] {
+  const { config } = loadConfig(file, process.env, ['revocation.pepper_file'])
+  return readPeppers(config.revocation.pepper_file)
 }
 
 const lookMs = 20
@@ -80,11 +93,7 @@ function readDuration(text: string): number {
   return Number(digits) * (unit === 'ms' ? 1 : unit === 's' ? 1000 : 60_000)
 }
 
-export async function lift(
-  file: string,
-  id: string,
-  forget: boolean,
-): Promise<Record<string, unknown>> {
+export async function lift(file: string, id: string, forget: boolean): Promise<Lifted> {
   if (!/^\d{1,18}$/.test(id))
     throw new GateError('ERR_USAGE', `${JSON.stringify(id)} is not the id of a revocation`)
   return await asCommand(file, (client, schema) => liftRevocation(client, schema, id, forget))
@@ -110,6 +119,8 @@ export async function sql(file: string, statement: string): Promise<SqlResult> {
       text: statement,
       queryMode: 'extended',
     } as never)
+    // Nothing but spaces and comments.
+    if (command === null) throw new GateError('ERR_USAGE', 'there is no statement')
     return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
   })
 }

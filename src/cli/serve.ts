@@ -16,13 +16,19 @@ export async function serve(file: string): Promise<number> {
   const { config, files } = loadConfig(file, process.env)
   warnOfNode(log)
   const gate = new Gate(config, { log })
-  const stopped = untilSignal(log)
-  const opened = gate.open().then(() => {
+  const stopped = untilSignal((signal) =>
+    log.info({ signal, open: gate.liveCount }, 'draining; a second signal ends it at once'),
+  )
+  const opened = gate.open()
+  const listening = opened.then(async () => {
+    await gate.listening()
     log.info({ ...gate.address() }, 'listening')
+    await stopped
   })
-  await Promise.race([opened, stopped])
-  const unfollow = followConfig(gate, { file, files, log })
-  await stopped
+  // A gate that waits to take another over follows its configuration, too.
+  await Promise.race([opened, listening, stopped])
+  const unfollow = followConfig(gate, { file, files, log, signal: 'SIGHUP' })
+  await Promise.race([listening, stopped])
   unfollow()
   await gate.close()
   log.info({}, 'stopped')
@@ -32,11 +38,17 @@ export async function serve(file: string): Promise<number> {
 /** How often the files are looked at; changes by rename are seen too, as mounted configuration makes them. */
 const lookMs = 1000
 
-/** Reloads at SIGHUP and when one of the files has changed. @returns what ends it */
-function followConfig(
-  gate: Gate,
-  { file, files, log }: { file: string; files: readonly string[]; log: GateLog },
-): () => void {
+interface Following {
+  readonly file: string
+  /** Those that were read for it. */
+  readonly files: readonly string[]
+  readonly log: GateLog
+  /** Asks for it as well. */
+  readonly signal: 'SIGHUP' | undefined
+}
+
+/** Reloads at the signal and when one of the files has changed. @returns what ends it */
+export function followConfig(gate: Gate, { file, files, log, signal }: Following): () => void {
   let watched = files
   const reload = (): void => {
     const refused = (thrown: unknown): void => {
@@ -62,9 +74,9 @@ function followConfig(
     watched = next
   }
   for (const each of files) watchFile(each, { interval: lookMs }, reload)
-  process.on('SIGHUP', reload)
+  if (signal !== undefined) process.on(signal, reload)
   return () => {
-    process.off('SIGHUP', reload)
+    if (signal !== undefined) process.off(signal, reload)
     for (const each of watched) unwatchFile(each, reload)
   }
 }
@@ -79,17 +91,19 @@ export function checkConfig(file: string): { file: string; routes: number; issue
 }
 
 /** Resolves at the first signal; a second one ends the process at once. */
-export function untilSignal(log: Pick<GateLog, 'info'>): Promise<void> {
+export function untilSignal(
+  onAsked: (signal: NodeJS.Signals) => void,
+  signals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT'],
+): Promise<void> {
   return new Promise((resolve) => {
     let asked = false
     const stop = (signal: NodeJS.Signals): void => {
       if (asked) process.exit(1)
       asked = true
-      log.info({ signal }, 'draining; a second signal ends it at once')
+      onAsked(signal)
       resolve()
     }
-    process.on('SIGTERM', stop)
-    process.on('SIGINT', stop)
+    for (const signal of signals) process.on(signal, stop)
   })
 }
 

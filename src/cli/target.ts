@@ -1,4 +1,5 @@
 /** What `revoke` is told on its command line -> the columns of a row. A raw token goes no further than this process. */
+import { networkProblem } from '../domain/network.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import { type NewRevocation, predicates } from '../store/statements.ts'
@@ -38,6 +39,9 @@ export async function readTarget(
   readInput: () => Promise<string>,
 ): Promise<NewRevocation> {
   const { token, issuedBefore, signedInBefore } = options
+  for (const [name, value] of Object.entries(options)) checkText(name, value)
+  const wrong = options.network === undefined ? undefined : networkProblem(options.network)
+  if (wrong !== undefined) throw usage(`--network: ${wrong}`, 'e.g. 10.1.0.0/16 or 2001:db8::/32')
   if (issuedBefore !== undefined && signedInBefore !== undefined) {
     throw usage('--issued-before and --signed-in-before', 'a cutoff is on one of the two')
   }
@@ -72,6 +76,19 @@ export async function readTarget(
     )
   }
   return row
+}
+
+const maxBytes = 1024
+const maxReasonBytes = 4096
+
+/** What the table's CHECKs would say, in words. @param name As commander has it, of any option. */
+function checkText(name: string, value: unknown): void {
+  if (typeof value !== 'string') return
+  const option = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  if (value === '') throw usage(`${option} is empty`, 'leave it out, or say what it should match')
+  const most = name === 'reason' ? maxReasonBytes : maxBytes
+  const bytes = Buffer.byteLength(value)
+  if (bytes > most) throw usage(`${option} has ${bytes} bytes`, `at most ${most}`)
 }
 
 /** The hash of a token, and until when it matters: its own end and an hour, when it says that. */

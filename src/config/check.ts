@@ -2,86 +2,117 @@
  * What a schema cannot say of a configuration: references between options, files that must be there, certificates that
  * must fit. Everything that is wrong is said at once.
  */
-import { accessSync, constants, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
-import { NetworkSet } from '../domain/network.ts'
-import type { Code, GateError } from '../errors.ts'
+import { networkProblem } from '../domain/network.ts'
+import type { GateError } from '../errors.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
 import { readPeppers } from './peppers.ts'
+import type { Problems } from './problems.ts'
 import { isTrusted } from './trust.ts'
 
-/** Something wrong with the configuration; the text begins with the key's path. */
-export interface Problem {
-  readonly code: Code
-  readonly text: string
-}
+type Say = (path: string, message: string) => void
+type Sound = (path: string) => boolean
 
-/** @param config As it will be used, units resolved. Adds to `problems` what is wrong with it. */
-export function check(config: GateConfig, problems: Problem[]): void {
-  const value = (text: string): void => {
-    problems.push({ code: 'ERR_CONFIG_VALUE', text })
-  }
-  const { database, issuers, routes, revocation, policy } = config
-  if ((database.url === undefined) === (database.embedded === undefined)) {
-    value('database: expected url, or `database: embedded`')
-  }
-  for (const [i, issuer] of issuers.entries()) {
-    checkIssuer(issuer, `issuers[${i}]`, problems)
-    if (issuers.findIndex((other) => other.issuer === issuer.issuer) < i) {
-      value(`issuers[${i}].issuer: ${issuer.issuer} is there twice`)
+/**
+ * @param config As it will be used, units resolved; what is not sound by itself is passed over.
+ * @param problems What is wrong with it is added.
+ */
+export function check(config: GateConfig, problems: Problems): void {
+  const value: Say = (path, message) => problems.add('ERR_CONFIG_VALUE', path, message)
+  const file: Say = (path, message) => problems.add('ERR_CONFIG_FILE', path, message)
+  const sound: Sound = (path) => problems.sound(path)
+  const { database, routes, revocation, policy, limits, upstream_networks: networks } = config
+  if (sound('database')) checkDatabase(database, value)
+  const issuers = config.issuers.filter((_, i) => sound(`issuers[${i}]`))
+  for (const [i, issuer] of config.issuers.entries()) {
+    if (!issuers.includes(issuer)) continue
+    checkIssuer(issuer, `issuers[${i}]`, value, file)
+    if (config.issuers.findIndex((other) => other.issuer === issuer.issuer) < i) {
+      value(`issuers[${i}].issuer`, `${issuer.issuer} is there twice`)
     }
   }
+  const byCookie = issuers.find(({ from }) => from.some((each) => each.startsWith('cookie:')))
   for (const [i, route] of routes.entries()) {
     const at = `routes[${i}]`
+    if (!sound(at)) continue
     if (routes.findIndex((other) => other.name === route.name) < i)
-      value(`${at}.name: ${route.name} is there twice`)
-    if (route.auth === 'required' && issuers.length === 0) {
-      value(`${at}.auth: required, but there are no issuers whose tokens could be accepted`)
+      value(`${at}.name`, `${route.name} is there twice`)
+    if (route.auth === 'required' && config.issuers.length === 0 && sound('issuers')) {
+      value(`${at}.auth`, 'required, but there are no issuers whose tokens could be accepted')
     }
     checkRoute(route, at, value)
-    const byCookie = issuers.find(({ from }) => from.some((each) => each.startsWith('cookie:')))
     if (byCookie !== undefined && route.auth === 'required' && route.origins === undefined) {
       value(
-        `${at}.origins: missing, but ${byCookie.issuer} is taken from a cookie; expected the origins of the pages that may use it`,
-      )
-    }
-    if (!isOrigin(route.upstream)) {
-      value(
-        `${at}.upstream: expected an origin such as http://127.0.0.1:9001, without path or credentials`,
+        `${at}.origins`,
+        `missing, but ${byCookie.issuer} is taken from a cookie; expected the origins of the pages that may use it`,
       )
     }
   }
-  if (revocation.tick * 2 > revocation.max_staleness) {
-    value('revocation.tick: expected at most half of revocation.max_staleness')
+  if (sound('revocation')) checkRevocation(revocation, value)
+  for (const [i, listen] of config.listen.entries()) {
+    const at = `listen[${i}]`
+    if (sound(at)) checkListen(listen, at, value)
+    checkNetworks(listen.trusted_proxies ?? [], `${at}.trusted_proxies`, sound, value)
   }
-  if (revocation.tick < 10) value('revocation.tick: expected at least 10ms')
-  if (revocation.hard_stop < revocation.max_staleness) {
-    value('revocation.hard_stop: expected at least revocation.max_staleness')
-  }
-  for (const [i, listen] of config.listen.entries()) checkListen(listen, `listen[${i}]`, value)
-  checkNetworks(config.upstream_networks.deny, 'upstream_networks.deny', value)
-  if (revocation.cut_after < revocation.max_staleness) {
-    value('revocation.cut_after: expected at least revocation.max_staleness')
-  }
-  if (config.limits.header_bytes < 1024) value('limits.header_bytes: expected at least 1KiB')
-  checkFolder(policy.bundles, 'policy.bundles', problems)
-  try {
-    readPeppers(revocation.pepper_file)
-  } catch (error) {
-    const { code, message, hint } = error as GateError
-    problems.push({ code, text: `${message}: ${hint}` })
+  checkPorts(config, sound, value)
+  checkNetworks(networks.deny, 'upstream_networks.deny', sound, value)
+  if (sound('limits.header_bytes') && limits.header_bytes < 1024)
+    value('limits.header_bytes', 'expected at least 1KiB')
+  if (sound('policy.bundles')) checkFolder(policy.bundles, 'policy.bundles', file)
+  if (sound('revocation.pepper_file')) {
+    try {
+      readPeppers(revocation.pepper_file)
+    } catch (error) {
+      const { message, hint } = error as GateError
+      file('revocation.pepper_file', `${message.replace(/^[\w.]+: /, '')}: ${hint}`)
+    }
   }
 }
 
-function checkListen(
-  listen: GateConfig['listen'][number],
-  at: string,
-  value: (text: string) => void,
-): void {
+function checkDatabase({ url, embedded }: GateConfig['database'], value: Say): void {
+  // By the path of `url`: a command whose login is written out does not need it.
+  if (url !== undefined && embedded !== undefined)
+    value('database.url', 'expected one of url and embedded')
+  if (url === undefined && embedded === undefined) {
+    value('database.url', 'missing; expected a postgres:// URL, or `database: embedded`')
+  }
+}
+
+function checkRevocation(revocation: GateConfig['revocation'], value: Say): void {
+  const { tick, max_staleness, hard_stop, cut_after } = revocation
+  if (tick * 2 > max_staleness)
+    value('revocation.tick', 'expected at most half of revocation.max_staleness')
+  if (tick < 10) value('revocation.tick', 'expected at least 10ms')
+  if (hard_stop < max_staleness)
+    value('revocation.hard_stop', 'expected at least revocation.max_staleness')
+  if (cut_after < max_staleness)
+    value('revocation.cut_after', 'expected at least revocation.max_staleness')
+}
+
+/** Two sockets on one port: with the port shared between threads, the system would hand requests to either. */
+function checkPorts(config: GateConfig, sound: Sound, value: Say): void {
+  const bound = [
+    ...config.listen.map((listen, i) => ({ ...listen, at: `listen[${i}].port` })),
+    { ...config.admin, at: 'admin.port' },
+  ].filter(({ at, port }) => sound(at) && port !== 0)
+  for (const [i, { at, host, port }] of bound.entries()) {
+    const twin = bound.slice(0, i).find((each) => each.port === port && meet(each.host, host))
+    if (twin !== undefined) value(at, `${port} is also ${twin.at}`)
+  }
+}
+
+/** Whether two hosts have an address in common: `::` is every address, `0.0.0.0` every one of IPv4. */
+function meet(a: string, b: string): boolean {
+  const holds = (all: string, one: string): boolean =>
+    all === '::' || (all === '0.0.0.0' && !one.includes(':'))
+  return a === b || holds(a, b) || holds(b, a)
+}
+
+function checkListen(listen: GateConfig['listen'][number], at: string, value: Say): void {
   const { tls, trusted_proxies: trusted, proxy_protocol: proxied } = listen
-  if (trusted !== undefined) checkNetworks(trusted, `${at}.trusted_proxies`, value)
   if (proxied === 'required' && trusted === undefined) {
-    value(`${at}.trusted_proxies: missing; proxy_protocol takes its word from somebody`)
+    value(`${at}.trusted_proxies`, 'missing; proxy_protocol takes its word from somebody')
   }
   if (tls !== undefined) {
     const { cert, key, client_ca: ca } = tls
@@ -89,27 +120,30 @@ function checkListen(
   }
 }
 
-function checkRoute(route: RouteConfig, at: string, value: (text: string) => void): void {
+function checkRoute(route: RouteConfig, at: string, value: Say): void {
   const { cors, tls } = route
+  if (!isOrigin(route.upstream)) {
+    value(
+      `${at}.upstream`,
+      'expected an origin such as http://127.0.0.1:9001, without a path or credentials',
+    )
+  }
   if (cors?.credentials && cors.origins.includes('*')) {
-    value(`${at}.cors.credentials: true, but origins has *; name the origins`)
+    value(`${at}.cors.credentials`, 'true, but origins has *; name the origins')
   }
   if (tls === undefined) return
-  if (!route.upstream.startsWith('https:')) value(`${at}.tls: the upstream is not an https origin`)
+  if (!route.upstream.startsWith('https:'))
+    value(`${at}.tls`, 'the upstream is not an https origin')
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
-    value(`${at}.tls: expected both cert and key, or neither`)
+    value(`${at}.tls`, 'expected both cert and key, or neither')
   } else checkKeyPair(tls, `${at}.tls`, value)
 }
 
-function checkNetworks(
-  networks: readonly string[],
-  at: string,
-  value: (text: string) => void,
-): void {
-  try {
-    new NetworkSet(networks)
-  } catch (error) {
-    value(`${at}: ${(error as Error).message}; expected networks such as 10.1.0.0/16`)
+function checkNetworks(networks: readonly string[], at: string, sound: Sound, value: Say): void {
+  for (const [i, network] of networks.entries()) {
+    const problem = sound(`${at}[${i}]`) ? networkProblem(network) : undefined
+    if (problem !== undefined)
+      value(`${at}[${i}]`, `${problem}; expected a network such as 10.1.0.0/16`)
   }
 }
 
@@ -117,46 +151,55 @@ function checkNetworks(
 function checkKeyPair(
   pair: { readonly ca?: string; readonly cert?: string; readonly key?: string },
   at: string,
-  value: (text: string) => void,
+  value: Say,
 ): void {
   const { ca, cert, key } = pair
   try {
     createSecureContext({ ca, cert, key })
   } catch (error) {
-    value(`${at}: ${(error as Error).message}`)
+    value(at, (error as Error).message)
   }
 }
 
-function checkIssuer(issuer: IssuerConfig, at: string, problems: Problem[]): void {
-  const { jwks_file: file, jwks_uri: uri } = issuer
-  if (file !== undefined && uri !== undefined) {
-    problems.push({
-      code: 'ERR_CONFIG_VALUE',
-      text: `${at}: expected one of jwks_uri and jwks_file`,
-    })
+function checkIssuer(issuer: IssuerConfig, at: string, value: Say, file: Say): void {
+  const { jwks_file: path, jwks_uri: uri } = issuer
+  if (path !== undefined && uri !== undefined) value(at, 'expected one of jwks_uri and jwks_file')
+  if (path === undefined) {
+    if (isTrusted(uri ?? issuer.issuer)) return
+    const key = uri === undefined ? 'issuer' : 'jwks_uri'
+    value(`${at}.${key}`, 'expected an https URL, or http on loopback')
+    return
   }
-  const source = uri ?? issuer.issuer
-  if (file === undefined && !isTrusted(source)) {
-    problems.push({
-      code: 'ERR_CONFIG_VALUE',
-      text: `${at}.${uri === undefined ? 'issuer' : 'jwks_uri'}: expected an https URL, or http on loopback`,
-    })
-  }
-  if (file === undefined) return
+  const problem = keySetProblem(path)
+  if (problem !== undefined) file(`${at}.jwks_file`, `${path} ${problem}`)
+}
+
+/** Which of its keys can be used depends on more; that is said when they are loaded. */
+function keySetProblem(path: string): string | undefined {
+  const expected = 'expected a JWK set: {"keys": [...]}'
+  let text: string
   try {
-    accessSync(file, constants.R_OK)
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    return `cannot be read (${(error as NodeJS.ErrnoException).code})`
+  }
+  try {
+    const set = JSON.parse(text) as { keys?: unknown; kty?: unknown } | null
+    if (Array.isArray(set?.keys))
+      return set.keys.length === 0 ? `holds no key; ${expected}` : undefined
+    return set?.kty === undefined ? `is no JWK set; ${expected}` : `is a single key; ${expected}`
   } catch {
-    problems.push({ code: 'ERR_CONFIG_FILE', text: `${at}.jwks_file: ${file} cannot be read` })
+    return `is not JSON; ${expected}`
   }
 }
 
-function checkFolder(folder: string, at: string, problems: Problem[]): void {
+function checkFolder(folder: string, at: string, file: Say): void {
   try {
     if (statSync(folder).isDirectory()) return
   } catch {
     // Said below.
   }
-  problems.push({ code: 'ERR_CONFIG_FILE', text: `${at}: the folder ${folder} does not exist` })
+  file(at, `the folder ${folder} does not exist`)
 }
 
 function isOrigin(text: string): boolean {

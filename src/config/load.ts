@@ -1,12 +1,14 @@
 /**
  * A file and the environment -> the frozen configuration. Everything that is wrong is said at once, each with the
- * key's path, what was expected and, for an unknown key, the nearest known one.
+ * key's path, what was expected and, for an unknown key, the nearest known one. A command that uses a part of it reads
+ * that part: the rest is as if it were not written, whatever is wrong with it.
  */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { Ajv2020, type ErrorObject } from 'ajv/dist/2020.js'
 import {
+  type Document,
   isMap,
   isScalar,
   isSeq,
@@ -16,13 +18,20 @@ import {
   visit,
   type Node as YamlNode,
 } from 'yaml'
-import { GateError } from '../errors.ts'
-import { check, type Problem } from './check.ts'
+import { asGateError, GateError, type Problem } from '../errors.ts'
+import { check } from './check.ts'
 import { type GateConfig, type RouteConfig, schema, type Unit } from './options.ts'
 import { withPreset } from './presets.ts'
+import { Problems } from './problems.ts'
 
-export interface Loaded {
-  readonly config: GateConfig
+type Section = keyof GateConfig & string
+/** Path of a part of the configuration, without indices: `admin`, `routes.decision`. */
+export type Use = Section | `${Section}.${string}`
+type SectionOf<U> = U extends `${infer S}.${string}` ? S : U
+
+export interface Loaded<U extends Use = Section> {
+  /** Of its sections, what is not used has its defaults or is not there. */
+  readonly config: Pick<GateConfig, SectionOf<U> & Section>
   /** The file it came from, absolute. */
   readonly file: string
   /** Every file that was read for it, absolute. */
@@ -40,9 +49,14 @@ interface SchemaNode {
 }
 
 /**
+ * @param uses What the caller uses; all of it when absent.
  * @throws GateError ERR_CONFIG_*: the code of the first problem, the message one line for each.
  */
-export function loadConfig(file: string, env: NodeJS.ProcessEnv): Loaded {
+export function loadConfig<U extends Use = Section>(
+  file: string,
+  env: NodeJS.ProcessEnv,
+  uses?: readonly U[],
+): Loaded<U> {
   const absolute = resolve(file)
   let text: string
   try {
@@ -58,59 +72,99 @@ export function loadConfig(file: string, env: NodeJS.ProcessEnv): Loaded {
     )
   }
   const read: string[] = []
-  const config = readConfig(text, dirname(absolute), env, (pem) => read.push(pem))
-  return { config, file: absolute, files: [absolute, ...read] }
+  try {
+    const config = readConfig(text, dirname(absolute), env, {
+      onRead: (pem) => read.push(pem),
+      uses,
+    })
+    return { config, file: absolute, files: [absolute, ...read] }
+  } catch (error) {
+    const { code, message, hint, problems } = asGateError(error)
+    if (code === 'ERR_INTERNAL') throw error
+    const where = `this is ${absolute}`
+    throw new GateError(code, message, {
+      cause: error,
+      hint: hint === undefined ? where : `${where}; ${hint}`,
+      problems,
+    })
+  }
 }
 
-/**
- * @param folder What relative paths are relative to.
- * @param onRead Told of each file whose content goes into the configuration.
- */
+interface ReadOptions {
+  /** Told of each file whose content goes into the configuration. */
+  readonly onRead?: (file: string) => void
+  readonly uses?: readonly Use[] | undefined
+}
+
+/** @param folder What relative paths are relative to. */
 export function readConfig(
   text: string,
   folder: string,
   env: NodeJS.ProcessEnv,
-  onRead: (file: string) => void = () => {},
+  { onRead = () => {}, uses }: ReadOptions = {},
 ): GateConfig {
-  const problems: Problem[] = []
-  const written = longForms(parseYaml(text, env, problems))
-  raise(problems)
-  const complete = withDefaults(schema as unknown as SchemaNode, written)
+  const root = schema as unknown as SchemaNode
+  const document = parseYaml(text)
+  const problems = new Problems(uses === undefined ? [''] : withLogin(uses, document))
+  prune(document.contents, root, '', problems)
+  const written = longForms(interpolate(document, env, problems))
+  const complete = withDefaults(root, written)
   validate(complete, problems)
-  raise(problems)
-  const resolved = resolveUnits(
-    schema as unknown as SchemaNode,
-    complete,
-    { folder, onRead, problems },
-    '',
-  )
-  raise(problems)
-  const config = finish(resolved as GateConfig)
+  const resolved = resolveUnits(root, complete, { folder, onRead, problems }, '')
+  const config = finish(resolved as GateConfig, problems)
   check(config, problems)
-  raise(problems)
+  problems.raise()
   return deepFreeze(config)
 }
 
-function raise(problems: readonly Problem[]): void {
-  const [first] = problems
-  if (first === undefined) return
-  throw new GateError(first.code, problems.map(({ text }) => text).join('\n'), {
-    hint: 'all options are in the README and in dropgate.schema.json',
+/** A login that is not written out is `database.url`; one that is does not need it. */
+function withLogin(uses: readonly Use[], document: Document): readonly Use[] {
+  return uses.flatMap((use) =>
+    /^database\.\w+_url$/.test(use) && !document.hasIn(use.split('.'))
+      ? [use, 'database.url']
+      : use,
+  )
+}
+
+/** Leaves in the file what is used. A misspelt key counts as the one that was meant. */
+function prune(value: unknown, node: SchemaNode, at: string, problems: Problems): void {
+  if (isSeq(value)) {
+    for (const item of value.items) prune(item, node.items ?? {}, at, problems)
+  } else if (isMap(value)) {
+    const { properties = {} } = node.items ?? node
+    value.items = value.items.filter(({ key, value: child }) => {
+      const name = String(isScalar(key) ? key.value : key)
+      const meant = nearest(name, Object.keys(properties)) ?? name
+      const path = at === '' ? meant : `${at}.${meant}`
+      if (!problems.concerns(path)) return false
+      prune(child, properties[meant] ?? {}, path, problems)
+      return true
+    })
+  }
+}
+
+function parseYaml(text: string): Document {
+  const document = parseDocument(text, { uniqueKeys: true, prettyErrors: true })
+  const [error] = document.errors
+  if (error === undefined) return document
+  const line = text.split('\n')[(error.linePos?.[0].line ?? 1) - 1] ?? ''
+  throw new GateError('ERR_CONFIG_READ', `not valid YAML: ${error.message}`, {
+    cause: error,
+    ...(/[{[].*(?<!")\$\{/.test(line)
+      ? { hint: 'between braces or brackets a variable needs quotes: {port: "${PORT}"}' }
+      : {}),
   })
 }
 
-function parseYaml(text: string, env: NodeJS.ProcessEnv, problems: Problem[]): unknown {
-  const document = parseDocument(text, { uniqueKeys: true, prettyErrors: true })
-  const [error] = document.errors
-  if (error !== undefined) {
-    throw new GateError('ERR_CONFIG_READ', `not valid YAML: ${error.message}`, { cause: error })
-  }
+function interpolate(document: Document, env: NodeJS.ProcessEnv, problems: Problems): unknown {
   visit(document, {
-    Alias() {
-      problems.push({
-        code: 'ERR_CONFIG_READ',
-        text: 'aliases (*name) are not supported: write the value out',
-      })
+    Alias(_key, _node, path) {
+      problems.add(
+        'ERR_CONFIG_READ',
+        pathOf(path),
+        'aliases (*name) are not supported: write the value out',
+      )
+      return visit.REMOVE
     },
     Scalar(key, node, path) {
       if (key !== 'key' && typeof node.value === 'string')
@@ -123,21 +177,22 @@ function parseYaml(text: string, env: NodeJS.ProcessEnv, problems: Problem[]): u
 const variable = /\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g
 
 /** `${NAME}` and `${NAME:-default}`; a value that is nothing but a variable may be a number or a flag. */
-function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: Problem[]): void {
+function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: Problems): void {
   const before = node.value as string
   if (!before.includes('${')) return
+  let complete = true
   const after = before.replace(variable, (_, name: string, standard: string | undefined) => {
     const value = env[name]
     if (value !== undefined && value !== '') return value
     if (standard !== undefined) return standard
-    problems.push({
-      code: 'ERR_CONFIG_VARIABLE',
-      text: `${at}: the variable ${name} is not set and has no default`,
-    })
+    complete = false
+    problems.add('ERR_CONFIG_VARIABLE', at, `the variable ${name} is not set and has no default`)
     return ''
   })
   const alone = before.replace(variable, '') === ''
-  node.value = alone && /^(?:\d{1,9}|true|false)$/.test(after) ? parse(after) : after
+  const plain = alone && /^(?:\d{1,9}|true|false)$/.test(after) ? parse(after) : after
+  // Half of a value is none; that is said already.
+  node.value = complete ? plain : null
 }
 
 function pathOf(path: readonly unknown[]): string {
@@ -153,13 +208,14 @@ function pathOf(path: readonly unknown[]): string {
       if (index !== -1) at += `[${index}]`
     }
   }
-  return at === '' ? 'the file' : at
+  // A single `listen` is short for a list of one.
+  return at.replace(/^listen(?=\.)/, 'listen[0]')
 }
 
 /** `database: embedded`, a single `listen` and an issuer's preset are short for what the table describes. */
-function longForms(written: unknown): unknown {
-  if (typeof written !== 'object' || written === null || Array.isArray(written))
-    return written ?? {}
+function longForms(found: unknown): unknown {
+  const written = found ?? {}
+  if (typeof written !== 'object' || Array.isArray(written)) return written
   const { listen, database, issuers, ...rest } = written as Record<string, unknown>
   return {
     ...rest,
@@ -195,22 +251,16 @@ function withDefaults(node: SchemaNode, value: unknown): unknown {
 }
 
 const validator = new Ajv2020({ allErrors: true, verbose: true, strict: false }).compile(schema)
-const maxProblems = 20
 
-function validate(value: unknown, problems: Problem[]): void {
+function validate(value: unknown, problems: Problems): void {
   if (validator(value)) return
-  const seen = new Set<string>()
   // The branches of an anyOf speak for themselves only; the whole says what was expected.
   const errors = (validator.errors ?? []).filter(
     ({ schemaPath }) => !schemaPath.includes('/anyOf/'),
   )
   for (const error of errors) {
-    const problem = problemOf(error)
-    // One leaf can fail several keywords; the first says it all.
-    const key = problem.text.split(':', 1)[0]!
-    if (seen.has(key) || problems.length >= maxProblems) continue
-    seen.add(key)
-    problems.push(problem)
+    const { code, path, message } = problemOf(error)
+    problems.add(code, path, message)
   }
 }
 
@@ -232,19 +282,22 @@ function problemOf(error: ErrorObject): Problem {
     const near = nearest(key, Object.keys(node.properties ?? {}))
     return {
       code: 'ERR_CONFIG_KEY_UNKNOWN',
-      text: `${below(key)}: unknown key${near === undefined ? '' : `; did you mean ${below(near)}?`}`,
+      path: below(key),
+      message: `unknown key${near === undefined ? '' : `; did you mean ${below(near)}?`}`,
     }
   }
   if (keyword === 'required') {
     const key = params.missingProperty as string
     return {
       code: 'ERR_CONFIG_VALUE',
-      text: `${below(key)}: missing; expected ${expected(node.properties?.[key])}`,
+      path: below(key),
+      message: `missing; expected ${expected(node.properties?.[key])}`,
     }
   }
   return {
     code: 'ERR_CONFIG_VALUE',
-    text: `${at === '' ? 'the file' : at}: expected ${expected(node)}, found ${found(data)}`,
+    path: at,
+    message: `expected ${expected(node)}, found ${found(data)}`,
   }
 }
 
@@ -303,12 +356,13 @@ interface Place {
   /** What relative paths are relative to. */
   readonly folder: string
   readonly onRead: (file: string) => void
-  readonly problems: Problem[]
+  readonly problems: Problems
 }
 
 /** Texts with units -> numbers, paths -> absolute, PEM files -> their text. */
 function resolveUnits(node: SchemaNode, value: unknown, place: Place, at: string): unknown {
   if (value === undefined) return undefined
+  if (place.problems.has(at)) return blank(node, place, at)
   switch (node['x-unit']) {
     case 'duration':
       return withUnit(value as string, durationMs)
@@ -325,7 +379,7 @@ function resolveUnits(node: SchemaNode, value: unknown, place: Place, at: string
     return Object.fromEntries(
       Object.entries(value as object).map(([key, child]) => [
         key,
-        resolveUnits(node.properties![key]!, child, place, at === '' ? key : `${at}.${key}`),
+        resolveUnits(node.properties![key] ?? {}, child, place, at === '' ? key : `${at}.${key}`),
       ]),
     )
   }
@@ -337,15 +391,22 @@ function resolveUnits(node: SchemaNode, value: unknown, place: Place, at: string
   return value
 }
 
+/** In the place of what is not usable, so that the rest can be looked at. */
+function blank(node: SchemaNode | undefined, place: Place, at: string): unknown {
+  if (node?.type === 'array') return []
+  if (node?.properties === undefined) return undefined
+  return resolveUnits(node, withDefaults(node, {}), { ...place, problems: new Problems([]) }, at)
+}
+
 function readPem(file: string, at: string, { onRead, problems }: Place): string {
   onRead(file)
   try {
     const text = readFileSync(file, 'utf8')
     if (text.includes('-----BEGIN ')) return text
-    problems.push({ code: 'ERR_CONFIG_FILE', text: `${at}: ${file} is no PEM file` })
+    problems.add('ERR_CONFIG_FILE', at, `${file} is no PEM file`)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    problems.push({ code: 'ERR_CONFIG_FILE', text: `${at}: ${file} cannot be read (${code})` })
+    problems.add('ERR_CONFIG_FILE', at, `${file} cannot be read (${code})`)
   }
   return ''
 }
@@ -355,23 +416,29 @@ function withUnit(text: string, units: Readonly<Record<string, number>>): number
   return Math.round(Number(digits) * units[text.slice(digits.length)]!)
 }
 
-function finish(config: GateConfig): GateConfig {
-  const routes = config.routes.map((route): RouteConfig => {
-    const { decision, upstream } = route as { decision?: string; upstream: string }
-    return {
-      ...route,
-      decision: decision ?? config.policy.decision,
-      upstream: upstream.replace(/\/$/, ''),
-      forward: {
-        ...route.forward,
-        ...(route.forward.remove === undefined
-          ? {}
-          : { remove: route.forward.remove.map((name) => name.toLowerCase()) }),
-      },
-    }
-  })
-  const { file } = config.decision_log as { file?: string }
-  return { ...config, routes, decision_log: file === undefined ? { sink: 'stdout' } : { file } }
+/** Of what may not be usable: what is missing stays missing. */
+function finish(config: GateConfig, problems: Problems): GateConfig {
+  const { routes = [], listen = [], policy, decision_log } = config
+  const { file, sink } = decision_log as { file?: string; sink?: string }
+  if (file !== undefined && sink !== undefined)
+    problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected one of sink and file')
+  return {
+    ...config,
+    listen,
+    routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision)),
+    decision_log: file === undefined ? { sink: 'stdout' } : { file },
+  }
+}
+
+function finishRoute(route: RouteConfig, standard: string): RouteConfig {
+  const { decision = standard, upstream, forward } = route as Partial<RouteConfig>
+  const remove = forward?.remove?.map((name) => name.toLowerCase())
+  return {
+    ...route,
+    decision,
+    upstream: upstream?.replace(/\/$/, '') as string,
+    forward: { ...forward, ...(remove === undefined ? {} : { remove }) } as RouteConfig['forward'],
+  }
 }
 
 function deepFreeze<T>(value: T): T {

@@ -92,8 +92,10 @@ const labels = (facts: Facts) =>
     ...shown(facts),
   })
 
-const group = <P extends Parameters<typeof Type.Object>[0]>(properties: P) =>
-  Type.Object(properties, { additionalProperties: false, 'x-expected': 'a mapping' })
+const group = <P extends Parameters<typeof Type.Object>[0]>(
+  properties: P,
+  expected = 'a mapping',
+) => Type.Object(properties, { additionalProperties: false, 'x-expected': expected })
 
 function shown({ why, default: standard }: Facts): Record<string, unknown> {
   return standard === undefined ? { description: why } : { description: why, default: standard }
@@ -251,7 +253,7 @@ const route = group({
   ),
   upstream: text(
     { why: 'Origin that gets the allowed requests.' },
-    'an origin such as http://127.0.0.1:9001',
+    'an origin such as http://127.0.0.1:9001, without a path',
     '^https?://[^/?#@]+/?$',
   ),
   methods: optional(
@@ -409,44 +411,47 @@ export const schema = group({
     }),
     metrics_open: flag({ why: 'Whether /metrics needs no bearer.', default: false }),
   }),
-  database: group({
-    url: optional(
-      text(
-        { why: "The gate's own login." },
-        'a URL such as postgres://gate:password@host:5432/database',
-        '^postgres(?:ql)?://',
+  database: group(
+    {
+      url: optional(
+        text(
+          { why: "The gate's own login." },
+          'a URL such as postgres://gate:password@host:5432/database',
+          '^postgres(?:ql)?://',
+        ),
       ),
-    ),
-    cli_url: optional(
-      text(
-        { why: 'Login of the commands; `url` when absent.' },
-        'a postgres:// URL',
-        '^postgres(?:ql)?://',
+      cli_url: optional(
+        text(
+          { why: 'Login of the commands; `url` when absent.' },
+          'a postgres:// URL',
+          '^postgres(?:ql)?://',
+        ),
       ),
-    ),
-    migrate_url: optional(
-      text(
-        { why: 'Login of `migrate`; `url` when absent.' },
-        'a postgres:// URL',
-        '^postgres(?:ql)?://',
+      migrate_url: optional(
+        text(
+          { why: 'Login of `migrate`; `url` when absent.' },
+          'a postgres:// URL',
+          '^postgres(?:ql)?://',
+        ),
       ),
-    ),
-    embedded: optional(
-      path({
-        why: 'Folder of an own PostgreSQL instead; `database: embedded` is short for `.dropgate/postgres`.',
-      }),
-    ),
-    schema: text(
-      { why: 'Schema of the tables.', default: 'dropgate' },
-      'a plain name',
-      '^[a-z_][a-z0-9_]{0,50}$',
-    ),
-    role_prefix: text(
-      { why: 'First part of the group roles.', default: 'dropgate_' },
-      'a plain name',
-      '^[a-z_][a-z0-9_]{0,40}$',
-    ),
-  }),
+      embedded: optional(
+        path({
+          why: 'Folder of an own PostgreSQL instead; `database: embedded` is short for `.dropgate/postgres`.',
+        }),
+      ),
+      schema: text(
+        { why: 'Schema of the tables.', default: 'dropgate' },
+        'a plain name',
+        '^[a-z_][a-z0-9_]{0,50}$',
+      ),
+      role_prefix: text(
+        { why: 'First part of the group roles.', default: 'dropgate_' },
+        'a plain name',
+        '^[a-z_][a-z0-9_]{0,40}$',
+      ),
+    },
+    '`embedded`, or a mapping with url',
+  ),
   issuers: Type.Array(issuer, { default: [], 'x-expected': 'a list of issuers' }),
   policy: group({
     bundles: path({ why: 'Folder that is watched for a bundle (`*.tar.gz`).', default: 'bundles' }),
@@ -538,7 +543,7 @@ export const schema = group({
     default: 'auto',
   }),
   drain_timeout: duration({
-    why: 'How long a stopping gate waits for open exchanges.',
+    why: 'How long a stopping gate waits for open exchanges; it lets new connections in until all is quiet, for half of it at most.',
     default: '30s',
   }),
   limits: group({
@@ -573,7 +578,7 @@ export const schema = group({
       1000000,
     ),
     max_lag: duration({
-      why: 'A worker this far behind answers 503 to new requests until it has caught up.',
+      why: 'A worker this far behind, or with evaluations of so long in one turn, answers 503 to further ones until it has caught up.',
       default: '500ms',
     }),
     token_cache: size({ why: 'Verified tokens, per worker.', default: '64MiB' }),

@@ -72,13 +72,39 @@ export function plainName(name: string, what: string): string {
 interface PostgresError extends Error {
   readonly code?: string
   readonly hint?: string
-  readonly detail?: string
+  readonly constraint?: string
+}
+
+const times = "times are like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
+/** What to do about it, by SQLSTATE. */
+const adviceByCode: Readonly<Record<string, string>> = {
+  '42501': 'the login lacks the role for this; see the table of roles in the README',
+  '3F000': 'run `dropgate migrate` first',
+  '42P01': 'run `dropgate migrate` first',
+  '42883': 'run `dropgate migrate` first',
+  '22007': times,
+  '22008': times,
+}
+/** What a CHECK of revocations is there for, and what to do. */
+function violated(constraint: string): { message: string; hint: string } | undefined {
+  if (constraint === 'revocations_predicate') {
+    const hint = 'a row says whom it is for: subject, session_id, token_id, …'
+    return { message: 'the row names nobody', hint }
+  }
+  if (constraint === 'revocations_times') {
+    return { message: 'a time is out of range', hint: 'times are from 2000 to 2200' }
+  }
+  const [, column] = /^revocations_(\w+)_check$/.exec(constraint) ?? []
+  if (column === undefined) return undefined
+  const hint =
+    'names have 1 to 1024 bytes, thumbprints are SHA-256 in base64url; docs/revocation.md'
+  return { message: `${column} cannot be matched`, hint }
 }
 
 /** What PostgreSQL said, as ours; network failures become ERR_DATABASE_UNREACHABLE. */
 export function refused(error: unknown): GateError {
   if (error instanceof GateError) return error
-  const { code, message, hint } = error as PostgresError
+  const { code, message, hint, constraint = '' } = error as PostgresError
   if (
     code === undefined ||
     !/^[0-9A-Z]{5}$/.test(code) ||
@@ -90,16 +116,11 @@ export function refused(error: unknown): GateError {
       hint: 'check that PostgreSQL runs and that the URL is right',
     })
   }
-  const advice =
-    hint ??
-    (code === '42501'
-      ? 'the login lacks the role for this; see the table of roles in the README'
-      : code === '3F000' || code === '42P01' || code === '42883'
-        ? 'run `dropgate migrate` first'
-        : undefined)
+  const known = violated(constraint)
+  const advice = hint ?? known?.hint ?? adviceByCode[code]
   return new GateError(
     'ERR_DATABASE_REFUSED',
-    `PostgreSQL refused: ${message} (${code})`,
+    `PostgreSQL refused: ${known?.message ?? message} (${code})`,
     advice === undefined ? { cause: error } : { cause: error, hint: advice },
   )
 }

@@ -21,6 +21,7 @@ import {
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { makeFolder } from '../domain/folder.ts'
 import { GateError } from '../errors.ts'
 import { connect, withClient } from './connect.ts'
 import { migrate } from './migrate.ts'
@@ -66,7 +67,19 @@ export class EmbeddedPostgres {
   async open(): Promise<EmbeddedUrls> {
     const { schema, rolePrefix, log } = this.#options
     const directory = resolve(this.#options.directory)
-    mkdirSync(directory, { recursive: true })
+    try {
+      makeFolder(directory)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      throw new GateError(
+        'ERR_DATABASE_EMBEDDED',
+        `cannot make the folder ${directory} (${code})`,
+        {
+          cause: error,
+          hint: 'change database.embedded, or who may write there',
+        },
+      )
+    }
     const asRoot = process.getuid?.() === 0
     const base = asRoot && !traversable(directory) ? elsewhere(directory) : directory
     const data = join(base, 'data')
@@ -106,10 +119,14 @@ export class EmbeddedPostgres {
   }
 
   async close(): Promise<void> {
+    this.#stop()
+    await this.#exited
+  }
+
+  #stop(): void {
     rmSync(join(this.#options.directory, 'state.json'), { force: true })
     // SIGINT is PostgreSQL's fast shutdown: sessions are ended, nothing is lost.
     this.#server?.kill('SIGINT')
-    await this.#exited
   }
 
   #start(run: Run, data: string, port: number, base: string): void {
@@ -125,9 +142,16 @@ export class EmbeddedPostgres {
     )
     closeSync(out)
     this.#server = server
+    // However this process ends (a second Ctrl-C, a closed terminal, an error): what it started ends with it.
+    const leave = (): void => this.#stop()
+    process.once('exit', leave)
     this.#exited = new Promise((resolve) => {
-      server.once('exit', () => resolve())
-      server.once('error', () => resolve())
+      const gone = (): void => {
+        process.off('exit', leave)
+        resolve()
+      }
+      server.once('exit', gone)
+      server.once('error', gone)
     })
   }
 
@@ -213,7 +237,7 @@ function refuseSecond(directory: string, data: string): void {
     'ERR_DATABASE_EMBEDDED',
     `another gate (process ${state.gate_pid}) runs the database in ${directory}`,
     {
-      hint: 'stop it, or give this one another database.directory',
+      hint: 'stop it, or give this one another folder: database.embedded',
     },
   )
 }
@@ -308,7 +332,7 @@ function elsewhere(directory: string): string {
   // In a folder that everyone may write to, only one of our own making will do.
   if (uid !== 0 || (mode & 0o022) !== 0) {
     throw new GateError('ERR_DATABASE_EMBEDDED', `${base} belongs to somebody else`, {
-      hint: 'set database.directory to a folder that other users can reach',
+      hint: 'set database.embedded to a folder that other users can reach',
     })
   }
   chmodSync(base, 0o711)

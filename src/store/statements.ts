@@ -85,6 +85,12 @@ export async function insertRevocation(
        VALUES (${columns.map((_, i) => `$${i + 1}`).join(', ')}) RETURNING ${shown}`,
       columns.map((column) => revocation[column]),
     )
+    const [{ expires_at: expires, created_at: created }] = rows
+    if (expires !== null && expires <= created) {
+      throw new GateError('ERR_USAGE', `it would have ended already: ${expires.toISOString()}`, {
+        hint: 'without an end a revocation lasts until it is lifted or no token can be hit by it',
+      })
+    }
     if (options.wait) await client.query(`SELECT ${name}.expect_receipts($1)`, [rows[0].id])
     await client.query('COMMIT')
     return rows[0]
@@ -100,7 +106,9 @@ async function checkMatched(
   { issuer, everyone: _everyone, ...revocation }: NewRevocation,
   pepper: string | undefined,
 ): Promise<void> {
-  const demands = demanding.filter((column) => revocation[column] !== undefined)
+  const demands = (Object.keys(demanding) as (keyof typeof demanding)[]).filter(
+    (column) => revocation[column] !== undefined,
+  )
   const { rows } = await client.query(
     `SELECT ${name}.can_match($1, $2) AS matched, $3::text IS NULL OR ${name}.knows_pepper($3) AS hashed`,
     [issuer ?? null, demands, pepper ?? null],
@@ -110,18 +118,24 @@ async function checkMatched(
   throw new GateError(
     'ERR_UNMATCHED',
     hashed
-      ? `no gate can match ${demands.join(' and ') || 'anything'}${issuer === undefined ? '' : ` of issuer ${issuer}`}`
+      ? `no gate can match ${demands.map((column) => demanding[column].option).join(' and ') || 'anything'}${issuer === undefined ? '' : ` of issuer ${issuer}`}`
       : 'no gate has the pepper that this token was hashed with',
     {
       hint: hashed
-        ? 'configure it for an issuer (claims, pepper_file) on the gates, correct it, or insert it all the same with --force'
+        ? `set ${demands.map((column) => demanding[column].setting).join(' and ') || 'issuers'} on the gates, correct it, or insert it all the same with --force`
         : 'revocation.pepper_file must be the same here and on the gates; --force inserts it all the same',
     },
   )
 }
 
-/** Columns that a gate must be set up for, see `demands()` in store/sql. */
-const demanding = ['token_hash', 'tenant', 'group_value', 'client_cert', 'device_id'] as const
+/** Columns that a gate must be set up for, see `demands()` in store/sql: what `revoke` calls them, and where that is. */
+const demanding = {
+  token_hash: { option: '--token -', setting: 'revocation.pepper_file' },
+  tenant: { option: '--tenant', setting: 'issuers[].claims.tenant' },
+  group_value: { option: '--group', setting: 'issuers[].claims.groups' },
+  client_cert: { option: '--client-cert', setting: 'listen[].tls.client_ca' },
+  device_id: { option: '--device', setting: 'issuers[].claims.device' },
+} as const
 
 /** One gate that may be serving, and whether it has a row in force. */
 export interface Receipt {
@@ -180,6 +194,12 @@ export async function purgeBatch(
   return { revocations: Number(rows[0].revocations), tombs: Number(rows[0].tombs) }
 }
 
+export interface Lifted {
+  readonly row: Readonly<Record<string, unknown>>
+  /** Otherwise there was nothing to end. */
+  readonly wasBlock: boolean
+}
+
 /**
  * Ends a block and leaves a cutoff at this moment, so that tokens from before stay dead. `forget` deletes the row
  * instead: those tokens live again.
@@ -190,8 +210,9 @@ export async function liftRevocation(
   schema: string,
   id: string,
   forget: boolean,
-): Promise<Record<string, unknown>> {
+): Promise<Lifted> {
   const table = `${plainName(schema, 'database.schema')}.revocations`
+  const before = await client.query(`SELECT issued_before FROM ${table} WHERE id = $1`, [id])
   const { rows } = await client.query(
     forget
       ? `DELETE FROM ${table} WHERE id = $1 RETURNING ${shown}`
@@ -204,7 +225,7 @@ export async function liftRevocation(
       hint: 'see `dropgate list`',
     })
   }
-  return row
+  return { row, wasBlock: before.rows[0]?.issued_before === null }
 }
 
 /** The newest first; `unmatched` marks what no gate can match. */

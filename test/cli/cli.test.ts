@@ -1,13 +1,22 @@
 /** The commands as processes: what they print, and their exit status. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { tokenHash } from '../../src/domain/token-hash.ts'
 import { startPostgres } from '../harness/postgres.ts'
-import { until } from '../harness/wait.ts'
+import { pause, until } from '../harness/wait.ts'
 
 const cluster = await startPostgres()
 const folder = mkdtempSync(join(tmpdir(), 'dropgate-cli-'))
@@ -27,6 +36,7 @@ database: {url: "\${DATABASE_URL}", cli_url: "\${CLI_URL}", migrate_url: "\${MIG
 decision_log: {file: decisions.jsonl}
 revocation: {pepper_file: pepper}
 workers: 1
+limits: {max_lag: 30s}
 routes: [{name: public, path: /public, auth: none, labels: {visibility: public}, upstream: "http://127.0.0.1:1"}]
 `,
 )
@@ -116,7 +126,7 @@ t.test('help and wrong use', async (t) => {
 t.test('config check', async (t) => {
   const fine = await ask('config', 'check')
   t.same([fine.exit, fine.err], [0, ''])
-  t.match(fine.out, /1 routes, 0 issuers, no problem/)
+  t.match(fine.out, /1 route, 0 issuers, no problem/)
   const unset = await run(['config', 'check', '--config', config], { PATH: process.env.PATH })
   t.equal(unset.exit, 1)
   t.match(unset.err, /database\.url: the variable DATABASE_URL is not set/)
@@ -137,6 +147,31 @@ t.test('config check', async (t) => {
 t.test('migrate again does nothing', async (t) => {
   const { exit, out } = await ask('migrate')
   t.same([exit, out], [0, 'nothing to do\n'])
+})
+
+t.test('what is wrong elsewhere keeps nobody from revoking', async (t) => {
+  const broken = join(folder, 'broken.yaml')
+  const text = readFileSync(config, 'utf8').replace('pepper_file: pepper', 'pepper_file: no-such')
+  writeFileSync(broken, `${text}issuers: [{issuer: "\${IDP}", jwks_file: no-such}]\nnonsense: 1\n`)
+  const { DATABASE_URL: _, ...without } = env
+  const ask = (...args: string[]) => run([...args, '--config', broken], without)
+  for (const args of [
+    ['revoke', '--subject', 'zoe'],
+    ['list'],
+    ['sql', "DELETE FROM dropgate.revocations WHERE subject = 'zoe'"],
+    ['migrate'],
+  ]) {
+    const { exit, err } = await ask(...args)
+    t.same([exit, err], [0, ''], args.join(' '))
+  }
+  t.match(await ask('live'), { exit: 1, err: /cannot read admin\.token_file/ })
+  t.match(await ask('revoke', '--token', '-'), { exit: 1, err: /pepper_file: .*no-such/ })
+  const { exit, err } = await ask('config', 'check', '--json')
+  t.equal(exit, 1)
+  t.same(
+    JSON.parse(err).error.problems.map(({ path }: { path: string }) => path).sort(),
+    ['database.url', 'issuers[0].audience', 'issuers[0].issuer', 'nonsense', 'revocation.pepper_file'],
+  ) // biome-ignore format: a list
 })
 
 t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
@@ -167,6 +202,41 @@ t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
     t.equal(exit, 1, statement)
     t.match(err, /code: ERR_DATABASE_REFUSED/)
   }
+})
+
+t.test('what goes wrong with a row is said, with what to do about it', async (t) => {
+  const cases: [args: string[], exit: number, err: RegExp][] = [
+    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: a row says whom it is for/],
+    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused: the row names nobody \(23514\)/],
+    [['sql', "INSERT INTO dropgate.revocations (subject) VALUES ('')"], 1, /subject cannot be matched.*\n {2}hint: names have/],
+    [['sql', ''], 2, /there is no statement/],
+    [['live', '--protocol', 'foo'], 2, /choices are http, websocket/],
+    [['revoke', '--except-session', ''], 2, /--except-session is empty\n {2}hint/],
+    [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits beyond its prefix.*\n {2}hint/],
+    [['revoke', '--subject', 'x', '--timeout', '1s'], 2, /--timeout without --wait/],
+    [['revoke', '--subject', 'x', '--expires', '1h'], 1, /hint: times are like 2026-12-31/],
+    [['revoke', '--subject', 'x', '--expires', '2026-01-01'], 2, /it would have ended already/],
+    [['lift', '999'], 1, /hint: see `dropgate list`/],
+    [['config'], 2, /^Usage: dropgate config/],
+  ] // biome-ignore format: a table
+  for (const [args, exit, err] of cases) {
+    const ran = args[0] === 'config' ? await run(args) : await ask(...args)
+    t.same([ran.exit, err.test(ran.err)], [exit, true], `${args.join(' ')}: ${ran.err}`)
+  }
+  const npm = { ...env, npm_lifecycle_event: 'dropgate' }
+  t.match(
+    (await run(['lift', '999', '--config', config], npm)).err,
+    /`npm run -s dropgate -- list`/,
+  )
+  const { out } = await ask('list', '--json')
+  const rows = JSON.parse(out) as { id: number; subject: string }[]
+  t.notOk(
+    rows.some(({ subject }) => subject === 'x'),
+    'what was refused is not there',
+  )
+  const bob = String(rows.find(({ subject }) => subject === 'bob')!.id)
+  t.match((await ask('lift', bob)).out, /it is a cutoff now/)
+  t.match((await ask('lift', bob)).out, /there is nothing to lift/)
 })
 
 t.test(
@@ -211,6 +281,11 @@ t.test(
     t.match(second.err, /the port is in use/)
     t.equal((await fetch(`http://127.0.0.1:${port}/public`)).status, 502)
 
+    const unmatched = /warning: no gate can match revocation \d+\n {2}hint: by tenant\n/
+    const insert = "INSERT INTO dropgate.revocations (tenant) VALUES ('acme')"
+    t.match(await ask('sql', insert), { exit: 0, err: unmatched })
+    t.match(await ask('revoke', '--tenant', 'acme', '--force'), { exit: 0, err: unmatched })
+
     const before = readFileSync(config, 'utf8')
     const codeAt = async (path: string) =>
       ((await (await fetch(`http://127.0.0.1:${port}${path}`)).json()) as { code: string }).code
@@ -225,9 +300,70 @@ t.test(
       'a changed file reloads',
       async () => (await codeAt('/moved')) === 'ERR_ROUTE_NOT_FOUND',
     )
+
+    const own = join(folder, 'next.yaml')
+    mkdirSync(join(folder, 'empty'))
+    const waits = before.replace(`{port: ${port}}`, `{port: ${port}, takeover: true}`)
+    const write = () => writeFileSync(own, `${waits}policy: {bundles: empty}\n`)
+    write()
+    const next = start(['serve', '--config', own])
+    t.teardown(() => next.child.kill('SIGKILL'))
+    await until('it waits', () => next.err().includes('taken over once this gate is ready'))
+    await until('it follows its configuration meanwhile', async () => {
+      write()
+      await pause(200)
+      return next.err().includes('configuration taken over')
+    })
+    next.child.kill('SIGTERM')
+    t.equal((await next.ended).exit, 0)
+    t.notMatch(next.err(), /"msg":"listening"/)
+
     child.kill('SIGTERM')
     const { exit, out } = await ended
     t.same([exit, out], [0, ''])
     for (const line of err().trim().split('\n')) t.ok(JSON.parse(line).msg, line)
   },
 )
+
+t.test('an embedded database ends with its gate, however that ends', async (t) => {
+  const home = join(folder, 'embedded')
+  mkdirSync(home)
+  for (const each of [folder, home]) chmodSync(each, 0o755)
+  const own = join(home, 'dropgate.yaml')
+  writeFileSync(
+    own,
+    `listen: {port: ${port}}
+admin: {port: ${adminPort}, token_file: admin.token}
+database: embedded
+policy: {bundles: ../bundles}
+workers: 1
+routes: [{name: public, path: /public, auth: none, upstream: "http://127.0.0.1:1"}]
+`,
+  )
+  const data = join(home, '.dropgate', 'postgres', 'data')
+  for (const signals of [['SIGTERM', 'SIGTERM'], ['SIGABRT']] as const) {
+    const { child, ended, err } = start(['serve', '--config', own])
+    t.teardown(() => child.kill('SIGKILL'))
+    await until('listening', () => err().includes('"msg":"listening"'), 60_000)
+    const postmaster = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
+    for (const signal of signals) child.kill(signal)
+    await ended
+    if (signals[0] === 'SIGTERM') {
+      await until('it is gone', () => !existsSync(join(data, 'postmaster.pid')))
+      await until('and its process', () => {
+        try {
+          return !process.kill(postmaster, 0)
+        } catch (error) {
+          return (error as NodeJS.ErrnoException).code === 'ESRCH'
+        }
+      })
+    }
+  }
+  // What nothing could end is ended by the next gate.
+  const { child, ended, err } = start(['serve', '--config', own])
+  t.teardown(() => child.kill('SIGKILL'))
+  await until('listening', () => err().includes('"msg":"listening"'), 60_000)
+  child.kill('SIGTERM')
+  t.equal((await ended).exit, 0)
+  t.notOk(existsSync(join(data, 'postmaster.pid')))
+})

@@ -2,9 +2,10 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { Ajv } from 'ajv'
 import t from 'tap'
+import { buildBundle } from '../../src/bundle/build.ts'
 import { findOpa } from '../../src/bundle/opa.ts'
 import { testPolicies } from '../../src/bundle/trial.ts'
 import { evaluate } from '../../src/cli/eval.ts'
@@ -13,6 +14,7 @@ import { readsEverything } from '../../src/policy/reads.ts'
 import { compile } from '../harness/bundle.ts'
 
 const root = process.cwd()
+const route = { name: 'a', path: '/a', auth: 'none', upstream: 'http://127.0.0.1:1' }
 const folder = mkdtempSync(join(tmpdir(), 'dropgate-authors-'))
 t.teardown(() => rmSync(folder, { recursive: true }))
 const maxMemoryBytes = 64 << 20
@@ -94,6 +96,62 @@ t.test('what only the gate’s engine refuses is said', async (t) => {
   })
 })
 
+t.test('what no test reaches is named', async (t) => {
+  const path = policies('half', {
+    'r.rego': 'package r\n\nx if input.parsed_path == ["a"]\n\ny if input.parsed_path == ["b"]\n',
+    'r_test.rego':
+      'package r_test\n\nimport data.r\n\ntest_x if r.x with input as {"parsed_path": ["a"]}\n',
+  })
+  const args = ['src/main.ts', 'test', path, '--threshold', '90']
+  const { status, stdout } = spawnSync('node', args, { encoding: 'utf8' })
+  t.equal(status, 1)
+  t.match(stdout, /coverage is below --threshold 90; no test reaches \S+r\.rego:5\n/)
+})
+
+t.test('a bundle is built of what is formatted, checked and tested', async (t) => {
+  const path = policies('loose', {
+    'r.rego': 'package r\n\nx if   {\n  input.parsed_path == ["a"]\n}\n',
+    'r_test.rego':
+      'package r_test\n\nimport data.r\n\ntest_x if r.x with input as {"parsed_path": ["a"]}\n',
+  })
+  const out = join(folder, 'out', 'r.tar.gz')
+  const build = () => buildBundle({ policies: path, out, entrypoints: ['r/x'], root })
+  t.match(build(), { out, formatted: [/r\.rego$/], tests: 'PASS: 1/1' })
+  t.equal(
+    readFileSync(join(path, 'r.rego'), 'utf8'),
+    'package r\n\nx if {\n\tinput.parsed_path == ["a"]\n}\n',
+  )
+  t.same(build().formatted, [])
+  writeFileSync(join(path, 'r.rego'), 'package r\n\nx if   input.aa.principle\n\ny if\n')
+  t.throws(build, { code: 'ERR_OPA', message: /opa check failed/ }, 'the mistake, not the layout')
+  rmSync(join(path, 'r_test.rego'))
+  writeFileSync(join(path, 'r.rego'), 'package r\n\nx := 1\n')
+  t.throws(build, { code: 'ERR_OPA', message: /no test/ })
+})
+
+t.test('outside of the checkout, what is tested and built is what the caller means', async (t) => {
+  const own = 'package gate.authz\n\ndecision if   input.parsed_path == ["own"]\n'
+  const test = (path: string) =>
+    `package gate.authz_test\n\nimport data.gate.authz\n\ntest_own if authz.decision with input as {"parsed_path": ["${path}"]}\n`
+  policies('away', {
+    'dropgate.yaml': `database: {url: "\${NO_SUCH}"}\nroutes: ${JSON.stringify([route])}\n`,
+  })
+  const away = join(folder, 'away')
+  const sources = policies('away/policies', { 'r.rego': own, 'r_test.rego': test('other') })
+  const run = (...args: string[]) =>
+    spawnSync('node', [resolve('src/main.ts'), ...args], { encoding: 'utf8', cwd: away })
+  const refused = run('build')
+  t.equal(refused.status, 1)
+  t.match(refused.stderr, /opa test failed:/)
+  t.match(refused.stderr, /test_own: FAIL/)
+  writeFileSync(join(sources, 'r_test.rego'), test('own'))
+  writeFileSync(join(sources, 'r.rego'), own)
+  const built = run('build')
+  t.equal(built.status, 0, built.stderr)
+  t.match(built.stdout, /^formatted policies\/r\.rego\nbundles\/gate\.tar\.gz: .*PASS: 1\/1\n$/)
+  t.match(run('test').stdout, /^1 of 1 tests pass/)
+})
+
 t.test('a misspelt field of the input is found', async (t) => {
   const path = policies('typo', {
     'r.rego': 'package r\n\nx if input.attributes.request.http.methd == "GET"\n',
@@ -152,7 +210,7 @@ t.test('eval: a request in flags, or a whole input', async (t) => {
     JSON.stringify({
       database: 'embedded',
       policy: { bundles: '.' },
-      routes: [{ name: 'a', path: '/a', auth: 'none', upstream: 'http://127.0.0.1:1' }],
+      routes: [route],
     }),
   )
   const none = {
@@ -192,7 +250,17 @@ t.test('eval: a request in flags, or a whole input', async (t) => {
     code: 'ERR_BODY_MALFORMED',
   })
   await t.rejects(evaluate(config, { ...none, path: '/b' }), { code: 'ERR_ROUTE_NOT_FOUND' })
+  await t.rejects(evaluate(config, { ...none, method: 'FOO' }), { code: 'ERR_METHOD_UNKNOWN' })
+  const readers = { ...route, methods: ['GET', 'HEAD'] }
+  writeFileSync(join(folder, 'readers.yaml'), JSON.stringify({ routes: [readers] }))
+  await t.rejects(evaluate(join(folder, 'readers.yaml'), { ...none, method: 'POST' }), {
+    code: 'ERR_METHOD_NOT_ALLOWED',
+  })
   await t.rejects(evaluate(config, { ...none, claims: '[]' }), { code: 'ERR_USAGE' })
+  await t.rejects(evaluate(config, { ...none, path: 'a' }), { message: '--path a' })
+  await t.rejects(evaluate(config, { ...none, decision: 'x/y' }), { message: /no entrypoint x/ })
+  await t.rejects(evaluate(config, { ...none, input: join(folder, 'nix') }), { message: /ENOENT/ })
+  await t.rejects(evaluate(config, { ...none, input: bundle }), { message: /is not JSON/ })
   const input = join(folder, 'input.json')
   writeFileSync(
     input,

@@ -72,6 +72,12 @@ t.test('what is refused before anything is sent', async (t) => {
     { reason: 'nobody' },
     { exceptSession: 's' },
     { token: '-' },
+    { subject: '' },
+    { subject: 'a', reason: '' },
+    { session: 'é'.repeat(600) },
+    { network: 'foo' },
+    { network: '10.0.0.1/8' },
+    { network: '10.0.0.0/33' },
   ] as TargetOptions[]) {
     await t.rejects(read(wrong), { code: 'ERR_USAGE' }, JSON.stringify(wrong))
   }

@@ -1,7 +1,7 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { loadConfig, readConfig } from '../../src/config/load.ts'
+import { loadConfig, readConfig, type Use } from '../../src/config/load.ts'
 import { readPeppers } from '../../src/config/peppers.ts'
 import { writeJsonSchema } from '../../src/config/schema.ts'
 import type { GateError } from '../../src/errors.ts'
@@ -62,7 +62,7 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
     [{ ...least, workers: 'many' }, 'ERR_CONFIG_VALUE', /^workers: expected auto or/],
     [{ ...least, routes: [] }, 'ERR_CONFIG_VALUE', /^routes: expected a list/],
     [{ routes: [route] }, 'ERR_CONFIG_VALUE', /database/],
-    [{ ...least, routes: [{ ...route, upstream: 'http://a/path' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.upstream/],
+    [{ ...least, routes: [{ ...route, upstream: 'http://a/path' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.upstream: expected .* without a path/],
     [{ ...least, routes: [{ ...route, upstream: 'http://u:p@a' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.upstream/],
     [{ ...least, routes: [{ ...route, auth: 'required' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.auth: .*no issuers/],
     [{ ...least, routes: [route, route] }, 'ERR_CONFIG_VALUE', /routes\[1\]\.name: a is there twice/],
@@ -73,7 +73,13 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
     [{ ...least, issuers: [{ issuer: 'https://i', audience: ['a'], jwks_file: 'no-such' }] }, 'ERR_CONFIG_FILE', /jwks_file/],
     [{ ...least, policy: { bundles: './no-such-folder' } }, 'ERR_CONFIG_FILE', /policy\.bundles: .*does not exist/],
     [{ ...least, revocation: { tick: '5s' } }, 'ERR_CONFIG_VALUE', /revocation\.tick/],
+    [{ ...least, listen: { port: 8081 } }, 'ERR_CONFIG_VALUE', /^admin\.port: 8081 is also listen\[0\]\.port$/],
+    [{ ...least, listen: [{ port: 1 }, { host: '::', port: 1 }] }, 'ERR_CONFIG_VALUE', /^listen\[1\]\.port: 1 is also listen\[0\]\.port$/],
+    [{ ...least, listen: [{ host: '0.0.0.0', port: 1 }, { port: 1 }] }, 'ERR_CONFIG_VALUE', /^listen\[1\]\.port/],
+    [{ ...least, decision_log: { sink: 'stdout', file: 'x' } }, 'ERR_CONFIG_VALUE', /^decision_log: expected one of sink and file$/],
+    [{ ...least, upstream_networks: { deny: ['fe80::1/10'] } }, 'ERR_CONFIG_VALUE', /^upstream_networks\.deny\[0\]: fe80::1\/10 has bits beyond/],
     [{ ...least, database: { url: 'mysql://x:secret@y/z' } }, 'ERR_CONFIG_VALUE', /database\.url: expected .*found another text/],
+    ['listen: {port: ${PORT}}', 'ERR_CONFIG_READ', /not valid YAML/],
     ['routes: [', 'ERR_CONFIG_READ', /not valid YAML/],
     ['a: 1\na: 2', 'ERR_CONFIG_READ', /not valid YAML/],
     ['a: &x 1\nb: *x', 'ERR_CONFIG_READ', /aliases/],
@@ -87,6 +93,35 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
     t.notMatch(error.message, /secret/)
     t.ok(error.hint ?? code === 'ERR_CONFIG_READ')
   }
+})
+
+t.test('networks, key sets and ports: each that is wrong, and none that is not', async (t) => {
+  const trusted = ['10.0.0.0/33', '10.0.0.1/8', 'foo', '::ffff:10.0.0.0/104', '10.0.0.1', '::/0']
+  const { message } = refusal({ ...least, listen: { trusted_proxies: trusted } })
+  t.same(message.split('\n').map((line) => line.split(':')[0]).sort(), [0, 1, 2].map((i) => `listen[0].trusted_proxies[${i}]`)) // biome-ignore format: a line
+  const apart = [{ host: '::1', port: 8081 }, { host: '0.0.0.0', port: 1 }, { host: '::1', port: 1 }, { port: 0 }, { port: 0 }] // biome-ignore format: a line
+  t.equal(read({ ...least, listen: apart }).listen.length, 5)
+  const key = '{"kty": "EC"}'
+  const folder = t.testdir({ text: 'x', other: '{"a": 1}', empty: '{"keys": []}', key, fine: `{"keys": [${key}]}` }) // biome-ignore format: a line
+  const keysOf = (name: string) => ({
+    ...least,
+    issuers: [{ issuer: 'https://i', audience: ['a'], jwks_file: join(folder, name) }],
+  })
+  for (const [name, said] of [
+    ['text', /is not JSON; expected/],
+    ['other', /is no JWK set; expected/],
+    ['empty', /holds no key; expected/],
+    ['key', /is a single key; expected/],
+    ['no-such', /cannot be read \(ENOENT\)/],
+  ] as const)
+    t.match(refusal(keysOf(name)), { code: 'ERR_CONFIG_FILE', message: said })
+  t.equal(read(keysOf('fine')).issuers.length, 1)
+})
+
+t.test('an unquoted variable between braces gets a hint, other mistakes do not', async (t) => {
+  t.match(refusal('listen: {port: ${PORT}}').hint, /needs quotes/)
+  t.match(refusal('a: 1\nb: [${A}, 1]').hint, /needs quotes/)
+  t.notOk(refusal('a: {b: "${A}"').hint)
 })
 
 t.test('a preset fills in what the file leaves open', async (t) => {
@@ -132,6 +167,70 @@ t.test('peppers: a file of their own, for nobody else to read', async (t) => {
 t.test('all problems are said at once', async (t) => {
   const error = refusal({ ...least, drain_timeout: 1, worker: 2, limits: { headers: 0 } })
   t.equal(error.message.split('\n').length, 3, error.message)
+})
+
+t.test('what one part says of another does not depend on a third being right', async (t) => {
+  const file = `database: {url: "\${GATE_DB}"}
+listen: {port: "\${PORT}", takeover: 3}
+drain_timeout: 1
+issuers: [{issuer: "https://i", audience: [a], jwks_file: no-such}, 7]
+revocation: {tick: 5s}
+limits: {header_bytes: 1B, headers: 0}
+routes:
+  - {name: a, upstream: "http://a/v1", auth: none}
+  - {name: a, upstream: "http://b", auth: none, methds: [GET]}
+  - {name: a, upstream: "http://c"}
+`
+  const { message, problems } = refusal(file)
+  t.same(problems!.map(({ path }) => path).sort(), [
+    'database.url', 'drain_timeout', 'issuers[0].jwks_file', 'issuers[1]', 'limits.header_bytes', 'limits.headers',
+    'listen[0].port', 'listen[0].takeover', 'revocation.tick', 'routes[0].upstream', 'routes[1].methds', 'routes[2].name',
+  ], message) // biome-ignore format: a list
+  t.equal(message.split('\n').length, problems!.length)
+  t.match(problems, [{ code: 'ERR_CONFIG_VARIABLE', message: /GATE_DB is not set/ }])
+  for (const written of [
+    { database: 3, routes: 3, issuers: 3, listen: 3, policy: 3, revocation: 3, decision_log: 3 },
+    { ...least, issuers: null, listen: [null], routes: [null, [], { forward: 3, upstream: 3 }] },
+    { ...least, upstream_networks: { deny: 'x' }, limits: [], labels: 3, workers: {}, admin: null },
+  ])
+    t.match(refusal(written), { code: 'ERR_CONFIG_VALUE' })
+  const many = refusal({ ...least, ...Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`zz${i}zz`, 1])) }) // biome-ignore format: a line
+  t.match(many.message, /\nand 10 more$/)
+  t.equal(many.problems!.length, 30)
+})
+
+t.test('a command that uses a part is stopped by that part only', async (t) => {
+  const use = (written: string, uses: readonly Use[], env = {}) =>
+    readConfig(written, '.', env, { uses })
+  const file = `database: {url: "\${GATE_DB}", cli_url: "postgres://cli@h/d"}
+admin: {port: 9, prt: 1}
+revocation: {tik: 5s, pepper_file: /no/such}
+issuers: [{issuer: "https://i", audience: [a], jwks_file: no-such}]
+routes: [{name: a, upstream: "\${UP}", decision: x/y}, {name: a, rwoute: 1}]
+policy: {bundles: no-such, decision: gate/z}
+nonsense: 1
+`
+  t.throws(() => use(`${file}}`, ['database']), { code: 'ERR_CONFIG_READ' }, 'it must be YAML')
+  const cli = ['database.cli_url', 'database.schema'] as const
+  t.match(use(file, cli).database, { cli_url: 'postgres://cli@h/d', url: undefined })
+  t.same(
+    use(file, ['policy.decision', 'routes.decision']).routes.map((r) => r.decision),
+    ['x/y', 'gate/z'],
+  )
+  t.equal(use(file, ['drain_timeout']).drain_timeout, 30_000)
+  const refused: [string, readonly Use[], RegExp][] = [
+    [file, ['admin'], /^admin\.prt: unknown key; did you mean admin\.port\?$/],
+    [file, ['database.migrate_url'], /^database\.url: the variable GATE_DB is not set[^\n]*$/],
+    [file, ['revocation.pepper_file'], /^revocation\.pepper_file: \/no\/such cannot be read[^\n]*$/],
+    [file, ['policy.bundles'], /^policy\.bundles: the folder [^\n]*$/],
+    [file.replace('database:', 'databse:'), cli, /databse: unknown key; did you mean database\?/],
+    [file.replace('cli_url', 'cliurl'), cli, /database\.cliurl: unknown key; did you mean database\.cli_url\?/],
+    ['database: {schema: a}', cli, /^database\.url: missing[^\n]*$/],
+    ['', cli, /^database\.url: missing[^\n]*$/],
+    ['- a', cli, /^the file: expected a mapping/],
+  ] // biome-ignore format: a table
+  for (const [written, uses, message] of refused)
+    t.throws(() => use(written, uses), { message }, `${uses}: ${message}`)
 })
 
 t.test('a file that is not there, and the one that is shipped', async (t) => {

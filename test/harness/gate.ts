@@ -38,6 +38,7 @@ export interface DecisionEvent {
   readonly input?: Record<string, unknown>
   readonly result?: unknown
   readonly erased?: readonly string[]
+  readonly masked?: readonly string[]
   readonly requested_by: string
   readonly timestamp: string
   readonly custom: Record<string, string | number>
@@ -178,6 +179,14 @@ export class TestGate {
     return readFileSync(join(this.folder, 'admin.token'), 'utf8').trim()
   }
 
+  /** Until this is all that keeps it from being ready. */
+  waitsFor(reason: string): Promise<void> {
+    return until(`only this is missing: ${reason}`, () => {
+      const { ready, reasons } = this.gate.readiness()
+      return !ready && reasons.join() === reason
+    })
+  }
+
   /** The revoker's connection. */
   revoker(): Promise<pg.Client> {
     return this.cluster.client('cli_url')
@@ -228,12 +237,20 @@ export class TestGate {
     return new Promise((resolve) => {
       let text = ''
       const socket = connect(this.port, '127.0.0.1', () => socket.write(bytes, 'latin1'))
+      // A gate that neither answers nor closes: what came is looked at all the same, and the test fails by that.
       const timer = setTimeout(() => socket.destroy(), 5000)
       let quiet: NodeJS.Timeout | undefined
+      // What came while this thread was held up is read before the silence counts.
+      const silent = (): void => {
+        const { length } = text
+        setImmediate(() => {
+          if (text.length === length) socket.destroy()
+        })
+      }
       socket.on('data', (data) => {
         text += data.toString('latin1')
         clearTimeout(quiet)
-        quiet = setTimeout(() => socket.destroy(), quietMs)
+        quiet = setTimeout(silent, quietMs)
       })
       socket.on('error', () => {})
       socket.on('close', () => {

@@ -6,28 +6,64 @@ import { loadConfig } from '../../config/load.ts'
 import type { GateConfig } from '../../config/options.ts'
 import { GateError } from '../../errors.ts'
 import { Gate, type GateLog } from '../../gate.ts'
+import { withClient } from '../../store/connect.ts'
 import { databaseUrl } from '../database.ts'
 import { print } from '../output.ts'
-import { untilSignal } from '../serve.ts'
+import { followConfig, untilSignal } from '../serve.ts'
 import type { WorldReport, WorldStart } from './world.ts'
 
 const readyMs = 30_000
 
 export async function demo(file: string): Promise<number> {
-  const { config } = loadConfig(file, {})
-  const stopped = untilSignal({ info: () => print('\nstopping ...') })
-  const gate = new Gate(config, { log: shortLog() })
+  const { config, files } = loadConfig(file, {})
+  const log = new ShortLog()
+  const gate = new Gate(config, { log })
+  // A terminal that is closed ends it too.
+  const stopped = untilSignal(
+    () => print(farewell(gate.liveCount, config)),
+    ['SIGINT', 'SIGTERM', 'SIGHUP'],
+  )
   const { world, token } = await startWorld(config)
+  let unfollow = (): void => {}
   try {
     const opened = gate.open().then(() => untilReady(gate))
     await Promise.race([opened, stopped])
-    if (gate.readiness().ready) print(instructions(config, gate, token))
+    if (gate.readiness().ready) {
+      const nextId = await startAfresh(config)
+      print(instructions({ config, gate, token, nextId }))
+      log.talks = true
+      unfollow = followConfig(gate, { file, files, log, signal: undefined })
+    }
     await stopped
   } finally {
+    unfollow()
     await gate.close()
     await world.terminate()
   }
   return 0
+}
+
+function farewell(open: number, { drain_timeout }: GateConfig): string {
+  if (open === 0) return '\nstopping ...'
+  const what = open === 1 ? 'one exchange that is open' : `${open} exchanges that are open`
+  return `\nstopping: ${what} may go on for up to ${drain_timeout / 1000} s; Ctrl-C again ends it at once`
+}
+
+/** Forgets what an earlier demo did to alice. @returns the id that the next row will get */
+async function startAfresh(config: GateConfig): Promise<number | undefined> {
+  // Only in a database that is the demo's own.
+  if (config.database.embedded === undefined) return undefined
+  const url = databaseUrl(config, 'migrate_url')
+  const table = `${config.database.schema}.revocations`
+  return await withClient({ url, name: 'dropgate demo' }, async (client) => {
+    const { rowCount } = await client.query(`DELETE FROM ${table} WHERE subject = 'alice'`)
+    if (rowCount! > 0) print('\nThe revocations of alice from last time are deleted.')
+    const { rows } = await client.query(
+      `SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')), 0)::int AS last`,
+      [table],
+    )
+    return rows[0].last + 1
+  })
 }
 
 async function startWorld(config: GateConfig): Promise<{ world: Worker; token: string }> {
@@ -48,8 +84,15 @@ async function startWorld(config: GateConfig): Promise<{ world: Worker; token: s
   if (report.type === 'ready') return { world, token: report.token }
   await world.terminate()
   throw new GateError('ERR_LISTEN', `the demo's issuer or upstream: ${report.message}`, {
-    hint: 'stop what listens there, or change the ports in dropgate.yaml',
+    hint: 'if the demo runs already, go on with that one; else stop what listens there, or change the ports in dropgate.yaml',
   })
+}
+
+interface Scene {
+  readonly config: GateConfig
+  readonly gate: Gate
+  readonly token: string
+  readonly nextId: number | undefined
 }
 
 async function untilReady(gate: Gate): Promise<void> {
@@ -65,7 +108,7 @@ async function untilReady(gate: Gate): Promise<void> {
   }
 }
 
-function instructions(config: GateConfig, gate: Gate, token: string): string {
+function instructions({ config, gate, token, nextId }: Scene): string {
   const [port] = gate.address().ports
   const [issuer] = config.issuers
   const origin = `http://127.0.0.1:${port}`
@@ -80,20 +123,24 @@ function instructions(config: GateConfig, gate: Gate, token: string): string {
     '1. Alice is a clerk: her request is allowed.',
     `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/orders`,
     '',
-    '2. Revoke her: one row.',
+    '2. And she may listen: a line comes every second.',
+    `  curl -N -H "Authorization: Bearer $TOKEN" ${origin}/orders/news &`,
+    '  npm run -s dropgate -- live',
+    '',
+    '3. Revoke her: one row.',
     `  npm run -s dropgate -- sql "${insert}"`,
   ]
   if (onPath('psql'))
     lines.push('', '   or with psql:', `  psql "${databaseUrl(config, 'cli_url')}" -c "${insert}"`)
   lines.push(
     '',
-    '3. The same request is refused: 401, ERR_REVOKED.',
+    '   What she had open has ended, and the same request is refused: 401, ERR_REVOKED.',
     `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/orders`,
     '',
     '4. See the row, take it back, and sign in again. Tokens from before the lift stay dead, and those of the 5 s',
     '   after it, by which clocks may differ.',
     '  npm run -s dropgate -- list',
-    '  npm run -s dropgate -- lift 1',
+    `  npm run -s dropgate -- lift ${nextId ?? 'ID'}`,
     `  sleep 6; TOKEN=$(curl -s "${issuer!.issuer}/token?subject=alice&role=clerk")`,
     '',
     '5. Change a rule. A clerk may not read reports (403, ERR_POLICY_DENIED):',
@@ -119,10 +166,23 @@ function onPath(name: string): boolean {
   })
 }
 
-/** The demo's terminal is for the lines to paste: only what went wrong is said, in words. */
-function shortLog(): GateLog {
-  const say = (_fields: object, message: string): void => {
+/** The demo's terminal is for the lines to paste: only what went wrong is said, and later what has changed, in words. */
+class ShortLog implements GateLog {
+  talks = false
+
+  info(_fields: object, message: string): void {
+    if (this.talks) this.#say(message)
+  }
+
+  warn(_fields: object, message: string): void {
+    this.#say(message)
+  }
+
+  error(_fields: object, message: string): void {
+    this.#say(message)
+  }
+
+  #say(message: string): void {
     process.stderr.write(`${message}\n`)
   }
-  return { info: () => {}, warn: say, error: say }
 }

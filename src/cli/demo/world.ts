@@ -57,7 +57,8 @@ async function run(start: WorldStart): Promise<string> {
     }
   })
   await listen(start.upstream, (req, res) => {
-    json(res, { upstream: 'demo', ...seen(req) })
+    if (req.url?.endsWith('/news')) news(res)
+    else json(res, { upstream: 'demo', ...seen(req) })
   })
   return await mint('alice', ['clerk'])
 }
@@ -65,6 +66,17 @@ async function run(start: WorldStart): Promise<string> {
 function seen(req: IncomingMessage): object {
   const { method, url, headers } = req
   return { method, path: url, headers }
+}
+
+/** Events (server-sent), one a second, until somebody ends them. */
+function news(res: ServerResponse): void {
+  res.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
+  const tell = (): void => {
+    res.write(`data: still open at ${new Date().toISOString()}\n\n`)
+  }
+  tell()
+  const timer = setInterval(tell, 1000)
+  res.on('close', () => clearInterval(timer))
 }
 
 function json(res: ServerResponse, value: unknown): void {
