@@ -3,6 +3,7 @@
  * over IPC; a job without `rate` keeps every connection busy, one with a rate sends that many a second.
  */
 import { connect, type Socket } from 'node:net'
+import { pause } from '../harness/wait.ts'
 
 export interface Job {
   readonly port: number
@@ -100,7 +101,7 @@ async function run({ port, requests, connections, seconds, rate }: Job): Promise
       }
     }, 2)
   }
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  await pause(seconds * 1000)
   going = false
   clearInterval(timer)
   const took = (performance.now() - began) / 1000

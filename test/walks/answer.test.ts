@@ -2,9 +2,17 @@
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { type DecisionEvent, TestGate } from '../harness/gate.ts'
+import { ok } from '../harness/upstream.ts'
 import { until } from '../harness/wait.ts'
 
-const gate = await TestGate.start({ bundle: null, ready: false })
+const gate = await TestGate.start({
+  bundle: null,
+  ready: false,
+  routes: [
+    { name: 'orders', path: '/orders' },
+    { name: 'shared', path: '/shared', cors: { origins: ['https://app.example'] } },
+  ],
+})
 t.teardown(() => gate.stop())
 const { writeFileSync } = await import('node:fs')
 writeFileSync(
@@ -14,6 +22,7 @@ writeFileSync(
     answers := {
       "up": {"allowed": true, "headers": [{"x-team": ["blue", "green"]}, {"x-set": "1"}], "request_headers_to_remove": ["X-Secret", "x-set", "authorization"]},
       "down": {"allowed": true, "response_headers_to_add": {"content-type": "text/html", "x-rate": "7", "set-cookie": ["a=1", "b=2"]}},
+      "cors": {"allowed": true, "response_headers_to_add": {"access-control-allow-origin": "*", "x-rate": "7"}},
       "set": {"allowed": true, "query_parameters_to_set": {"user": "al ice&x", "role": ["a", "b"]}},
       "remove": {"allowed": true, "query_parameters_to_remove": ["debug", "a[]"]},
       "both": {"allowed": true, "query_parameters_to_set": {"debug": "1", "x": "2"}, "query_parameters_to_remove": ["debug"]},
@@ -58,6 +67,26 @@ t.test('the client gets what is added: by overwrite, but for cookies', async (t)
   t.equal(headers['content-type'], 'text/html')
   t.equal(headers['x-rate'], '7')
   t.same(headers['set-cookie'], ['c=3', 'a=1', 'b=2'])
+})
+
+t.test('who may read is said by the rules of the route, not by the policy', async (t) => {
+  const origin = 'https://app.example'
+  const answer = await gate.ask('/shared/cors', token, { headers: { origin } })
+  t.same(
+    [answer.headers['access-control-allow-origin'], answer.headers['x-rate']],
+    [origin, '7'],
+    'once, and not twice',
+  )
+})
+
+t.test('a 204 says no length', async (t) => {
+  gate.upstream.answer = (socket) =>
+    socket.write('HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nx-a: 1\r\n\r\n')
+  t.teardown(() => {
+    gate.upstream.answer = ok
+  })
+  const { status, headers } = await ask('noted')
+  t.same([status, headers['content-length'], headers['x-a']], [204, undefined, '1'])
 })
 
 t.test('the query: set, removed, kept byte for byte; what was sent is logged', async (t) => {

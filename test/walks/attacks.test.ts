@@ -5,10 +5,11 @@ import { readAuthority } from '../../src/route/target.ts'
 import { TestGate } from '../harness/gate.ts'
 import { ok } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
+import { Wire } from '../harness/wire.ts'
 
 const open = { auth: 'none', labels: { visibility: 'public' } }
 const gate = await TestGate.start({
-  config: { workers: 1, limits: { body_idle: '300ms', read_idle: '300ms' } },
+  config: { workers: 1, limits: { body_idle: '300ms', read_idle: '300ms', requests: 200 } },
   routes: [
     { name: 'public', path: '/public', ...open },
     { name: 'dead', path: '/public/dead', ...open, upstream: 'http://127.0.0.1:1' },
@@ -74,8 +75,94 @@ t.test('a client far ahead of its answers that leaves costs nobody anything', as
   t.equal(restarts(), 0)
 
   gate.upstream.seen.length = 0
-  const few = await gate.raw(one.repeat(20))
-  t.equal(few.match(/HTTP\/1\.1 200/g)?.length, 20, 'who is a little ahead gets every answer')
+  const few = await gate.raw(one.repeat(64), 2000)
+  t.equal(few.match(/HTTP\/1\.1 200/g)?.length, 64, 'who is a little ahead gets every answer')
+})
+
+t.test(
+  'what waits behind an answer is bounded, on one connection and on all of them',
+  async (t) => {
+    const held: Socket[] = []
+    gate.upstream.answer = (socket) => held.push(socket)
+    const one = 'GET /public HTTP/1.1\r\nHost: a\r\n\r\n'
+    const ahead = async (count: number): Promise<Wire> => {
+      const wire = await Wire.open(gate.port)
+      t.teardown(() => wire.destroy())
+      wire.write(one.repeat(1 + count))
+      return wire
+    }
+    const far = await ahead(65)
+    await far.end()
+    t.equal(far.rest, '', 'too far: the connection is over')
+    await until('the record', () => gate.log.some(({ custom }) => custom.code === 'ERR_OVERLOADED'))
+
+    // `limits.requests` is 200: three times 60 may wait and the next 60 may not.
+    gate.upstream.seen.length = 0
+    const all: Wire[] = []
+    for (let i = 0; i < 3; i++) all.push(await ahead(60))
+    await until('each has begun', () => gate.upstream.seen.length === 3)
+    const more = await ahead(60)
+    await more.end()
+    t.same(
+      all.map(({ closed }) => closed),
+      [false, false, false],
+      'nobody else is touched',
+    )
+    gate.upstream.answer = ok
+    t.equal((await gate.ask('/public')).status, 200, 'nor is anybody turned away')
+    for (const socket of held) ok(socket, gate.upstream.seen[0]!)
+    for (const wire of all) for (let i = 0; i < 61; i++) t.equal((await wire.answer())?.status, 200)
+    const again = await ahead(60)
+    t.equal((await again.answer())?.status, 200, 'the room is there again')
+  },
+)
+
+t.test('a client that is gone when it is accepted is nobody, and ends nobody', async (t) => {
+  const revoker = await gate.revoker()
+  gate.upstream.answer = () => {}
+  const two = 'GET /public HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(2)
+  for (let i = 0; i < 300; i++) {
+    await new Promise<void>((resolve) => {
+      const socket = connect(gate.port, '127.0.0.1', () => {
+        socket.write(two)
+        socket.resetAndDestroy()
+        resolve()
+      })
+      socket.on('error', () => {})
+    })
+  }
+  for (const { headers } of gate.upstream.seen)
+    t.same(headers.find(([name]) => name === 'x-forwarded-for')?.[1], '127.0.0.1')
+  // From now on whatever is open is asked where it comes from.
+  await revoker.query("INSERT INTO dropgate.revocations (network) VALUES ('10.99.0.0/16')")
+  await revoker.query("INSERT INTO dropgate.revocations (network) VALUES ('10.98.0.0/16')")
+  await pause(1000)
+  gate.upstream.answer = ok
+  t.equal((await gate.ask('/public')).status, 200)
+  t.equal(restarts(), 0)
+})
+
+t.test('a CONNECT behind the last answer of a connection, and a reset', async (t) => {
+  const bytes = `POST /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nokCONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n`
+  for (let i = 0; i < 200; i++) {
+    const socket = await dial()
+    socket.write(bytes)
+    if (i % 2 === 0) await pause(1)
+    socket.resetAndDestroy()
+  }
+  await pause(200)
+  t.equal((await gate.ask('/public')).status, 200)
+  t.equal(restarts(), 0)
+})
+
+t.test('a refusal reaches whoever is still sending', async (t) => {
+  const body = Buffer.alloc(20_000_000, 'x')
+  for (let i = 0; i < 10; i++) {
+    const answer = await fetch(`http://127.0.0.1:${gate.port}/orders`, { method: 'POST', body })
+    t.equal(answer.status, 401)
+    await answer.text()
+  }
+  t.equal(gate.upstream.seen.length, 0)
 })
 
 t.test('an answer of our own that nobody reads is not kept for ever', async (t) => {

@@ -4,14 +4,17 @@ import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
-import { until } from '../harness/wait.ts'
+import { pause, until } from '../harness/wait.ts'
+import { Wire } from '../harness/wire.ts'
 
 const gate = await TestGate.start({
   bundle: null,
   ready: false,
-  config: { limits: { policy_body: '2KiB', policy_body_timeout: '500ms' } },
+  config: { limits: { policy_body: '2KiB', policy_body_timeout: '2s' } },
+  issuer: { clock_skew: '0s' },
   routes: [
     { name: 'orders', path: '/orders' },
+    { name: 'finish', path: '/finish', on_expiry: 'let-finish' },
     { name: 'uploads', path: '/uploads', policy_body: 'withhold' },
   ],
 })
@@ -169,4 +172,23 @@ t.test('the limit of all bodies is one for those that are taken too', async (t) 
   }
   t.match(await chunked(900), /^HTTP\/1\.1 200/)
   t.match(await chunked(1500), /^HTTP\/1\.1 413/)
+})
+
+t.test('a token that expires while its body comes lets nothing through', async (t) => {
+  const body = '{"amount":1}'
+  for (const path of ['/orders', '/finish']) {
+    gate.upstream.seen.length = 0
+    const exp = Date.now() / 1000 + 0.25
+    const short = await gate.issuer.token('alice', { claims: { exp } })
+    const wire = await Wire.open(gate.port)
+    wire.write(
+      `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${short}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, 5)}`,
+    )
+    await until('it has expired', () => Date.now() > exp * 1000 + 20)
+    wire.write(body.slice(5))
+    const answer = await wire.answer()
+    t.same([answer?.status, answer?.code], [401, 'ERR_TOKEN_EXPIRED'], path)
+    await pause(100)
+    t.equal(gate.upstream.seen.length, 0, path)
+  }
 })

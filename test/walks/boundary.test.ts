@@ -20,7 +20,7 @@ const gate = await TestGate.start({
         proxy_protocol: 'required',
       },
     ],
-    limits: { body_idle: '300ms', read_idle: '300ms', cookies: 3, header_value_bytes: '1KiB', requests: 40 },
+    limits: { body_idle: '300ms', read_idle: '1s', cookies: 3, header_value_bytes: '1KiB', requests: 40 },
   },
   routes: [
     { name: 'public', path: '/public', ...open, forward: { remove: ['X-Tenant'] }, timeouts: { headers: '2s', idle: '2s' } },
@@ -235,7 +235,7 @@ t.test(
       const timer = setInterval(() => {
         socket.write('y')
         if (--left === 0) clearInterval(timer)
-      }, 80)
+      }, 160)
     }
     const answers = await Promise.all(Array.from({ length: 6 }, () => gate.ask('/orders', manager)))
     for (const { status, body } of answers) t.same([status, body.length], [200, size + 10])

@@ -85,13 +85,15 @@ t.test('curl says of a stream and of a download that they broke off', { skip: mi
     const subject = `curl-${kind}`
     const curl = spawn('curl', ['-sN', '-H', `Authorization: Bearer ${await gate.issuer.token(subject)}`, `${page}/orders/${kind}?n=${subject}`])
     children.push(curl)
+    // Asked for before the row is there: curl may be gone before the INSERT is answered.
+    const gone = new Promise<number | null>((resolve) => curl.once('exit', resolve))
     let bytes = 0
     curl.stdout.on('data', (data) => {
       bytes += data.length
     })
     await until('bytes come', () => bytes > 0)
     await revoke(subject)
-    const exit = await new Promise<number | null>((resolve) => curl.once('exit', resolve))
+    const exit = await gone
     t.ok((exits as readonly (number | null)[]).includes(exit), `curl exits with ${exit}`)
     await until('aborted', () => upstream.served.get(subject)!.ended === 'abort')
   }

@@ -185,10 +185,26 @@ t.test('more rows at once than are looked up one by one', async (t) => {
   other.stop()
 })
 
+t.test('everything is loaded anew: whom a row in it names is cut', async (t) => {
+  const owner = await gate.cluster.client('migrate_url')
+  const mine = await Promise.all(kinds.map((kind) => hold(kind, 'loaded')))
+  const other = await hold('chunks', 'not-loaded')
+  await until('all are under way', () => [...mine, other].every((each) => each.under(upstream)))
+  // More than a notification carries: nothing else tells of them.
+  await owner.query(
+    `BEGIN; TRUNCATE dropgate.revocations; INSERT INTO dropgate.revocations (subject)
+     SELECT CASE n WHEN 300 THEN 'loaded' ELSE 'l-' || n END FROM generate_series(1, 500) n; COMMIT`,
+  )
+  await until('cut', () => mine.every(({ ended }) => ended !== undefined))
+  for (const each of mine) t.match(await endOf(each), { ended: 'revoked' })
+  t.equal(other.ended, undefined)
+  other.stop()
+})
+
 t.test('an expired token ends what is open, where the route does not let it finish', async (t) => {
   const one = async (kind: Kind): Promise<void> => {
     // Tokens are good for the issuer's clock_skew of 5 s beyond their exp.
-    const claims = { exp: Math.floor(Date.now() / 1000) - 3 }
+    const claims = { exp: Math.floor(Date.now() / 1000) - 1 }
     const mine = await hold(kind, `carol-${kind}`, { claims })
     const lenient = await hold(kind, `carol-${kind}`, { claims, path: '/orders/lenient' })
     await until('both are under way', () => mine.under(upstream) && lenient.under(upstream))

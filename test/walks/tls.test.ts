@@ -2,7 +2,9 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { request } from 'node:https'
-import { createServer, type Server, type TLSSocket } from 'node:tls'
+import { connect } from 'node:net'
+import { Duplex } from 'node:stream'
+import { connect as connectTls, createServer, type Server, type TLSSocket } from 'node:tls'
 import t from 'tap'
 import { TestGate } from '../harness/gate.ts'
 import { until } from '../harness/wait.ts'
@@ -60,6 +62,7 @@ const gate = await TestGate.start({
       { host: '127.0.0.1', port: 0, tls },
       { host: '127.0.0.1', port: 0, tls: { ...tls, client_ca: ca } },
       { host: '127.0.0.1', port: 0, tls: { ...tls, client_ca: ca, client_cert: 'optional' } },
+      { host: '127.0.0.1', port: 0, tls, trusted_proxies: ['127.0.0.1'], proxy_protocol: 'required' },
     ],
   },
   routes: [
@@ -76,7 +79,8 @@ const gate = await TestGate.start({
   ],
 }) // biome-ignore format: a table
 t.teardown(() => gate.stop())
-const [port, required, optional] = gate.gate.address().ports as [number, number, number]
+const ports = gate.gate.address().ports as [number, number, number, number]
+const [port, required, optional, proxied] = ports
 
 interface Asked {
   readonly status: number
@@ -103,6 +107,7 @@ function ask(path: string, over: object = {}): Promise<Asked> {
         const { code } = body.startsWith('{') ? JSON.parse(body) : { code: undefined }
         resolve({ status: res.statusCode!, code })
       })
+      res.on('error', reject)
     })
     req.on('error', reject)
     req.end()
@@ -204,5 +209,52 @@ t.test(
     await until('allowed', async () => {
       return (await ask('/public/good', { port: required, ...client })).status === 200
     })
+  },
+)
+
+t.test(
+  'behind a load balancer the handshake may come with its header, in any pieces',
+  async (t) => {
+    const header = Buffer.from('PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n')
+    for (const cut of [0, 5, header.length - 1, header.length, header.length + 100, 1 << 20]) {
+      const under = connect(proxied, '127.0.0.1')
+      under.setNoDelay()
+      let ahead: Buffer | undefined = header
+      // TLS writes past the streams of a socket; what it says first must leave with the header.
+      const pipe = new Duplex({
+        read: () => {},
+        write: (chunk: Buffer, _encoding, done) => {
+          const bytes = ahead === undefined ? chunk : Buffer.concat([ahead, chunk])
+          const at = ahead === undefined ? bytes.length : cut
+          ahead = undefined
+          under.write(bytes.subarray(0, at))
+          setTimeout(
+            () => under.write(bytes.subarray(at), () => done()),
+            at < bytes.length ? 20 : 0,
+          )
+        },
+      })
+      under.on('data', (data) => pipe.push(data))
+      under.on('close', () => pipe.push(null))
+      under.on('error', () => {})
+      const secure = connectTls({
+        socket: pipe,
+        ca: text('authority.pem'),
+        servername: 'localhost',
+      })
+      t.teardown(() => under.destroy())
+      let answer = ''
+      secure.on('error', () => {})
+      secure.on('data', (data) => {
+        answer += data.toString('latin1')
+      })
+      secure.write('GET /public/echo HTTP/1.1\r\nHost: a\r\n\r\n')
+      await until(`an answer, cut at ${cut}`, () => answer.includes('\r\n\r\n'))
+      t.match(answer, /^HTTP\/1\.1 200/)
+      t.match(Object.fromEntries(gate.upstream.seen.at(-1)!.headers), {
+        'x-forwarded-for': '198.51.100.7',
+      })
+      under.destroy()
+    }
   },
 )

@@ -1,5 +1,5 @@
 /** Bodies both ways, what breaks on the way, and what the upstream is told. */
-import { request } from 'node:http'
+import { createServer, request } from 'node:http'
 import { connect } from 'node:net'
 import t from 'tap'
 import { TestGate } from '../harness/gate.ts'
@@ -7,6 +7,13 @@ import { ok, type Seen } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
 
 const open = { auth: 'none', labels: { visibility: 'public' } }
+const hasty = createServer((_req, res) => {
+  res.writeHead(413, { connection: 'close', 'content-length': 2 })
+  res.end('no')
+})
+await new Promise<void>((resolve) => hasty.listen(0, '127.0.0.1', resolve))
+t.teardown(() => hasty.close())
+const early = `http://127.0.0.1:${(hasty.address() as { port: number }).port}`
 const gate = await TestGate.start({
   config: { workers: 1 },
   routes: [
@@ -16,8 +23,14 @@ const gate = await TestGate.start({
       name: 'public',
       path: '/public',
       ...open,
+    },
+    {
+      name: 'hasty',
+      path: '/public/hasty',
+      ...open,
       timeouts: { connect: '300ms', headers: '400ms', idle: '400ms' },
     },
+    { name: 'early', path: '/orders/early', upstream: early },
     { name: 'closed', path: '/closed', ...open, upstream: 'http://127.0.0.1:1' },
     { name: 'narrow', path: '/narrow', ...open, max_connections: 2 },
   ],
@@ -163,12 +176,25 @@ t.test('an upstream that is not there, says nonsense, or says nothing in time', 
       if (bytes === null) socket.destroy()
       else socket.write(bytes, 'latin1')
     }
-    const answer = await gate.ask('/public')
+    const answer = await gate.ask(bytes === '' ? '/public/hasty' : '/public')
     t.same([answer.status, answer.code], [status, code], name)
   }
   gate.upstream.answer = ok
   for (let i = 0; i < 10; i++)
     t.equal((await gate.ask('/public')).status, 200, 'and goes on after it')
+})
+
+t.test('an upstream that answers before it has read, and hangs up, is heard', async (t) => {
+  const body = Buffer.alloc(3_000_000, 'x')
+  const statuses = new Map<number, number>()
+  for (let i = 0; i < 40; i++) {
+    const url = `http://127.0.0.1:${gate.port}/orders/early`
+    const headers = { authorization: `Bearer ${manager}` }
+    const answer = await fetch(url, { method: 'POST', headers, body })
+    statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
+    await answer.text()
+  }
+  t.same([...statuses], [[413, 40]])
 })
 
 t.test('an answer cut short never looks complete', async (t) => {
@@ -186,7 +212,7 @@ t.test('an answer cut short never looks complete', async (t) => {
   }
   gate.upstream.answer = (socket) =>
     socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf')
-  t.equal((await gate.ask('/public')).complete, false, 'silence after half of it')
+  t.equal((await gate.ask('/public/hasty')).complete, false, 'silence after half of it')
 })
 
 t.test('a request cut short never looks complete', async (t) => {
@@ -226,6 +252,7 @@ t.test('bodies arrive whole, with 100-continue and without', async (t) => {
   gate.upstream.answer = ok
   const expecting = await gate.raw(
     `POST /orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${manager}\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi`,
+    5000,
   )
   t.match(expecting, /^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 OK/)
   const refused = await gate.raw(
@@ -233,6 +260,16 @@ t.test('bodies arrive whole, with 100-continue and without', async (t) => {
   )
   t.match(refused, /^HTTP\/1\.1 401 /, 'no invitation to send what is refused')
 })
+
+async function standsStill(count: () => number): Promise<void> {
+  let before = -1
+  await until('it stands still', async () => {
+    const still = count() === before
+    before = count()
+    await pause(300)
+    return still
+  })
+}
 
 t.test('backpressure: a slow reader holds the writer back, in both directions', async (t) => {
   const chunk = Buffer.alloc(64 * 1024, 'x')
@@ -256,18 +293,12 @@ t.test('backpressure: a slow reader holds the writer back, in both directions', 
     request({ host: '127.0.0.1', port: gate.port, path: '/public', agent: false }, async (res) => {
       res.pause()
       // Every buffer on the way fills up, then nothing moves any more.
-      let before = -1
-      await until('it stands still', async () => {
-        const still = written === before
-        before = written
-        await pause(300)
-        return still
-      })
+      await standsStill(() => written)
       t.ok(written < total / 2, `${written >> 20} MiB left the upstream while nobody read`)
       res.on('data', (data: Buffer) => {
         received += data.length
       })
-      res.on('end', () => resolve())
+      res.on('close', () => resolve())
       res.resume()
     }).end()
   })
@@ -295,11 +326,8 @@ t.test('backpressure: a slow reader holds the writer back, in both directions', 
     }
   }
   push()
-  await pause(600)
-  const before = sent
-  await pause(200)
+  await standsStill(() => sent)
   t.ok(sent < total / 2, `${sent >> 20} MiB left the client while the upstream did not read`)
-  t.equal(sent, before)
   client.destroy()
   // Nobody reads from a client that is held back, so its leaving is noticed when the upstream goes on or ends.
   for (const socket of gate.upstream.sockets) socket.destroy()

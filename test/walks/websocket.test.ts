@@ -236,9 +236,12 @@ t.test(
     t.equal(fourth.status, 503)
     for (const { socket } of raws) socket.destroy()
     await until('both sides are gone', () => peers.every(({ closed }) => closed))
-    const fifth = new Raw(request('GET /public HTTP/1.1', ...handshake))
-    await until('there is room again', () => fifth.status === 101)
-    fifth.socket.destroy()
+    await until('there is room again', async () => {
+      const fifth = new Raw(request('GET /public HTTP/1.1', ...handshake))
+      await until('answered', () => fifth.status !== 0)
+      fifth.socket.destroy()
+      return fifth.status === 101
+    })
   },
 )
 

@@ -1,0 +1,140 @@
+/** A second gate on the same port, for a rolling restart: while it starts, everything is the first one's. */
+import { cpSync, mkdirSync, renameSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { join } from 'node:path'
+import t from 'tap'
+import { Gate } from '../../src/gate.ts'
+import { freePort } from '../bench/machine.ts'
+import { TestGate } from '../harness/gate.ts'
+import { pause, until } from '../harness/wait.ts'
+
+const quiet = { info: () => {}, warn: () => {}, error: () => {} }
+const gate = await TestGate.start()
+t.teardown(() => gate.stop())
+mkdirSync(join(gate.folder, 'empty'))
+
+const configOf = ({ port = gate.port, bundles = './empty', path = '/public' } = {}) =>
+  gate.configure(
+    {
+      config: {
+        listen: { host: '127.0.0.1', port, takeover: true },
+        admin: { port: gate.gate.address().adminPort, token_file: 'admin.token' },
+        decision_log: { file: 'second.jsonl' },
+        policy: { bundles, settle: '20ms' },
+      },
+      routes: [
+        { name: 'orders', path: '/orders' },
+        { name: 'public', path, auth: 'none', labels: { visibility: 'public' } },
+      ],
+    },
+    gate.cluster.url,
+  )
+
+/** Good requests without end, each on a connection of its own: the kernel gives each socket on the port its share. */
+async function load() {
+  const token = await gate.issuer.token('alice')
+  const seen = { answers: 0, failures: [] as string[] }
+  let going = true
+  const loops = Array.from({ length: 6 }, async () => {
+    while (going) {
+      const outcome = await gate.ask('/orders', token).then(
+        ({ status, code }) => `${status} ${code ?? ''}`.trim(),
+        (error) => String(error),
+      )
+      seen.answers++
+      if (outcome !== '200') seen.failures.push(outcome)
+      await pause(3)
+    }
+  })
+  const more = async (count: number): Promise<void> => {
+    const end = seen.answers + count
+    await until(`${count} more answers`, () => seen.answers >= end, 60_000)
+  }
+  const stop = async (): Promise<void> => {
+    going = false
+    await Promise.all(loops)
+  }
+  return { seen, more, stop }
+}
+
+t.test('it takes no connection before it is ready, and no request is lost', async (t) => {
+  const { seen, more, stop } = await load()
+  t.teardown(stop)
+  await more(20)
+  const next = new Gate(configOf(), { log: quiet })
+  t.teardown(() => next.close())
+  await next.open()
+  await more(200)
+  t.same(seen.failures, [], 'without a policy')
+  t.match(next.readiness(), {
+    ready: false,
+    reasons: ['no policy bundle is active', /the port is not taken over/],
+  })
+
+  // It serves by what it was told while it waited.
+  await next.reload(configOf({ path: '/renewed' }))
+  cpSync('bundles/gate.tar.gz', join(gate.folder, 'new'))
+  renameSync(join(gate.folder, 'new'), join(gate.folder, 'empty', 'gate.tar.gz'))
+  await next.listening()
+  await until('it is ready', () => next.readiness().ready)
+  await until('it serves', async () => (await gate.ask('/renewed')).status === 200)
+  await more(100)
+  await stop()
+  t.same(seen.failures, [])
+  t.ok(gate.gate.readiness().ready)
+})
+
+t.test('a healthy one loses none either, from its first moment on', async (t) => {
+  const { seen, more, stop } = await load()
+  t.teardown(stop)
+  await more(20)
+  const next = new Gate(configOf({ bundles: './bundles', path: '/renewed' }), { log: quiet })
+  t.teardown(() => next.close())
+  await next.open()
+  await next.listening()
+  await until('it serves', async () => (await gate.ask('/renewed')).status === 200)
+  await more(100)
+  await stop()
+  t.same(seen.failures, [])
+})
+
+t.test('one that is stopped while it waits ends, and the first goes on', async (t) => {
+  mkdirSync(join(gate.folder, 'none'))
+  const next = new Gate(configOf({ bundles: './none' }), { log: quiet })
+  await next.open()
+  const refused = t.rejects(next.listening(), { code: 'ERR_NOT_READY' })
+  await next.close()
+  await refused
+  t.equal((await gate.ask('/public')).status, 200)
+})
+
+t.test(
+  'what has the port and does not share it ends the start, once all else is there',
+  async (t) => {
+    const foreign = await new Promise<Server>((resolve) => {
+      const server = createServer().listen(0, '127.0.0.1', () => resolve(server))
+    })
+    t.teardown(() => foreign.close())
+    const { port } = foreign.address() as { port: number }
+    const next = new Gate(configOf({ port, bundles: './bundles' }), { log: quiet })
+    await next.open()
+    await t.rejects(next.listening(), { code: 'ERR_LISTEN', message: /EADDRINUSE/ })
+    await t.rejects(next.reload(configOf({ port, bundles: './bundles' })), {
+      code: 'ERR_NOT_READY',
+    })
+  },
+)
+
+t.test('on a free port nobody answers in its place: it says itself what is missing', async (t) => {
+  const port = await freePort()
+  const first = await TestGate.start({
+    beside: gate,
+    bundle: null,
+    config: { listen: { host: '127.0.0.1', port, takeover: true } },
+    ready: false,
+  })
+  t.teardown(() => first.stop())
+  await first.gate.listening()
+  await first.waitsFor('no policy bundle is active')
+  t.equal((await first.ask('/public')).code, 'ERR_POLICY_MISSING')
+})
