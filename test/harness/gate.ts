@@ -144,6 +144,12 @@ export class TestGate {
     return join(this.folder, 'bundles')
   }
 
+  /** Puts a bundle into the folder that is watched, whole at once. */
+  put(bundle: Buffer, folder = this.bundles): void {
+    writeFileSync(join(this.folder, 'new'), bundle)
+    renameSync(join(this.folder, 'new'), join(folder, 'gate.tar.gz'))
+  }
+
   /** Puts a bundle into the folder and waits until another policy than before is active on every worker. */
   async activate(bundle: Buffer): Promise<void> {
     const generation = (): number =>
@@ -153,8 +159,7 @@ export class TestGate {
         ),
       )
     const before = generation()
-    writeFileSync(join(this.folder, 'new'), bundle)
-    renameSync(join(this.folder, 'new'), join(this.bundles, 'gate.tar.gz'))
+    this.put(bundle)
     await until('another policy', () => generation() > before)
   }
 

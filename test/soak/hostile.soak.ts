@@ -2,7 +2,6 @@
  * 100,000 hostile bodies through a whole gate: only the good one reaches the upstream, every worker goes on answering
  * rightly, none is replaced, and the memory stays where it was after the first fifth.
  */
-import { writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
@@ -17,7 +16,7 @@ const connections = 16
 const maxGrowthBytes = 96 << 20
 
 const gate = await TestGate.start({ bundle: null, ready: false })
-writeFileSync(`${gate.bundles}/gate.tar.gz`, compile(hostilePolicy))
+gate.put(compile(hostilePolicy))
 await until('ready', () => gate.gate.readiness().ready)
 const token = await gate.issuer.token('alice', {
   claims: { exp: Math.floor(Date.now() / 1000) + 7200 },

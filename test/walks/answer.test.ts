@@ -14,9 +14,7 @@ const gate = await TestGate.start({
   ],
 })
 t.teardown(() => gate.stop())
-const { writeFileSync } = await import('node:fs')
-writeFileSync(
-  `${gate.bundles}/gate.tar.gz`,
+gate.put(
   compile(`
     default decision := false
     answers := {

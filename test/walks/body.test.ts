@@ -1,5 +1,4 @@
 /** Bodies that a policy reads: taken whole, decided on, forwarded byte for byte; whatever is doubtful never gets there. */
-import { renameSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
@@ -19,8 +18,7 @@ const gate = await TestGate.start({
   ],
 })
 t.teardown(() => gate.stop())
-writeFileSync(
-  `${gate.bundles}/gate.tar.gz`,
+gate.put(
   compile(`
     default decision := false
     decision if input.parsed_body.amount < 100
@@ -120,15 +118,11 @@ t.test('bodies are not logged', async (t) => {
 })
 
 t.test('what is open is asked about its body again, as the policy of now reads it', async (t) => {
-  const put = (rego: string): void => {
-    writeFileSync(`${gate.folder}/new`, compile(rego))
-    renameSync(`${gate.folder}/new`, `${gate.bundles}/gate.tar.gz`)
-  }
   const generation = (): number =>
     (gate.gate.status() as { policy: { generation: number } }).policy.generation
   const swapped = async (rego: string): Promise<void> => {
     const before = generation()
-    put(rego)
+    gate.put(compile(rego))
     await until(
       'the policy is in force',
       () => generation() > before && gate.gate.readiness().ready,
@@ -158,10 +152,7 @@ t.test('the limit of all bodies is one for those that are taken too', async (t) 
     config: { limits: { policy_body: '2KiB', body_bytes: '1KiB' } },
   })
   t.teardown(() => small.stop())
-  writeFileSync(
-    `${small.bundles}/gate.tar.gz`,
-    compile('default decision := false\ndecision if input.parsed_body.amount == 1'),
-  )
+  small.put(compile('default decision := false\ndecision if input.parsed_body.amount == 1'))
   await until('ready', () => small.gate.readiness().ready)
   const alice = await small.issuer.token('alice')
   const chunked = (bytes: number): Promise<string> => {

@@ -1,8 +1,6 @@
 /** Policies change under load without a failed request; one that runs away costs its worker and no more. */
-import { renameSync, writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { connect } from 'node:net'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { compile, compileRunaway, revised } from '../harness/bundle.ts'
 import { type GateOptions, TestGate } from '../harness/gate.ts'
@@ -21,11 +19,6 @@ interface WorkerStatus {
 const workersOf = (gate: TestGate): WorkerStatus[] =>
   (gate.gate.status() as { workers: WorkerStatus[] }).workers
 
-function put(gate: TestGate, bytes: Buffer): void {
-  writeFileSync(join(gate.folder, 'new'), bytes)
-  renameSync(join(gate.folder, 'new'), join(gate.bundles, 'gate.tar.gz'))
-}
-
 async function start(t: Test, bundle: Buffer, options: GateOptions = {}): Promise<TestGate> {
   const gate = await TestGate.start({ ...options, bundle: null, ready: false })
   t.teardown(() => gate.stop())
@@ -37,7 +30,7 @@ async function start(t: Test, bundle: Buffer, options: GateOptions = {}): Promis
     return code !== 'ERR_OVERLOADED'
   })
   t.equal(code, 'ERR_POLICY_MISSING')
-  put(gate, bundle)
+  gate.put(bundle)
   await until('ready', () => gate.gate.readiness().ready)
   return gate
 }
@@ -78,7 +71,7 @@ t.test(`${swaps} swaps under load on ${connections} connections: no request fail
     agent.destroy()
   })
   for (let n = 1; n <= swaps; n++) {
-    put(gate, await of(n))
+    gate.put(await of(n))
     await until(`every worker reports r${n}`, () =>
       workersOf(gate).every((w) => w.policy_revision === `r${n}` && w.policy_generation === n + 1),
     )
@@ -101,7 +94,7 @@ t.test('a bad bundle leaves the last good one serving and says why', async (t) =
     [(await gate.ask('/orders', alice)).status, (await gate.ask('/orders', bob)).status],
     [200, 403],
   )
-  put(gate, compile('decision := "yes"'))
+  gate.put(compile('decision := "yes"'))
   await until(
     'refused',
     () => (gate.gate.status() as { policy: { code: string } }).policy.code === 'ERR_BUNDLE_TRIAL',
@@ -214,7 +207,7 @@ t.test(
     )
     await pause(300)
     t.equal((await gate.ask('/orders', token)).code, 'ERR_POLICY_SUSPENDED')
-    put(gate, await revised(bundle, 'better', { text: '', part: 'b' }))
+    gate.put(await revised(bundle, 'better', { text: '', part: 'b' }))
     await until('ready with another revision', () => gate.gate.readiness().ready)
     t.equal((await gate.ask('/orders', token, { headers: { 'x-run': 'away' } })).status, 200)
   },
