@@ -6,6 +6,7 @@
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
+import type { MemoryImage } from './policy/host.ts'
 import type { Reads } from './policy/reads.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
@@ -47,7 +48,7 @@ export interface WorkerStart {
   readonly labelsJson: string
 }
 
-/** A policy ready to be instantiated; the Module is shared, the data text is copied. */
+/** A policy ready to be instantiated; the Module is shared, and so is its data. */
 export interface PolicyPackage {
   /** Counts activations in this gate; workers report it back. */
   readonly generation: number
@@ -58,8 +59,11 @@ export interface PolicyPackage {
   readonly module: WebAssembly.Module
   /** Pages of 64 KiB that the module's memory needs at least. */
   readonly initialPages: number
-  /** `data` document as JSON text. */
-  readonly data: string
+  /**
+   * The memory of the trial run's instance once it had read the data. A worker that read it would stand still for seconds
+   * where it is large, at each swap and after each trap; as JSON text it is only where no worker is.
+   */
+  readonly data: string | MemoryImage
   /** What of the input it reads. */
   readonly reads: Reads
 }
@@ -177,7 +181,7 @@ export type LogBatch =
 export interface VetRequest {
   readonly module: WebAssembly.Module
   readonly initialPages: number
-  readonly data: string
+  readonly data: PolicyPackage['data']
   readonly reads: Reads
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
@@ -193,7 +197,7 @@ export interface TrialCost {
 }
 
 export interface BundleCost {
-  /** Each worker stands still for this long when the bundle is activated. */
+  /** Reading its data took this long in the trial run. */
   readonly load_ms: number
   /** Memory of one instance after the trial run. */
   readonly memory_bytes: number
@@ -201,5 +205,5 @@ export interface BundleCost {
 }
 
 export type VetReport =
-  | { readonly ok: true; readonly cost: BundleCost }
+  | { readonly ok: true; readonly cost: BundleCost; readonly data: MemoryImage }
   | { readonly ok: false; readonly code: string; readonly message: string; readonly hint?: string }

@@ -1,17 +1,24 @@
 /** Runs the vetting thread over a compiled bundle and ends it at its deadline. */
 import { Worker } from 'node:worker_threads'
 import { type Code, GateError } from '../errors.ts'
-import type { BundleCost, VetReport, VetRequest } from '../messages.ts'
+import type { VetReport, VetRequest } from '../messages.ts'
 
 /** What the thread may take to load itself, which on a busy machine is seconds. */
 const startMs = 20_000
 
-/** @returns what it cost. @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
-export async function vet(request: VetRequest, timeoutMs: number): Promise<BundleCost> {
+export type Vetted = Extract<VetReport, { ok: true }>
+
+/** What its JavaScript may take, beside the instance's memory: that counts too, and near the limit each page is a collection. */
+const heapMb = 256
+
+/** @returns what it cost, and its data as the workers take it. @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
+export async function vet(request: VetRequest, timeoutMs: number): Promise<Vetted> {
   const worker = new Worker(new URL('./vetting.ts', import.meta.url), {
     workerData: request,
     name: 'vetting',
-    resourceLimits: { maxOldGenerationSizeMb: 256 },
+    resourceLimits: {
+      maxOldGenerationSizeMb: heapMb + Math.ceil(request.maxMemoryBytes / 2 ** 20),
+    },
   })
   let timer: NodeJS.Timeout | undefined
   try {
@@ -43,7 +50,7 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<Bundl
         report.hint === undefined ? {} : { hint: report.hint },
       )
     }
-    return report.cost
+    return report
   } finally {
     clearTimeout(timer)
     await worker.terminate()

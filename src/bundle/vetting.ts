@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
 import type { BundleCost, TrialCost, VetReport, VetRequest } from '../messages.ts'
 import { readAnswer } from '../policy/answer.ts'
-import { PolicyInstance } from '../policy/host.ts'
+import { type MemoryImage, PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
 
 /** Rounds over the trial inputs, and how long they may take in all. */
@@ -21,7 +21,7 @@ if (parentPort !== null) {
 
 function report(request: VetRequest): VetReport {
   try {
-    return { ok: true, cost: vet(request) }
+    return { ok: true, ...vet(request) }
   } catch (error) {
     const { code, message, hint } = asGateError(error, 'ERR_BUNDLE_TRIAL')
     return { ok: false, code, message, ...(hint === undefined ? {} : { hint }) }
@@ -29,12 +29,12 @@ function report(request: VetRequest): VetReport {
 }
 
 /** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
-function vet(request: VetRequest): BundleCost {
-  const { module, initialPages, data, maxMemoryBytes, reads, decisions } = request
-  const keepHeap = reads.patterns
+function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
+  const { reads, decisions, ...options } = request
   const beganMs = performance.now()
-  const instance = new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
+  const instance = new PolicyInstance({ ...options, keepHeap: reads.patterns })
   const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
+  const data = typeof options.data === 'string' ? instance.image() : options.data
   const missing = instance.missingBuiltins
   if (missing.length > 0) {
     throw new GateError(
@@ -65,7 +65,7 @@ function vet(request: VetRequest): BundleCost {
     for (const input of inputs) tryOut(instance, entrypoint, decision, input)
     costs.push({ decision, ...measure(instance, entrypoint, inputs) })
   }
-  return { load_ms, memory_bytes: instance.memoryBytes, decisions: costs }
+  return { cost: { load_ms, memory_bytes: instance.memoryBytes, decisions: costs }, data }
 }
 
 function measure(

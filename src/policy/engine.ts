@@ -7,11 +7,8 @@ import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
 import type { PolicyPackage } from '../messages.ts'
 import { readAnswer, unusable } from './answer.ts'
-import { type MemoryImage, PolicyInstance } from './host.ts'
+import { PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
-
-/** A policy whose data takes more memory than this reads it again after each trap. */
-const maxImageBytes = 64 << 20
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
@@ -21,8 +18,6 @@ export class ActivePolicy {
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
   #instance: PolicyInstance
-  /** Of the first instance that took another's place: callers who can make one trap must not make it parse data each time. */
-  #image: MemoryImage | undefined
   #suspended = false
 
   /** @throws GateError ERR_BUNDLE_POLICY */
@@ -49,7 +44,8 @@ export class ActivePolicy {
     const id = this.#instance.entrypoints.get(entrypoint)
     if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
     try {
-      if (this.#instance.broken) this.#replace()
+      // Where it throws, the broken one stays, and is replaced or refused the next time.
+      if (this.#instance.broken) this.#instance = this.#instantiate()
       return readAnswer(this.#instance.evaluate(id, inputText))
     } catch (error) {
       return unusable(asGateError(error).message)
@@ -65,20 +61,11 @@ export class ActivePolicy {
     return this.#instance.answersOfTheWorld
   }
 
-  /** Where it throws, the broken one stays, and is replaced or refused the next time. */
-  #replace(): void {
-    this.#instance = this.#instantiate()
-    if (this.#image !== undefined) return
-    const image = this.#instance.image()
-    if (image.bytes.length <= maxImageBytes) this.#image = image
-  }
-
   #instantiate(): PolicyInstance {
     const { module, initialPages, data, reads } = this.#package
     const maxMemoryBytes = this.#maxMemoryBytes
     const keepHeap = reads.patterns
-    const image = this.#image
-    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap, image })
+    return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
   }
 }
 

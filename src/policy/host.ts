@@ -60,6 +60,9 @@ const neededFunctions = [
 const evaluationsPerHeap = 64
 const keptHeapBytes = 1 << 20
 
+/** What the module says then. */
+const outOfMemory = 'opa_malloc: failed'
+
 /** Room for an input that needs no room on the heap; nothing of it is looked at after its evaluation. */
 const usualInputBytes = 32 << 10
 
@@ -71,21 +74,21 @@ const usualResults = [allowResult, denyResult, '[]'].map((text) => ({
   bytes: Buffer.from(`${text}\0`),
 }))
 
+type Format = 'json' | 'terms'
+
 export interface InstanceOptions {
   readonly module: WebAssembly.Module
   /** Pages the module asks for, see module.ts. */
   readonly initialPages: number
-  /** The `data` document as JSON text. */
-  readonly data: string
+  /** The `data` document as JSON text, or the memory of an instance of the same module that has read it. */
+  readonly data: string | MemoryImage
   /** Most bytes of memory the instance may take; more makes the evaluation throw. */
   readonly maxMemoryBytes: number
   /** The module compiles patterns, which a kept heap saves; see reads.ts. */
   readonly keepHeap?: boolean
-  /** Of an instance with these same options: its data need not be read again. */
-  readonly image?: MemoryImage | undefined
 }
 
-/** Memory as it is once the data is loaded, and where in it things are. */
+/** Memory as it is once the data is loaded, and where in it things are. All threads share its bytes. */
 export interface MemoryImage {
   readonly bytes: Uint8Array
   /** Of the whole memory. The module's allocator knows in `bytes` how far it reaches, which is further than they do. */
@@ -140,7 +143,7 @@ export class PolicyInstance {
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
         ),
       )
-      const { context, inputAt } = this.#load(data, options.image)
+      const { context, inputAt } = this.#load(data)
       this.#context = context
       this.#inputAt = inputAt
       this.#heapBase = this.#exports.opa_heap_ptr_get()
@@ -183,7 +186,19 @@ export class PolicyInstance {
    * @returns the result set as text: `[{"result": …}]`, or `[]` for undefined.
    * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
    */
-  evaluate(entrypoint: number, inputText: string, format: 'json' | 'terms' = 'json'): string {
+  evaluate(entrypoint: number, inputText: string, format: Format = 'json'): string {
+    const kept = this.#heapUses > 0
+    try {
+      return this.#evaluate(entrypoint, inputText, format)
+    } catch (error) {
+      // All that it lacks may be what earlier evaluations have left on the heap, which is put back by now.
+      if (kept && this.#aborted === outOfMemory)
+        return this.#evaluate(entrypoint, inputText, format)
+      throw error
+    }
+  }
+
+  #evaluate(entrypoint: number, inputText: string, format: Format): string {
     const exports = this.#exports
     this.#evaluation.reset()
     this.#aborted = ''
@@ -215,18 +230,19 @@ export class PolicyInstance {
 
   /** Only before the first evaluation: what one leaves in memory must not be in another instance. */
   image(): MemoryImage {
-    const bytes = new Uint8Array(this.#memory.buffer, 0, this.#heapBase).slice()
+    const bytes = new Uint8Array(new SharedArrayBuffer(this.#heapBase))
+    bytes.set(new Uint8Array(this.#memory.buffer, 0, this.#heapBase))
     const { memoryBytes } = this
     return { bytes, memoryBytes, context: this.#context, inputAt: this.#inputAt }
   }
 
   /** All that an instance knows is in its memory, but for the shadow stack pointer, which a new one has anew. */
-  #load(data: string, image: MemoryImage | undefined): Pick<MemoryImage, 'context' | 'inputAt'> {
+  #load(data: string | MemoryImage): Pick<MemoryImage, 'context' | 'inputAt'> {
     const exports = this.#exports
-    if (image !== undefined) {
-      this.#memory.grow((image.memoryBytes - this.memoryBytes) / pageBytes)
-      new Uint8Array(this.#memory.buffer).set(image.bytes)
-      return image
+    if (typeof data !== 'string') {
+      this.#memory.grow((data.memoryBytes - this.memoryBytes) / pageBytes)
+      new Uint8Array(this.#memory.buffer).set(data.bytes)
+      return data
     }
     const at = exports.opa_json_parse(...this.#place(data))
     if (at === 0) throw unusable('its data is not JSON')

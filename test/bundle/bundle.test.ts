@@ -91,6 +91,8 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
   put(one)
   await until('one', () => bundles.status().active_revision === 'one')
   t.match(bundles.status(), { name: 'gate', generation: 1, code: null })
+  const [{ data } = {}] = activated
+  t.ok(typeof data === 'object' && data.bytes.buffer instanceof SharedArrayBuffer, 'read once')
 
   const bad: [bytes: Buffer, code: string][] = [
     [Buffer.from('no bundle'), 'ERR_BUNDLE_READ'],

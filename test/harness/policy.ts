@@ -1,13 +1,15 @@
-/** A compiled policy as a worker gets it, without the gate around it. */
+/** Compiled policies without the gate around them. */
 import { readArchive } from '../../src/bundle/archive.ts'
 import type { PolicyPackage } from '../../src/messages.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
+import { PolicyInstance } from '../../src/policy/host.ts'
 import { prepareModule } from '../../src/policy/module.ts'
 import { findReads } from '../../src/policy/reads.ts'
 import { compile } from './bundle.ts'
 
 const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
 
+/** As it is vetted: a worker gets memory for `data`. */
 export async function packageOf(bundle: Buffer): Promise<PolicyPackage> {
   const content = await readArchive(bundle, limits)
   const { bytes, initialPages } = prepareModule(content.wasm)
@@ -16,7 +18,7 @@ export async function packageOf(bundle: Buffer): Promise<PolicyPackage> {
   return { generation: 1, bundle: 'b', ...content, module, initialPages, reads }
 }
 
-/** The policy of one module, `package gate.authz` unless it says otherwise. */
+/** The policy of one module as a worker has it, `package gate.authz` unless it says otherwise. */
 export async function activePolicy(
   rego: string,
   options: {
@@ -26,5 +28,7 @@ export async function activePolicy(
   } = {},
 ): Promise<ActivePolicy> {
   const { data = {}, entrypoint = 'gate/authz/decision', maxMemoryBytes = 64 << 20 } = options
-  return new ActivePolicy(await packageOf(compile(rego, [entrypoint], data)), maxMemoryBytes)
+  const policy = await packageOf(compile(rego, [entrypoint], data))
+  const first = new PolicyInstance({ ...policy, maxMemoryBytes })
+  return new ActivePolicy({ ...policy, data: first.image() }, maxMemoryBytes)
 }

@@ -1,5 +1,6 @@
 /** Thousands of inputs that throw, conflict, trap and fill the memory: afterwards the same instance answers rightly. */
 import t from 'tap'
+import { ActivePolicy } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { compile } from '../harness/bundle.ts'
 import { hostileBody, hostilePolicy } from '../harness/hostile.ts'
@@ -77,6 +78,21 @@ t.test(
   },
 )
 
+t.test('what a kept heap takes from an evaluation, it gets', async (t) => {
+  const doc = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`u${i}`, i]))
+  const rego = `default decision := false
+    decision if { regex.match("^u[0-9]+$", input.name); data.doc[input.name] == 7 }`
+  const bundle = await packageOf(compile(rego, [decision], { doc }))
+  const need = new PolicyInstance({ ...bundle, maxMemoryBytes: 64 << 20 }).memoryBytes
+  const asked = JSON.stringify({ name: 'u7', more: Array.from({ length: 100 }, (_, i) => `${i}`) })
+  for (const morePages of [1, 2, 4, 8]) {
+    const policy = new ActivePolicy(bundle, need + morePages * 65536)
+    let allowed = 0
+    for (let i = 0; i < 2000; i++) if (policy.decide(decision, asked).allowed) allowed++
+    t.equal(allowed, 2000, `${morePages} pages above what the data takes`)
+  }
+})
+
 t.test('patterns that callers choose do not stay on a kept heap', async (t) => {
   const policy = await activePolicy(hostilePolicy, { maxMemoryBytes: 16 << 20 })
   for (let i = 0; i < 3000; i++) {
@@ -97,7 +113,7 @@ t.test(
       const data = JSON.stringify({ doc })
       const options = { module, initialPages, data, maxMemoryBytes: 64 << 20 }
       const first = new PolicyInstance(options)
-      const again = new PolicyInstance({ ...options, image: first.image() })
+      const again = new PolicyInstance({ ...options, data: first.image() })
       t.equal(again.memoryBytes, first.memoryBytes)
       // More than what is free of the last page.
       const input = JSON.stringify({ name: 'user-7', number: 7, more: Array(20_000).fill(1) })
