@@ -313,6 +313,9 @@ export class Supervisor {
       case 'failed':
         seat.problem = `${report.code} ${report.message}`
         log.error({ worker: seat.index, code: report.code, hint: report.hint }, report.message)
+        // What it takes a seat for it cannot do: another tries, until whoever has the port is gone.
+        if (this.#watch !== undefined && !seat.listening && !seat.waits)
+          void seat.worker?.terminate()
         break
       case 'drained':
         seat.drained = true

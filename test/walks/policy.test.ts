@@ -1,6 +1,6 @@
 /** Policies change under load without a failed request; one that runs away costs its worker and no more. */
 import { Agent } from 'node:http'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { compile, compileRunaway, revised } from '../harness/bundle.ts'
 import { type GateOptions, TestGate } from '../harness/gate.ts'
@@ -212,6 +212,28 @@ t.test(
     t.equal((await gate.ask('/orders', token, { headers: { 'x-run': 'away' } })).status, 200)
   },
 )
+
+t.test('a worker that finds its port taken when it replaces another tries again', async (t) => {
+  const gate = await start(t, compileRunaway(), { config: { workers: 1 } })
+  const token = await gate.issuer.token('alice')
+  const dies = t.rejects(gate.ask('/orders', token, { headers: { 'x-run': 'away' } }))
+  // Whoever asks all the while has the port before the next worker has started.
+  let other = createServer()
+  const takes = (): Promise<boolean> =>
+    new Promise((resolve) => {
+      other = createServer()
+      other.once('error', () => resolve(false))
+      other.listen({ host: '127.0.0.1', port: gate.port, exclusive: true }, () => resolve(true))
+    })
+  await until('the port is taken', takes)
+  await dies
+  const failed = () => gate.logged.filter(({ message }) => /cannot listen on/.test(message)).length
+  await until('two have tried', () => failed() >= 2)
+  t.ok(gate.gate.readiness().reasons.includes('not every worker listens'))
+  await new Promise<void>((resolve) => other.close(() => resolve()))
+  await until('it is ready', () => gate.gate.readiness().ready)
+  t.equal((await gate.ask('/orders', token)).status, 200)
+})
 
 t.test('evaluations that end are no runaway, however many one turn brings', async (t) => {
   const bundle = compile(`
