@@ -214,3 +214,56 @@ t.test('a request that undici refuses for its arguments takes no place with it',
   t.equal(await ask(['host', 'a']), 200)
   await until('its place is given back', () => pool.inFlight === 0)
 })
+
+t.test(
+  'what an upstream has answered is read, however late, before it is said to have hung up',
+  async (t) => {
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        socket.write('HTTP/1.1 413 Too Much\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno')
+        socket.resetAndDestroy()
+        // Before this thread reads again: the write fails, and it is held up for longer than a failure is kept back.
+        setImmediate(() => {
+          body.push('more')
+          const end = performance.now() + 200
+          while (performance.now() < end);
+        })
+      })
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => server.close())
+    const { port } = server.address() as AddressInfo
+    const pool = new UpstreamPool(
+      {
+        origin: `http://127.0.0.1:${port}`,
+        ...{ maxConnections: 1, maxWebSockets: 1, connectMs: 500, headersMs: 2000, idleMs: 2000 },
+        tls: undefined,
+      },
+      { deny: [], adminPort: 0 },
+    )
+    t.teardown(() => pool.close())
+    const body = new Readable({ read: () => {} })
+    body.push('some')
+    let answer = ''
+    const ended = await new Promise<string>((resolve) => {
+      Sending.start(
+        pool,
+        { method: 'POST', path: '/', headers: ['host', 'a'], body },
+        {
+          onHead: (status) => {
+            answer += `${status} `
+          },
+          onData: (chunk) => {
+            answer += chunk
+          },
+          onEnd: () => resolve('answered'),
+          onError: ({ code }) => resolve(code),
+          onSwitched: () => resolve('switched'),
+        },
+      )
+    })
+    t.same([ended, answer], ['answered', '413 no'])
+    await until('its place is given back', () => pool.inFlight === 0)
+  },
+)
