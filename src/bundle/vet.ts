@@ -6,7 +6,7 @@ import type { VetReport, VetRequest } from '../messages.ts'
 /** What the thread may take to load itself, which on a busy machine is seconds. */
 const startMs = 20_000
 
-export type Vetted = Extract<VetReport, { ok: true }>
+type Vetted = Extract<VetReport, { ok: true }>
 
 /** What its JavaScript may take, beside the instance's memory: that counts too, and near the limit each page is a collection. */
 const heapMb = 256

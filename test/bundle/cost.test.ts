@@ -58,7 +58,7 @@ t.test('the trial run says what a decision costs; large data is warned of', asyn
   t.teardown(() => bundles.close())
   const { code, cost, warnings } = bundles.status()
   t.equal(code, null)
-  t.ok(cost!.load_ms > 0)
+  t.ok(cost!.load_ms > 50, `${cost!.load_ms} ms`)
   t.ok(cost!.memory_bytes > 32 << 20)
   t.match(cost!.decisions, [{ decision: 'gate/authz/decision', evaluation_us: Number }])
   t.ok(cost!.decisions[0]!.evaluation_us > 0)
