@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { DecisionLog } from '../../src/decisionlog/log.ts'
 import { LogQueue, maxChunks } from '../../src/decisionlog/queue.ts'
 import type { LogBatch } from '../../src/messages.ts'
@@ -32,6 +32,16 @@ function queueTo(port: MessagePort): { queue: LogQueue; dropped: () => number } 
   let dropped = 0
   const queue = new LogQueue({ port, metrics: { count: () => dropped++ } })
   return { queue, dropped: () => dropped }
+}
+
+/** Without the thread: what it would get comes at `port`. */
+function queueAlone(t: Test) {
+  const { port1, port2 } = new MessageChannel()
+  t.teardown(() => {
+    port1.close()
+    port2.close()
+  })
+  return { ...queueTo(port1), port: port2 }
 }
 
 t.test('lines of every length, from two workers, each whole and in its order', async (t) => {
@@ -117,26 +127,22 @@ t.test('a pipe that nobody empties keeps no gate from stopping', async (t) => {
 })
 
 t.test('a sink that does not take them: as many wait as may, the rest is counted', async (t) => {
-  const { port1, port2 } = new MessageChannel()
-  const { queue, dropped } = queueTo(port1)
+  const { queue, dropped } = queueAlone(t)
   // Two of these to a chunk, since each might need three times its length.
   const line = 'x'.repeat(60_000)
   for (let n = 0; n < maxChunks; n++) queue.push(n % 2 === 0 ? line : 'y'.repeat(100_000))
   t.equal(dropped(), 0)
   for (let n = 0; n < 300; n++) queue.push(line)
   t.ok(dropped() >= 298, `${dropped()} of 300`)
-  port1.close()
-  port2.close()
 })
 
 t.test(
   'while the log thread is behind, lines fill the chunk instead of taking one each',
   async (t) => {
-    const { port1, port2 } = new MessageChannel()
-    const { queue, dropped } = queueTo(port1)
+    const { queue, dropped, port } = queueAlone(t)
     // `batchMs` is over at the end of each of these, however late they are.
     const flushMs = 25
-    const next = (): LogBatch | undefined => receiveMessageOnPort(port2)?.message
+    const next = (): LogBatch | undefined => receiveMessageOnPort(port)?.message
     queue.push('first')
     await pause(flushMs)
     const memory = next()
@@ -161,23 +167,18 @@ t.test(
     const text = Buffer.from(second.memory).toString('utf8', 0, length)
     t.equal(text, 'line 0\nline 1\nline 2\nline 3\nline 4\n')
     t.equal(dropped(), 0)
-    port1.close()
-    port2.close()
   },
 )
 
 t.test(
   'a sink that takes nothing: how many lines wait is a matter of bytes, not of time',
   async (t) => {
-    const { port1, port2 } = new MessageChannel()
-    const { queue, dropped } = queueTo(port1)
+    const { queue, dropped } = queueAlone(t)
     for (let n = 0; n < maxChunks + 20; n++) {
       queue.push('x')
       await pause(25)
     }
     t.equal(dropped(), 0)
     queue.flush()
-    port1.close()
-    port2.close()
   },
 )

@@ -2,24 +2,18 @@
 import t from 'tap'
 import { readArchive } from '../../src/bundle/archive.ts'
 import { vet } from '../../src/bundle/vet.ts'
-import type { PolicyPackage } from '../../src/messages.ts'
 import { readAnswer } from '../../src/policy/answer.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
 import { prepareModule } from '../../src/policy/module.ts'
-import { findReads, readsEverything } from '../../src/policy/reads.ts'
+import { readsEverything } from '../../src/policy/reads.ts'
 import { compile, endless } from '../harness/bundle.ts'
+import { packageOf as packageBundle } from '../harness/policy.ts'
 
 const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
 const decision = 'gate/authz/decision'
 
-async function packageOf(rego: string, data = {}): Promise<PolicyPackage> {
-  const content = await readArchive(compile(rego, [decision], data), limits)
-  const { bytes, initialPages } = prepareModule(content.wasm)
-  const module = await WebAssembly.compile(bytes)
-  const reads = findReads(content.wasm)
-  return { generation: 1, bundle: 'b', ...content, module, initialPages, reads }
-}
+const packageOf = (rego: string, data = {}) => packageBundle(compile(rego, [decision], data))
 
 async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
   const engine = new PolicyEngine({ maxMemoryBytes })

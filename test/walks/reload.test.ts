@@ -12,6 +12,11 @@ import { ok } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
 
 const certificates = new URL('../harness/certificates/', import.meta.url).pathname
+const tlsOn = (host: string, name: string) => ({
+  host,
+  port: 0,
+  tls: { cert: `${certificates}${name}.pem`, key: `${certificates}${name}.key` },
+})
 const open = { auth: 'none', labels: { visibility: 'public' } }
 const routesOf = (path: string) => [
   { name: 'moving', path: `/public/${path}`, ...open },
@@ -185,13 +190,8 @@ t.test('limits change for connections that come later', async (t) => {
 })
 
 t.test('a new certificate serves the next connection, and the open one goes on', async (t) => {
-  const listen = (name: string) => ({
-    host: '127.0.0.1',
-    port: 0,
-    tls: { cert: `${certificates}${name}.pem`, key: `${certificates}${name}.key` },
-  })
   const secure = await TestGate.start({
-    config: { listen: listen('server') },
+    config: { listen: tlsOn('127.0.0.1', 'server') },
     routes: routesOf('old'),
   })
   t.teardown(() => secure.stop())
@@ -214,7 +214,7 @@ t.test('a new certificate serves the next connection, and the open one goes on',
   t.equal(first.subject, 'CN=server')
   await secure.gate.reload(
     secure.configure(
-      { config: { listen: listen('renewed') }, routes: routesOf('old') },
+      { config: { listen: tlsOn('127.0.0.1', 'renewed') }, routes: routesOf('old') },
       secure.cluster.url,
     ),
   )
@@ -226,13 +226,8 @@ t.test('a new certificate serves the next connection, and the open one goes on',
 })
 
 t.test('a configuration that comes while a worker starts is taken by all of it', async (t) => {
-  const listen = (name: string) => ({
-    host: 'localhost',
-    port: 0,
-    tls: { cert: `${certificates}${name}.pem`, key: `${certificates}${name}.key` },
-  })
   const own = await TestGate.start({
-    config: { listen: listen('server') },
+    config: { listen: tlsOn('localhost', 'server') },
     bundle: null,
     ready: false,
   })
@@ -257,7 +252,9 @@ t.test('a configuration that comes while a worker starts is taken by all of it',
     () => workers().some(({ restarts }) => restarts === 1),
     20_000,
   )
-  await own.gate.reload(own.configure({ config: { listen: listen('renewed') } }, own.cluster.url))
+  await own.gate.reload(
+    own.configure({ config: { listen: tlsOn('localhost', 'renewed') } }, own.cluster.url),
+  )
   await until('ready again', () => own.gate.readiness().ready)
   t.same(
     workers().map((each) => each.config_generation),
