@@ -1,5 +1,5 @@
 /**
- * The typed messages between the threads. Rooms import types only; the constants are for worker and supervisor.
+ * The typed messages between the threads. WorkerContext import types only; the constants are for worker and supervisor.
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
@@ -7,7 +7,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
 import type { MemoryImage } from './policy/host.ts'
-import type { Reads } from './policy/reads.ts'
+import type { InputUsage } from './policy/input-usage.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
@@ -65,7 +65,7 @@ export interface PolicyPackage {
    */
   readonly data: string | MemoryImage
   /** What of the input it reads. */
-  readonly reads: Reads
+  readonly reads: InputUsage
 }
 
 /** The keys of one issuer, as public JWKs that passed admission. */
@@ -182,7 +182,7 @@ export interface VetRequest {
   readonly module: WebAssembly.Module
   readonly initialPages: number
   readonly data: PolicyPackage['data']
-  readonly reads: Reads
+  readonly reads: InputUsage
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
 import { makeFolder } from '../domain/folder.ts'
 import { findOpa, runOpa } from './opa.ts'
-import { schemaOf, withoutTests } from './trial.ts'
+import { schemaOf, withoutTests } from './policy-tests.ts'
 
 export interface BuildOptions {
   /** Folder of Rego sources and data. */

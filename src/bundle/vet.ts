@@ -13,7 +13,7 @@ const heapMb = 256
 
 /** @returns what it cost, and its data as the workers take it. @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
 export async function vet(request: VetRequest, timeoutMs: number): Promise<Vetted> {
-  const worker = new Worker(new URL('./vetting.ts', import.meta.url), {
+  const worker = new Worker(new URL('./vet-thread.ts', import.meta.url), {
     workerData: request,
     name: 'vetting',
     resourceLimits: {

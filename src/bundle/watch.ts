@@ -7,8 +7,8 @@ import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import { asGateError, GateError } from '../errors.ts'
 import type { BundleCost, PolicyPackage } from '../messages.ts'
+import { findInputUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
-import { findReads } from '../policy/reads.ts'
 import { type ArchiveLimits, type BundleContent, readArchive } from './archive.ts'
 import { vet } from './vet.ts'
 
@@ -160,7 +160,7 @@ export class Bundles {
     }
     const { bytes: wasm, initialPages } = prepareModule(content.wasm)
     const module = await compile(wasm)
-    const reads = findReads(content.wasm)
+    const reads = findInputUsage(content.wasm)
     const { maxMemoryBytes } = limits
     const { cost, data } = await vet(
       { module, initialPages, data: content.data, reads, maxMemoryBytes, decisions },

@@ -2,8 +2,8 @@
 import type pg from 'pg'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
+import { readState } from '../embedded/postgres.ts'
 import { withClient } from '../store/connect.ts'
-import { readState } from '../store/embedded.ts'
 import { printWarning } from './output.ts'
 
 type Login = 'url' | 'cli_url' | 'migrate_url'

@@ -5,14 +5,14 @@ import { readArchive } from '../bundle/archive.ts'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
-import { readMethod } from '../listener/headers.ts'
-import { readBody } from '../policy/body.ts'
+import { parseMethod } from '../listener/headers.ts'
+import { parseBody } from '../policy/body.ts'
 import { ActivePolicy } from '../policy/engine.ts'
 import { buildInput, type InputParts, type InputState } from '../policy/input.ts'
+import { findInputUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
-import { findReads } from '../policy/reads.ts'
 import { RouteTable } from '../route/table.ts'
-import { readTarget } from '../route/target.ts'
+import { parseRequestTarget } from '../route/target.ts'
 import { print } from './output.ts'
 
 /** A request in flags; `input` is a whole input instead. */
@@ -126,7 +126,7 @@ async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
   const content = await readArchive(bytes, { maxBundleBytes, maxUnpackedBytes })
   const { bytes: wasm, initialPages } = prepareModule(content.wasm)
   const module = await WebAssembly.compile(wasm)
-  const reads = findReads(content.wasm)
+  const reads = findInputUsage(content.wasm)
   return new ActivePolicy(
     { ...content, generation: 1, bundle: path, module, initialPages, reads },
     max_memory,
@@ -166,11 +166,14 @@ function fromJson(config: EvalConfig, { input, decision }: EvalRequest): Case {
 
 function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolicy): Case {
   const { host, subject } = request
-  const method = readMethod(request.method)
+  const method = parseMethod(request.method)
   if (!/^[/*]|:\/\//.test(request.path)) {
     throw new GateError('ERR_USAGE', `--path ${request.path}`, { hint: 'a path begins with /' })
   }
-  const target = readTarget(method, request.path, host, { scheme: 'http', maxBytes: 1 << 16 })
+  const target = parseRequestTarget(method, request.path, host, {
+    scheme: 'http',
+    maxBytes: 1 << 16,
+  })
   const route = new RouteTable(config.routes).find(target)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
@@ -217,7 +220,7 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
     body:
       body === undefined || !plan.readsBody
         ? undefined
-        : readBody(
+        : parseBody(
             body,
             {
               contentType: headerOf('content-type') ?? 'application/json',

@@ -1,6 +1,6 @@
 /** How commands speak: results on standard output, problems on standard error, as text or with `--json` as JSON. */
 import type { GateError } from '../errors.ts'
-import type { GateLog } from '../gate.ts'
+import type { GateLog } from '../gate/gate.ts'
 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`)

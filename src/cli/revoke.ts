@@ -13,7 +13,7 @@ import {
   receiptsOf,
 } from '../store/statements.ts'
 import { asCommand } from './database.ts'
-import { readTarget, type TargetOptions } from './target.ts'
+import { parseRevocationTarget, type TargetOptions } from './target.ts'
 
 export const standardTimeout = '5s'
 
@@ -42,7 +42,7 @@ export async function revoke(
   }
   const timeoutMs = readDuration(options.timeout ?? standardTimeout)
   const peppers = options.token === '-' ? peppersOf(file) : []
-  const revocation = await readTarget(options, peppers, readInput)
+  const revocation = await parseRevocationTarget(options, peppers, readInput)
   const hashed = revocation.token_hash !== undefined
   return await asCommand(file, async (client, schema) => {
     const row = await insertRevocation(

@@ -3,7 +3,7 @@
 import { unwatchFile, watchFile } from 'node:fs'
 import { loadConfig } from '../config/load.ts'
 import { asGateError } from '../errors.ts'
-import { Gate, type GateLog } from '../gate.ts'
+import { Gate, type GateLog } from '../gate/gate.ts'
 import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { jsonLog } from './output.ts'

@@ -33,7 +33,7 @@ export interface TargetOptions {
  * @param readInput Standard input, asked only for `--token -`.
  * @throws GateError ERR_USAGE, ERR_CONFIG_FILE
  */
-export async function readTarget(
+export async function parseRevocationTarget(
   options: TargetOptions,
   peppers: readonly Uint8Array[],
   readInput: () => Promise<string>,

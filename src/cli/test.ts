@@ -1,5 +1,5 @@
 /** `test`: the policy's own tests, by `opa test` and by the engine that decides. */
-import { type TestReport, testPolicies } from '../bundle/trial.ts'
+import { type TestReport, testPolicies } from '../bundle/policy-tests.ts'
 import { GateError } from '../errors.ts'
 import { print } from './output.ts'
 

@@ -4,8 +4,8 @@
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { type Code, GateError } from '../errors.ts'
+import type { LogCommand, LogReport } from './log-thread.ts'
 import { nameOf, type SinkConfig } from './sink.ts'
-import type { LogCommand, LogReport } from './thread.ts'
 
 export interface DecisionLogOptions {
   readonly sink: SinkConfig
@@ -30,7 +30,7 @@ export class DecisionLog {
 
   /** @throws GateError ERR_CONFIG_FILE */
   async open(): Promise<void> {
-    const thread = new Worker(new URL('./thread.ts', import.meta.url), {
+    const thread = new Worker(new URL('./log-thread.ts', import.meta.url), {
       workerData: this.#options.sink,
       name: 'log',
     })

@@ -4,7 +4,7 @@
  * The live registry holds an exchange while it is open; whoever must end it calls `cut`.
  */
 import type { Code } from '../errors.ts'
-import type { Peer } from './peer.ts'
+import type { PeerIdentity } from './peer.ts'
 import type { Principal } from './principal.ts'
 
 /** Why a live exchange was cut. */
@@ -41,7 +41,7 @@ export interface Cut {
   readonly code?: Code
 }
 
-export interface Exchange extends Peer {
+export interface OpenExchange extends PeerIdentity {
   /** The decision id: in the record, the problem body and `x-dropgate-decision-id`. */
   readonly id: string
   /** Monotonic µs at which its request was handed over by the listener. */

@@ -31,7 +31,7 @@ interface Network {
 }
 
 /** @throws TypeError with what is wrong with it */
-function readNetwork(network: string): Network {
+function parseNetwork(network: string): Network {
   const [, text = '', digits] = cidr.exec(network) ?? []
   const address = plainAddress(text)
   if (address === undefined) throw new TypeError(`${network} is not a network`)
@@ -50,7 +50,7 @@ function readNetwork(network: string): Network {
 export function networkProblem(text: string): string | undefined {
   let network: Network
   try {
-    network = readNetwork(text)
+    network = parseNetwork(text)
   } catch (error) {
     return (error as Error).message
   }
@@ -79,7 +79,7 @@ export class NetworkSet {
   }
 
   #add(network: string): void {
-    const { address, prefix, family } = readNetwork(network)
+    const { address, prefix, family } = parseNetwork(network)
     this.#lists[family].addSubnet(address, prefix, family)
   }
 }

@@ -4,7 +4,7 @@
  */
 import { isIPv4, isIPv6 } from 'node:net'
 
-export interface Peer {
+export interface PeerIdentity {
   /** IP address as text, of the client itself where a trusted proxy stands before it. */
   readonly address: string | undefined
   /** SHA-256 of the client certificate on the connection, base64url; undefined without one. */

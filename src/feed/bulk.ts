@@ -8,10 +8,10 @@ import type { RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
 import { connect } from '../store/connect.ts'
-import { type Deferred, reserve } from './catchup.ts'
+import { type Deferred, reserve } from './apply.ts'
+import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
+import { checkIdent, type Ident, partsOf } from './cursor.ts'
 import type { Overlay } from './overlay.ts'
-import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './snapshot.ts'
-import { checkIdent, type Ident, partsOf } from './state.ts'
 
 const sliceMs = 5
 

@@ -18,14 +18,14 @@ import type { RevocationRow } from '../domain/revocation.ts'
 import { asGateError, type GateError } from '../errors.ts'
 import { type Ledger, type Loading, unmatchable } from '../revocation/ledger.ts'
 import { plainName, refused } from '../store/connect.ts'
+import { apply, type Changes, Deferred, parseChanges } from './apply.ts'
 import { Bulk } from './bulk.ts'
-import { apply, type Changes, Deferred, parseChanges } from './catchup.ts'
 import { Comparisons } from './comparisons.ts'
-import { type Restored, SnapshotFile } from './file.ts'
-import { Session } from './listen.ts'
+import { backoffMs, type Cursor, changesCap, checkIdent, gapAfter, seenIn } from './cursor.ts'
 import { Overlay } from './overlay.ts'
-import { type MacKey, readPayload } from './payload.ts'
-import { backoffMs, type Cursor, changesCap, checkIdent, gapAfter, seenIn } from './state.ts'
+import { type MacKey, parsePayload } from './payload.ts'
+import { Session } from './session.ts'
+import { type Restored, SnapshotFile } from './snapshot-file.ts'
 import { Verification } from './verify.ts'
 
 export interface FeedOptions {
@@ -238,8 +238,8 @@ export class Feed {
     const session = await Session.open(to.url, this.#schema, silenceMs)
     this.#session = session
     if (this.#closed) return
-    session.heed(
-      (message) => this.#heed(message),
+    session.onEvents(
+      (message) => this.#onNotification(message),
       () => this.#wake(),
     )
     const { ident, mac, missingTriggers } = await session.greet()
@@ -288,12 +288,12 @@ export class Feed {
   }
 
   /** A notification: rows to deny at once, or a reason to look. */
-  #heed(message: string): void {
+  #onNotification(message: string): void {
     const { metrics } = this.#options
     const at = this.#reading?.cursor ?? this.#cursor
     const payload =
       message.startsWith('p') && this.#mac !== undefined
-        ? readPayload(message, this.#mac)
+        ? parsePayload(message, this.#mac)
         : undefined
     if (payload === undefined || at === undefined || !this.#ledger.loaded) {
       metrics.count('dropgate_feed_payloads_total', message.startsWith('p') ? 'refused' : 'wake')

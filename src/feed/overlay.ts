@@ -8,8 +8,8 @@
  */
 import type { RevocationRow } from '../domain/revocation.ts'
 import type { Ledger } from '../revocation/ledger.ts'
+import type { Seen } from './cursor.ts'
 import type { Payload } from './payload.ts'
-import type { Seen } from './state.ts'
 
 interface Provisional {
   readonly row: RevocationRow

@@ -21,7 +21,7 @@ const headBytes = 12
 const rowBytes = 8 + keyBytes + 8 + 8 + 1
 
 /** @returns undefined for anything but rows that the holder of the key sent */
-export function readPayload(message: string, mac: MacKey): Payload | undefined {
+export function parsePayload(message: string, mac: MacKey): Payload | undefined {
   const bytes = Buffer.from(message.slice(1), 'base64')
   const body = bytes.subarray(macBytes)
   if (body.length < headBytes || (body.length - headBytes) % rowBytes !== 0) return undefined

@@ -6,9 +6,9 @@
 import type pg from 'pg'
 import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.ts'
 import { connect } from '../store/connect.ts'
-import type { ChangeRow } from './catchup.ts'
-import { readChanges } from './listen.ts'
-import { keyVersion } from './state.ts'
+import type { ChangeRow } from './apply.ts'
+import { keyVersion } from './cursor.ts'
+import { readChanges } from './session.ts'
 
 /** How long the feed's own ticks may wait for the other session to begin. */
 const beginMs = 500

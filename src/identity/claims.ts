@@ -57,7 +57,7 @@ export interface Evidence {
 }
 
 /** @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED */
-export function readPrincipal(
+export function parsePrincipal(
   claims: Claims,
   config: IssuerConfig,
   nowMs: number,

@@ -6,11 +6,11 @@ import type { IssuerConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
 
 /** An entry of `from` in the configuration: `authorization`, `websocket-protocol` or `cookie:NAME`. */
-export type Source = string
+export type CredentialSource = string
 
 export interface Credential {
   readonly token: string
-  readonly source: Source
+  readonly source: CredentialSource
 }
 
 const bearer = /^bearer +(.*)$/i
@@ -19,7 +19,7 @@ const protocolPrefix = 'bearer.'
 const cookiePrefix = 'cookie:'
 
 export class CredentialSources {
-  readonly #byIssuer: ReadonlyMap<string, readonly Source[]>
+  readonly #byIssuer: ReadonlyMap<string, readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
   readonly #protocol: boolean
 
@@ -42,7 +42,7 @@ export class CredentialSources {
    */
   find(pairs: readonly string[], upgrade: boolean): Credential | undefined {
     let found: Credential | undefined
-    const note = (token: string | undefined, source: Source): void => {
+    const note = (token: string | undefined, source: CredentialSource): void => {
       if (token === undefined) return
       if (found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
       found = { token, source }

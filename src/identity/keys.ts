@@ -37,7 +37,7 @@ const limits = { maxBytes: 256 * 1024, timeoutMs: 5000 }
 /** Until the first set is there, tries are this far apart at first, doubling up to the cooldown. */
 const firstRetryMs = 500
 
-class Source {
+class IssuerKeys {
   readonly config: IssuerConfig
   version = 0
   keys: readonly Jwk[] = []
@@ -63,12 +63,12 @@ class Source {
 
 export class KeyStore {
   readonly #options: KeyStoreOptions
-  #sources = new Map<string, Source>()
+  #sources = new Map<string, IssuerKeys>()
   #closed = false
 
   constructor(options: KeyStoreOptions) {
     this.#options = options
-    for (const config of options.issuers) this.#sources.set(config.issuer, new Source(config))
+    for (const config of options.issuers) this.#sources.set(config.issuer, new IssuerKeys(config))
   }
 
   /** Resolves after the first attempt for each issuer; one that is away is in `status` and tried again. */
@@ -82,14 +82,14 @@ export class KeyStore {
    * @throws GateError ERR_OUTBOUND, ERR_CONFIG_FILE when keys cannot be loaded
    */
   async prepare(issuers: readonly IssuerConfig[]): Promise<() => readonly KeySet[]> {
-    const next = new Map<string, Source>()
+    const next = new Map<string, IssuerKeys>()
     for (const config of issuers) {
       const before = this.#sources.get(config.issuer)
       if (before !== undefined && JSON.stringify(before.config) === JSON.stringify(config)) {
         next.set(config.issuer, before)
         continue
       }
-      const source = new Source(config)
+      const source = new IssuerKeys(config)
       source.fetchedAt = Date.now()
       source.triedAtMs = performance.now()
       source.keys = await this.#load(config)
@@ -151,7 +151,7 @@ export class KeyStore {
   }
 
   /** One fetch at a time for each issuer. */
-  #refresh(source: Source): Promise<void> {
+  #refresh(source: IssuerKeys): Promise<void> {
     source.running ??= this.#fetch(source).finally(() => {
       source.running = undefined
       this.#plan(source)
@@ -159,7 +159,7 @@ export class KeyStore {
     return source.running
   }
 
-  async #fetch(source: Source): Promise<void> {
+  async #fetch(source: IssuerKeys): Promise<void> {
     const { log } = this.#options
     const { issuer } = source.config
     source.fetchedAt = Date.now()
@@ -186,7 +186,7 @@ export class KeyStore {
   }
 
   /** Once for each thing that goes wrong, however often it is tried. */
-  #warn(source: Source, { code, hint, message }: GateError): void {
+  #warn(source: IssuerKeys, { code, hint, message }: GateError): void {
     const { issuer } = source.config
     const serves = source.keys.length > 0
     const said = `${serves} ${message}`
@@ -198,14 +198,14 @@ export class KeyStore {
     this.#options.log.warn({ issuer, code, hint }, `issuer keys ${what}: ${message}`)
   }
 
-  #change(source: Source, keys: readonly Jwk[]): void {
+  #change(source: IssuerKeys, keys: readonly Jwk[]): void {
     if (source.retired) return
     source.keys = keys
     source.version++
     this.#options.onChange({ issuer: source.config.issuer, version: source.version, keys })
   }
 
-  #plan(source: Source, inMs: number = pauseOf(source)): void {
+  #plan(source: IssuerKeys, inMs: number = pauseOf(source)): void {
     if (this.#closed || source.retired) return
     clearTimeout(source.timer)
     source.dueAtMs = performance.now() + inMs
@@ -256,11 +256,11 @@ async function readKeys(file: string): Promise<string> {
   throw new GateError('ERR_CONFIG_FILE', `${file} is too large`)
 }
 
-function servesUntil({ goodAt, config }: Source): number {
+function servesUntil({ goodAt, config }: IssuerKeys): number {
   return goodAt + config.keys_max_stale
 }
 
-function pauseOf({ keys, failures, config }: Source): number {
+function pauseOf({ keys, failures, config }: IssuerKeys): number {
   return keys.length > 0
     ? config.keys_refresh
     : Math.min(config.keys_cooldown, firstRetryMs * 2 ** Math.min(failures, 10))

@@ -25,7 +25,7 @@ export interface Shape {
 }
 
 /** @throws GateError ERR_TOKEN_MALFORMED */
-export function readShape(token: string): Shape {
+export function parseTokenShape(token: string): Shape {
   if (token.length > maxLength) throw malformed()
   const parts = token.split('.')
   if (parts.length !== 3 || !parts.every(canonical)) throw malformed()

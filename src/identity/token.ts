@@ -11,8 +11,8 @@ import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
 import type { KeySet } from '../messages.ts'
 import { TokenCache, type Verified } from './cache.ts'
-import { checkExpiry, checkType, readAudience, readPrincipal } from './claims.ts'
-import { type Header, readShape } from './shape.ts'
+import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
+import { type Header, parseTokenShape } from './shape.ts'
 
 export interface TokenVerifierOptions {
   readonly issuers: readonly IssuerConfig[]
@@ -142,7 +142,7 @@ export class TokenVerifier {
     audience: readonly string[] | undefined,
     attempt = 1,
   ): Promise<Principal> {
-    const { header, claims, written } = readShape(token)
+    const { header, claims, written } = parseTokenShape(token)
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
     // What a cause names nobody has verified: it is for operators, who see which client is set up wrongly.
     if (issuer === undefined) throw unfit('ERR_TOKEN_ISSUER', 'iss', claims.iss)
@@ -155,7 +155,7 @@ export class TokenVerifier {
     await checkSignature(token, key, header)
     key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
     const verified: Verified = {
-      principal: readPrincipal(claims, config, Date.now(), {
+      principal: parsePrincipal(claims, config, Date.now(), {
         written,
         tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
         keyThumbprint: key.thumbprint,

@@ -30,7 +30,7 @@ export interface RequestHeaders {
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
 /** @throws GateError ERR_METHOD_UNKNOWN, ERR_METHOD_NOT_ALLOWED */
-export function readMethod(method: string | undefined): string {
+export function parseMethod(method: string | undefined): string {
   if (method !== undefined && methods.has(method)) return method
   throw new GateError(
     method === 'CONNECT' || method === 'TRACE' ? 'ERR_METHOD_NOT_ALLOWED' : 'ERR_METHOD_UNKNOWN',
@@ -93,7 +93,7 @@ const protectedName =
 const none: readonly string[] = []
 
 /** @throws GateError ERR_HEADERS_TOO_LARGE, ERR_HEADER_*, ERR_CREDENTIAL_REPEATED, ERR_CREDENTIAL_BOUND, ERR_HOST_MALFORMED, ERR_FRAMING, ERR_TRANSFER_CODING, ERR_EXPECTATION */
-export function readHeaders(req: IncomingMessage, limits: HeaderLimits): RequestHeaders {
+export function parseHeaders(req: IncomingMessage, limits: HeaderLimits): RequestHeaders {
   const raw = req.rawHeaders
   if (raw.length / 2 > limits.headers) throw new GateError('ERR_HEADERS_TOO_LARGE')
   const pairs: string[] = new Array(raw.length)
@@ -122,10 +122,11 @@ export function readHeaders(req: IncomingMessage, limits: HeaderLimits): Request
     pairs[i] = name
     pairs[i + 1] = value
     if (name === 'host') host = value
-    else if (name === 'content-length') contentLength = readLength(value)
+    else if (name === 'content-length') contentLength = parseContentLength(value)
     else if (name === 'transfer-encoding') coding = value
     else if (name === 'expect') expect = value
-    else if (name === 'connection') connectionNames = [...connectionNames, ...readConnection(value)]
+    else if (name === 'connection')
+      connectionNames = [...connectionNames, ...parseConnection(value)]
     else if (name === 'cookie') cookies += countCookies(value)
     else if (name === 'authorization') refuseBound(value)
   }
@@ -173,7 +174,7 @@ export function checkRepeats(
   }
 }
 
-function readLength(value: string): number {
+function parseContentLength(value: string): number {
   const length = Number(value)
   if (!/^[0-9]{1,16}$/.test(value) || !Number.isSafeInteger(length))
     throw new GateError('ERR_FRAMING')
@@ -200,7 +201,7 @@ export function headerOf(pairs: readonly string[], name: string): string | undef
   return undefined
 }
 
-function readConnection(value: string): string[] {
+function parseConnection(value: string): string[] {
   const names = value
     .toLowerCase()
     .split(',')

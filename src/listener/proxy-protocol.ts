@@ -5,7 +5,7 @@
  */
 import { createServer, type Server as NetServer, type Socket } from 'node:net'
 import { type NetworkSet, plainAddress } from '../domain/network.ts'
-import type { Ends } from './client.ts'
+import type { Ends } from './peer.ts'
 
 /** `ends` undefined: the load balancer speaks for itself (health checks). */
 export interface ProxyHeader {
@@ -21,7 +21,7 @@ const longest1 = 107
 const longest2 = 16 + 2048
 
 /** @returns the header, `more` while it is incomplete, `malformed` for what can become none. */
-export function readProxyHeader(bytes: Buffer): ProxyHeader | 'more' | 'malformed' {
+export function parseProxyHeader(bytes: Buffer): ProxyHeader | 'more' | 'malformed' {
   const head = bytes.subarray(0, 12)
   if (head.equals(signature2.subarray(0, head.length))) return readVersion2(bytes)
   return readVersion1(bytes)
@@ -111,7 +111,7 @@ export function createProxiedServer(options: ProxiedOptions): NetServer {
     const onEnd = (): void => refuse()
     const onData = (chunk: Buffer): void => {
       bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
-      const header = readProxyHeader(bytes)
+      const header = parseProxyHeader(bytes)
       if (header === 'more') return
       clearTimeout(timer)
       socket.off('data', onData)

@@ -18,11 +18,11 @@ import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastif
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
 import { asGateError, GateError } from '../errors.ts'
-import { type Client, type Ends, hasPeer, type Via } from './client.ts'
+import { type Ends, hasPeer, type Peer, type Via } from './peer.ts'
+import { PipelineQueue } from './pipelining.ts'
 import { createProxiedServer } from './proxy-protocol.ts'
 import { parserError, refuseOn } from './refuse.ts'
-import { Turns } from './turns.ts'
-import { readUpgrade, type Upgrade } from './upgrade.ts'
+import { parseUpgrade, type Upgrade } from './upgrade.ts'
 
 export interface ListenerOptions {
   readonly limits: {
@@ -102,7 +102,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
   const answerBare = (socket: Duplex, error: GateError): void =>
     refuseOn(socket, error, note(socket, error))
-  const turns = new Turns(
+  const pipelines = new PipelineQueue(
     answerBare,
     () => limits,
     () => options.metrics.count('dropgate_unread_answers_total'),
@@ -113,7 +113,7 @@ export function createListener(options: ListenerOptions): Listener {
   const takeOver = (socket: Duplex): boolean => {
     // It has taken its own listeners off: a reset that nobody listens for would end the worker.
     socket.on('error', () => {})
-    if (turns.seize(socket)) return true
+    if (pipelines.seize(socket)) return true
     socket.destroy()
     return false
   }
@@ -121,8 +121,8 @@ export function createListener(options: ListenerOptions): Listener {
   const upgrade = (req: IncomingMessage, socket: Socket, head: Buffer, via: Via): void => {
     if (!takeOver(socket)) return
     try {
-      const upgrade = readUpgrade(req, socket, head)
-      turns.watch(upgrade.res, socket)
+      const upgrade = parseUpgrade(req, socket, head)
+      pipelines.watch(upgrade.res, socket)
       options.onUpgrade(req, upgrade, via)
     } catch (error) {
       answerBare(socket, asGateError(error))
@@ -156,11 +156,12 @@ export function createListener(options: ListenerOptions): Listener {
       if (draining) res.shouldKeepAlive = false
       options.onRequest(req, res, via)
     }
-    const take = (req: IncomingMessage, res: ServerResponse): void => turns.take(req, res, serve)
+    const take = (req: IncomingMessage, res: ServerResponse): void =>
+      pipelines.take(req, res, serve)
     // To Node an answer that is written but not yet sent is none: it would be broken off (also by `close`).
     const closeIdle = server.closeIdleConnections.bind(server)
     server.closeIdleConnections = () => {
-      if (turns.inFlight === 0) closeIdle()
+      if (pipelines.inFlight === 0) closeIdle()
     }
     // 0: no header is hidden from us; the walk counts them.
     server.maxHeadersCount = 0
@@ -192,7 +193,7 @@ export function createListener(options: ListenerOptions): Listener {
     const { code } = error as { code?: string }
     // Nobody is there to be told.
     if (code === 'ECONNRESET' || !socket.writable) socket.destroy()
-    else turns.fail(socket, parserError(error))
+    else pipelines.fail(socket, parserError(error))
   }
 
   /** The server that takes the PROXY header off; what it lets through goes on to `server`. */
@@ -227,14 +228,14 @@ export function createListener(options: ListenerOptions): Listener {
     let looks = 0
     while (performance.now() < endAt && looks < quietLooks) {
       await new Promise((resolve) => setTimeout(resolve, lookMs))
-      looks = turns.inFlight + turns.seized > 0 ? 0 : looks + 1
+      looks = pipelines.inFlight + pipelines.seized > 0 ? 0 : looks + 1
     }
     for (const { server } of listening) server.closeIdleConnections()
   }
 
   return {
     get inFlight() {
-      return turns.inFlight
+      return pipelines.inFlight
     },
 
     async listen(config, { port, reusePort }) {
@@ -303,7 +304,7 @@ export function createListener(options: ListenerOptions): Listener {
         return app.close()
       })
       await quiet(Math.max(endAt, performance.now() + graceMs))
-      if (turns.inFlight + turns.seized > 0) {
+      if (pipelines.inFlight + pipelines.seized > 0) {
         cutRest()
         // What the cut said, or wrote as its last frame, goes out.
         await quiet(performance.now() + graceMs)
@@ -341,6 +342,6 @@ function viaOf({ tls, trusted_proxies: trusted, client_header: clientHeader }: L
     clientHeader,
     named: new WeakMap<Socket, Ends>(),
     certificates: new WeakMap<Socket, string>(),
-    peers: new WeakMap<Socket, Client>(),
+    peers: new WeakMap<Socket, Peer>(),
   }
 }

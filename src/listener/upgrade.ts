@@ -21,7 +21,7 @@ export interface Upgrade {
 const goodKey = /^[A-Za-z0-9+/]{21}[AQgw]==$/
 
 /** @throws GateError ERR_UPGRADE_MALFORMED, ERR_UPGRADE_VERSION */
-export function readUpgrade(req: IncomingMessage, socket: Socket, head: Buffer): Upgrade {
+export function parseUpgrade(req: IncomingMessage, socket: Socket, head: Buffer): Upgrade {
   const { method, httpVersion, rawHeaders } = req
   const found = new Map<string, string[]>()
   for (let i = 0; i < rawHeaders.length; i += 2) {

@@ -27,7 +27,7 @@ const knownMax = 256
 const knownLength = 1000
 
 /** Never throws. */
-export function readAnswer(resultSet: string): Answer {
+export function parseAnswer(resultSet: string): Answer {
   if (resultSet === allowResult) return allowed
   if (resultSet === denyResult) return denied
   if (resultSet === undefinedResult) return silent

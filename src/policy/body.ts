@@ -31,7 +31,7 @@ export interface BodyHeaders {
  * @param parse The policy reads `parsed_body`, so the type must be one that is understood.
  * @throws GateError ERR_BODY_MALFORMED, ERR_BODY_TYPE
  */
-export function readBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): BodyTexts {
+export function parseBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): BodyTexts {
   if (bytes.length === 0) return { quoted: '""', parsed: 'null' }
   const { contentType = '', contentEncoding } = headers
   if (contentEncoding !== undefined && contentEncoding.toLowerCase() !== 'identity')
@@ -51,7 +51,7 @@ export function readBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): B
   const lower = type.toLowerCase()
   if (lower === 'application/json' || lower.endsWith('+json'))
     return { quoted, parsed: checkJson(text) }
-  if (lower === 'application/x-www-form-urlencoded') return { quoted, parsed: readForm(text) }
+  if (lower === 'application/x-www-form-urlencoded') return { quoted, parsed: parseForm(text) }
   throw new GateError('ERR_BODY_TYPE')
 }
 
@@ -127,7 +127,7 @@ function checkNumber(digits: string): void {
 }
 
 /** `{name: [values]}` @throws GateError ERR_BODY_MALFORMED */
-function readForm(text: string): string {
+function parseForm(text: string): string {
   const fields = new Map<string, string[]>()
   const pairs = text.split('&').filter((pair) => pair !== '')
   if (pairs.length > maxMembers) throw malformed('it has too many fields')

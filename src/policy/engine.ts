@@ -6,7 +6,7 @@
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
 import type { PolicyPackage } from '../messages.ts'
-import { readAnswer, unusable } from './answer.ts'
+import { parseAnswer, unusable } from './answer.ts'
 import { PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
 
@@ -46,7 +46,7 @@ export class ActivePolicy {
     try {
       // Where it throws, the broken one stays, and is replaced or refused the next time.
       if (this.#instance.broken) this.#instance = this.#instantiate()
-      return readAnswer(this.#instance.evaluate(id, inputText))
+      return parseAnswer(this.#instance.evaluate(id, inputText))
     } catch (error) {
       return unusable(asGateError(error).message)
     }
@@ -57,8 +57,8 @@ export class ActivePolicy {
   }
 
   /** What the world answered in the last decision (`nd_builtin_cache`), undefined when it was not asked. */
-  get answersOfTheWorld(): string | undefined {
-    return this.#instance.answersOfTheWorld
+  get ndBuiltinCache(): string | undefined {
+    return this.#instance.ndBuiltinCache
   }
 
   #instantiate(): PolicyInstance {

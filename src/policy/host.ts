@@ -9,10 +9,10 @@
  */
 import { quote } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
-import { textOf } from './builtins/bytes.ts'
-import { Evaluation } from './builtins/evaluation.ts'
-import { builtins, explainMissing } from './builtins/table.ts'
-import { parseTerm, toJson } from './builtins/value.ts'
+import { Evaluation } from '../rego/evaluation.ts'
+import { builtins, explainMissing } from '../rego/registry.ts'
+import { textOf } from '../rego/values/bytes.ts'
+import { parseTerm, toJson } from '../rego/values/value.ts'
 import { stackPointerExport } from './module.ts'
 
 const pageBytes = 65536
@@ -84,7 +84,7 @@ export interface InstanceOptions {
   readonly data: string | MemoryImage
   /** Most bytes of memory the instance may take; more makes the evaluation throw. */
   readonly maxMemoryBytes: number
-  /** The module compiles patterns, which a kept heap saves; see reads.ts. */
+  /** The module compiles patterns, which a kept heap saves; see input-usage.ts. */
   readonly keepHeap?: boolean
 }
 
@@ -170,8 +170,8 @@ export class PolicyInstance {
   }
 
   /** What the world answered in the last evaluation, as `nd_builtin_cache`; undefined when it was not asked. */
-  get answersOfTheWorld(): string | undefined {
-    const answers = this.#evaluation.answersOfTheWorld
+  get ndBuiltinCache(): string | undefined {
+    const answers = this.#evaluation.ndBuiltinCache
     if (answers.size === 0) return undefined
     const members = Array.from(answers, ([name, calls]) => {
       const inner = Array.from(calls, ([args, value]) => `${quote(args)}:${value ?? 'null'}`)

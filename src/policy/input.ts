@@ -1,12 +1,12 @@
 /**
  * The Rego contract (design section 7): one exchange -> `input` as JSON text. Built by concatenation, since text is
  * what the module takes and what the decision log writes; only strings are ever serialised. The policy gets what
- * it reads (reads.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
+ * it reads (input-usage.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
  * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.
  */
 import { keepDigits, quote } from '../domain/json.ts'
 import { formDecode, hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
-import { type ReadField, readsOf } from './reads.ts'
+import { inputUsageOf, type UsedField } from './input-usage.ts'
 
 /** The request and its caller: the same whenever it is decided on. */
 export interface InputParts {
@@ -77,21 +77,21 @@ export class InputPlan {
   readonly time: boolean
   readonly labels: boolean
   readonly top: ReadonlySet<string>
-  readonly #principal: ReadField | undefined
+  readonly #principal: UsedField | undefined
   /** A token is seen many times. */
   readonly #principals = new WeakMap<object, PrincipalTexts>()
 
-  constructor(reads: ReadField) {
-    const read = (...path: readonly string[]): boolean => readsOf(reads, ...path) !== undefined
-    this.headers = namesOf(readsOf(reads, 'attributes', 'request', 'http', 'headers'))
-    this.headerValues = namesOf(readsOf(reads, 'header_values'))
+  constructor(reads: UsedField) {
+    const read = (...path: readonly string[]): boolean => inputUsageOf(reads, ...path) !== undefined
+    this.headers = namesOf(inputUsageOf(reads, 'attributes', 'request', 'http', 'headers'))
+    this.headerValues = namesOf(inputUsageOf(reads, 'header_values'))
     this.source = read('attributes', 'source')
     this.destination = read('attributes', 'destination')
     this.time = read('attributes', 'request', 'time')
     this.http = new Set(httpFields.filter((name) => read('attributes', 'request', 'http', name)))
     this.labels = read('attributes', 'contextExtensions')
     this.top = new Set(topFields.filter((name) => read(name)))
-    this.#principal = readsOf(reads, 'principal')
+    this.#principal = inputUsageOf(reads, 'principal')
   }
 
   /** A body is collected for such a policy. */
@@ -143,12 +143,12 @@ const topFields = [
   'principal',
 ] as const
 
-function namesOf(field: ReadField | undefined): Names {
+function namesOf(field: UsedField | undefined): Names {
   if (field?.whole) return 'all'
   return new Set(field?.fields.keys())
 }
 
-function project(value: unknown, { whole, fields }: ReadField): unknown {
+function project(value: unknown, { whole, fields }: UsedField): unknown {
   if (whole || typeof value !== 'object' || value === null) return value
   // A list is stepped into by numbers, which no field's name is: it is kept as it is.
   if (Array.isArray(value) || JSON.isRawJSON(value)) return value

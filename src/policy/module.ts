@@ -1,5 +1,5 @@
 /**
- * Reads and rewrites the bytes of an OPA WebAssembly module before it is compiled.
+ * InputUsage and rewrites the bytes of an OPA WebAssembly module before it is compiled.
  *
  * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds
  * WASM frames (a rule conflict, a failing builtin) never puts it back, and after some hundreds of them every

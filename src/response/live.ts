@@ -7,7 +7,7 @@
  * is filed by its caller, each caller under every revocation key it holds, so a cut costs what it hits. Before
  * anything is looked up by key, the young are filed too: nobody is too young to be cut.
  */
-import type { Exchange } from '../domain/exchange.ts'
+import type { OpenExchange } from '../domain/exchange.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import type { Principal } from '../domain/principal.ts'
 import { everyoneKey, keyBytes, wordsOfKeys } from '../domain/revocation.ts'
@@ -23,17 +23,17 @@ interface Caller<E> {
   readonly open: Set<E>
 }
 
-interface Place<E> {
+interface Filing<E> {
   readonly caller: Caller<E>
   /** Step of its expiry, −1 for none. */
   readonly step: number
 }
 
-const keysOfNobody = wordsOfKeys([everyoneKey])
+const keysOfAnonymous = wordsOfKeys([everyoneKey])
 
-export class LiveRegistry<E extends Exchange & Linked<E>> {
+export class LiveRegistry<E extends OpenExchange & Linked<E>> {
   readonly #young = new LinkedList<E>()
-  readonly #filed = new Map<E, Place<E>>()
+  readonly #filed = new Map<E, Filing<E>>()
   readonly #callers = new Map<Principal | undefined, Caller<E>>()
   /** A key with one caller, the usual case, has no set of its own. */
   readonly #byKey = new Map<number, Caller<E> | Set<Caller<E>>>()
@@ -144,7 +144,7 @@ export class LiveRegistry<E extends Exchange & Linked<E>> {
     const { principal, expiresAtMs } = exchange
     let caller = this.#callers.get(principal)
     if (caller === undefined) {
-      caller = { principal, keys: principal?.keys ?? keysOfNobody, open: new Set() }
+      caller = { principal, keys: principal?.keys ?? keysOfAnonymous, open: new Set() }
       this.#callers.set(principal, caller)
       for (let k = 0; k < caller.keys.length; k += 4)
         this.#fileUnder(shortOf(caller.keys, k), caller)

@@ -6,7 +6,7 @@
  * Rows on the exchange (network, client certificate) are filed under that key and looked up by it, each time: what
  * a token's stamp covers is exactly the rows filed under a key of the token.
  */
-import { addressBytes, type Peer } from '../domain/peer.ts'
+import { addressBytes, type PeerIdentity } from '../domain/peer.ts'
 import { heldKeys, type Principal } from '../domain/principal.ts'
 import { everyoneKey, keyOf, networkKey, prefixCode, wordsOfKeys } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
@@ -25,7 +25,7 @@ export interface Match {
 export function findRevocation(
   ledger: LedgerView,
   principal: Principal,
-  peer: Peer,
+  peer: PeerIdentity,
   nowWallMs: number,
 ): Match | undefined {
   // Before the keys (see heldKeys) and before the probe: the stamp must not be newer than what was looked at.
@@ -51,17 +51,21 @@ export interface Block {
 }
 
 /** For callers without a token: only blocks act, and only those that name nobody in particular. */
-export function findBlock(ledger: LedgerView, peer: Peer, nowWallMs: number): Block | undefined {
-  const everyone = probe(ledger, nobodysKeys, nobodysKeys, undefined, nowWallMs)
+export function findBlock(
+  ledger: LedgerView,
+  peer: PeerIdentity,
+  nowWallMs: number,
+): Block | undefined {
+  const everyone = probe(ledger, anonymousKeys, anonymousKeys, undefined, nowWallMs)
   if (everyone !== undefined) return { id: everyone.id, on: 'everyone' }
   const kinds = ledger.peer
   if (kinds === 0) return undefined
   const keys = peerKeys(ledger, kinds, peer)
-  const found = probe(ledger, keys, joined(keys, nobodysKeys), undefined, nowWallMs)
+  const found = probe(ledger, keys, joined(keys, anonymousKeys), undefined, nowWallMs)
   return found === undefined ? undefined : { id: found.id, on: 'peer' }
 }
 
-const nobodysKeys = wordsOfKeys([everyoneKey])
+const anonymousKeys = wordsOfKeys([everyoneKey])
 
 function joined(a: Uint32Array, b: Uint32Array): Uint32Array {
   const both = new Uint32Array(a.length + b.length)
@@ -81,7 +85,7 @@ const remembered = new Map<string, AddressKeys>()
 const maxRemembered = 4096
 
 /** The keys under which rows on this exchange are filed. @throws GateError when that cannot be told. */
-function peerKeys(ledger: LedgerView, kinds: number, peer: Peer): Uint32Array {
+function peerKeys(ledger: LedgerView, kinds: number, peer: PeerIdentity): Uint32Array {
   const { address, certificate } = peer
   const networks = (kinds & peerBit.network) === 0 ? noKeys : addressKeys(ledger, address)
   if (certificate === undefined || (kinds & peerBit.certificate) === 0) return networks

@@ -7,7 +7,7 @@
  */
 import type { RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
-import { readAuthority, readTarget, type Target } from './target.ts'
+import { parseRequestTarget, readAuthority, type Target } from './target.ts'
 
 export interface Route {
   readonly config: RouteConfig
@@ -130,7 +130,7 @@ function keyOf(segments: readonly string[]): string {
 
 function readPath(path: string, at: string): readonly string[] {
   try {
-    const target = readTarget('GET', path, 'localhost', { scheme: 'http', maxBytes: 4096 })
+    const target = parseRequestTarget('GET', path, 'localhost', { scheme: 'http', maxBytes: 4096 })
     if (target.path === path && target.query === null) return target.segments
   } catch {
     // Said below.

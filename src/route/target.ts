@@ -44,7 +44,7 @@ const queryAlphabet = /^(?:[\x21-\x22\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*$/
  * @param rawHost Value of the only `Host` header.
  * @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG, ERR_HOST_MALFORMED
  */
-export function readTarget(
+export function parseRequestTarget(
   method: string,
   raw: string,
   rawHost: string,
@@ -122,7 +122,7 @@ export function withQuery(
     .map(([name, value]) => `${encode(name)}=${encode(value)}`)
   const query = [...kept, ...set].join('&')
   const wire = query === '' ? target.path : `${target.path}?${query}`
-  const sent = readTarget(method, wire, target.authority, options)
+  const sent = parseRequestTarget(method, wire, target.authority, options)
   if (sent.path !== target.path) throw new GateError('ERR_TARGET_MALFORMED')
   return sent
 }

@@ -18,7 +18,7 @@ export interface UpstreamRequest {
   readonly headers: string[]
   /** The request's stream, its bytes where the policy has read them, or null where it has no body. */
   readonly body: Readable | Buffer | null
-  /** Asks for the connection itself; it must be one of its own then, see `LoneConnection`. */
+  /** Asks for the connection itself; it must be one of its own then, see `DedicatedConnection`. */
   readonly upgrade?: 'websocket'
 }
 
@@ -38,9 +38,9 @@ export interface Flow {
 }
 
 /** A request under way; `abort` ends it so that the upstream never sees it as complete. */
-export class Sending implements Linked<Sending> {
-  before: Sending | undefined
-  after: Sending | undefined
+export class Forwarding implements Linked<Forwarding> {
+  before: Forwarding | undefined
+  after: Forwarding | undefined
   linked = false
   readonly #pool: Upstream
   readonly #undici: Dispatcher
@@ -68,9 +68,9 @@ export class Sending implements Linked<Sending> {
   }
 
   /** @throws GateError ERR_OVERLOADED; every other failure goes to `answer.onError`. */
-  static start(pool: Upstream, request: UpstreamRequest, answer: UpstreamAnswer): Sending {
+  static start(pool: Upstream, request: UpstreamRequest, answer: UpstreamAnswer): Forwarding {
     try {
-      const sending = new Sending(pool, pool.admit(), request, answer)
+      const sending = new Forwarding(pool, pool.admit(), request, answer)
       waiting.add(sending)
       atEndOfTurn(sending.#begin)
       return sending
@@ -212,7 +212,7 @@ function giveUp({ body }: UpstreamRequest): void {
 }
 
 /** Requests of this thread that have no head yet, for the sweep that backs undici's own timers up. */
-const waiting = new LinkedList<Sending>()
+const waiting = new LinkedList<Forwarding>()
 
 const sweep = setInterval(() => {
   const nowUs = monotonicUs()

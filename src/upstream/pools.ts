@@ -91,13 +91,13 @@ export class UpstreamPool implements Upstream {
    * A connection for one WebSocket. The place it takes is given back by `leave`, once its socket is closed.
    * @throws GateError ERR_OVERLOADED when there are as many as may be.
    */
-  lone(): LoneConnection {
+  dedicated(): DedicatedConnection {
     if (this.#webSockets >= this.options.maxWebSockets) {
       throw new GateError('ERR_OVERLOADED', 'The upstream has no free place for a WebSocket.')
     }
     this.#webSockets++
     const client = new Client(this.options.origin, clientOptions(this.options, this.#addresses))
-    return new LoneConnection(this, client, () => this.#webSockets--)
+    return new DedicatedConnection(this, client, () => this.#webSockets--)
   }
 
   /** No route leads here any more: idle connections go now, busy ones when they are done. */
@@ -117,7 +117,7 @@ export class UpstreamPool implements Upstream {
  * A connection for one upgrade, never shared and never used again (http-security R8). Once it is switched, its socket is
  * the caller's; if it is not, it ends with the answer.
  */
-export class LoneConnection implements Upstream {
+export class DedicatedConnection implements Upstream {
   readonly options: PoolOptions
   readonly serverName: string
   /** Not held any longer than it is needed: its socket may live for days. */

@@ -12,7 +12,7 @@ import { readArchive } from '../../src/bundle/archive.ts'
 import { findOpa } from '../../src/bundle/opa.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
-import { readsEverything } from '../../src/policy/reads.ts'
+import { usesEverything } from '../../src/policy/input-usage.ts'
 import { compile } from '../harness/bundle.ts'
 import { packageOf } from '../harness/policy.ts'
 import { until } from '../harness/wait.ts'
@@ -66,7 +66,7 @@ const state = {
   feedStale: false,
   feedAgeMs: 1,
 }
-const whole = new InputPlan(readsEverything.input)
+const whole = new InputPlan(usesEverything.input)
 
 /** CPU µs of a call, the best of `blocks` blocks. */
 class Stopwatch {

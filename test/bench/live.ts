@@ -93,7 +93,7 @@ function open(port: number, path: string, subject: string, token: string): Open 
   return one
 }
 
-/** Reads to the end of a download, or of this many bytes. */
+/** InputUsage to the end of a download, or of this many bytes. */
 function drain(port: number, head: string, bytes: number): Promise<void> {
   return new Promise((resolve, reject) => {
     let got = 0

@@ -7,10 +7,10 @@ import { Ajv } from 'ajv'
 import t from 'tap'
 import { buildBundle } from '../../src/bundle/build.ts'
 import { findOpa } from '../../src/bundle/opa.ts'
-import { testPolicies } from '../../src/bundle/trial.ts'
+import { testPolicies } from '../../src/bundle/policy-tests.ts'
 import { evaluate } from '../../src/cli/eval.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
-import { readsEverything } from '../../src/policy/reads.ts'
+import { usesEverything } from '../../src/policy/input-usage.ts'
 import { compile } from '../harness/bundle.ts'
 
 const root = process.cwd()
@@ -182,7 +182,7 @@ t.test('the schema of the input is the input', async (t) => {
       feedStale: false,
       feedAgeMs: 1,
     },
-    new InputPlan(readsEverything.input),
+    new InputPlan(usesEverything.input),
   )
   const input = JSON.parse(text)
   t.ok(check(input), JSON.stringify(check.errors))

@@ -1,13 +1,13 @@
 /** What the options of `revoke` become: columns, hashes, refusals. */
 import t from 'tap'
-import { readTarget, type TargetOptions } from '../../src/cli/target.ts'
+import { parseRevocationTarget, type TargetOptions } from '../../src/cli/target.ts'
 import { pepperId, tokenHash } from '../../src/domain/token-hash.ts'
 
 const pepper = Buffer.from('p'.repeat(40))
 const peppers = [pepper, Buffer.from('q'.repeat(40))]
 
 const read = (options: TargetOptions, input = '') =>
-  readTarget(options, peppers, () => Promise.resolve(input))
+  parseRevocationTarget(options, peppers, () => Promise.resolve(input))
 
 const exp = Math.floor(Date.now() / 1000) + 600
 const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -82,7 +82,7 @@ t.test('what is refused before anything is sent', async (t) => {
     await t.rejects(read(wrong), { code: 'ERR_USAGE' }, JSON.stringify(wrong))
   }
   await t.rejects(
-    readTarget({ token: '-' }, [], () => Promise.resolve('x')),
+    parseRevocationTarget({ token: '-' }, [], () => Promise.resolve('x')),
     {
       code: 'ERR_CONFIG_FILE',
     },

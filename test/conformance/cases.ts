@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isMap, isScalar, isSeq, type Node, parseDocument } from 'yaml'
 import { opaVersion } from '../../src/bundle/opa.ts'
-import { RegoNumber, RegoObject, toJson, type Value } from '../../src/policy/builtins/value.ts'
+import { RegoNumber, RegoObject, toJson, type Value } from '../../src/rego/values/value.ts'
 
 export interface Case {
   readonly directory: string

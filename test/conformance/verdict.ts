@@ -2,6 +2,8 @@
  * One case on our engine: pass, fail, or expected, where OPA's own WebAssembly run makes the same exception or the
  * case needs a builtin that dropgate refuses.
  */
+
+import { PolicyInstance } from '../../src/policy/host.ts'
 import {
   compare,
   describe,
@@ -13,8 +15,7 @@ import {
   RegoSet,
   toJson,
   type Value,
-} from '../../src/policy/builtins/value.ts'
-import { PolicyInstance } from '../../src/policy/host.ts'
+} from '../../src/rego/values/value.ts'
 import type { Case } from './cases.ts'
 import { compiled } from './compiled.ts'
 import { exceptions } from './exceptions.ts'

@@ -1,5 +1,5 @@
 /** `docs/builtins.md`, written from the table of builtins. */
-import { builtins, refused } from '../../src/policy/builtins/table.ts'
+import { builtins, refused } from '../../src/rego/registry.ts'
 
 /** What OPA compiles into every module, as its `builtin_metadata.json` says. */
 export const native = `
@@ -30,7 +30,7 @@ export function builtinsDocument(): string {
 Written from the code by \`make docs\`. Every builtin function of OPA is one of three:
 
 - **native**: compiled into the module by \`opa build\`;
-- **host**: provided by dropgate with OPA’s semantics (\`src/policy/builtins/\`, checked by OPA’s own cases, see
+- **host**: provided by dropgate with OPA’s semantics (\`src/rego/\`, checked by OPA’s own cases, see
   [conformance.md](conformance.md));
 - **refused**: a bundle that needs it is refused when it is loaded, and the last good one serves on.
 

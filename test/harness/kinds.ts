@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { findOpa, runOpa } from '../../src/bundle/opa.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan, type InputState } from '../../src/policy/input.ts'
-import { readsEverything } from '../../src/policy/reads.ts'
+import { usesEverything } from '../../src/policy/input-usage.ts'
 import { compile } from './bundle.ts'
 import { packageOf } from './policy.ts'
 
@@ -282,7 +282,7 @@ export interface Comparison {
   readonly differences: readonly Difference[]
 }
 
-const whole = new InputPlan(readsEverything.input)
+const whole = new InputPlan(usesEverything.input)
 
 /** @param batches of 1,000 requests at most, each one run of `opa eval`. */
 export async function compareKind(name: string, seed: number, count: number): Promise<Comparison> {

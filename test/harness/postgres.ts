@@ -13,7 +13,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { EmbeddedPostgres, type EmbeddedUrls } from '../../src/store/embedded.ts'
+import { EmbeddedPostgres, type EmbeddedUrls } from '../../src/embedded/postgres.ts'
 import { freePort } from '../bench/machine.ts'
 import { until } from './wait.ts'
 

@@ -54,7 +54,7 @@ export class Wire {
   async answer(method = 'GET'): Promise<WireAnswer | undefined> {
     const interim: number[] = []
     for (;;) {
-      const read = readAnswer(this.rest, method, this.#over)
+      const read = parseAnswer(this.rest, method, this.#over)
       if (read !== undefined) {
         this.rest = this.rest.slice(read.length)
         if (read.answer.status >= 200) return { ...read.answer, interim }
@@ -88,7 +88,7 @@ export class Wire {
   }
 }
 
-function readAnswer(
+function parseAnswer(
   text: string,
   method: string,
   over: boolean,

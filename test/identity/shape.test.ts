@@ -1,7 +1,7 @@
 /** Property: a token has the shape of one exactly where an oracle with a decoder and a JSON reader of its own says so. */
 import fc from 'fast-check'
 import t from 'tap'
-import { readShape } from '../../src/identity/shape.ts'
+import { parseTokenShape } from '../../src/identity/shape.ts'
 import { seedOf } from '../harness/wait.ts'
 import { judgeToken } from '../oracles/judge.ts'
 import { jsonWords } from '../oracles/words.ts'
@@ -83,7 +83,7 @@ t.test('a name with an escape is what it says, whatever was read before', async 
     ['{"n": 1, "https:\\\\/": 1}', '{"n": 1, "https:\\/x": 1}', 'https:/x'],
   ] as const) {
     JSON.parse(before)
-    const { claims: read } = readShape(`${part('{"alg":"ES256"}')}.${part(claims)}.eA`)
+    const { claims: read } = parseTokenShape(`${part('{"alg":"ES256"}')}.${part(claims)}.eA`)
     t.same(Object.keys(read), ['n', name])
   }
 })

@@ -1,7 +1,7 @@
 /** The PROXY protocol's two headers, whole and in pieces, and everything that is none. */
 import fc from 'fast-check'
 import t from 'tap'
-import { readProxyHeader } from '../../src/listener/proxy-protocol.ts'
+import { parseProxyHeader } from '../../src/listener/proxy-protocol.ts'
 import { seedOf } from '../harness/wait.ts'
 
 const signature = '0d0a0d0a000d0a515549540a'
@@ -23,8 +23,8 @@ const good: [name: string, bytes: Buffer, address: string | undefined, port: num
 t.test('headers, byte by byte: incomplete until the last', async (t) => {
   for (const [name, bytes, address, port] of good) {
     for (let length = 0; length < bytes.length; length++)
-      t.equal(readProxyHeader(bytes.subarray(0, length)), 'more', `${name}: ${length}`)
-    const header = readProxyHeader(Buffer.concat([bytes, Buffer.from('GET / HTTP/1.1')]))
+      t.equal(parseProxyHeader(bytes.subarray(0, length)), 'more', `${name}: ${length}`)
+    const header = parseProxyHeader(Buffer.concat([bytes, Buffer.from('GET / HTTP/1.1')]))
     t.ok(typeof header === 'object', name)
     if (typeof header !== 'object') continue
     t.equal(header.length, bytes.length, name)
@@ -48,7 +48,7 @@ t.test('what is none is known as soon as it cannot become one', async (t) => {
     ['too short for its family', v2('21110004c6336401')],
     ['too long', v2('2111ffff')],
   ]
-  for (const [name, bytes] of bad) t.equal(readProxyHeader(bytes), 'malformed', name)
+  for (const [name, bytes] of bad) t.equal(parseProxyHeader(bytes), 'malformed', name)
 })
 
 t.test('property: any bytes give an answer, never an error', async (t) => {
@@ -63,7 +63,7 @@ t.test('property: any bytes give an answer, never an error', async (t) => {
   )
   fc.assert(
     fc.property(begun, fc.uint8Array({ maxLength: 80 }), (head, rest) => {
-      const header = readProxyHeader(Buffer.concat([Buffer.from(head, 'latin1'), rest]))
+      const header = parseProxyHeader(Buffer.concat([Buffer.from(head, 'latin1'), rest]))
       return typeof header === 'string' || header.length <= head.length + rest.length
     }),
     { seed, numRuns: 2000 },

@@ -4,9 +4,9 @@
  */
 import type { IncomingMessage } from 'node:http'
 import { GateError } from '../../src/errors.ts'
-import { readShape } from '../../src/identity/shape.ts'
-import { type RequestHeaders, readHeaders } from '../../src/listener/headers.ts'
-import { readTarget } from '../../src/route/target.ts'
+import { parseTokenShape } from '../../src/identity/shape.ts'
+import { parseHeaders, type RequestHeaders } from '../../src/listener/headers.ts'
+import { parseRequestTarget } from '../../src/route/target.ts'
 import { passedOn, upstreamHeaders } from '../../src/upstream/headers.ts'
 import { passed, reasonsAgainst, repeats } from './headers.ts'
 import { meaningOf, meaningOfHost } from './target.ts'
@@ -34,7 +34,7 @@ const verdictCodes = {
 }
 
 export function judgeTarget(method: string, raw: string): Judgement {
-  const ours = attempt(() => readTarget(method, raw, 'api.example.com', options))
+  const ours = attempt(() => parseRequestTarget(method, raw, 'api.example.com', options))
   const theirs = meaningOf(method, raw, 'api.example.com', options.maxBytes)
   const ourText =
     ours instanceof GateError
@@ -52,12 +52,12 @@ export function judgeTarget(method: string, raw: string): Judgement {
         ])
   if (ourText !== theirText) return `${ourText}, the oracle: ${theirText}`
   if (ours instanceof GateError) return undefined
-  const again = attempt(() => readTarget(method, ours.wire, ours.authority, options))
+  const again = attempt(() => parseRequestTarget(method, ours.wire, ours.authority, options))
   return JSON.stringify(again) === JSON.stringify(ours) ? undefined : `read again: ${shown(again)}`
 }
 
 export function judgeHost(raw: string): Judgement {
-  const ours = attempt(() => readTarget('GET', '/', raw, options))
+  const ours = attempt(() => parseRequestTarget('GET', '/', raw, options))
   const theirs = meaningOfHost(raw)
   const ourText = ours instanceof GateError ? ours.code : `${ours.host} ${ours.authority}`
   const authority = theirs?.authority
@@ -77,7 +77,7 @@ export function judgeHeaders(
     httpVersionMajor: 1,
     httpVersionMinor: version === '1.1' ? 1 : 0,
   } as unknown as IncomingMessage
-  const ours = attempt(() => readHeaders(req, limits as Parameters<typeof readHeaders>[1]))
+  const ours = attempt(() => parseHeaders(req, limits as Parameters<typeof parseHeaders>[1]))
   const reasons = reasonsAgainst(pairs, version, limits)
   if (ours instanceof GateError) {
     return reasons.has(ours.code)
@@ -118,7 +118,7 @@ function judgeUpstream(
 }
 
 export function judgeToken(token: string): Judgement {
-  const ours = attempt(() => readShape(token))
+  const ours = attempt(() => parseTokenShape(token))
   const theirs = shapeOf(token)
   if (ours instanceof GateError || theirs === undefined) {
     const refused = ours instanceof GateError && ours.code === 'ERR_TOKEN_MALFORMED'

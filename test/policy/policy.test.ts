@@ -2,11 +2,11 @@
 import t from 'tap'
 import { readArchive } from '../../src/bundle/archive.ts'
 import { vet } from '../../src/bundle/vet.ts'
-import { readAnswer } from '../../src/policy/answer.ts'
+import { parseAnswer } from '../../src/policy/answer.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
+import { usesEverything } from '../../src/policy/input-usage.ts'
 import { prepareModule } from '../../src/policy/module.ts'
-import { readsEverything } from '../../src/policy/reads.ts'
 import { compile, endless } from '../harness/bundle.ts'
 import { packageOf as packageBundle } from '../harness/policy.ts'
 
@@ -22,11 +22,11 @@ async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Pro
 }
 
 t.test('only a clear yes is a yes', async (t) => {
-  const of = (result: unknown) => readAnswer(JSON.stringify([{ result }]))
+  const of = (result: unknown) => parseAnswer(JSON.stringify([{ result }]))
   t.match(of(true), { allowed: true, failure: undefined })
   t.match(of({ allowed: true }), { allowed: true, failure: undefined })
   t.match(of(false), { allowed: false, failure: undefined, status: 403 })
-  t.match(readAnswer('[]'), { allowed: false, failure: undefined, status: 403 })
+  t.match(parseAnswer('[]'), { allowed: false, failure: undefined, status: 403 })
   t.match(of({ allowed: false, http_status: 429, body: 'slow', headers: { 'Retry-After': '7' }, reason: 'r' }), {
     allowed: false, status: 429, body: 'slow', headers: [['retry-after', '7']], reason: 'r',
   }) // biome-ignore format: short
@@ -62,7 +62,7 @@ t.test('only a clear yes is a yes', async (t) => {
     '[{"result":true,"x":1}]',
     'true',
   ]) {
-    t.match(readAnswer(text), { allowed: false, failure: 'ERR_POLICY_FAILED' }, text)
+    t.match(parseAnswer(text), { allowed: false, failure: 'ERR_POLICY_FAILED' }, text)
   }
 })
 
@@ -201,7 +201,7 @@ t.test('the input: the contract, and no secrets in what is logged', async (t) =>
     feedStale: false,
     feedAgeMs: 12,
   }
-  const everything = new InputPlan(readsEverything.input)
+  const everything = new InputPlan(usesEverything.input)
   const { text, logged, erased } = buildInput(parts, state, everything)
   const input = JSON.parse(text)
   t.same(

@@ -1,10 +1,10 @@
 /** The registry of what is open: by the clock, and by one that is set. */
 import t from 'tap'
-import type { Exchange } from '../../src/domain/exchange.ts'
+import type { OpenExchange } from '../../src/domain/exchange.ts'
 import type { Linked } from '../../src/domain/linked.ts'
 import { LiveRegistry } from '../../src/response/live.ts'
 
-interface Open extends Exchange, Linked<Open> {}
+interface Open extends OpenExchange, Linked<Open> {}
 
 const hourMs = 3_600_000
 

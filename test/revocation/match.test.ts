@@ -1,5 +1,5 @@
 import t from 'tap'
-import { addressBytes, type Peer } from '../../src/domain/peer.ts'
+import { addressBytes, type PeerIdentity } from '../../src/domain/peer.ts'
 import { noPointers, type Principal } from '../../src/domain/principal.ts'
 import {
   claimKeys,
@@ -18,7 +18,7 @@ import { findBlock, findRevocation } from '../../src/revocation/match.ts'
 import { ClaimPointers } from '../../src/revocation/pointers.ts'
 
 const iss = 'https://idp.example'
-const home: Peer = { address: '192.0.2.7', certificate: undefined }
+const home: PeerIdentity = { address: '192.0.2.7', certificate: undefined }
 const noon = Date.UTC(2026, 0, 1, 12) / 1000
 
 function principal(over: Partial<Principal> = {}): Principal {
@@ -247,8 +247,8 @@ t.test('a clean stamp says nothing about where the exchange comes from', async (
   const row = { cutoffUs: null, exact: false, authTime: false, expiresAtS: null }
   const ledger = ledgerWith()
   const who = principal()
-  const away: Peer = { address: '198.51.100.1', certificate: undefined }
-  const carrying: Peer = { address: '198.51.100.1', certificate: 'c' }
+  const away: PeerIdentity = { address: '198.51.100.1', certificate: undefined }
+  const carrying: PeerIdentity = { address: '198.51.100.1', certificate: 'c' }
   t.equal(findRevocation(ledger, who, home, Date.now()), undefined)
   ledger.upsert({ id: 1, keys: Buffer.concat([network, alice]), ...row })
   ledger.publish()
@@ -266,7 +266,7 @@ t.test('a clean stamp says nothing about where the exchange comes from', async (
   ledger.upsert({ id: 4, keys: network, ...row })
   t.same(findBlock(ledger, home, Date.now()), { id: 4, on: 'peer' })
   for (const address of [undefined, 'nonsense']) {
-    const nowhere: Peer = { address, certificate: undefined }
+    const nowhere: PeerIdentity = { address, certificate: undefined }
     t.throws(() => findRevocation(ledger, who, nowhere, Date.now()), { code: 'ERR_NOT_READY' })
     t.throws(() => findBlock(ledger, nowhere, Date.now()), { code: 'ERR_NOT_READY' })
   }

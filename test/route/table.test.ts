@@ -2,7 +2,7 @@ import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
 import type { GateError } from '../../src/errors.ts'
 import { RouteTable } from '../../src/route/table.ts'
-import { readTarget } from '../../src/route/target.ts'
+import { parseRequestTarget } from '../../src/route/target.ts'
 
 function table(
   ...routes: readonly (readonly [name: string, host: string, path: string])[]
@@ -21,7 +21,9 @@ function table(
 }
 
 const find = (routes: RouteTable, host: string, path: string): string => {
-  const found = routes.find(readTarget('GET', path, host, { scheme: 'http', maxBytes: 8192 }))
+  const found = routes.find(
+    parseRequestTarget('GET', path, host, { scheme: 'http', maxBytes: 8192 }),
+  )
   return typeof found === 'string' ? found : found.config.name
 }
 

@@ -2,12 +2,12 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { GateError } from '../../src/errors.ts'
-import { checkTarget, readTarget, type Target } from '../../src/route/target.ts'
+import { checkTarget, parseRequestTarget, type Target } from '../../src/route/target.ts'
 import { pieces } from '../harness/pieces.ts'
 import { seedOf } from '../harness/wait.ts'
 
 const read = (raw: string, host = 'api.example.com', method = 'GET'): Target =>
-  readTarget(method, raw, host, { scheme: 'http', maxBytes: 8192 })
+  parseRequestTarget(method, raw, host, { scheme: 'http', maxBytes: 8192 })
 
 function codeOf(run: () => unknown): string | undefined {
   try {

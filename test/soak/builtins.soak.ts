@@ -1,3 +1,3 @@
 /** Tens of thousands of generated builtin calls beside `opa eval`, as the check does with hundreds. */
 process.env.CALLS ??= '40000'
-await import('../policy/builtins/against-opa.test.ts')
+await import('../rego/against-opa.test.ts')

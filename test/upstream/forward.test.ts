@@ -8,7 +8,7 @@ import { createServer as createTlsServer } from 'node:tls'
 import t from 'tap'
 import type { Dispatcher } from 'undici'
 import type { GateError } from '../../src/errors.ts'
-import { Sending, type UpstreamRequest } from '../../src/upstream/forward.ts'
+import { Forwarding, type UpstreamRequest } from '../../src/upstream/forward.ts'
 import { type Upstream, UpstreamPool } from '../../src/upstream/pools.ts'
 import { until } from '../harness/wait.ts'
 
@@ -47,7 +47,7 @@ async function send(
     replace: () => {},
   }
   const error = await new Promise<GateError>((resolve, reject) => {
-    Sending.start(
+    Forwarding.start(
       counting,
       { method, path: '/', headers: ['host', 'a'], body },
       {
@@ -101,7 +101,7 @@ async function sendTwice(
   { encrypted = false, body = null as Buffer | null } = {},
 ): Promise<{ ends: string[]; seen: string[] }> {
   const seen: string[] = []
-  let sending: Sending | undefined
+  let sending: Forwarding | undefined
   const accept = (socket: Socket): void => {
     let asked = 0
     socket.on('error', () => {})
@@ -131,7 +131,7 @@ async function sendTwice(
   )
   const ask = (request: Pick<UpstreamRequest, 'method' | 'path' | 'body'>): Promise<string> =>
     new Promise((resolve) => {
-      sending = Sending.start(
+      sending = Forwarding.start(
         pool,
         { ...request, headers: ['host', 'a'] },
         {
@@ -194,7 +194,7 @@ t.test('a request that undici refuses for its arguments takes no place with it',
   t.teardown(() => pool.close())
   const ask = (headers: string[], path = '/'): Promise<number | string> =>
     new Promise((resolve) => {
-      Sending.start(
+      Forwarding.start(
         pool,
         { method: 'GET', path, headers, body: null },
         {
@@ -247,7 +247,7 @@ t.test(
     body.push('some')
     let answer = ''
     const ended = await new Promise<string>((resolve) => {
-      Sending.start(
+      Forwarding.start(
         pool,
         { method: 'POST', path: '/', headers: ['host', 'a'], body },
         {

@@ -3,7 +3,7 @@ import { statSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { join } from 'node:path'
 import t from 'tap'
-import { Gate } from '../../src/gate.ts'
+import { Gate } from '../../src/gate/gate.ts'
 import { TestGate } from '../harness/gate.ts'
 import { pause, until } from '../harness/wait.ts'
 

@@ -4,7 +4,7 @@ import { connect as connectTls } from 'node:tls'
 import fc from 'fast-check'
 import t from 'tap'
 import { codes } from '../../src/errors.ts'
-import { readTarget } from '../../src/route/target.ts'
+import { parseRequestTarget } from '../../src/route/target.ts'
 import { TestGate } from '../harness/gate.ts'
 import { pieces } from '../harness/pieces.ts'
 import { ok } from '../harness/upstream.ts'
@@ -259,7 +259,10 @@ t.test('property: the string decided on is the string a raw upstream receives', 
       const { status, text } = await sendOnce(raw)
       if (status === 200) {
         // The parser takes several spaces for one after the target.
-        const wire = readTarget('GET', raw.trimEnd(), host, { scheme: 'http', maxBytes: 8192 }).wire
+        const wire = parseRequestTarget('GET', raw.trimEnd(), host, {
+          scheme: 'http',
+          maxBytes: 8192,
+        }).wire
         const id = /x-dropgate-decision-id: (\S+)/i.exec(gate.upstream.seen.at(-1)!.head)![1]!
         decided.push(id)
         return (

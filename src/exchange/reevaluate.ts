@@ -1,0 +1,223 @@
+/**
+ * READ SECOND. What is open is asked again whether it may stay open; pipeline.ts decided only that it may begin.
+ *
+ *   rows came             whoever is filed under their keys -> ledger         cut: revoked
+ *   all was loaded anew   everybody -> ledger                                 cut: revoked
+ *   the policy is new     everybody, spread over time -> policy               cut: denied
+ *   every `sweepMs`       token expired, feed stale, over a limit             cut: expired stale idle age
+ *   the drain is over     everybody                                           cut: drain
+ *
+ * The row is in the ledger before it is told here, and an exchange is registered before its own look-up (design law 3):
+ * whichever comes second finds the other. Whatever nothing concerns is not touched (law 7).
+ */
+import { monotonicUs } from '../domain/clock.ts'
+import type { CutReason } from '../domain/exchange.ts'
+import { asGateError } from '../errors.ts'
+import type { LiveEntry, WorkerAnswer, WorkerQuestion } from '../messages.ts'
+import type { Exchange, WorkerContext } from './exchange.ts'
+import { evaluate, revocationOf } from './pipeline.ts'
+
+export const sweepMs = 50
+
+interface Pace {
+  /** Longest time without a turn of the event loop. */
+  readonly sliceMs: number
+  readonly pauseMs: number
+}
+
+/** A revocation is urgent: the others wait a little. */
+const atOnce: Pace = { sliceMs: 5, pauseMs: 0 }
+/** A new policy is not: one part in five, so that new requests hardly notice. */
+const spread: Pace = { sliceMs: 1, pauseMs: 4 }
+
+const limitsEveryMs = 250
+
+export class Reevaluator {
+  /** Read anew each time: a reload replaces them. */
+  readonly #current: () => WorkerContext
+  /** Counts policies: a newer one makes the round under an older one stop. */
+  #policies = 0
+  #limitsAtMs = 0
+  /** Since when, by `performance.now()`, the ledger cannot hold every row. */
+  #brokenAtMs: number | undefined
+
+  constructor(current: () => WorkerContext) {
+    this.#current = current
+  }
+
+  /**
+   * Rows are in force.
+   * @param keys See revocation/affected; undefined asks everybody.
+   */
+  rows(keys: Uint8Array | undefined, sinceUs: number): void {
+    const { live } = this.#current()
+    const concerned = keys === undefined ? live.all() : live.concerned(keys)
+    void inSlices(concerned, atOnce, (exchange) => {
+      this.#recall(exchange, sinceUs)
+      return true
+    })
+  }
+
+  /** The active policy is another one. */
+  policy(sinceUs: number): void {
+    const round = ++this.#policies
+    void inSlices(this.#current().live.all(), spread, (exchange) => {
+      if (round === this.#policies) this.#redecide(exchange, sinceUs)
+      return round === this.#policies
+    })
+  }
+
+  sweep(): void {
+    const { live } = this.#current()
+    const nowUs = monotonicUs()
+    const nowMs = Date.now()
+    live.settle(nowUs - sweepMs * 1000)
+    for (const exchange of live.expired(nowMs)) {
+      const sinceUs = nowUs - (nowMs - exchange.expiresAtMs) * 1000
+      exchange.cut({ reason: 'expired', sinceUs, code: 'ERR_TOKEN_EXPIRED' })
+    }
+    if (nowMs - this.#limitsAtMs >= limitsEveryMs || nowMs < this.#limitsAtMs) {
+      this.#limitsAtMs = nowMs
+      this.#cutStale(nowUs)
+      for (const exchange of live.all()) checkLimits(exchange, nowUs)
+    }
+  }
+
+  /** What an operator wants to know, or to end. */
+  answer(question: WorkerQuestion): WorkerAnswer {
+    const { live, worker } = this.#current()
+    if (question.type === 'cut-live') {
+      const exchange = live.find(question.id)
+      if (exchange?.open !== true) return { entries: [], last: undefined }
+      const entry = entryOf(exchange, worker)
+      exchange.cut({ reason: 'operator', sinceUs: monotonicUs() })
+      return { entries: [entry], last: undefined }
+    }
+    const { filter, after, limit } = question
+    const { found, last } = live.list(
+      (exchange) => {
+        const { route, protocol, principal } = exchange
+        return (
+          (filter.route ?? route) === route &&
+          (filter.protocol ?? protocol) === protocol &&
+          (filter.issuer ?? principal?.issuer) === principal?.issuer &&
+          (filter.subject ?? principal?.subject) === principal?.subject &&
+          (filter.client_id ?? principal?.clientId) === principal?.clientId
+        )
+      },
+      after,
+      limit,
+    )
+    return { entries: found.map((each) => entryOf(each, worker)), last }
+  }
+
+  drain(): void {
+    const sinceUs = monotonicUs()
+    for (const exchange of this.#current().live.all())
+      exchange.cut({ reason: 'drain', sinceUs, code: 'ERR_NOT_READY' })
+  }
+
+  #recall(exchange: Exchange, sinceUs: number): void {
+    const { ledger } = this.#current()
+    if (!exchange.open || ledger === undefined) return
+    try {
+      const denial = revocationOf(exchange, ledger, Date.now())
+      if (denial === undefined) return
+      exchange.cut({ reason: 'revoked', sinceUs, revocation: denial.id, code: denial.code })
+    } catch (error) {
+      // Whether the row concerns it cannot be told: it ends, and the others are asked all the same.
+      exchange.problem = asGateError(error)
+      exchange.cut({ reason: 'stale', sinceUs, code: exchange.problem.code })
+    }
+  }
+
+  /** The input it was admitted with, but for the clock and the feed of now. */
+  #redecide(exchange: Exchange, sinceUs: number): void {
+    const { engine, ledger, config, evaluated } = this.#current()
+    const policy = engine.current()
+    // A suspended policy cannot be asked; what an earlier one allowed goes on.
+    if (!exchange.open || policy === undefined || policy.suspended || exchange.policy === policy)
+      return
+    exchange.feedAgeMs = ledger?.ageMs(monotonicUs(), Date.now()) ?? Number.POSITIVE_INFINITY
+    const stale = exchange.feedAgeMs > config.revocation.max_staleness
+    let allowed = false
+    try {
+      allowed = evaluate(exchange, Date.now(), stale).allowed
+    } catch (error) {
+      evaluated()
+      exchange.problem = asGateError(error)
+    }
+    const code = exchange.problem?.code ?? 'ERR_POLICY_DENIED'
+    if (!allowed) exchange.cut({ reason: 'denied', sinceUs, code })
+    exchange.input = undefined
+  }
+
+  #cutStale(nowUs: number): void {
+    const { ledger, live, config } = this.#current()
+    if (ledger === undefined) return
+    const nowMs = performance.now()
+    this.#brokenAtMs = ledger.broken ? (this.#brokenAtMs ?? nowMs) : undefined
+    const unfitMs = this.#brokenAtMs === undefined ? 0 : nowMs - this.#brokenAtMs
+    const ageMs = Math.max(unfitMs, ledger.ageMs(nowUs, Date.now()))
+    const { cut_after, hard_stop } = config.revocation
+    if (ageMs <= Math.min(cut_after, hard_stop)) return
+    for (const exchange of live.all()) {
+      const limitMs = exchange.routed!.config.stale === 'deny' ? cut_after : hard_stop
+      const sinceUs = nowUs - (ageMs - limitMs) * 1000
+      if (ageMs > limitMs) exchange.cut({ reason: 'stale', sinceUs, code: 'ERR_STALE' })
+    }
+  }
+}
+
+function entryOf(exchange: Exchange, worker: number): LiveEntry {
+  const { id, route, protocol, principal, address, bytesIn, bytesOut } = exchange
+  return {
+    id,
+    worker,
+    route,
+    protocol,
+    issuer: principal?.issuer ?? null,
+    subject: principal?.subject ?? null,
+    client_id: principal?.clientId ?? null,
+    session_id: principal?.sessionId ?? null,
+    address: address ?? null,
+    age_ms: Math.round((monotonicUs() - exchange.startedAtUs) / 1000),
+    bytes_in: bytesIn,
+    bytes_out: bytesOut,
+  }
+}
+
+function checkLimits(exchange: Exchange, nowUs: number): void {
+  const { idle, age } = exchange.routed!.config.limits
+  const over = (reason: CutReason, limitMs: number, sinceUs: number): void => {
+    const dueUs = sinceUs + limitMs * 1000
+    if (limitMs > 0 && nowUs > dueUs) exchange.cut({ reason, sinceUs: dueUs })
+  }
+  over('age', age, exchange.startedAtUs)
+  const bytes = exchange.bytesIn + exchange.bytesOut
+  if (bytes !== exchange.idleBytes) {
+    exchange.idleBytes = bytes
+    exchange.idleSinceUs = nowUs
+  } else over('idle', idle, exchange.idleSinceUs)
+}
+
+/**
+ * Visits one after the other, giving way to the event loop at this pace; the first slice is in this turn.
+ * @param visit Returns whether to go on.
+ */
+async function inSlices<E>(
+  items: readonly E[],
+  { sliceMs, pauseMs }: Pace,
+  visit: (item: E) => boolean,
+): Promise<void> {
+  let until = performance.now() + sliceMs
+  for (const item of items) {
+    if (performance.now() > until) {
+      await new Promise((resolve) =>
+        pauseMs === 0 ? setImmediate(resolve) : setTimeout(resolve, pauseMs),
+      )
+      until = performance.now() + sliceMs
+    }
+    if (!visit(item)) return
+  }
+}

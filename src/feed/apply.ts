@@ -1,0 +1,156 @@
+/**
+ * One tick's rows -> the ledger. The invariant, at every moment and for every reader: a row that is in force is
+ * in the ledger. So what a tick brings is written before what it takes away is removed.
+ */
+import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
+import { GateError } from '../errors.ts'
+import { filedAlike, type Ledger } from '../revocation/ledger.ts'
+import type { Ident } from './cursor.ts'
+
+/** The result of `changes()` in pg's array mode, all as text but `keys`. */
+export type ChangeRow = readonly [
+  op: string,
+  id: string | null,
+  keys: Buffer | null,
+  cutoffUs: string | null,
+  exact: boolean | null,
+  authTime: boolean | null,
+  expiresS: string | null,
+  meta: string | null,
+]
+
+export interface Changes {
+  readonly ident: Ident
+  readonly tombs: readonly { readonly id: number; readonly keys: Buffer }[]
+  readonly rows: readonly RevocationRow[]
+}
+
+export function parseChanges(result: readonly ChangeRow[]): Changes {
+  const tombs: { id: number; keys: Buffer }[] = []
+  const rows: RevocationRow[] = []
+  let ident: Ident | undefined
+  for (const [op, id, keys, cutoffUs, exact, authTime, expiresS, meta] of result) {
+    if (op === 'm') ident = JSON.parse(meta!) as Ident
+    else if (op === 't') tombs.push({ id: Number(id), keys: keys! })
+    else if (op === 'r') {
+      rows.push({
+        id: Number(id),
+        keys: keys!,
+        cutoffUs: cutoffUs === null ? null : Number(cutoffUs),
+        exact: exact === true,
+        authTime: authTime === true,
+        expiresAtS: expiresS === null ? null : Number(expiresS),
+      })
+    } else throw new GateError('ERR_DATABASE_SCHEMA', `changes() has a row of kind ${op}`)
+  }
+  if (ident === undefined) throw new GateError('ERR_DATABASE_SCHEMA', 'changes() has no meta row')
+  return { ident, tombs, rows }
+}
+
+/** Rows between two looks at the clock. */
+const stride = 256
+const sliceMs = 5
+
+export interface Applying {
+  /** Told of each row that this release cannot hold. */
+  readonly onUnmatchable: (row: RevocationRow, error: GateError) => void
+}
+
+/**
+ * Writes the changes in slices of at most 5 ms. Removals come last; a row that was updated and is filed as before was
+ * replaced in one store and is not removed.
+ * @throws GateError ERR_LEDGER_FULL
+ */
+export async function apply(
+  ledger: Ledger,
+  changes: Pick<Changes, 'rows' | 'tombs'>,
+  { onUnmatchable }: Applying,
+): Promise<void> {
+  const present = new Map<number, Uint8Array>()
+  let since = performance.now()
+  const breathe = async (): Promise<void> => {
+    if (performance.now() - since < sliceMs) return
+    ledger.publish()
+    await new Promise((resolve) => setImmediate(resolve))
+    since = performance.now()
+  }
+  const { rows, tombs } = changes
+  for (const [i, row] of rows.entries()) {
+    if (i % stride === 0) {
+      await reserve(ledger, rows.slice(i, i + stride))
+      await breathe()
+    }
+    present.set(row.id, row.keys)
+    try {
+      ledger.upsert(row)
+    } catch (error) {
+      if (!(error instanceof GateError) || error.code !== 'ERR_LEDGER_UNMATCHABLE') throw error
+      onUnmatchable(row, error)
+    }
+  }
+  for (const [i, { id, keys }] of tombs.entries()) {
+    if (i % stride === 0) await breathe()
+    const now = present.get(id)
+    if (now === undefined || !filedAlike(now, keys)) ledger.remove(id, keys)
+  }
+}
+
+/** Room for rows that are about to be written; waits only where they outrun growth. */
+export async function reserve(ledger: Ledger, rows: readonly RevocationRow[]): Promise<void> {
+  let further = 0
+  for (const { keys } of rows) further += Math.max(0, keys.length / keyBytes - 1)
+  const growing = ledger.reserve(rows.length, further)
+  if (growing === undefined) return
+  // What is written already must not wait for it.
+  ledger.publish()
+  await growing
+}
+
+/**
+ * What ticks brought while a second session reads everything else: the last word on each row, which what that session
+ * reads, being older, must not undo.
+ */
+export class Deferred {
+  readonly #rows = new Map<number, { row: RevocationRow | undefined; gone: Buffer[] }>()
+
+  get size(): number {
+    return this.#rows.size
+  }
+
+  note({ rows, tombs }: Pick<Changes, 'rows' | 'tombs'>): void {
+    for (const { id, keys } of tombs) {
+      const known = this.#of(id)
+      known.gone.push(keys)
+      known.row = undefined
+    }
+    for (const row of rows) this.#of(row.id).row = row
+  }
+
+  has(id: number): boolean {
+    return this.#rows.has(id)
+  }
+
+  /** Keys of the row as last seen; undefined where it is gone or nothing is known of it. */
+  keysOf(id: number): Uint8Array | undefined {
+    return this.#rows.get(id)?.row?.keys
+  }
+
+  changes(): Pick<Changes, 'rows' | 'tombs'> {
+    const rows: RevocationRow[] = []
+    const tombs: { id: number; keys: Buffer }[] = []
+    for (const [id, { row, gone }] of this.#rows) {
+      if (row !== undefined) rows.push(row)
+      for (const keys of gone) tombs.push({ id, keys })
+    }
+    return { rows, tombs }
+  }
+
+  #of(id: number): { row: RevocationRow | undefined; gone: Buffer[] } {
+    let known = this.#rows.get(id)
+    if (known === undefined) {
+      known = { row: undefined, gone: [] }
+      this.#rows.set(id, known)
+    }
+    return known
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * One session with PostgreSQL: LISTEN and ticks on the *same* connection, so that an answered tick proves that
+ * very session alive. A connection that is silent in the middle of a tick is destroyed, not waited for.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Socket } from 'node:net'
+import type pg from 'pg'
+import { GateError } from '../errors.ts'
+import { connect, withClient } from '../store/connect.ts'
+import type { ChangeRow } from './apply.ts'
+import { changesCap, type Ident } from './cursor.ts'
+import type { MacKey } from './payload.ts'
+
+const watchMs = 50
+/** How long our own notification may take on its way back. */
+const echoMs = 1000
+
+/** Without these on, rows come unstamped or unannounced. */
+const triggers = [
+  'a_stamp',
+  'c_announce_delete',
+  'c_announce_insert',
+  'c_announce_update',
+  'd_renew',
+]
+
+export class Session {
+  readonly #client: pg.Client
+  readonly #schema: string
+  readonly #stream: Socket
+  /** No byte for this long while an answer is owed: the connection is dead. Bytes count, not completion. */
+  readonly #silenceMs: number
+  #lost: Error | undefined
+  #onMessage: (message: string) => void = () => {}
+  #onLost: () => void = () => {}
+
+  private constructor(client: pg.Client, schema: string, silenceMs: number) {
+    this.#client = client
+    this.#schema = schema
+    this.#silenceMs = silenceMs
+    this.#stream = (client as unknown as { connection: { stream: Socket } }).connection.stream
+    client.on('error', (error) => this.#lose(error))
+    client.on('end', () => this.#lose(new Error('the connection was closed')))
+    client.on('notification', ({ payload }) => this.#onMessage(payload ?? ''))
+  }
+
+  /** @throws GateError ERR_DATABASE_UNREACHABLE */
+  static async open(url: string, schema: string, silenceMs: number): Promise<Session> {
+    return new Session(await connect({ url, name: 'dropgate feed' }), schema, silenceMs)
+  }
+
+  /** Called for each notification, and when the connection is lost. */
+  onEvents(onMessage: (message: string) => void, onLost: () => void): void {
+    this.#onMessage = onMessage
+    this.#onLost = onLost
+  }
+
+  get lost(): Error | undefined {
+    return this.#lost
+  }
+
+  /** Who answers, the key of its notifications, and the names of triggers that are not on. */
+  async greet(): Promise<{ ident: Ident; mac: MacKey; missingTriggers: string[] }> {
+    const { rows } = await this.#guarded(
+      this.#client.query(
+        `SELECT s.*, k.id AS key_id, k.key, ARRAY(
+           SELECT tgname::text FROM pg_trigger WHERE tgrelid = '${this.#schema}.revocations'::regclass AND tgenabled = 'A') AS triggers
+         FROM ${this.#schema}.state() s, ${this.#schema}.mac_key() k`,
+      ),
+    )
+    const { key_id: id, key, triggers: on, ...ident } = rows[0]
+    const missingTriggers = triggers.filter((name) => !on.includes(name))
+    return { ident, mac: { id, key }, missingTriggers }
+  }
+
+  async listen(channel: string): Promise<void> {
+    if (!/^[a-z0-9_]{1,60}$/.test(channel))
+      throw new GateError('ERR_DATABASE_SCHEMA', 'the channel has a strange name')
+    await this.#guarded(this.#client.query(`LISTEN ${channel}`))
+  }
+
+  /**
+   * A pooler in transaction mode gives LISTEN to one server connection and drops what comes on it while no client holds
+   * it. So somebody else sends a notification while this session is idle: it must arrive here.
+   */
+  async hearsOthers(url: string, channel: string): Promise<void> {
+    const nonce = `n${randomUUID()}`
+    const before = this.#onMessage
+    let timer: NodeJS.Timeout | undefined
+    const heard = new Promise<boolean>((resolve) => {
+      timer = setTimeout(() => resolve(false), echoMs)
+      this.#onMessage = (message) => {
+        if (message === nonce) resolve(true)
+        else before(message)
+      }
+    })
+    try {
+      await withClient({ url, name: 'dropgate self-test' }, (client) =>
+        client.query('SELECT pg_notify($1, $2)', [channel, nonce]),
+      )
+      if (this.#lost === undefined && !(await heard)) throw notKept()
+    } finally {
+      clearTimeout(timer)
+      this.#onMessage = before
+    }
+  }
+
+  async macKey(): Promise<MacKey> {
+    const { rows } = await this.#guarded(
+      this.#client.query(`SELECT id, key FROM ${this.#schema}.mac_key()`),
+    )
+    return rows[0] as MacKey
+  }
+
+  async changes(snapshot: string): Promise<ChangeRow[]> {
+    return await this.#guarded(readChanges(this.#client, this.#schema, snapshot))
+  }
+
+  close(): void {
+    this.onEvents(
+      () => {},
+      () => {},
+    )
+    this.#client.end().catch(() => {})
+    this.#stream.destroy()
+  }
+
+  async #guarded<T>(answer: Promise<T>): Promise<T> {
+    if (this.#lost !== undefined) {
+      answer.catch(() => {})
+      throw this.#lost
+    }
+    let bytes = this.#stream.bytesRead
+    let silentMs = 0
+    let lookedAt = performance.now()
+    const watch = setInterval(() => {
+      const now = performance.now()
+      const passedMs = now - lookedAt
+      lookedAt = now
+      if (this.#stream.bytesRead !== bytes) {
+        bytes = this.#stream.bytesRead
+        silentMs = 0
+        // Time in which this thread itself did not look is not silence of the other side.
+      } else silentMs += Math.min(passedMs, 2 * watchMs)
+      if (silentMs > this.#silenceMs) {
+        this.#stream.destroy(new Error(`no answer for ${Math.round(silentMs)} ms`))
+      }
+    }, watchMs)
+    try {
+      return await answer
+    } finally {
+      clearInterval(watch)
+    }
+  }
+
+  #lose(error: Error): void {
+    this.#lost ??= error
+    this.#onLost()
+  }
+}
+
+/** What was committed since a snapshot, by whichever session. */
+export async function readChanges(
+  client: pg.Client,
+  schema: string,
+  snapshot: string,
+): Promise<ChangeRow[]> {
+  const { rows } = await client.query({
+    name: 'changes',
+    text: `SELECT op, id, keys, cutoff_us, exact, auth_time, expires_s, meta FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1})`,
+    values: [snapshot],
+    rowMode: 'array',
+  })
+  return rows as unknown as ChangeRow[]
+}
+
+function notKept(): GateError {
+  return new GateError('ERR_DATABASE_REFUSED', 'this connection does not keep its LISTEN', {
+    hint: 'database.url leads through a pooler in transaction mode: connect to PostgreSQL directly, or in session mode',
+  })
+}

@@ -1,0 +1,173 @@
+/**
+ * Who is on the other side of a connection: the peer itself or, where the peer is a trusted proxy, whom it speaks for.
+ * Trust is given by network, never by default, and the list of hops is read from the right: what lies left of
+ * the first hop that is not trusted may have been written by the client (http-security R21).
+ */
+import type { Socket } from 'node:net'
+import { type NetworkSet, plainAddress } from '../domain/network.ts'
+import { GateError } from '../errors.ts'
+
+/** One end of a TCP connection and the other, as the gate believes them. */
+export interface Ends {
+  readonly address: string
+  readonly port: number
+  readonly localAddress: string
+  readonly localPort: number
+}
+
+export interface Peer extends Ends {
+  readonly scheme: 'http' | 'https'
+  /** SHA-256 of the verified certificate on this connection, base64url (RFC 8705 section 3.1). */
+  readonly certificate: string | undefined
+}
+
+/** What a listening socket knows of those who connect to it. */
+export interface Via {
+  readonly scheme: 'http' | 'https'
+  /** Proxies whose word is taken; undefined: nobody's. */
+  readonly trusted: NetworkSet | undefined
+  /** The one header that is read from them; the other is removed unread. */
+  readonly clientHeader: 'x-forwarded-for' | 'forwarded'
+  /** Ends that a PROXY protocol header has named, see proxy-protocol.ts. */
+  readonly named: WeakMap<Socket, Ends>
+  /** Thumbprints of client certificates, taken once for each connection. */
+  readonly certificates: WeakMap<Socket, string>
+  /** Who is at the other end of a connection, whatever it says of others. */
+  readonly peers: WeakMap<Socket, Peer>
+}
+
+const maxHops = 32
+
+/**
+ * @param pairs Flat name, value list.
+ * @returns `address` is never empty.
+ * @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send, ERR_NOT_READY where nobody is there
+ */
+export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via): Peer {
+  const peer = via.peers.get(socket) ?? meet(socket, via)
+  const { trusted } = via
+  if (trusted === undefined || !trusted.has(peer.address)) return peer
+  const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
+  let { address } = peer
+  for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {
+    const hop = told.hops[i]!
+    // A proxy that does not say for whom it speaks speaks for itself.
+    if (hop === undefined) break
+    address = hop
+  }
+  const port = address === peer.address ? peer.port : 0
+  return { ...peer, address, port, scheme: told.scheme ?? peer.scheme }
+}
+
+/**
+ * Whether anybody is there; asked as soon as a connection is accepted. One that was reset by then has no peer address, one
+ * that is reset later keeps what was told here (Node remembers it): nobody is decided on as coming from nowhere.
+ */
+export function hasPeer(socket: Socket): boolean {
+  return socket.remoteAddress !== undefined
+}
+
+/** Its certificate is verified, and its PROXY header read, before its first request. */
+function meet(socket: Socket, via: Via): Peer {
+  const ends = via.named.get(socket) ?? endsOf(socket)
+  const peer = { ...ends, scheme: via.scheme, certificate: via.certificates.get(socket) }
+  via.peers.set(socket, peer)
+  return peer
+}
+
+function endsOf(socket: Socket): Ends {
+  const address = plainAddress(socket.remoteAddress ?? '')
+  // A row or a policy that goes by addresses would have nothing to go by.
+  if (address === undefined) throw new GateError('ERR_NOT_READY')
+  return {
+    address,
+    port: socket.remotePort ?? 0,
+    localAddress: plainAddress(socket.localAddress ?? '') ?? '',
+    localPort: socket.localPort ?? 0,
+  }
+}
+
+interface ForwardedPeer {
+  /** Leftmost first; undefined for a hop that hides. */
+  readonly hops: readonly (string | undefined)[]
+  readonly scheme: 'http' | 'https' | undefined
+}
+
+function readForwardedFor(pairs: readonly string[]): ForwardedPeer {
+  const hops: string[] = []
+  let scheme: ForwardedPeer['scheme']
+  for (let i = 0; i < pairs.length; i += 2) {
+    if (pairs[i] === 'x-forwarded-for') {
+      for (const part of pairs[i + 1]!.split(',')) hops.push(readHop(part.trim()))
+    } else if (pairs[i] === 'x-forwarded-proto') {
+      scheme = readScheme(pairs[i + 1]!.split(',').at(-1)!.trim())
+    }
+  }
+  return { hops: capped(hops), scheme }
+}
+
+/** RFC 7239: elements by comma, pairs by semicolon, values a token or a quoted string. */
+function readForwarded(pairs: readonly string[]): ForwardedPeer {
+  const hops: (string | undefined)[] = []
+  let scheme: ForwardedPeer['scheme']
+  for (let i = 0; i < pairs.length; i += 2) {
+    if (pairs[i] !== 'forwarded') continue
+    for (const element of outsideQuotes(pairs[i + 1]!, ',')) {
+      let hop: string | undefined
+      // Only the last element is the trusted proxy's own word.
+      scheme = undefined
+      for (const pair of outsideQuotes(element, ';')) {
+        const [, name = '', token = '', quoted] = forwardedPair.exec(pair.trim()) ?? []
+        if (name === '') throw new GateError('ERR_HEADER_MALFORMED')
+        const value = quoted ?? token
+        // `unknown` and `_names` hide the hop (RFC 7239 sections 6.2 and 6.3).
+        if (name.toLowerCase() === 'for' && value !== 'unknown' && !value.startsWith('_'))
+          hop = readHop(value)
+        if (name.toLowerCase() === 'proto') scheme = readScheme(value)
+      }
+      hops.push(hop)
+    }
+  }
+  return { hops: capped(hops), scheme }
+}
+
+const forwardedPair = /^([A-Za-z]+)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:[\]]+)|"([^"\\]*)")$/
+
+/** Splits; without quotes in the text this is `split`. */
+function outsideQuotes(text: string, separator: ',' | ';'): string[] {
+  if (!text.includes('"')) return text.split(separator)
+  const parts: string[] = []
+  let quoted = false
+  let from = 0
+  for (let at = 0; at < text.length; at++) {
+    if (text[at] === '"') quoted = !quoted
+    else if (text[at] === separator && !quoted) {
+      parts.push(text.slice(from, at))
+      from = at + 1
+    }
+  }
+  if (quoted) throw new GateError('ERR_HEADER_MALFORMED')
+  parts.push(text.slice(from))
+  return parts
+}
+
+const withPort = /^(?:\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5})$/
+
+/** An address, also with a port behind it, as some proxies write. */
+function readHop(text: string): string {
+  const parts = withPort.exec(text)
+  const address = plainAddress(parts?.[1] ?? parts?.[2] ?? text)
+  if (address === undefined) throw new GateError('ERR_HEADER_MALFORMED')
+  return address
+}
+
+function readScheme(text: string): 'http' | 'https' {
+  const lower = text.toLowerCase()
+  if (lower === 'http' || lower === 'https') return lower
+  throw new GateError('ERR_HEADER_MALFORMED')
+}
+
+function capped<T>(hops: readonly T[]): readonly T[] {
+  if (hops.length > maxHops) throw new GateError('ERR_HEADER_MALFORMED')
+  return hops
+}

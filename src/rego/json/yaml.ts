@@ -1,0 +1,84 @@
+/**
+ * `yaml.*`: the first document of a text, as JSON values. Aliases are followed a hundred times at most, so that a short
+ * text cannot become a long value.
+ */
+import { createRequire } from 'node:module'
+import type * as Library from 'yaml'
+import type { BuiltinTable } from '../registry.ts'
+import { type Args, BuiltinError, refuseWork, text } from '../values/operand.ts'
+import { isArray, jsonKey, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
+
+const require = createRequire(import.meta.url)
+/** Loaded when a policy asks for it: it costs a thread 35 ms of CPU. */
+const library = (): typeof Library => require('yaml') as typeof Library
+
+const maxLength = 1 << 16
+
+function documentsOf(source: string): Library.Document[] {
+  if (source.length > maxLength) refuseWork(`YAML of more than ${maxLength} characters`)
+  // Of a key that comes twice the last one counts, as in OPA.
+  const options = { intAsBigInt: true, merge: true, uniqueKeys: false, logLevel: 'silent' } as const
+  const documents = library().parseAllDocuments(source, options)
+  return Array.isArray(documents) ? documents : []
+}
+
+function unmarshal(args: Args): Value {
+  const [document] = documentsOf(text(args, 0))
+  if (document === undefined) return null
+  const [error] = document.errors
+  if (error !== undefined) throw new BuiltinError(`yaml: ${error.message}`)
+  let value: unknown
+  try {
+    value = document.toJS({ mapAsMap: true, maxAliasCount: 100 })
+  } catch (error) {
+    throw new BuiltinError(`yaml: ${(error as Error).message}`)
+  }
+  return toRego(value)
+}
+
+function toRego(value: unknown): Value {
+  if (value === null || value === undefined) return null
+  if (typeof value === 'string' || typeof value === 'boolean') return value
+  if (typeof value === 'bigint') {
+    const fits = value >= -(1n << 63n) && value < 1n << 64n
+    return new RegoNumber(fits ? value : Number(value))
+  }
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) throw new BuiltinError('yaml: not a JSON number')
+    return new RegoNumber(value)
+  }
+  if (Array.isArray(value)) return value.map(toRego)
+  if (value instanceof Map) {
+    return new RegoObject(Array.from(value, ([key, of]) => [jsonKey(toRego(key)), toRego(of)]))
+  }
+  if (value instanceof Date) return value.toISOString().replace('.000Z', 'Z')
+  throw new BuiltinError('yaml: a value that JSON does not have')
+}
+
+/** What the library's writer takes, keys in order. */
+function toPlain(value: Value): unknown {
+  if (value instanceof RegoNumber) {
+    return /[.eE]/.test(value.text) ? Number(value.text) : BigInt(value.text)
+  }
+  if (isArray(value)) return value.map(toPlain)
+  if (value instanceof RegoSet) return value.sorted().map(toPlain)
+  if (!(value instanceof RegoObject)) return value
+  const members = Array.from(value, ([key, of]) => [jsonKey(key), toPlain(of)] as const)
+  return new Map(members.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+}
+
+export const yamlBuiltins: BuiltinTable = {
+  'yaml.unmarshal': { load: library, call: unmarshal },
+  'yaml.marshal': {
+    load: library,
+    call: ([value]) => library().stringify(toPlain(value!), { indentSeq: false, lineWidth: 0 }),
+  },
+  'yaml.is_valid': {
+    load: library,
+    call: ([value]) => {
+      if (typeof value !== 'string') return false
+      // The documents after the first are checked, though none of them is read.
+      return documentsOf(value).every(({ errors }) => errors.length === 0)
+    },
+  },
+}

@@ -1,0 +1,83 @@
+/** `strings.*` and what is left of the text functions; those compiled into the module are not here. */
+
+import type { BuiltinTable } from '../registry.ts'
+import { type Args, BuiltinError, integer, refuseWork, text, texts } from './operand.ts'
+import { RegoNumber, typeName, type Value } from './value.ts'
+
+const maxProduct = 1 << 30
+
+/** A text, or an array or set of texts. */
+function oneOrMany(args: Args, at: number): readonly string[] {
+  const value = args[at]!
+  if (typeof value === 'string') return [value]
+  if (typeName(value) !== 'array' && typeName(value) !== 'set') {
+    throw new BuiltinError(`operand ${at + 1} must be one of {string, set, array}`)
+  }
+  return texts(args, at)
+}
+
+/** Cost by the sum of both lists, not by their product: texts that begin alike stand together when sorted. */
+function anyPrefix(values: readonly string[], prefixes: readonly string[]): boolean {
+  const sorted = [...values].sort()
+  return prefixes.some((prefix) => {
+    let [from, to] = [0, sorted.length]
+    while (from < to) {
+      const middle = (from + to) >>> 1
+      if (sorted[middle]! < prefix) from = middle + 1
+      else to = middle
+    }
+    return sorted[from]?.startsWith(prefix) === true
+  })
+}
+
+function reversed(values: readonly string[]): string[] {
+  return values.map((value) => [...value].reverse().join(''))
+}
+
+/** What is searched and what for; a text that nearly matches everywhere costs their product. */
+function searched(args: Args): [base: string, search: string] {
+  const [base, search] = [text(args, 0), text(args, 1)]
+  if (base.length * search.length > maxProduct) refuseWork('a search of this length')
+  return [base, search]
+}
+
+/** By code points, overlapping ones too. */
+function indexes(args: Args): Value {
+  const [base, search] = searched(args)
+  if (search === '') throw new BuiltinError('empty search character')
+  const found: Value[] = []
+  let [at, points] = [0, 0]
+  for (let i = base.indexOf(search); i !== -1; i = base.indexOf(search, i + 1)) {
+    for (; at < i; points++) at += base.codePointAt(at)! > 0xffff ? 2 : 1
+    // Found inside of a surrogate pair: not at a code point.
+    if (at === i) found.push(new RegoNumber(points))
+  }
+  return found
+}
+
+function count(args: Args): Value {
+  const [base, search] = searched(args)
+  if (search === '') return new RegoNumber([...base].length + 1)
+  let n = 0
+  for (let i = base.indexOf(search); i !== -1; i = base.indexOf(search, i + search.length)) n++
+  return new RegoNumber(n)
+}
+
+/** The first `n` parts, or the last where `n` is negative. */
+function splitN(args: Args): Value {
+  const [base, separator, n] = [text(args, 0), text(args, 1), integer(args, 2)]
+  const parts = separator === '' ? [...base] : base.split(separator)
+  return n >= 0 ? parts.slice(0, n) : parts.slice(Math.max(parts.length + n, 0))
+}
+
+export const stringBuiltins: BuiltinTable = {
+  'strings.any_prefix_match': {
+    call: (args) => anyPrefix(oneOrMany(args, 0), oneOrMany(args, 1)),
+  },
+  'strings.any_suffix_match': {
+    call: (args) => anyPrefix(reversed(oneOrMany(args, 0)), reversed(oneOrMany(args, 1))),
+  },
+  'strings.count': { call: count },
+  'strings.split_n': { call: splitN },
+  indexof_n: { call: indexes },
+}
