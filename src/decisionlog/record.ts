@@ -41,14 +41,16 @@ export interface RecordFields {
   readonly decisionNs?: number | undefined
   readonly cause?: unknown
   /** This record is of the end of an exchange that was allowed; `cutAfterMs` where it was cut. */
-  readonly end?: {
-    readonly reason: string
-    readonly cutAfterMs: number | undefined
-    readonly protocol: string
-    readonly bytesIn: number
-    readonly bytesOut: number
-    readonly openMs: number
-  }
+  readonly end?:
+    | {
+        readonly reason: string
+        readonly cutAfterMs: number | undefined
+        readonly protocol: string
+        readonly bytesIn: number
+        readonly bytesOut: number
+        readonly openMs: number
+      }
+    | undefined
 }
 
 const maxCause = 300

@@ -37,11 +37,13 @@ export interface Cut {
   readonly sinceUs: number
   /** `revocations.id` of the row, where one is the reason. */
   readonly revocation?: number
-  /** The refusal for somebody who has sent all of the request and got none of the answer; without it, none is said. */
+  /** What to answer a client that has sent all of its request and got no byte of the answer; else its connection closes. */
   readonly code?: Code
+  /** For the record: why the gate could not tell whether it may stay open. */
+  readonly cause?: unknown
 }
 
-export interface OpenExchange extends PeerIdentity {
+export interface LiveExchange extends PeerIdentity {
   /** The decision id: in the record, the problem body and `x-dropgate-decision-id`. */
   readonly id: string
   /** Monotonic µs at which its request was handed over by the listener. */
@@ -56,8 +58,6 @@ export interface OpenExchange extends PeerIdentity {
   /** From the client, and to it. */
   readonly bytesIn: number
   readonly bytesOut: number
-  /** Set in the turn that decides, after the look-up and the evaluation (design law 3). */
-  allowed: boolean
   /** Twice is fine; the first reason counts. */
   cut(cut: Cut): void
 }

@@ -1,157 +1,167 @@
 /**
- * READ FIRST. One exchange through the rooms, in order:
+ * READ FIRST. One exchange through the stages, in order, with the statuses of the refusals of each:
  *
- *   listener          is there room; what came, in exactly one reading         503 400 431 501
- *   route/target      the canonical target: the string decided on is sent      400 414
+ *   listener          is there room; what came, in exactly one reading          503 400 431 501
+ *   route/target      the canonical target: the string decided on is sent       400 414
  *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
- *   identity/token    who asks: the signature, the claims                      401
- *   listener/body     the body, only where the policy reads it                 408 413
+ *   identity/token    who asks: the signature, the claims                       401
+ *   listener/body     the body, only where the policy reads it                  408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     the exchange is registered, so a later row can find it
- *   revocation        is the ledger complete and fresh, does any row match     503 401
- *   policy            may this principal do this                               403 503 400 415
+ *   revocation        is the ledger complete and fresh, does any row match      503 401
+ *   policy            may this principal do this                                403 503 400 415
  *   ---------------------------------------------------------------------------------
- *   upstream          send the canonical string with rebuilt headers           502 504
+ *   upstream          send the canonical string with rebuilt headers            502 504
  *   response/relay    stream the answer back, or response/tunnel once the upstream has switched to WebSocket
- *   decisionlog       one record for each decision that answers, one for the end of what was open long or was cut
+ *   exchange/events   one record for each decision that answers, one for the end of what was open long or was cut
  *
- * exchange.ts holds what is known of the exchange on its way and how it ends: relayed, refused, switched or cut. Until its
- * last byte it can be found and cut: reevaluate.ts asks again, for a new row, a new policy or an expired token, whether what is
- * open may stay open.
+ * Each stage makes one value of stages.ts and hands it on: arrive, identify, then authorize.ts (revocations and policy),
+ * then send. Until its last byte an exchange can be found and cut: reevaluate.ts asks again, for a new row, a new policy or
+ * an expired token, whether it may stay open.
  *
- * Anything thrown on the way is a GateError, whose code has its status and sentence in errors.ts, and anything else that
- * is thrown is ERR_INTERNAL: `exchange.refuse` counts and records it, response/deny writes the refusal's body. There is no
- * path from an error to the upstream.
+ * Anything thrown on the way is a GateError, whose code has its status and sentence in errors.ts; any other error is
+ * ERR_INTERNAL. `Exchange.refuse` counts and records it, response/deny writes the refusal's body. No error leads to the
+ * upstream.
  */
-import { monotonicUs, rfc3339 } from '../domain/clock.ts'
-import type { Answer } from '../domain/decision.ts'
 import type { Principal } from '../domain/principal.ts'
-import { type Code, GateError } from '../errors.ts'
+import { GateError } from '../errors.ts'
 import { checkExpiry } from '../identity/claims.ts'
 import { isAmbient, withoutCredential } from '../identity/credential.ts'
 import { collectBody } from '../listener/body.ts'
-import {
-  checkRepeats,
-  headerOf,
-  headerValue,
-  parseHeaders,
-  parseMethod,
-} from '../listener/headers.ts'
+import { checkRepeats, headerOf, parseHeaders, parseMethod } from '../listener/headers.ts'
 import { resolvePeer, type Via } from '../listener/peer.ts'
 import type { Upgrade } from '../listener/upgrade.ts'
-import { parseBody } from '../policy/body.ts'
-import { type BodyTexts, buildInput, type InputParts, type InputState } from '../policy/input.ts'
 import { answerPreflight, everyMethod } from '../response/deny.ts'
 import { Relay } from '../response/relay.ts'
-import type { LedgerView } from '../revocation/ledger.ts'
-import { findBlock, findRevocation } from '../revocation/match.ts'
 import { corsHeaders, preflightHeaders } from '../route/cors.ts'
 import { checkOrigin } from '../route/origin.ts'
 import type { Route } from '../route/table.ts'
-import { checkTarget, parseRequestTarget, withQuery } from '../route/target.ts'
+import { checkTarget, parseRequestTarget, type Target } from '../route/target.ts'
 import { requestBody } from '../upstream/body.ts'
 import { Forwarding, type UpstreamRequest } from '../upstream/forward.ts'
 import { passedOn, upstreamHeaders } from '../upstream/headers.ts'
 import type { DedicatedConnection, UpstreamPool } from '../upstream/pools.ts'
-import { type Arrival, Exchange, sinceS, type WorkerContext } from './exchange.ts'
+import { authorize } from './authorize.ts'
+import type { ExchangeContext } from './context.ts'
+import { recordDecision } from './events.ts'
+import { type Arrival, Exchange, sinceS } from './exchange.ts'
+import { OpenHttpExchange } from './open-http.ts'
+import type { Arrived, Decided, Identified, RequestHead, Trace } from './stages.ts'
 
-/** Takes one request through the rooms. Never throws; the exchange is answered, relayed or destroyed. */
-export function handle(context: WorkerContext, arrival: Arrival): void {
+/** Takes one request through the stages. Never throws; the exchange is answered, relayed or destroyed. */
+export function handle(context: ExchangeContext, arrival: Arrival): void {
   const exchange = new Exchange(context, arrival)
+  const refuse = (error: unknown): void => exchange.refuse(error, {})
   try {
-    const route = arrive(exchange, arrival.via)
-    if (crossOrigin(exchange, route) === 'answered') return
-    const caller = identify(exchange, route)
+    const arrived = arrive(context, exchange.req, exchange.via, exchange.upgrade, exchange.trace)
+    if (crossOrigin(exchange, arrived) === 'answered') return
+    const caller = identify(context, arrived)
     if (caller instanceof Promise) {
-      caller
-        .then((principal) => admit(exchange, principal))
-        .catch((error) => exchange.refuse(error))
+      caller.then((principal) => admit(exchange, arrived, principal)).catch(refuse)
     } else {
-      admit(exchange, caller)?.catch((error) => exchange.refuse(error))
+      admit(exchange, arrived, caller)?.catch(refuse)
     }
   } catch (error) {
-    exchange.refuse(error)
+    refuse(error)
   }
 }
 
-/** Headers, target, route: the request in exactly one reading, or a refusal. */
-function arrive(exchange: Exchange, via: Via): Route {
-  const { req, context } = exchange
+/**
+ * Headers, target, route: the request in exactly one reading.
+ * @param upgrade Set for a WebSocket handshake.
+ * @param trace Filled in on the way. @throws GateError the refusal
+ */
+export function arrive(
+  context: ExchangeContext,
+  head: RequestHead,
+  via: Via,
+  upgrade: unknown,
+  trace: Trace,
+): Arrived {
   const { limits } = context.config
   if (context.overloaded()) throw new GateError('ERR_OVERLOADED')
-  const method = parseMethod(req.method)
-  const headers = parseHeaders(req, limits)
-  exchange.headers = headers
-  const client = resolvePeer(req.socket, headers.pairs, via)
-  exchange.client = client
-  exchange.address = client.address
-  exchange.certificate = client.certificate
-  const target = parseRequestTarget(method, req.url ?? '', headers.host, {
-    scheme: client.scheme,
+  const method = parseMethod(head.method)
+  const headers = parseHeaders(head, limits)
+  const { pairs, contentLength } = headers
+  const peer = resolvePeer(head.socket, pairs, via)
+  trace.peer = peer
+  const target = parseRequestTarget(method, head.url ?? '', headers.host, {
+    scheme: peer.scheme,
     maxBytes: limits.target_bytes,
   })
-  exchange.target = target
-  const { servername } = req.socket as { servername?: string | false }
+  trace.target = target
+  const route = findRoute(context, head, target)
+  trace.route = route
+  const { config } = route
+  checkTarget(target, config)
+  checkRepeats(headers, config)
+  const passedHeaders = passedOn(headers, config.forward.remove)
+  const upgrades = upgrade !== undefined
+  const credential =
+    config.auth === 'required' ? context.credentials.find(pairs, upgrades) : undefined
+  const ambient = credential !== undefined && isAmbient(credential)
+  if (upgrades || ambient) {
+    checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade: upgrades, ambient })
+  }
+  if (limits.body_bytes > 0 && contentLength > limits.body_bytes) {
+    throw new GateError('ERR_BODY_TOO_LARGE')
+  }
+  const hasBody = headers.chunked || contentLength > 0
+  const protocol = `HTTP/${head.httpVersion}`
+  return { method, protocol, headers, passedHeaders, hasBody, peer, target, route, credential }
+}
+
+function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Target): Route {
+  const { servername } = socket as { servername?: string | false }
   if (typeof servername === 'string' && !context.routes.sameGroup(servername, target.host)) {
     throw new GateError('ERR_HOST_UNKNOWN')
   }
   const route = context.routes.find(target)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
-  exchange.routed = route
-  checkTarget(target, route.config)
-  checkRepeats(headers, route.config)
-  exchange.given = passedOn(headers, route.config.forward.remove)
-  const upgrade = exchange.upgrade !== undefined
-  if (route.config.auth === 'required') {
-    exchange.credential = context.credentials.find(headers.pairs, upgrade)
-  }
-  const ambient = exchange.credential !== undefined && isAmbient(exchange.credential)
-  if (upgrade || ambient) {
-    checkOrigin(route.config, headerOf(headers.pairs, 'origin'), { method, upgrade, ambient })
-  }
-  if (limits.body_bytes > 0 && headers.contentLength > limits.body_bytes) {
-    throw new GateError('ERR_BODY_TOO_LARGE')
-  }
   return route
 }
 
 /**
- * What the route's cross-origin rules say: headers for the answer, whatever it will be; a preflight is answered here.
+ * The route's cross-origin rules: headers for the answer, allowed or refused; a preflight is answered here.
  * Methods are checked here too, since a preflight is OPTIONS on a route that need not have it.
  */
-function crossOrigin(exchange: Exchange, route: Route): 'answered' | 'goes on' {
+function crossOrigin(
+  exchange: Exchange,
+  { route, headers, method }: Arrived,
+): 'answered' | 'goes on' {
+  const { context, res, req, id: decisionId } = exchange
   const { cors, methods } = route.config
-  const { pairs } = exchange.headers!
-  const { method } = exchange.req
+  const { pairs } = headers
   if (cors !== undefined) {
     const origin = headerOf(pairs, 'origin')
-    exchange.cors = corsHeaders(cors, origin)
+    exchange.trace.cors = corsHeaders(cors, origin)
     const asked = headerOf(pairs, 'access-control-request-method')
     if (method === 'OPTIONS' && origin !== undefined && asked !== undefined) {
-      const headers = headerOf(pairs, 'access-control-request-headers')
       const answer = preflightHeaders(cors, methods ?? everyMethod, {
         origin,
         method: asked,
-        headers,
+        headers: headerOf(pairs, 'access-control-request-headers'),
       })
       if (answer === undefined) throw new GateError('ERR_CORS_REFUSED')
-      exchange.context.metrics.count('dropgate_requests_total', 'preflight')
-      exchange.record(undefined, 204)
-      answerPreflight(exchange.res, answer, { decisionId: exchange.id, req: exchange.req })
+      context.metrics.count('dropgate_requests_total', 'preflight')
+      recordDecision(exchange, undefined, 204, {})
+      answerPreflight(res, answer, { decisionId, req })
       return 'answered'
     }
   }
-  if (methods !== undefined && !methods.includes(method!)) {
+  if (methods !== undefined && !methods.includes(method)) {
     throw new GateError('ERR_METHOD_NOT_ALLOWED')
   }
   return 'goes on'
 }
 
 /** The verified caller; at once when the token is known, after its verification when it is not. */
-function identify(exchange: Exchange, route: Route): Principal | undefined | Promise<Principal> {
+export function identify(
+  context: ExchangeContext,
+  { route, credential }: Arrived,
+): Principal | undefined | Promise<Principal> {
   if (route.config.auth === 'none') return undefined
-  const { context, credential } = exchange
   if (credential === undefined) throw new GateError('ERR_CREDENTIAL_MISSING')
   const verified = context.verifier.verify(credential.token, route.config.audience)
   const accept = (principal: Principal): Principal => {
@@ -162,220 +172,110 @@ function identify(exchange: Exchange, route: Route): Principal | undefined | Pro
 }
 
 /** Takes the body first where the policy of now reads it; then, in the turn that asked for the policy, decides. */
-function admit(exchange: Exchange, principal: Principal | undefined): Promise<void> | undefined {
-  const { context, req, res, routed } = exchange
+function admit(
+  exchange: Exchange,
+  arrived: Arrived,
+  principal: Principal | undefined,
+): Promise<void> | undefined {
+  const { context, req, res } = exchange
+  const { headers, hasBody, route } = arrived
   const readsBody =
-    context.engine.current()?.plan.readsBody === true && routed!.config.policy_body === 'read'
-  if (!readsBody || !exchange.hasBody || exchange.body !== undefined || res.destroyed) {
-    decide(exchange, principal)
+    context.engine.current()?.plan.readsBody === true && route.config.policy_body === 'read'
+  if (!readsBody || !hasBody || res.destroyed) {
+    decide(exchange, { arrived, principal, body: undefined })
     return undefined
   }
   const { body_bytes, policy_body, policy_body_timeout: timeoutMs } = context.config.limits
   const maxBytes = body_bytes > 0 ? Math.min(body_bytes, policy_body) : policy_body
-  const { contentLength, expectContinue } = exchange.headers!
-  if (contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')
-  if (expectContinue) res.writeContinue()
-  return collectBody(req, res, { maxBytes, timeoutMs }).then((body) => {
-    exchange.body = body
-    decide(exchange, principal)
-  })
+  if (headers.contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')
+  if (headers.expectContinue) res.writeContinue()
+  return collectBody(req, res, { maxBytes, timeoutMs }).then((body) =>
+    decide(exchange, { arrived, principal, body }),
+  )
+}
+
+/** The token may have expired while the body came: then there is nothing to decide. */
+function decide(exchange: Exchange, identified: Identified): void {
+  const { context, res } = exchange
+  const { principal, arrived } = identified
+  if (res.destroyed) return
+  try {
+    let expiresAtMs = Number.POSITIVE_INFINITY
+    if (principal !== undefined) {
+      checkExpiry(principal.expiresAtS, Date.now(), principal.clockSkewMs)
+      if (arrived.route.config.on_expiry === 'cut')
+        expiresAtMs = principal.expiresAtS * 1000 + principal.clockSkewMs
+    }
+    if (context.exhausted()) throw new GateError('ERR_OVERLOADED')
+    letIn(exchange, new OpenHttpExchange(exchange, identified, expiresAtMs))
+  } catch (error) {
+    exchange.refuse(error, { identified })
+  }
 }
 
 /**
- * The one turn (design law 3): is the token still one, register, look up, evaluate, mark allowed. No await may enter this
- * function: a row that lands between the look-up and the registration would be missed.
+ * The one turn (design law 3): register, look up, evaluate, send. No await may enter this function: a row that lands
+ * between the look-up and the registration would be missed.
  */
-function decide(exchange: Exchange, principal: Principal | undefined): void {
-  const { context, res, routed } = exchange
-  exchange.principal = principal
-  if (res.destroyed) return
-  if (principal !== undefined) {
-    // Its body may have taken longer to come than its token had left.
-    checkExpiry(principal.expiresAtS, Date.now(), principal.clockSkewMs)
-    if (routed!.config.on_expiry === 'cut')
-      exchange.expiresAtMs = principal.expiresAtS * 1000 + principal.clockSkewMs
+function letIn(exchange: Exchange, open: OpenHttpExchange): void {
+  const { context, id, startedAtMs, startedAtUs } = exchange
+  const { identified } = open
+  context.live.add(open)
+  const { decided, input } = authorize(context, id, identified, startedAtMs)
+  if (decided.refusal !== undefined) {
+    context.live.remove(open)
+    exchange.refuse(decided.refusal, { identified, decided, input })
+    return
   }
-  if (context.exhausted()) throw new GateError('ERR_OVERLOADED')
-  context.live.add(exchange)
+  open.onAllowed(decided)
+  context.metrics.observe('dropgate_decision_duration_seconds', sinceS(startedAtUs))
+  recordDecision(exchange, undefined, 0, { identified, decided, input })
   try {
-    const stale = checkRevocations(exchange, context.ledger, routed!)
-    const answer = evaluate(exchange, exchange.startedAtMs, stale)
-    if (!answer.allowed) {
-      context.live.remove(exchange)
-      exchange.refuseByPolicy(answer)
-      return
-    }
-    rewriteQuery(exchange, answer)
-    exchange.answerSet = answer.responseHeaders
-    exchange.allowed = true
-    context.metrics.observe('dropgate_decision_duration_seconds', sinceS(exchange.startedAtUs))
-    exchange.record(undefined, 0)
-    exchange.input = undefined
-    send(exchange, answer)
+    send(exchange, open, decided)
   } catch (error) {
-    context.live.remove(exchange)
-    throw error
+    context.live.remove(open)
+    open.refuse(error)
   }
-}
-
-/** @returns whether the feed is stale; where the route does not accept that, the exchange is refused. */
-function checkRevocations(
-  exchange: Exchange,
-  ledger: LedgerView | undefined,
-  route: Route,
-): boolean {
-  if (ledger === undefined || !ledger.loaded || ledger.broken) throw new GateError('ERR_NOT_READY')
-  const { max_staleness, hard_stop } = exchange.context.config.revocation
-  const nowMs = Date.now()
-  const ageMs = ledger.ageMs(monotonicUs(), nowMs)
-  exchange.feedAgeMs = ageMs
-  exchange.ledgerVersion = ledger.version
-  const stale = ageMs > max_staleness
-  if (stale && (route.config.stale === 'deny' || ageMs > hard_stop))
-    throw new GateError('ERR_STALE')
-  const denial = revocationOf(exchange, ledger, nowMs)
-  if (denial === undefined) return stale
-  exchange.revocation = denial.id
-  throw new GateError(denial.code, undefined, denial.retry ? { retryAfterS: 1 } : {})
-}
-
-/** The row that denies this exchange now, if any does. */
-export function revocationOf(
-  exchange: Exchange,
-  ledger: LedgerView,
-  nowMs: number,
-): { readonly id: number; readonly code: Code; readonly retry?: boolean } | undefined {
-  const { principal } = exchange
-  if (principal === undefined) {
-    const block = findBlock(ledger, exchange, nowMs)
-    if (block === undefined) return undefined
-    const code = block.on === 'everyone' ? 'ERR_EVERYONE_REVOKED' : 'ERR_PEER_REVOKED'
-    return { id: block.id, code }
-  }
-  const match = findRevocation(ledger, principal, exchange, nowMs)
-  return match === undefined ? undefined : { ...match, code: 'ERR_REVOKED' }
-}
-
-/** What the policy is asked about. Made once: whoever asks again asks about the same request. */
-function inputPartsOf(exchange: Exchange, route: Route): InputParts {
-  const { req } = exchange
-  const headers = exchange.headers!
-  const target = exchange.target!
-  const client = exchange.client!
-  return {
-    requestId: exchange.id,
-    method: req.method!,
-    path: target.wire,
-    host: target.authority,
-    scheme: client.scheme,
-    protocol: `HTTP/${req.httpVersion}`,
-    headers: exchange.given,
-    size: exchange.body?.length ?? headers.contentLength,
-    bodyWithheld: exchange.body === undefined && exchange.hasBody,
-    sourceAddress: client.address,
-    sourcePort: client.port,
-    destinationAddress: client.localAddress,
-    destinationPort: client.localPort,
-    parsedPath: target.segments,
-    query: target.query,
-    routeJson: route.routeJson,
-    labelsJson: route.labelsJson,
-    principal: exchange.principal,
-  }
-}
-
-/** The policy's answer to this exchange, asked at `atMs` by the wall clock; whatever is not a clear yes is a no with its own code. */
-export function evaluate(exchange: Exchange, atMs: number, stale: boolean): Answer {
-  const { context } = exchange
-  const policy = context.engine.current()
-  if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
-  exchange.policy = policy
-  if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
-  const { plan } = policy
-  exchange.asked ??= inputPartsOf(exchange, exchange.routed!)
-  const state: InputState = {
-    timeRfc3339: rfc3339(atMs),
-    body: plan.readsBody ? bodyTexts(exchange, plan.top.has('parsed_body')) : undefined,
-    feedStale: stale,
-    feedAgeMs: Math.round(exchange.feedAgeMs),
-  }
-  const input = buildInput(exchange.asked, state, plan)
-  exchange.input = input
-  context.evaluating(policy.generation)
-  const answer = policy.decide(exchange.routed!.config.decision, input.text)
-  exchange.evaluationUs = context.evaluated()
-  context.metrics.observe('dropgate_policy_evaluation_seconds', exchange.evaluationUs / 1e6)
-  exchange.ndBuiltinCache = policy.ndBuiltinCache
-  exchange.answer = answer
-  if (answer.failure !== undefined)
-    throw new GateError(answer.failure, undefined, { cause: answer.detail })
-  return answer
-}
-
-/** The query as the policy wants it; what comes out passes the same checks as what came in (design law 5). */
-function rewriteQuery(exchange: Exchange, answer: Answer): void {
-  if (answer.query === undefined) return
-  const target = exchange.target!
-  try {
-    exchange.sent = withQuery(exchange.req.method!, target, answer.query, {
-      scheme: exchange.client!.scheme,
-      maxBytes: exchange.context.config.limits.target_bytes,
-    })
-  } catch (error) {
-    throw new GateError('ERR_POLICY_FAILED', undefined, { cause: error })
-  }
-}
-
-function bodyTexts({ body, headers }: Exchange, parse: boolean): BodyTexts | undefined {
-  if (body === undefined) return undefined
-  const contentType = headerValue(headers!, 'content-type')
-  const contentEncoding = headerValue(headers!, 'content-encoding')
-  return parseBody(body, { contentType, contentEncoding }, parse)
 }
 
 /** Sends the canonical string upstream and relays what comes back. */
-function send(exchange: Exchange, answer: Answer): void {
-  const { context, req, res, principal } = exchange
-  const headers = exchange.headers!
-  const target = exchange.sent ?? exchange.target!
-  const client = exchange.client!
-  const { config } = exchange.routed!
+function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): void {
+  const { context, req, res, upgrade, id } = exchange
+  const { body, principal, arrived } = open.identified
+  const { headers, hasBody, peer, credential, passedHeaders } = arrived
+  const { config } = arrived.route
   const { limits } = context.config
-  res.on('close', () => exchange.onClosed())
-  const { hasBody, body } = exchange
-  const { upgrade, credential } = exchange
+  const { answer } = decided.evaluation!
+  const target = decided.sentTarget ?? arrived.target
+  res.on('close', () => open.onClosed())
   const strip = credential !== undefined && config.forward.authorization === 'strip'
-  const pairs = strip ? withoutCredential(exchange.given, credential) : exchange.given
   const request: UpstreamRequest = {
-    method: req.method!,
+    method: arrived.method,
     path: target.wire,
     ...(upgrade === undefined ? {} : { upgrade: 'websocket' }),
-    headers: upstreamHeaders(pairs, {
+    headers: upstreamHeaders(strip ? withoutCredential(passedHeaders, credential) : passedHeaders, {
       forward: config.forward,
       route: config.name,
       principal,
-      decisionId: exchange.id,
-      clientAddress: client.address,
-      scheme: client.scheme,
+      decisionId: id,
+      clientAddress: peer.address,
+      scheme: peer.scheme,
       host: target.authority,
       policyHeaders: answer.headers,
       removed: answer.removeHeaders,
     }),
-    // What was taken was read whole: exactly those bytes go on.
-    body: hasBody ? (body ?? requestBody(req, limits, (bytes) => exchange.passed(bytes, 0))) : null,
+    // A body that the policy read goes on as exactly those bytes.
+    body: hasBody ? (body ?? requestBody(req, limits, (bytes) => open.passed(bytes, 0))) : null,
   }
-  if (body !== undefined) exchange.passed(body.length, 0)
-  if (!exchange.open) return
+  if (body !== undefined) open.passed(body.length, 0)
+  if (!open.open) return
   const pool = context.pools.for(config)
-  exchange.sending = Forwarding.start(
-    upgrade === undefined ? pool : dedicated(pool, upgrade),
-    request,
-    new Relay(exchange, limits.read_idle),
-  )
+  const connection = upgrade === undefined ? pool : dedicated(pool, upgrade)
+  open.onSending(Forwarding.start(connection, request, new Relay(open, limits.read_idle)))
   if (headers.expectContinue && hasBody && body === undefined) res.writeContinue()
 }
 
-/** A connection that is left when the client's is closed, whatever becomes of it meanwhile. */
+/** A connection that is left when the client's is closed, whatever happens to it meanwhile. */
 function dedicated(pool: UpstreamPool, { socket }: Upgrade): DedicatedConnection {
   const connection = pool.dedicated()
   socket.once('close', () => connection.leave())

@@ -14,8 +14,9 @@ import { monotonicUs } from '../domain/clock.ts'
 import type { CutReason } from '../domain/exchange.ts'
 import { asGateError } from '../errors.ts'
 import type { LiveEntry, WorkerAnswer, WorkerQuestion } from '../messages.ts'
-import type { Exchange, WorkerContext } from './exchange.ts'
-import { evaluate, revocationOf } from './pipeline.ts'
+import { askAgain, findDenial } from './authorize.ts'
+import type { ExchangeContext } from './context.ts'
+import type { OpenExchange } from './stages.ts'
 
 export const sweepMs = 50
 
@@ -34,14 +35,14 @@ const limitsEveryMs = 250
 
 export class Reevaluator {
   /** Read anew each time: a reload replaces them. */
-  readonly #current: () => WorkerContext
+  readonly #current: () => ExchangeContext
   /** Counts policies: a newer one makes the round under an older one stop. */
   #policies = 0
   #limitsAtMs = 0
   /** Since when, by `performance.now()`, the ledger cannot hold every row. */
   #brokenAtMs: number | undefined
 
-  constructor(current: () => WorkerContext) {
+  constructor(current: () => ExchangeContext) {
     this.#current = current
   }
 
@@ -117,39 +118,34 @@ export class Reevaluator {
       exchange.cut({ reason: 'drain', sinceUs, code: 'ERR_NOT_READY' })
   }
 
-  #recall(exchange: Exchange, sinceUs: number): void {
+  #recall(exchange: OpenExchange, sinceUs: number): void {
     const { ledger } = this.#current()
     if (!exchange.open || ledger === undefined) return
     try {
-      const denial = revocationOf(exchange, ledger, Date.now())
+      const denial = findDenial(ledger, exchange.identified, Date.now())
       if (denial === undefined) return
       exchange.cut({ reason: 'revoked', sinceUs, revocation: denial.id, code: denial.code })
     } catch (error) {
-      // Whether the row concerns it cannot be told: it ends, and the others are asked all the same.
-      exchange.problem = asGateError(error)
-      exchange.cut({ reason: 'stale', sinceUs, code: exchange.problem.code })
+      // The gate cannot tell whether the row concerns it: it ends, and the others are asked all the same.
+      const { code, cause } = asGateError(error)
+      exchange.cut({ reason: 'stale', sinceUs, code, cause })
     }
   }
 
   /** The input it was admitted with, but for the clock and the feed of now. */
-  #redecide(exchange: Exchange, sinceUs: number): void {
-    const { engine, ledger, config, evaluated } = this.#current()
-    const policy = engine.current()
-    // A suspended policy cannot be asked; what an earlier one allowed goes on.
-    if (!exchange.open || policy === undefined || policy.suspended || exchange.policy === policy)
-      return
-    exchange.feedAgeMs = ledger?.ageMs(monotonicUs(), Date.now()) ?? Number.POSITIVE_INFINITY
-    const stale = exchange.feedAgeMs > config.revocation.max_staleness
-    let allowed = false
-    try {
-      allowed = evaluate(exchange, Date.now(), stale).allowed
-    } catch (error) {
-      evaluated()
-      exchange.problem = asGateError(error)
+  #redecide(exchange: OpenExchange, sinceUs: number): void {
+    const context = this.#current()
+    const policy = context.engine.current()
+    // A suspended policy cannot be asked; exchanges that an earlier one allowed go on.
+    if (policy === undefined || policy.suspended) return
+    if (!exchange.open || exchange.decided?.policy === policy) return
+    const again = askAgain(context, exchange.id, exchange.identified)
+    const { refusal } = again.decided
+    if (refusal === undefined) exchange.decided = { ...again.decided, evaluation: undefined }
+    else {
+      const { code, cause } = refusal
+      exchange.cut({ reason: 'denied', sinceUs, code, cause }, again)
     }
-    const code = exchange.problem?.code ?? 'ERR_POLICY_DENIED'
-    if (!allowed) exchange.cut({ reason: 'denied', sinceUs, code })
-    exchange.input = undefined
   }
 
   #cutStale(nowUs: number): void {
@@ -162,14 +158,15 @@ export class Reevaluator {
     const { cut_after, hard_stop } = config.revocation
     if (ageMs <= Math.min(cut_after, hard_stop)) return
     for (const exchange of live.all()) {
-      const limitMs = exchange.routed!.config.stale === 'deny' ? cut_after : hard_stop
+      const limitMs =
+        exchange.identified.arrived.route.config.stale === 'deny' ? cut_after : hard_stop
       const sinceUs = nowUs - (ageMs - limitMs) * 1000
       if (ageMs > limitMs) exchange.cut({ reason: 'stale', sinceUs, code: 'ERR_STALE' })
     }
   }
 }
 
-function entryOf(exchange: Exchange, worker: number): LiveEntry {
+function entryOf(exchange: OpenExchange, worker: number): LiveEntry {
   const { id, route, protocol, principal, address, bytesIn, bytesOut } = exchange
   return {
     id,
@@ -187,8 +184,8 @@ function entryOf(exchange: Exchange, worker: number): LiveEntry {
   }
 }
 
-function checkLimits(exchange: Exchange, nowUs: number): void {
-  const { idle, age } = exchange.routed!.config.limits
+function checkLimits(exchange: OpenExchange, nowUs: number): void {
+  const { idle, age } = exchange.identified.arrived.route.config.limits
   const over = (reason: CutReason, limitMs: number, sinceUs: number): void => {
     const dueUs = sinceUs + limitMs * 1000
     if (limitMs > 0 && nowUs > dueUs) exchange.cut({ reason, sinceUs: dueUs })

@@ -93,7 +93,10 @@ const protectedName =
 const none: readonly string[] = []
 
 /** @throws GateError ERR_HEADERS_TOO_LARGE, ERR_HEADER_*, ERR_CREDENTIAL_REPEATED, ERR_CREDENTIAL_BOUND, ERR_HOST_MALFORMED, ERR_FRAMING, ERR_TRANSFER_CODING, ERR_EXPECTATION */
-export function parseHeaders(req: IncomingMessage, limits: HeaderLimits): RequestHeaders {
+export function parseHeaders(
+  req: Pick<IncomingMessage, 'rawHeaders' | 'httpVersionMajor' | 'httpVersionMinor'>,
+  limits: HeaderLimits,
+): RequestHeaders {
   const raw = req.rawHeaders
   if (raw.length / 2 > limits.headers) throw new GateError('ERR_HEADERS_TOO_LARGE')
   const pairs: string[] = new Array(raw.length)

@@ -7,7 +7,7 @@
  * is filed by its caller, each caller under every revocation key it holds, so a cut costs what it hits. Before
  * anything is looked up by key, the young are filed too: nobody is too young to be cut.
  */
-import type { OpenExchange } from '../domain/exchange.ts'
+import type { LiveExchange } from '../domain/exchange.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import type { Principal } from '../domain/principal.ts'
 import { everyoneKey, keyBytes, wordsOfKeys } from '../domain/revocation.ts'
@@ -31,7 +31,7 @@ interface Filing<E> {
 
 const keysOfAnonymous = wordsOfKeys([everyoneKey])
 
-export class LiveRegistry<E extends OpenExchange & Linked<E>> {
+export class LiveRegistry<E extends LiveExchange & Linked<E>> {
   readonly #young = new LinkedList<E>()
   readonly #filed = new Map<E, Filing<E>>()
   readonly #callers = new Map<Principal | undefined, Caller<E>>()

@@ -1,210 +1,181 @@
 /**
- * A data-plane thread: opens the request context, listens, and takes every request through the walk. It never
- * talks to Postgres, fetches keys or reads bundles; what it knows arrives as messages from the control thread
- * and as the shared ledger. It listens as soon as it has its configuration and answers 503 until policy and
- * ledger are there; only where another gate is to be taken over does it wait for word to listen.
+ * The data thread: it listens and takes every request through the pipeline. It never talks to Postgres, fetches keys or
+ * reads bundles; what it knows arrives as commands from the control thread and as the shared ledger. It listens as soon
+ * as it has its configuration and answers 503 until policy and ledger are there; only where another gate is to be taken
+ * over does it wait for the command to listen.
  */
 import { parentPort, workerData } from 'node:worker_threads'
-import type { GateConfig } from '../config/options.ts'
 import { LogQueue } from '../decisionlog/queue.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import { asGateError } from '../errors.ts'
-import { type Exchange, recordUnread, type WorkerContext } from '../exchange/exchange.ts'
+import type { ExchangeContext } from '../exchange/context.ts'
+import { recordUnread } from '../exchange/events.ts'
 import { handle } from '../exchange/pipeline.ts'
 import { Reevaluator, sweepMs } from '../exchange/reevaluate.ts'
-import { CredentialSources } from '../identity/credential.ts'
+import type { OpenExchange } from '../exchange/stages.ts'
 import { TokenVerifier } from '../identity/token.ts'
 import { createListener } from '../listener/server.ts'
-import {
-  beatMs,
-  pulse,
-  type WorkerCommand,
-  type WorkerReport,
-  type WorkerStart,
-} from '../messages.ts'
+import type { WorkerCommand, WorkerReport, WorkerStart } from '../messages.ts'
 import { Metrics } from '../metrics.ts'
 import { PolicyEngine } from '../policy/engine.ts'
 import { LiveRegistry } from '../response/live.ts'
 import { LedgerView } from '../revocation/ledger.ts'
 import { ClaimPointers } from '../revocation/pointers.ts'
-import { RouteTable } from '../route/table.ts'
 import { rulesOf } from '../upstream/addresses.ts'
 import { Pools } from '../upstream/pools.ts'
+import { buildContext, type WorkerRooms } from './context.ts'
+import { Overload } from './overload.ts'
+
+type Report = (report: WorkerReport) => void
+
+class GateWorker {
+  readonly #start: WorkerStart
+  readonly #report: Report
+  readonly #rooms: WorkerRooms
+  readonly #reevaluator: Reevaluator
+  /** By the configuration of now; an exchange keeps the one it began with. */
+  #context: ExchangeContext
+  /** Not yet reported: one message for all the exchanges that one turn has cut. */
+  #cuts = new Map<number, number>()
+
+  constructor(start: WorkerStart, report: Report) {
+    this.#start = start
+    this.#report = report
+    const { config } = start
+    const metrics = new Metrics(start.metrics)
+    const live = new LiveRegistry<OpenExchange>()
+    this.#rooms = {
+      index: start.index,
+      labelsJson: start.labelsJson,
+      verifier: new TokenVerifier({
+        issuers: config.issuers,
+        cacheBytes: config.limits.token_cache,
+        peppers: start.peppers,
+        pointers: new ClaimPointers(start.pointers),
+        metrics,
+        onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
+      }),
+      engine: new PolicyEngine({ maxMemoryBytes: config.policy.max_memory }),
+      pools: new Pools(),
+      live,
+      log: new LogQueue({ port: start.log, metrics }),
+      metrics,
+      overload: new Overload({ pulse: new Int32Array(start.pulse), metrics, live }),
+      listener: createListener({
+        limits: config.limits,
+        metrics,
+        onRequest: (req, res, via) => handle(this.#context, { req, res, via, upgrade: undefined }),
+        onUpgrade: (req, upgrade, via) =>
+          handle(this.#context, { req, res: upgrade.res, via, upgrade }),
+        onRefused: (refused) => recordUnread(this.#context, refused),
+      }),
+      ledger: undefined,
+      onCut: (row) => this.#noteCut(row),
+    }
+    this.#rooms.pools.open(config.routes, rulesOf(config))
+    this.#context = buildContext(this.#rooms, config)
+    this.#reevaluator = new Reevaluator(() => this.#context)
+  }
+
+  /** Beats, sweeps and, where it was given ports, listens. */
+  async open(): Promise<void> {
+    this.#rooms.overload.start(() => this.#context.config.limits.max_lag)
+    setInterval(() => this.#reevaluator.sweep(), sweepMs)
+    const { ports, configGeneration } = this.#start
+    if (ports !== undefined) await this.listen(ports)
+    this.#report({ type: 'config-active', generation: configGeneration })
+  }
+
+  async listen(wanted: readonly number[]): Promise<void> {
+    const ports: number[] = []
+    // Not the configuration of the start: a worker that waited may have been given another one.
+    for (const [i, config] of this.#context.config.listen.entries()) {
+      const at = { port: wanted[i]!, reusePort: this.#start.reusePort }
+      ports.push(await this.#rooms.listener.listen(config, at))
+    }
+    this.#report({ type: 'listening', ports })
+  }
+
+  async onCommand(command: WorkerCommand): Promise<void> {
+    const rooms = this.#rooms
+    switch (command.type) {
+      case 'listen':
+        return await this.listen(command.ports)
+      case 'ledger': {
+        const { generation } = command.ledger
+        rooms.ledger = LedgerView.attach(command.ledger)
+        return this.#report({ type: 'ledger-read', generation })
+      }
+      case 'question': {
+        const answer = this.#reevaluator.answer(command.question)
+        return this.#report({ type: 'answer', number: command.number, answer })
+      }
+      case 'rows':
+        return this.#reevaluator.rows(command.keys, command.sinceUs)
+      case 'keys':
+        return rooms.verifier.setKeys(command.keySet)
+      case 'policy':
+        return this.#onPolicy(command)
+      case 'policy-suspended':
+        return rooms.engine.suspend(command.generation)
+      case 'config':
+        return this.#onConfig(command)
+      case 'drain':
+        await rooms.listener.drain(command.timeoutMs, () => this.#reevaluator.drain())
+        await rooms.pools.close()
+        rooms.log.flush()
+        return this.#report({ type: 'drained' })
+    }
+  }
+
+  onFailure(error: unknown): void {
+    const { code, message, hint } = asGateError(error)
+    this.#report({ type: 'failed', code, message, ...(hint === undefined ? {} : { hint }) })
+  }
+
+  #onPolicy({ policy }: Extract<WorkerCommand, { type: 'policy' }>): void {
+    const { generation, revision } = policy
+    try {
+      this.#rooms.engine.activate(policy)
+      this.#report({ type: 'policy-active', generation, revision })
+      this.#reevaluator.policy(monotonicUs())
+    } catch (error) {
+      this.#report({ type: 'policy-failed', generation, message: asGateError(error).message })
+    }
+    this.#rooms.overload.forgive()
+  }
+
+  /** The control thread has tried all that can fail; from here on there is no half. */
+  #onConfig({ config, keySets, generation }: Extract<WorkerCommand, { type: 'config' }>): void {
+    const { pools, verifier, listener } = this.#rooms
+    pools.open(config.routes, rulesOf(config))
+    verifier.reload(config.issuers, keySets)
+    listener.reload(config.limits, config.listen)
+    this.#context = buildContext(this.#rooms, config)
+    this.#report({ type: 'config-active', generation })
+  }
+
+  #noteCut(row: number): void {
+    if (this.#cuts.size === 0) {
+      setImmediate(() => {
+        this.#report({ type: 'cuts', byRow: this.#cuts })
+        this.#cuts = new Map()
+      })
+    }
+    this.#cuts.set(row, (this.#cuts.get(row) ?? 0) + 1)
+  }
+}
+
+function run(start: WorkerStart, report: Report): void {
+  const worker = new GateWorker(start, report)
+  const fail = (error: unknown): void => worker.onFailure(error)
+  // Commands wait while it binds: a configuration that came in the middle would be taken by half of the ports.
+  let bound = worker.open().catch(fail)
+  parentPort!.on('message', (command: WorkerCommand) => {
+    const done = bound.then(() => worker.onCommand(command)).catch(fail)
+    if (command.type === 'listen') bound = done
+  })
+}
 
 const port = parentPort
 if (port !== null) run(workerData as WorkerStart, (report) => port.postMessage(report))
-
-const maxShedMs = 1000
-
-function run(start: WorkerStart, report: (report: WorkerReport) => void): void {
-  const pulseWords = new Int32Array(start.pulse)
-  const metrics = new Metrics(start.metrics)
-  const verifier = new TokenVerifier({
-    issuers: start.config.issuers,
-    cacheBytes: start.config.limits.token_cache,
-    peppers: start.peppers,
-    pointers: new ClaimPointers(start.pointers),
-    metrics,
-    onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
-  })
-  const engine = new PolicyEngine({ maxMemoryBytes: start.config.policy.max_memory })
-  const log = new LogQueue({ port: start.log, metrics })
-  const pools = new Pools()
-  const live = new LiveRegistry<Exchange>()
-  let ledger: LedgerView | undefined
-  let shedUntilMs = 0
-  let evaluatingSinceUs = 0
-  /** Spent on evaluations since the last beat. */
-  let evaluatedUs = 0
-  /** Not yet reported: one message for whatever one turn has cut. */
-  let cuts = new Map<number, number>()
-  const reportCuts = (): void => {
-    report({ type: 'cuts', byRow: cuts })
-    cuts = new Map()
-  }
-
-  /** The context by one configuration: what it does not touch is the same in each. */
-  const buildContext = (config: GateConfig): WorkerContext => ({
-    config,
-    routes: new RouteTable(config.routes),
-    credentials: new CredentialSources(config.issuers),
-    verifier,
-    // One ledger for all exchanges: one that began under another configuration must not look into an old one.
-    get ledger() {
-      return ledger
-    },
-    engine,
-    pools,
-    live,
-    log,
-    metrics,
-    worker: start.index,
-    labelsJson: start.labelsJson,
-    overloaded: () =>
-      listener.inFlight > config.limits.requests ||
-      (shedUntilMs > 0 && performance.now() < shedUntilMs),
-    exhausted: () => evaluatedUs > config.limits.max_lag * 1000,
-    onCut: (row) => {
-      if (cuts.size === 0) setImmediate(reportCuts)
-      cuts.set(row, (cuts.get(row) ?? 0) + 1)
-    },
-    evaluating: (generation) => {
-      pulseWords[pulse.evaluating] = generation
-      // What is open now is what is lost if this evaluation never ends.
-      pulseWords[pulse.live] = live.size
-      evaluatingSinceUs = monotonicUs()
-    },
-    evaluated: () => {
-      if (pulseWords[pulse.evaluating] === 0) return 0
-      pulseWords[pulse.evaluating] = 0
-      // What ends is no runaway, however many follow without a turn.
-      Atomics.add(pulseWords, pulse.beat, 1)
-      const tookUs = monotonicUs() - evaluatingSinceUs
-      evaluatedUs += tookUs
-      return tookUs
-    },
-  })
-  pools.open(start.config.routes, rulesOf(start.config))
-  let context = buildContext(start.config)
-  const reevaluator = new Reevaluator(() => context)
-  const listener = createListener({
-    limits: start.config.limits,
-    metrics,
-    onRequest: (req, res, via) => handle(context, { req, res, via, upgrade: undefined }),
-    onUpgrade: (req, upgrade, via) => handle(context, { req, res: upgrade.res, via, upgrade }),
-    onRefused: (refused) => recordUnread(context, refused),
-  })
-
-  let beatAtMs = performance.now()
-  setInterval(() => {
-    pulseWords[pulse.live] = live.size
-    Atomics.add(pulseWords, pulse.beat, 1)
-    evaluatedUs = 0
-    const now = performance.now()
-    // As long again as it was behind: the queue it has built up meanwhile needs that time.
-    const lagMs = now - beatAtMs - beatMs
-    if (lagMs > context.config.limits.max_lag) shedUntilMs = now + Math.min(lagMs, maxShedMs)
-    beatAtMs = now
-  }, beatMs)
-
-  setInterval(() => reevaluator.sweep(), sweepMs)
-
-  const onCommand = async (command: WorkerCommand): Promise<void> => {
-    switch (command.type) {
-      case 'ledger':
-        ledger = LedgerView.attach(command.ledger)
-        report({ type: 'ledger-read', generation: command.ledger.generation })
-        return
-      case 'question':
-        report({
-          type: 'answer',
-          number: command.number,
-          answer: reevaluator.answer(command.question),
-        })
-        return
-      case 'rows':
-        reevaluator.rows(command.keys, command.sinceUs)
-        return
-      case 'keys':
-        verifier.setKeys(command.keySet)
-        return
-      case 'policy': {
-        const { generation, revision } = command.policy
-        try {
-          context.engine.activate(command.policy)
-          report({ type: 'policy-active', generation, revision })
-          reevaluator.policy(monotonicUs())
-        } catch (error) {
-          report({ type: 'policy-failed', generation, message: asGateError(error).message })
-        }
-        // Large data takes its time: that is no overload, and a swap must not cost a request.
-        beatAtMs = performance.now()
-        return
-      }
-      case 'policy-suspended':
-        context.engine.suspend(command.generation)
-        return
-      case 'config': {
-        const { config, keySets, generation } = command
-        // Everything that could fail has been tried by the control thread; from here on there is no half.
-        pools.open(config.routes, rulesOf(config))
-        verifier.reload(config.issuers, keySets)
-        listener.reload(config.limits, config.listen)
-        context = buildContext(config)
-        report({ type: 'config-active', generation })
-        return
-      }
-      case 'drain': {
-        await listener.drain(command.timeoutMs, () => reevaluator.drain())
-        await pools.close()
-        log.flush()
-        report({ type: 'drained' })
-      }
-    }
-  }
-
-  const fail = (error: unknown): void => {
-    const { code, message, hint } = asGateError(error)
-    report({ type: 'failed', code, message, ...(hint === undefined ? {} : { hint }) })
-  }
-
-  const listen = async (wanted: readonly number[]): Promise<void> => {
-    const ports: number[] = []
-    // Not those of the start: a worker that waited may have been told another configuration.
-    for (const [i, config] of context.config.listen.entries()) {
-      const at = { port: wanted[i]!, reusePort: start.reusePort }
-      ports.push(await listener.listen(config, at))
-    }
-    report({ type: 'listening', ports })
-  }
-  const begin = async (): Promise<void> => {
-    if (start.ports !== undefined) await listen(start.ports)
-    report({ type: 'config-active', generation: start.configGeneration })
-  }
-  // Commands wait while it binds: a configuration that came in the middle would be taken by half of the ports.
-  let bound = begin().catch(fail)
-  port!.on('message', (command: WorkerCommand) => {
-    if (command.type === 'listen') bound = bound.then(() => listen(command.ports)).catch(fail)
-    else bound.then(() => onCommand(command)).catch(fail)
-  })
-}

@@ -4,8 +4,9 @@ import { monotonicUs } from '../../src/domain/clock.ts'
 import type { Cut } from '../../src/domain/exchange.ts'
 import { addressBytes } from '../../src/domain/peer.ts'
 import { kinds, networkKey } from '../../src/domain/revocation.ts'
-import type { Exchange, WorkerContext } from '../../src/exchange/exchange.ts'
+import type { ExchangeContext } from '../../src/exchange/context.ts'
 import { Reevaluator } from '../../src/exchange/reevaluate.ts'
+import type { OpenExchange } from '../../src/exchange/stages.ts'
 import { LiveRegistry } from '../../src/response/live.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
 import { pause, until } from '../harness/wait.ts'
@@ -17,12 +18,12 @@ t.test('an exchange of which nobody can say whether a row concerns it is cut', a
   ledger.upsert({ id: 7, keys, ...always })
   ledger.publish()
 
-  const live = new LiveRegistry<Exchange>()
+  const live = new LiveRegistry<OpenExchange>()
   const cuts = new Map<string, Cut>()
   const open = (address: string | undefined): void => {
     const name = String(address)
     const exchange = {
-      address,
+      identified: { principal: undefined, arrived: { peer: { address, certificate: undefined } } },
       startedAtUs: monotonicUs(),
       expiresAtMs: Number.POSITIVE_INFINITY,
       get open() {
@@ -31,11 +32,11 @@ t.test('an exchange of which nobody can say whether a row concerns it is cut', a
       cut: (cut: Cut) => cuts.set(name, cut),
     }
     // No client can come from nowhere any more: what is left here is what the cut goes by.
-    live.add(exchange as unknown as Exchange)
+    live.add(exchange as unknown as OpenExchange)
   }
   for (const address of ['198.51.100.1', undefined, 'nowhere', '192.0.2.9']) open(address)
 
-  const context = { live, ledger } as unknown as WorkerContext
+  const context = { live, ledger } as unknown as ExchangeContext
   new Reevaluator(() => context).rows(undefined, monotonicUs())
   await until('each has been asked', () => cuts.size >= 3)
   await pause(50)

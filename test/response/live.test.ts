@@ -1,10 +1,10 @@
 /** The registry of what is open: by the clock, and by one that is set. */
 import t from 'tap'
-import type { OpenExchange } from '../../src/domain/exchange.ts'
+import type { LiveExchange } from '../../src/domain/exchange.ts'
 import type { Linked } from '../../src/domain/linked.ts'
 import { LiveRegistry } from '../../src/response/live.ts'
 
-interface Open extends OpenExchange, Linked<Open> {}
+interface Open extends LiveExchange, Linked<Open> {}
 
 const hourMs = 3_600_000
 

@@ -1,0 +1,158 @@
+/**
+ * The records of the decision log (design law 8): one for each decision that answers, one for the end of an exchange that
+ * was open long or was cut, one for bytes that never became a request. decisionlog/record.ts writes the text.
+ */
+import { writeRecord } from '../decisionlog/record.ts'
+import { monotonicUs, rfc3339 } from '../domain/clock.ts'
+import type { GateError } from '../errors.ts'
+import { askedInput, type PolicyInput } from '../policy/input.ts'
+import type { ExchangeContext } from './context.ts'
+import type { Authorization, Decided, Identified, RequestHead, Trace } from './stages.ts'
+
+/** An exchange as a record names it. */
+export interface Recorded {
+  /** The decision id. */
+  readonly id: string
+  readonly context: ExchangeContext
+  readonly startedAtUs: number
+  readonly startedAtMs: number
+  readonly req: RequestHead
+  readonly trace: Trace
+}
+
+/** How far the exchange came. */
+export interface Progress {
+  readonly identified?: Identified
+  readonly decided?: Decided | undefined
+  /** Undefined where no policy was asked, or where the record of that has been written. */
+  readonly input?: PolicyInput | undefined
+}
+
+/** How an exchange that had been allowed came to its end. */
+export interface End {
+  readonly reason: string
+  /** From the cause of a cut to the cut; undefined where it was none. */
+  readonly cutAfterMs: number | undefined
+  readonly protocol: string
+  readonly bytesIn: number
+  readonly bytesOut: number
+  /** The row that ended it. */
+  readonly revocation: number | undefined
+  /** Why the gate could not tell whether it may stay open. */
+  readonly cause: unknown
+}
+
+/** @param error Undefined: allowed. */
+export function recordDecision(
+  exchange: Recorded,
+  error: GateError | undefined,
+  status: number,
+  progress: Progress,
+): void {
+  write(exchange, progress, { error, status, end: undefined })
+}
+
+/**
+ * Under the decision id that the exchange began with.
+ * @param denial The later decision that ended it, if one did.
+ */
+export function recordEnd(
+  exchange: Recorded,
+  progress: Required<Pick<Progress, 'identified'>> & Progress,
+  end: End,
+  denial: Authorization | undefined,
+): void {
+  const { identified } = progress
+  const newest = denial === undefined ? progress : { identified, ...denial }
+  write(exchange, newest, { error: undefined, status: 0, end, denied: denial !== undefined })
+}
+
+interface Outcome {
+  readonly error: GateError | undefined
+  readonly status: number
+  readonly end: End | undefined
+  readonly denied?: boolean
+}
+
+/** The one writer of records about requests. An end shows input and result only where a later decision made it. */
+function write(
+  { id, context, trace, req, startedAtUs, startedAtMs }: Recorded,
+  { identified, decided, input }: Progress,
+  { error, status, end, denied }: Outcome,
+): void {
+  const decision = end === undefined
+  const evaluation = decision || denied ? decided?.evaluation : undefined
+  const answer = evaluation?.answer
+  const shown = input ?? (decision ? askedOf(req, trace) : undefined)
+  const principal = identified?.principal
+  const stamp = decided?.policy?.stamp
+  const nowUs = monotonicUs()
+  context.log.push(
+    writeRecord({
+      labelsJson: context.labelsJson,
+      decisionId: id,
+      bundle: stamp?.bundle,
+      revision: stamp?.revision,
+      path: trace.route?.config.decision,
+      inputJson: shown?.logged,
+      resultJson: answer?.resultJson,
+      erased: shown?.erased,
+      masked: shown?.masked,
+      ndBuiltinCache: evaluation?.ndBuiltinCache,
+      metadataJson: answer?.metadataJson,
+      sentTarget: decision ? decided?.sentTarget?.wire : undefined,
+      timestamp: rfc3339(decision ? startedAtMs : Date.now()),
+      requestedBy: trace.peer?.address ?? req.socket.remoteAddress,
+      code: error?.code,
+      reason: answer?.reason,
+      status,
+      route: trace.route?.config.name,
+      worker: context.worker,
+      feedAgeMs: decision ? decided?.feedAgeMs : undefined,
+      ledgerVersion: decision ? decided?.ledgerVersion : undefined,
+      revocation: decision ? decided?.revocation : end.revocation,
+      issuer: principal?.issuer,
+      subject: principal?.subject,
+      evaluationNs: Math.round((evaluation?.durationUs ?? 0) * 1000),
+      decisionNs: decision ? Math.round((nowUs - startedAtUs) * 1000) : undefined,
+      end: decision ? undefined : { ...end, openMs: (nowUs - startedAtUs) / 1000 },
+      cause: decision ? error?.cause : end.cause,
+    }),
+  )
+}
+
+/** The input of a request that no policy has seen, or whose input has been written already. */
+function askedOf(
+  req: RequestHead,
+  { target, peer }: Trace,
+): Pick<PolicyInput, 'logged' | 'erased' | 'masked'> {
+  return askedInput({
+    method: req.method ?? '',
+    path: target?.wire ?? req.url ?? '',
+    host: target?.authority,
+    address: peer?.address,
+    port: peer?.port,
+  })
+}
+
+/** Bytes that never became a request (malformed framing, a refused handshake); they are answered already. */
+export interface Unread {
+  readonly decisionId: string
+  readonly error: GateError
+  readonly remoteAddress: string | undefined
+}
+
+export function recordUnread(context: ExchangeContext, unread: Unread): void {
+  context.metrics.count('dropgate_requests_total', unread.error.code)
+  context.log.push(
+    writeRecord({
+      labelsJson: context.labelsJson,
+      decisionId: unread.decisionId,
+      timestamp: rfc3339(Date.now()),
+      requestedBy: unread.remoteAddress,
+      code: unread.error.code,
+      status: unread.error.status,
+      worker: context.worker,
+    }),
+  )
+}

@@ -1,0 +1,233 @@
+/**
+ * An exchange on HTTP/1.1 from the turn in which it is decided to its last byte, and every way it can end, each with its
+ * record in the decision log:
+ *
+ *   onHead … onOver   its answer is relayed (response/relay asks and tells)
+ *   onSwitched        it goes on as a WebSocket (response/tunnel)
+ *   refuse            its upstream gave no usable answer
+ *   cut               it was open and may not stay open (reevaluate.ts says when)
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { monotonicUs } from '../domain/clock.ts'
+import type { Answer } from '../domain/decision.ts'
+import type { Cut } from '../domain/exchange.ts'
+import { GateError } from '../errors.ts'
+import { protocolToEcho } from '../identity/credential.ts'
+import { deny } from '../response/deny.ts'
+import { type Answered, breakOff } from '../response/relay.ts'
+import { switchingHead, Tunnel } from '../response/tunnel.ts'
+import type { Forwarding } from '../upstream/forward.ts'
+import { responseHeaders, withoutLength } from '../upstream/headers.ts'
+import { recordEnd } from './events.ts'
+import { type Exchange, sinceS } from './exchange.ts'
+import type { Authorization, Decided, Identified, OpenExchange } from './stages.ts'
+
+/** The end of every exchange that was open for longer is recorded. */
+const longMs = 1000
+
+export class OpenHttpExchange implements OpenExchange, Answered {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly identified: Identified
+  readonly expiresAtMs: number
+  decided: Decided | undefined
+  seq = 0
+  before: OpenExchange | undefined
+  after: OpenExchange | undefined
+  linked = false
+  bytesIn = 0
+  bytesOut = 0
+  idleBytes = 0
+  idleSinceUs: number
+  readonly #exchange: Exchange
+  /** Headers that the policy which let the exchange in sets on the answer, whatever a later policy says. */
+  #answerHeaders: Answer['responseHeaders'] = []
+  #forwarding: Forwarding | undefined
+  /** Once the upstream has switched. */
+  #tunnel: Tunnel | undefined
+  #cutFor: Cut | undefined
+
+  /** @param expiresAtMs Wall clock ms after which its token is no longer one; Infinity where the route lets it finish. */
+  constructor(exchange: Exchange, identified: Identified, expiresAtMs: number) {
+    this.#exchange = exchange
+    this.req = exchange.req
+    this.res = exchange.res
+    this.identified = identified
+    this.expiresAtMs = expiresAtMs
+    this.idleSinceUs = exchange.startedAtUs
+  }
+
+  get id(): string {
+    return this.#exchange.id
+  }
+
+  get startedAtUs(): number {
+    return this.#exchange.startedAtUs
+  }
+
+  get address(): string {
+    return this.identified.arrived.peer.address
+  }
+
+  get certificate(): string | undefined {
+    return this.identified.arrived.peer.certificate
+  }
+
+  get principal(): Identified['principal'] {
+    return this.identified.principal
+  }
+
+  get route(): string {
+    return this.identified.arrived.route.config.name
+  }
+
+  get protocol(): 'http' | 'websocket' {
+    return this.#exchange.upgrade === undefined ? 'http' : 'websocket'
+  }
+
+  get open(): boolean {
+    const { req, res } = this
+    if (this.#cutFor !== undefined) return false
+    return this.#tunnel?.open ?? (!res.destroyed && !(res.writableEnded && req.complete))
+  }
+
+  /** It is allowed. */
+  onAllowed(decided: Decided): void {
+    this.decided = decided
+    this.#answerHeaders = decided.evaluation?.answer.responseHeaders ?? []
+  }
+
+  /** Its request is on its way upstream. */
+  onSending(forwarding: Forwarding): void {
+    this.#forwarding = forwarding
+  }
+
+  /** Called for each piece of a body, before it is passed on. */
+  passed(bytesIn: number, bytesOut: number): void {
+    this.bytesIn += bytesIn
+    this.bytesOut += bytesOut
+    const { bytes } = this.identified.arrived.route.config.limits
+    if (bytes > 0 && this.bytesIn + this.bytesOut > bytes)
+      this.cut({ reason: 'bytes', sinceUs: monotonicUs() })
+  }
+
+  // --- What the relay asks and tells --------------------------------------------------------------------------
+
+  answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[] {
+    const { cors } = this.identified.arrived.route.config
+    const own = cors === undefined ? undefined : this.#exchange.trace.cors
+    const headers = responseHeaders(raw, own, this.#answerHeaders)
+    return status === 204 ? withoutLength(headers) : headers
+  }
+
+  onHead(status: number): void {
+    const { metrics } = this.#exchange.context
+    metrics.count('dropgate_requests_total', 'allowed')
+    metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
+  }
+
+  /** The upstream says that it has switched: the client's connection switches too, or the exchange is refused. */
+  onSwitched(raw: readonly Buffer[] | readonly string[], upstream: Duplex): void {
+    const { context, upgrade } = this.#exchange
+    // A cut has refused it already; a tunnel that began now could not be cut again.
+    if (this.#cutFor !== undefined) {
+      upstream.destroy()
+      return
+    }
+    try {
+      const { credential, headers, route } = this.identified.arrived
+      const kept = credential === undefined || route.config.forward.authorization === 'keep'
+      const echo = kept ? undefined : protocolToEcho(headers.pairs, credential)
+      const answer = responseHeaders(raw, undefined, this.#answerHeaders)
+      const head = switchingHead(raw, answer, upgrade!.key, echo)
+      context.metrics.count('dropgate_requests_total', 'allowed')
+      const client = upgrade!.take()
+      client.write(head)
+      this.#tunnel = new Tunnel({
+        client,
+        upstream,
+        onBytes: (fromClient, toClient) => this.passed(fromClient, toClient),
+        onMalformed: () => this.cut({ reason: 'protocol', sinceUs: monotonicUs() }),
+        onOver: (ending) => {
+          context.live.remove(this)
+          if (this.#cutFor === undefined) this.#recordEnd(ending)
+        },
+      })
+      // A tunnel may live for days; how it was asked for need not.
+      this.#forwarding = undefined
+      this.decided = { ...this.decided!, evaluation: undefined }
+    } catch (error) {
+      upstream.destroy()
+      this.refuse(error)
+    }
+  }
+
+  onFailed(error: GateError): void {
+    this.refuse(error)
+    // Where the answer itself could not be passed on, the rest of it is not wanted either.
+    this.#forwarding?.abort(error)
+  }
+
+  onOver(): void {
+    this.#exchange.context.metrics.observe(
+      'dropgate_request_duration_seconds',
+      sinceS(this.startedAtUs),
+    )
+  }
+
+  onUnread(): void {
+    this.#exchange.context.metrics.count('dropgate_unread_answers_total')
+  }
+
+  // --- Other ends ----------------------------------------------------------------------------------------------
+
+  /** It had been allowed, and its upstream gave no usable answer. A cut has answered already. */
+  refuse(thrown: unknown): void {
+    if (this.#cutFor !== undefined) return
+    const { identified, decided } = this
+    this.#exchange.refuse(thrown, { identified, decided })
+  }
+
+  cut(cut: Cut, denial?: Authorization): void {
+    if (!this.open) return
+    this.#cutFor = cut
+    const { context, req, res, upgrade, id, trace } = this.#exchange
+    const afterS = sinceS(cut.sinceUs)
+    context.metrics.count('dropgate_cuts_total', cut.reason)
+    if (cut.revocation !== undefined) context.onCut(cut.revocation)
+    context.metrics.observe('dropgate_cut_delay_seconds', afterS)
+    // The client first: aborting may report a failure at once, which must find the answer given.
+    const asked = req.complete || upgrade !== undefined
+    if (this.#tunnel !== undefined) this.#tunnel.cut(cut.reason)
+    else if (cut.code !== undefined && asked && !res.headersSent) {
+      const error = new GateError(cut.code)
+      context.metrics.count('dropgate_requests_total', error.code)
+      deny(res, error, { decisionId: id, req, cors: trace.cors })
+    } else breakOff(res)
+    this.#forwarding?.abort(new Error(`cut: ${cut.reason}`))
+    this.#recordEnd(cut.reason, afterS * 1000, cut, denial)
+  }
+
+  /** The answer's stream is closed: all of it is written, or the client takes no more of it. */
+  onClosed(): void {
+    this.#exchange.context.live.remove(this)
+    if (this.res.writableFinished) this.#recordLongEnd('done')
+    else {
+      this.#recordLongEnd(this.#forwarding?.failed === true ? 'upstream' : 'client')
+      this.#forwarding?.abort(new Error('the client is gone'))
+    }
+  }
+
+  #recordLongEnd(reason: string): void {
+    if (this.#cutFor !== undefined) return
+    if (sinceS(this.startedAtUs) * 1000 >= longMs) this.#recordEnd(reason)
+  }
+
+  #recordEnd(reason: string, cutAfterMs?: number, cut?: Cut, denial?: Authorization): void {
+    const { identified, decided, protocol, bytesIn, bytesOut } = this
+    const { revocation, cause } = cut ?? {}
+    const end = { reason, cutAfterMs, protocol, bytesIn, bytesOut, revocation, cause }
+    recordEnd(this.#exchange, { identified, decided }, end, denial)
+  }
+}
