@@ -63,6 +63,10 @@ const table = {
     title: 'The token lacks a required claim or a claim is out of range.',
   },
   ERR_TOKEN_AUDIENCE: { status: 401, title: 'The token is for another audience.' },
+  ERR_TOKEN_BOUND: {
+    status: 401,
+    title: 'The token is bound to a certificate or key that this connection does not prove.',
+  },
   ERR_TOKEN_EXPIRED: { status: 401, title: 'The token has expired.' },
   ERR_KEYS_UNAVAILABLE: {
     status: 503,

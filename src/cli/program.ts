@@ -128,7 +128,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .option('--group <name>', 'one of the groups')
     .option('--key <thumbprint>', 'tokens signed with this key (RFC 7638)')
     .option('--client-cert <thumbprint>', 'client certificate of the connection (SHA-256)')
-    .option('--proof-key <thumbprint>', 'key or certificate that the token is bound to (cnf)')
+    .option('--proof-key <thumbprint>', 'certificate that the token is bound to (cnf, SHA-256)')
     .option('--device <id>', 'device')
     .option(
       '--network <cidr>',

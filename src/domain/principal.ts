@@ -19,6 +19,8 @@ export interface Principal {
   readonly authTimeS: number | undefined
   /** Claim `exp` in seconds. */
   readonly expiresAtS: number
+  /** SHA-256 of the client certificate over whose connections alone the token is good; undefined: over any. */
+  readonly boundTo: string | undefined
   readonly claims: Readonly<Record<string, unknown>>
   /** The text of `input.principal`, serialised once. */
   readonly json: string

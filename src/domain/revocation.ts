@@ -89,7 +89,7 @@ export interface Identifiers {
   readonly groups?: readonly string[]
   /** RFC 7638 thumbprint of the key that signed it. */
   readonly keyThumbprint?: string | undefined
-  /** `cnf.jkt` and `cnf.x5t#S256`. */
+  /** What the token is bound to: `cnf.x5t#S256`. */
   readonly proofKeys?: readonly string[]
   readonly deviceId?: string | undefined
 }

@@ -5,6 +5,7 @@
  *   route/target      the canonical target: the string decided on is sent       400 414
  *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
  *   identity/token    who asks: the signature, the claims                       401
+ *   identity/binding  may that token come over this connection                  401
  *   listener/body     the body, only where the policy reads it                  408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     the exchange is registered, so a later row can find it
@@ -25,9 +26,10 @@
  */
 import type { Principal } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
+import { checkBinding } from '../identity/binding.ts'
 import { checkExpiry } from '../identity/claims.ts'
 import { isAmbient, withoutCredential } from '../identity/credential.ts'
-import { collectBody } from '../listener/body.ts'
+import { type BodyLimits, collectBody } from '../listener/body.ts'
 import { checkRepeats, headerOf, parseHeaders, parseMethod } from '../listener/headers.ts'
 import { resolvePeer, type Via } from '../listener/peer.ts'
 import type { Upgrade } from '../listener/upgrade.ts'
@@ -59,7 +61,7 @@ export function handle(context: ExchangeContext, arrival: Arrival): void {
     if (caller instanceof Promise) {
       caller.then((principal) => admit(exchange, arrived, principal)).catch(refuse)
     } else {
-      admit(exchange, arrived, caller)?.catch(refuse)
+      admit(exchange, arrived, caller)
     }
   } catch (error) {
     refuse(error)
@@ -163,35 +165,51 @@ export function identify(
 ): Principal | undefined | Promise<Principal> {
   if (route.config.auth === 'none') return undefined
   if (credential === undefined) throw new GateError('ERR_CREDENTIAL_MISSING')
-  const verified = context.verifier.verify(credential.token, route.config.audience)
-  const accept = (principal: Principal): Principal => {
-    context.credentials.check(principal.issuer, credential)
-    return principal
-  }
-  return verified instanceof Promise ? verified.then(accept) : accept(verified)
+  return context.verifier.verify(credential.token, route.config.audience)
+}
+
+/**
+ * Every caller passes here, whether its token was verified just now or is remembered: what a token is good for is
+ * remembered with it, where it came from this time is not.
+ */
+export function checkCaller(context: ExchangeContext, { arrived, principal }: Identified): void {
+  const { credential, peer } = arrived
+  if (principal === undefined || credential === undefined) return
+  context.credentials.check(principal.issuer, credential)
+  checkBinding(principal.boundTo, peer.certificate)
 }
 
 /** Takes the body first where the policy of now reads it; then, in the turn that asked for the policy, decides. */
-function admit(
-  exchange: Exchange,
-  arrived: Arrived,
-  principal: Principal | undefined,
-): Promise<void> | undefined {
-  const { context, req, res } = exchange
-  const { headers, hasBody, route } = arrived
+function admit(exchange: Exchange, arrived: Arrived, principal: Principal | undefined): void {
+  const { req, res } = exchange
+  const identified: Identified = { arrived, principal, body: undefined }
+  const refuse = (error: unknown): void => exchange.refuse(error, { identified })
+  try {
+    checkCaller(exchange.context, identified)
+    const limits = bodyLimits(exchange, arrived)
+    if (limits === undefined) decide(exchange, identified)
+    else
+      collectBody(req, res, limits)
+        .then((body) => decide(exchange, { arrived, principal, body }))
+        .catch(refuse)
+  } catch (error) {
+    refuse(error)
+  }
+}
+
+/** The limits of a body that the policy reads; undefined where it stays a stream. */
+function bodyLimits(
+  { context, res }: Exchange,
+  { headers, hasBody, route }: Arrived,
+): BodyLimits | undefined {
   const readsBody =
     context.engine.current()?.plan.readsBody === true && route.config.policy_body === 'read'
-  if (!readsBody || !hasBody || res.destroyed) {
-    decide(exchange, { arrived, principal, body: undefined })
-    return undefined
-  }
+  if (!readsBody || !hasBody || res.destroyed) return undefined
   const { body_bytes, policy_body, policy_body_timeout: timeoutMs } = context.config.limits
   const maxBytes = body_bytes > 0 ? Math.min(body_bytes, policy_body) : policy_body
   if (headers.contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')
   if (headers.expectContinue) res.writeContinue()
-  return collectBody(req, res, { maxBytes, timeoutMs }).then((body) =>
-    decide(exchange, { arrived, principal, body }),
-  )
+  return { maxBytes, timeoutMs }
 }
 
 /** The token may have expired while the body came: then there is nothing to decide. */

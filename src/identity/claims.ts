@@ -7,6 +7,7 @@ import { wellFormedJson } from '../domain/json.ts'
 import { type Pointers, type Principal, pointed } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
+import { readBinding } from './binding.ts'
 import type { Claims, Header } from './shape.ts'
 
 const maxIdentifierBytes = 1024
@@ -56,7 +57,7 @@ export interface Evidence {
   readonly pointers: Pointers
 }
 
-/** @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED */
+/** @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED, ERR_TOKEN_BOUND */
 export function parsePrincipal(
   claims: Claims,
   config: IssuerConfig,
@@ -76,6 +77,7 @@ export function parsePrincipal(
   if (expiresAtS - issuedAtS > config.max_token_lifetime / 1000)
     throw bad('the token lives too long')
   checkExpiry(expiresAtS, nowMs, config.clock_skew)
+  const boundTo = readBinding(claims.cnf)
   const at = config.claims
   const sessionId = optional(pointed(claims, at.session), 'session')
   const tokenId = optional(pointed(claims, at.token), 'token')
@@ -102,6 +104,7 @@ export function parsePrincipal(
     issuedAtS,
     authTimeS: readAuthTime(claims.auth_time, nowS + skewS),
     expiresAtS,
+    boundTo,
     claims,
     json: wellFormedJson(
       JSON.stringify({
@@ -127,7 +130,7 @@ export function parsePrincipal(
       tenant,
       groups,
       deviceId,
-      proofKeys: readProofKeys(claims.cnf),
+      proofKeys: boundTo === undefined ? [] : [boundTo],
       tokenHashes: evidence.tokenHashes,
       keyThumbprint: evidence.keyThumbprint,
     }),
@@ -218,15 +221,6 @@ function readActors(act: unknown, issuer: string): { issuer: string; subject: st
     at = next
   }
   return actors
-}
-
-/** RFC 7800: the thumbprints of the key (RFC 9449) or certificate (RFC 8705) that the token is bound to. */
-function readProofKeys(cnf: unknown): string[] {
-  if (typeof cnf !== 'object' || cnf === null) return []
-  const { jkt, 'x5t#S256': certificate } = cnf as Record<string, unknown>
-  return [jkt, certificate]
-    .filter((value) => value !== undefined)
-    .map((value) => identifier(value, 'cnf'))
 }
 
 function bad(why: string): GateError {

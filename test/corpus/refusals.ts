@@ -162,6 +162,10 @@ async function tokenKinds({ gate }: Boundary): Promise<Kind[]> {
     ['ERR_TOKEN_TYPE', await issuer.token('a', { header: { typ: 'JWT' } })],
     ['ERR_TOKEN_CLAIMS', await issuer.token('a', { claims: { exp: null } })],
     ['ERR_TOKEN_AUDIENCE', await issuer.token('a', { claims: { aud: 'x' } })],
+    [
+      'ERR_TOKEN_BOUND',
+      await issuer.token('a', { claims: { cnf: { 'x5t#S256': 'A'.repeat(43) } } }),
+    ],
     ['ERR_TOKEN_EXPIRED', await issuer.token('a', { claims: { iat: 1, exp: 2 } })],
     ['ERR_REVOKED', await issuer.token('mallory')],
     ['ERR_POLICY_DENIED', await issuer.token('bob')],

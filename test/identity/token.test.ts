@@ -1,4 +1,5 @@
 /** Every way a token is refused, with its code, and what happens around the key sets. */
+import { createHash } from 'node:crypto'
 import {
   CompactSign,
   type CryptoKey,
@@ -14,6 +15,7 @@ import type { IssuerConfig } from '../../src/config/options.ts'
 import type { Principal } from '../../src/domain/principal.ts'
 import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
+import { checkBinding } from '../../src/identity/binding.ts'
 import { TokenCache } from '../../src/identity/cache.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
 import { pause } from '../harness/wait.ts'
@@ -292,6 +294,64 @@ t.test('claims: finite times, identifiers that a row can name', async (t) => {
   )
 })
 
+/** 32 bytes, made from a number. */
+const thumbprintOf = (i: number): string => createHash('sha256').update(`${i}`).digest('base64url')
+
+t.test('a cnf that is not one certificate alone is refused, whatever else it is', async (t) => {
+  const made = make()
+  const own = thumbprintOf(0)
+  const values: unknown[] = [null, true, false, 0, 1, '', own, [], [own], [{ 'x5t#S256': own }], {}, { 'x5t#S256': own }]
+  const names = ['jkt', 'jwk', 'kid', 'jku', 'jwe', 'x5t', 'x5c', 'X5T#S256', 'x5t#s256', 'x5t#S512', ' x5t#S256', 'x5t#S256 ', '', '__proto__', 'constructor', 'osc']
+  const cases: unknown[] = values.filter((value) => value === null || typeof value !== 'object' || Array.isArray(value) || Object.keys(value).length === 0)
+  // Members that are not understood: each of them, with every value, alone and on either side of one that is.
+  for (const name of names) {
+    for (const value of values) {
+      cases.push({ [name]: value }, { [name]: value, 'x5t#S256': own }, { 'x5t#S256': own, [name]: value })
+    }
+    for (const other of names) if (other !== name) cases.push({ [name]: own, [other]: own })
+  }
+  // The one that is understood, with what is no thumbprint: types, lengths, alphabets, spare bits, other encodings.
+  for (const value of values) if (value !== own) cases.push({ 'x5t#S256': value })
+  for (let length = 1; length < 90; length++) if (length !== 43) cases.push({ 'x5t#S256': 'A'.repeat(length) })
+  for (let i = 0; i < 64; i++) {
+    const right = thumbprintOf(i)
+    const at = i % 43
+    for (const foreign of ['+', '/', '=', ' ', '\n', '\0', 'é', '.', '"'])
+      cases.push({ 'x5t#S256': right.slice(0, at) + foreign + right.slice(at + 1) })
+    const last = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'[i]!
+    if (i % 4 !== 0) cases.push({ 'x5t#S256': right.slice(0, -1) + last })
+    const bytes = Buffer.from(right, 'base64url')
+    cases.push({ 'x5t#S256': `${right}=` }, { 'x5t#S256': `${right}\n` }, { 'x5t#S256': ` ${right}` })
+    cases.push({ 'x5t#S256': bytes.toString('hex') }, { 'x5t#S256': bytes.toString('base64') })
+    cases.push({ 'x5t#S256': bytes.toString('hex').toUpperCase().match(/../g)!.join(':') })
+  }
+  let refused = 0
+  for (const cnf of cases) {
+    const code = await codeOf(made, await signed({ cnf }))
+    if (code === 'ERR_TOKEN_BOUND') refused++
+    else t.fail(`${code}: ${JSON.stringify(cnf)}`)
+  }
+  t.ok(refused > 1000, `${refused} are refused`)
+}) // biome-ignore format: a table
+
+t.test('a token that is bound to a certificate is good with that one only', async (t) => {
+  const { verifier } = make()
+  const plain = await verifier.verify(await signed(), undefined)
+  t.equal(plain.boundTo, undefined)
+  const prints = Array.from({ length: 64 }, (_, i) => thumbprintOf(i))
+  for (const [i, own] of prints.entries()) {
+    const token = await signed({ cnf: { 'x5t#S256': own } })
+    const { boundTo, keys } = await verifier.verify(token, undefined)
+    t.equal(boundTo, own)
+    t.equal(keys.length, plain.keys.length + 2 * 4, 'and a row can name it, at its issuer and at any')
+    checkBinding(plain.boundTo, own)
+    checkBinding(boundTo, own)
+    for (const other of [undefined, '', own.toLowerCase(), own.slice(1), `${own}=`, prints[(i + 1) % 64]])
+      t.throws(() => checkBinding(boundTo, other), { code: 'ERR_TOKEN_BOUND' }, `${other}`)
+  }
+  checkBinding(plain.boundTo, undefined)
+}) // biome-ignore format: a table
+
 t.test('operators see what a token named that does not fit', async (t) => {
   const { verifier } = make()
   const causeOf = async (
@@ -306,6 +366,15 @@ t.test('operators see what a token named that does not fit', async (t) => {
   t.equal(await causeOf({ iss: 'https://"evil"' }), 'its iss is "https://\\"evil\\""')
   t.equal(await causeOf({ aud: ['a', 'b'] }), 'its aud is ["a","b"]')
   t.equal(await causeOf({}, { kid: 'RS256' }), 'its kid is "RS256"')
+  t.equal(await causeOf({ cnf: 'x' }), 'its cnf is not an object')
+  t.equal(
+    await causeOf({ cnf: { jwk: { kty: 'oct', k: 'secret' } } }),
+    'its cnf has ["jwk"], understood is "x5t#S256" alone',
+  )
+  t.equal(
+    await causeOf({ cnf: { 'x5t#S256': 'x' } }),
+    'its x5t#S256 is not a SHA-256 thumbprint in base64url',
+  )
 })
 
 t.test('a route with an audience of its own, also for a token that is known already', async (t) => {

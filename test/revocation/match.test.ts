@@ -41,6 +41,7 @@ function principal(over: Partial<Principal> = {}): Principal {
     boundary: 'inclusive',
     cleanAtVersion: -1,
     authTimeS: undefined,
+    boundTo: undefined,
     pointers: noPointers,
     pointersSeen: 0,
     ...identity,

@@ -119,6 +119,8 @@ const cases: [name: string, bytes: string, status: number, code: string][] = [
   ['no expiry', head('GET /orders HTTP/1.1', bearer(await gate.issuer.token('a', { claims: { exp: null } }))), 401, 'ERR_TOKEN_CLAIMS'],
   ['another audience', head('GET /orders HTTP/1.1', bearer(await gate.issuer.token('a', { claims: { aud: 'x' } }))), 401, 'ERR_TOKEN_AUDIENCE'],
   ['an expired token', head('GET /orders HTTP/1.1', bearer(await gate.issuer.token('a', { claims: { iat: 1, exp: 2 } }))), 401, 'ERR_TOKEN_EXPIRED'],
+  ['a token bound to a key', head('GET /orders HTTP/1.1', bearer(await gate.issuer.token('a', { claims: { cnf: { jkt: 'x' } } }))), 401, 'ERR_TOKEN_BOUND'],
+  ['a token bound to a certificate', head('GET /orders HTTP/1.1', bearer(await gate.issuer.token('a', { claims: { cnf: { 'x5t#S256': 'A'.repeat(43) } } }))), 401, 'ERR_TOKEN_BOUND'],
   ['what no role grants', head('DELETE /orders HTTP/1.1', bearer(alice)), 403, 'ERR_POLICY_DENIED'],
 ] // biome-ignore format: a table
 
