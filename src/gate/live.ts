@@ -1,0 +1,45 @@
+/** What is open on all workers, for operators: a page of it, and the cut of one exchange. */
+import type { LivePage, LiveQuery } from '../admin/live.ts'
+import type { LiveEntry } from '../messages.ts'
+import type { Supervisor } from './supervisor.ts'
+
+export class LiveExchanges {
+  readonly #workers: () => Supervisor
+
+  constructor(workers: () => Supervisor) {
+    this.#workers = workers
+  }
+
+  /** Worker after worker; one that does not answer in time is named. */
+  async page({ filter, after, limit }: LiveQuery): Promise<LivePage> {
+    const workers = this.#workers()
+    const exchanges: LiveEntry[] = []
+    const silent: number[] = []
+    for (let worker = after.worker; worker < workers.size; worker++) {
+      // A page that is full where a worker ends goes on with the next.
+      if (exchanges.length === limit)
+        return { exchanges, next: `${worker}.0`, silent_workers: silent }
+      const answer = await workers.ask(worker, {
+        type: 'list-live',
+        filter,
+        after: worker === after.worker ? after.seq : 0,
+        limit: limit - exchanges.length,
+      })
+      if (answer === undefined) silent.push(worker)
+      else exchanges.push(...answer.entries)
+      const more = answer?.last
+      if (more !== undefined)
+        return { exchanges, next: `${worker}.${more}`, silent_workers: silent }
+    }
+    return { exchanges, next: null, silent_workers: silent }
+  }
+
+  /** Cuts the open exchange of this decision id. @returns what it was, undefined when none is open */
+  async cut(id: string): Promise<LiveEntry | undefined> {
+    const workers = this.#workers()
+    const asked = Array.from({ length: workers.size }, (_, worker) =>
+      workers.ask(worker, { type: 'cut-live', id }),
+    )
+    return (await Promise.all(asked)).flatMap((answer) => answer?.entries ?? [])[0]
+  }
+}

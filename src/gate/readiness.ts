@@ -1,0 +1,45 @@
+/** Whether the gate decides rightly now, and what is missing: `/readyz`, `status` and a takeover ask here. */
+import { monotonicUs } from '../domain/clock.ts'
+import type { PolicyPackage } from '../messages.ts'
+import type { GateRooms } from './rooms.ts'
+
+export interface Readiness {
+  readonly draining: boolean
+  /** The policy that every worker should have. */
+  readonly active: PolicyPackage | undefined
+  readonly maxStalenessMs: number
+}
+
+type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
+
+/** Ready means: each worker listens and decides by all that is known. */
+export function readinessOf(rooms: Rooms, state: Readiness): { ready: boolean; reasons: string[] } {
+  const reasons = missingParts(rooms, state)
+  const { workers } = rooms
+  if (workers.waiting) reasons.push('waiting to take over the port until the gate is otherwise ready')
+  else if (!workers.allListening) reasons.push('not every worker listens')
+  return { ready: reasons.length === 0, reasons }
+}
+
+/** What is missing but for listening. */
+export function missingParts({ workers, ledger, feed }: Rooms, state: Readiness): string[] {
+  const reasons: string[] = []
+  const { draining, active, maxStalenessMs } = state
+  if (draining) reasons.push('the gate is draining')
+  if (active === undefined) reasons.push('no policy bundle is active')
+  else if (workers.suspended)
+    reasons.push('policy suspended: its evaluations did not finish in time, see the log')
+  else if (!workers.allActive(active.generation))
+    reasons.push('not every worker has the active policy')
+  const why = withCode(feed.status().code)
+  if (!ledger.loaded) reasons.push(`the revocations are not loaded${why}`)
+  else if (ledger.broken) reasons.push('the ledger cannot hold every revocation')
+  else if (ledger.ageMs(monotonicUs(), Date.now()) > maxStalenessMs)
+    reasons.push(`the revocation feed is stale${why}`)
+  return reasons
+}
+
+/** The code alone: the message may name a host, a login or a database, and the reasons are open to all. */
+function withCode(code: string | null): string {
+  return code === null ? '' : ` (${code})`
+}

@@ -1,0 +1,160 @@
+/**
+ * The rooms of the control thread, made as one frozen set before any of them is opened: none has to ask whether another
+ * is there yet. What passes between them is wired here; gate.ts opens them in order and closes them in reverse.
+ */
+import { AdminServer } from '../admin/server.ts'
+import { Bundles } from '../bundle/watch.ts'
+import type { GateConfig } from '../config/options.ts'
+import { DecisionLog } from '../decisionlog/log.ts'
+import { monotonicUs } from '../domain/clock.ts'
+import type { Log } from '../domain/log.ts'
+import { Feed } from '../feed/feed.ts'
+import { type Beat, Fleet } from '../fleet/fleet.ts'
+import { KeyStore } from '../identity/keys.ts'
+import type { PolicyPackage, WorkerStart } from '../messages.ts'
+import { createMetricCells, Metrics } from '../metrics.ts'
+import { fetchDocument } from '../outbound/fetch.ts'
+import { affectedKeys } from '../revocation/affected.ts'
+import { Ledger } from '../revocation/ledger.ts'
+import { ClaimPointers } from '../revocation/pointers.ts'
+import { Database } from './database.ts'
+import type { LiveExchanges } from './live.ts'
+import { Supervisor } from './supervisor.ts'
+
+export interface GateRooms {
+  readonly decisions: DecisionLog
+  readonly workers: Supervisor
+  readonly admin: AdminServer
+  readonly keys: KeyStore
+  readonly bundles: Bundles
+  readonly database: Database
+  readonly feed: Feed
+  readonly fleet: Fleet
+  /** Written by this thread alone, read by the workers. */
+  readonly ledger: Ledger
+  readonly pointers: ClaimPointers
+  /** Counters of this thread, and one slice for each worker. */
+  readonly cells: readonly SharedArrayBuffer[]
+}
+
+/** What the rooms ask of the gate as a whole, once they are open. */
+export interface GateAnswers {
+  readonly id: string
+  readonly log: Log
+  /** How many worker threads. */
+  readonly workers: number
+  readonly startOf: (
+    index: number,
+    ports: readonly number[] | undefined,
+    pulse: SharedArrayBuffer,
+  ) => WorkerStart
+  readonly onActivate: (policy: PolicyPackage) => void
+  readonly describe: () => Beat
+  readonly readiness: () => { ready: boolean; reasons: string[] }
+  readonly status: () => object
+  readonly metrics: () => string
+  readonly live: LiveExchanges
+}
+
+export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
+  const { log } = gate
+  const cells = Array.from({ length: gate.workers + 1 }, createMetricCells)
+  const metrics = new Metrics(cells[0]!)
+  const pointers = new ClaimPointers()
+  const ledger: Ledger = Ledger.create(0, async (shared) => {
+    workers.broadcast({ type: 'ledger', ledger: shared })
+    await workers.readersOf(shared.generation)
+  })
+  const workers: Supervisor = new Supervisor({
+    workers: gate.workers,
+    startOf: gate.startOf,
+    log,
+    onKeysWanted: (issuer, kid) => keys.want(issuer, kid),
+    onCuts: (byRow) => {
+      for (const [row, exchanges] of byRow) fleet.cut(row, exchanges)
+    },
+    onRestart: () => metrics.count('dropgate_worker_restarts_total'),
+  })
+  const keys = new KeyStore({
+    issuers: config.issuers,
+    fetchDocument,
+    log,
+    onChange: (keySet) => workers.broadcast({ type: 'keys', keySet }),
+  })
+  const database = new Database(config.database, log)
+  const feed = makeFeed(config, { database, ledger, pointers, log, metrics }, (rows) => {
+    fleet.applied(rows ?? [])
+    const keys = rows === undefined ? undefined : affectedKeys(rows)
+    workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs() })
+  })
+  const fleet: Fleet = new Fleet({
+    connect: database,
+    id: gate.id,
+    describe: gate.describe,
+    cursor: () => feed.status().cursor,
+    purgeMs: config.revocation.purge,
+    log,
+  })
+  const admin = new AdminServer({
+    config: config.admin,
+    readiness: gate.readiness,
+    status: gate.status,
+    metrics: gate.metrics,
+    live: (query) => gate.live.page(query),
+    cut: (id) => gate.live.cut(id),
+    waitForPort: config.listen.some(({ takeover }) => takeover),
+    log,
+  })
+  const bundles = makeBundles(config, gate, metrics)
+  const decisions = new DecisionLog({ sink: config.decision_log, log })
+  return Object.freeze({
+    ...{ decisions, workers, admin, keys, bundles, database, feed, fleet },
+    ...{ ledger, pointers, cells },
+  })
+}
+
+function makeFeed(
+  { revocation }: GateConfig,
+  needs: {
+    readonly database: Database
+    readonly ledger: Ledger
+    readonly pointers: ClaimPointers
+    readonly log: Log
+    readonly metrics: Metrics
+  },
+  onRows: ConstructorParameters<typeof Feed>[0]['onRows'],
+): Feed {
+  const { database, ledger, pointers, log, metrics } = needs
+  return new Feed({
+    connect: database,
+    tickMs: revocation.tick,
+    ledger,
+    spareRows: revocation.spare,
+    snapshotFile: revocation.snapshot_file,
+    verifyMs: revocation.verify,
+    learnPointers: (found) => pointers.learn(found),
+    onRows,
+    log,
+    metrics,
+  })
+}
+
+function makeBundles({ policy, routes }: GateConfig, gate: GateAnswers, metrics: Metrics): Bundles {
+  return new Bundles({
+    directory: policy.bundles,
+    decisions: routes.map((route) => route.decision),
+    limits: {
+      maxBundleBytes: policy.max_bundle,
+      maxUnpackedBytes: policy.max_unpacked,
+      maxMemoryBytes: policy.max_memory,
+      vetTimeoutMs: policy.vet_timeout,
+      settleMs: policy.settle,
+    },
+    log: gate.log,
+    onActivate: (active) => {
+      metrics.count('dropgate_policy_activations_total')
+      gate.onActivate(active)
+    },
+    onRefused: () => metrics.count('dropgate_policy_refusals_total'),
+  })
+}
