@@ -16,6 +16,12 @@ export const section = {
 } as const
 export const kind = { func: 0, table: 1, memory: 2, global: 3 } as const
 
+export const op = {
+  unreachable: 0x00, nop: 0x01, block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, brIf: 0x0d,
+  return: 0x0f, call: 0x10, callIndirect: 0x11, drop: 0x1a, localGet: 0x20, localSet: 0x21, localTee: 0x22,
+  i32Load: 0x28, i32Store: 0x36, i32Const: 0x41, i64Const: 0x42, i32Eqz: 0x45, i32Eq: 0x46, i32Ne: 0x47,
+} as const // biome-ignore format: a table
+
 export class Reader {
   readonly #bytes: Uint8Array
   readonly #end: number
@@ -83,6 +89,16 @@ export class Reader {
 
   rest(): Uint8Array {
     return this.#bytes.subarray(this.at, this.#end)
+  }
+}
+
+/** Adds to `names` what a custom section `name`, read up to behind its own name, calls the functions. */
+export function readNames(reader: Reader, names: Map<number, string>): void {
+  while (!reader.done) {
+    const part = reader.byte()
+    const inner = reader.slice(reader.leb())
+    if (part !== 1) continue
+    for (let left = inner.leb(); left > 0; left--) names.set(inner.leb(), inner.name())
   }
 }
 

@@ -13,7 +13,7 @@ import { Evaluation } from '../rego/evaluation.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
 import { parseTerm, toJson } from '../rego/values/value.ts'
-import { stackPointerExport } from './module.ts'
+import { replacedNatives, stackPointerExport } from './module.ts'
 
 const pageBytes = 65536
 
@@ -303,7 +303,8 @@ export class PolicyInstance {
 
   #call(id: number, args: readonly number[]): number {
     const texts = args.map((arg) => this.#termAt(this.#exports.opa_value_dump(arg)))
-    const result = this.#evaluation.call(this.#builtins[id] ?? String(id), texts)
+    const name = id < 0 ? replacedNatives[-1 - id]?.builtin : this.#builtins[id]
+    const result = this.#evaluation.call(name ?? String(id), texts)
     if (typeof result === 'object') return this.#rawString(result)
     return result === undefined ? 0 : this.#exports.opa_value_parse(...this.#place(result))
   }

@@ -1,11 +1,15 @@
 /**
  * InputUsage and rewrites the bytes of an OPA WebAssembly module before it is compiled.
  *
+ * Some builtins that OPA compiles into the module (in C) answer otherwise than `opa eval` does, or never. The function of
+ * each in `replacedNatives` gets another body, which asks the host as a rule asks it for a builtin that is not compiled in.
+ * Every caller is answered by it, and no function gets another number.
+ *
  * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds
  * WASM frames (a rule conflict, a failing builtin) never puts it back, and after some hundreds of them every
  * later call traps. So one export entry is added; the host saves and restores the pointer around each call.
  */
-import { kind, malformed, Reader, section } from './binary.ts'
+import { kind, malformed, op, Reader, readNames, section } from './binary.ts'
 
 /** Export name under which the host finds the shadow stack pointer. */
 export const stackPointerExport = '__dropgate_stack_pointer'
@@ -18,51 +22,101 @@ export interface PreparedModule {
   readonly initialPages: number
 }
 
+/** A builtin of the module that the host answers: what OPA calls its function, and as what the host knows it. */
+export interface ReplacedNative {
+  readonly function: string
+  readonly builtin: string
+  readonly params: 1 | 2 | 3
+}
+
+/** The host is asked under the number `-1 - index`, where the module's own numbers begin at 0. */
+export const replacedNatives: readonly ReplacedNative[] = [
+  // An empty pattern makes it run for ever.
+  { function: 'opa_strings_replace', builtin: 'replace', params: 3 },
+  // A mapped address (`::ffff:10.1.2.3`) is in no network of version 4. Also `net.cidr_overlap`.
+  { function: 'opa_cidr_contains', builtin: 'net.cidr_contains', params: 2 },
+  { function: 'opa_cidr_intersects', builtin: 'net.cidr_intersects', params: 2 },
+  // What has no padding, or is not base64 at all, is decoded all the same.
+  { function: 'opa_base64_decode', builtin: 'base64.decode', params: 1 },
+  { function: 'opa_base64_is_valid', builtin: 'base64.is_valid', params: 1 },
+  { function: 'opa_base64_url_decode', builtin: 'base64url.decode', params: 1 },
+]
+
+interface Section {
+  readonly id: number
+  readonly start: number
+  readonly end: number
+  /** Of what is in it. */
+  readonly at: number
+}
+
 /** @throws GateError ERR_BUNDLE_POLICY when the bytes are not a module as `opa build -t wasm` makes them. */
 export function prepareModule(bytes: Uint8Array): PreparedModule {
   const reader = new Reader(bytes, 0, bytes.length)
   if (reader.u32le() !== 0x6d736100 || reader.u32le() !== 1)
     throw malformed('it is not WebAssembly 1')
-  let initialPages: number | undefined
-  let stackPointerSeen = false
-  let exports: { start: number; end: number; body: Uint8Array } | undefined
+  const sections: Section[] = []
   while (!reader.done) {
     const start = reader.at
     const id = reader.byte()
     const size = reader.leb()
-    const inner = reader.slice(size)
-    if (id === section.import) initialPages = importedMemory(inner)
-    else if (id === section.global) stackPointerSeen = firstIsMutableI32(inner)
-    else if (id === section.export)
-      exports = { start, end: reader.at, body: withStackPointer(inner) }
+    sections.push({ id, start, at: reader.at, end: reader.at + size })
+    reader.skip(size)
   }
+  const open = (id: number): Reader | undefined => {
+    const found = sections.find((each) => each.id === id)
+    return found === undefined ? undefined : new Reader(bytes, found.at, found.end)
+  }
+  const globals = open(section.global)
+  if (globals === undefined || !firstIsMutableI32(globals))
+    throw malformed('its first global is not a stack pointer')
+  const [imported, exported, code] = [
+    open(section.import),
+    open(section.export),
+    open(section.code),
+  ]
+  const { initialPages, functions } = readImports(imported)
   if (initialPages === undefined) throw malformed('it imports no memory')
-  if (!stackPointerSeen) throw malformed('its first global is not a stack pointer')
-  if (exports === undefined) throw malformed('it exports nothing')
-  const { start, end, body } = exports
-  return {
-    bytes: Buffer.concat([
-      bytes.subarray(0, start),
-      Buffer.of(section.export, ...leb(body.length)),
-      body,
-      bytes.subarray(end),
-    ]),
-    initialPages,
+  if (exported === undefined) throw malformed('it exports nothing')
+  if (code === undefined) throw malformed('it has no code')
+  const names = new Map<number, string>()
+  for (const { id, at, end } of sections) {
+    const custom = new Reader(bytes, at, end)
+    if (id === section.custom && custom.name() === 'name') readNames(custom, names)
   }
+  const bodies: Readonly<Record<number, Uint8Array>> = {
+    [section.export]: withStackPointer(exported, names),
+    [section.code]: withoutNatives(code, names, functions),
+  }
+  const parts: Uint8Array[] = [bytes.subarray(0, 8)]
+  for (const { id, start, end } of sections) {
+    const body = bodies[id]
+    if (body === undefined) parts.push(bytes.subarray(start, end))
+    else parts.push(Buffer.of(id, ...leb(body.length)), body)
+  }
+  return { bytes: Buffer.concat(parts), initialPages }
 }
 
-function importedMemory(reader: Reader): number | undefined {
-  let pages: number | undefined
-  for (let left = reader.leb(); left > 0; left--) {
+interface Imports {
+  readonly initialPages: number | undefined
+  /** Names of the functions, which are numbered before those of the module. */
+  readonly functions: readonly string[]
+}
+
+function readImports(reader: Reader | undefined): Imports {
+  let initialPages: number | undefined
+  const functions: string[] = []
+  for (let left = reader?.leb() ?? 0; reader !== undefined && left > 0; left--) {
     reader.name()
-    reader.name()
+    const name = reader.name()
     switch (reader.byte()) {
       case kind.func:
         reader.leb()
+        functions.push(name)
         break
       case kind.memory: {
         const limits = reader.byte()
-        pages = reader.leb()
+        initialPages = reader.leb()
         if (limits === 1) reader.leb()
         else if (limits !== 0) throw malformed('its memory is shared or 64-bit')
         break
@@ -72,19 +126,60 @@ function importedMemory(reader: Reader): number | undefined {
         throw malformed('it imports something other than functions and one memory')
     }
   }
-  return pages
+  return { initialPages, functions }
+}
+
+/** The code, in which the functions of replaced natives ask the host. */
+function withoutNatives(
+  code: Reader,
+  names: ReadonlyMap<number, string>,
+  imported: readonly string[],
+): Uint8Array {
+  const count = code.leb()
+  const parts: Uint8Array[] = [Buffer.from(leb(count))]
+  for (let i = 0; i < count; i++) {
+    const body = code.slice(code.leb()).rest()
+    const name = names.get(imported.length + i)
+    const native = replacedNatives.findIndex((each) => each.function === name)
+    const written = native === -1 ? body : askingHost(native, imported)
+    parts.push(Buffer.from(leb(written.length)), written)
+  }
+  return Buffer.concat(parts)
+}
+
+/** `(a, …) => opa_builtinN(-1 - native, 0, a, …)` */
+function askingHost(native: number, imported: readonly string[]): Uint8Array {
+  const { params, builtin } = replacedNatives[native]!
+  const host = imported.indexOf(`opa_builtin${params}`)
+  if (host === -1) throw malformed(`it cannot ask the host for ${builtin}`)
+  const given = Array.from({ length: params }, (_, i) => [op.localGet, i])
+  // A small negative number is one byte of signed LEB128.
+  const id = (-1 - native) & 0x7f
+  const noLocals = 0
+  return Buffer.from(
+    [noLocals, op.i32Const, id, op.i32Const, 0, given, op.call, leb(host), op.end].flat(2),
+  )
 }
 
 function firstIsMutableI32(reader: Reader): boolean {
   return reader.leb() > 0 && reader.byte() === i32 && reader.byte() === 1
 }
 
-function withStackPointer(reader: Reader): Uint8Array {
+/** @throws GateError where the names of functions cannot be relied on: natives are found by theirs. */
+function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): Uint8Array {
   const count = reader.leb()
+  const all = reader.rest()
+  for (let left = count; left > 0; left--) {
+    const name = reader.name()
+    const isFunction = reader.byte() === kind.func
+    const index = reader.leb()
+    if (isFunction && name === 'opa_malloc' && names.get(index) !== name)
+      throw malformed('its functions have lost their names')
+  }
   const name = Buffer.from(stackPointerExport)
   return Buffer.concat([
     Buffer.from(leb(count + 1)),
-    reader.rest(),
+    all,
     Buffer.of(name.length),
     name,
     Buffer.of(kind.global, 0),

@@ -1,5 +1,5 @@
 /**
- * `net.cidr_*` over addresses as numbers. Addresses are read as strictly as Go reads them: no leading zeros, no zones;
+ * `net.cidr_*` over addresses as numbers; two of them in place of the module's own, see module.ts. Addresses are read as strictly as Go reads them: no leading zeros, no zones;
  * one of version 4 mapped into version 6 counts as version 4. Looking names up is refused, see table.ts.
  */
 import { isIPv4, isIPv6 } from 'node:net'
@@ -60,7 +60,7 @@ function networkOf(given: string): Network | undefined {
   const digits = given.slice(slash + 1)
   const host = given.slice(0, slash)
   const address = readAddress(host)
-  if (address === undefined || !/^[0-9]{1,7}$/.test(digits)) return undefined
+  if (address === undefined || !/^[0-9]+$/.test(digits)) return undefined
   const written = Number(digits)
   if (written > (isIPv4(host) ? 32 : 128)) return undefined
   // A mapped address with a prefix shorter than the mapping is a network of version 6.
@@ -89,6 +89,12 @@ function contains(outer: Network, given: string): boolean {
   if (address !== undefined) return holds(outer, address)
   const inner = parseNetwork(given)
   return inner.prefix >= outer.prefix && holds(outer, inner)
+}
+
+/** Whether one begins within the other. @throws BuiltinError */
+function intersect(args: Args): boolean {
+  const [a, b] = [parseNetwork(text(args, 0)), parseNetwork(text(args, 1))]
+  return holds(a, b) || holds(b, a)
 }
 
 function writeAddress({ bits, value }: Address): string {
@@ -220,6 +226,8 @@ function cidrsOf({ first, last }: Range): string[] {
 }
 
 export const netBuiltins: BuiltinTable = {
+  'net.cidr_contains': { call: (args) => contains(parseNetwork(text(args, 0)), text(args, 1)) },
+  'net.cidr_intersects': { call: intersect },
   'net.cidr_is_valid': {
     call: ([given]) => typeof given === 'string' && networkOf(given) !== undefined,
   },

@@ -1,10 +1,16 @@
-/** `strings.*` and what is left of the text functions; those compiled into the module are not here. */
+/**
+ * `strings.*` and what is left of the text functions. Those compiled into the module are not here, but for `replace`, which
+ * takes the place of its own, see module.ts.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
+import { bytesOf, textOf } from './bytes.ts'
 import { type Args, BuiltinError, integer, refuseWork, text, texts } from './operand.ts'
 import { RegoNumber, typeName, type Value } from './value.ts'
 
 const maxProduct = 1 << 30
+/** Letters that `replace` may put in. */
+const maxReplaced = 1 << 26
 
 /** A text, or an array or set of texts. */
 function oneOrMany(args: Args, at: number): readonly string[] {
@@ -63,6 +69,29 @@ function count(args: Args): Value {
   return new RegoNumber(n)
 }
 
+/**
+ * As Go's `strings.Replacer`, which OPA uses. Where nothing is looked for, the new text stands before every byte (not
+ * letter) and at the end.
+ */
+function replace(args: Args): Value {
+  const [base, search] = searched(args)
+  const by = text(args, 2)
+  // A letter is found in letters only; nothing, and bytes that are none, also inside of them.
+  const byLetters = search !== '' && search.isWellFormed()
+  const [where, what, put] = byLetters ? [base, search, by] : [base, search, by].map(latin)
+  const parts = what === '' ? ['', ...where!, ''] : where!.split(what!)
+  if ((parts.length - 1) * put!.length > maxReplaced) refuseWork('a replacement of this length')
+  const replaced = parts.join(put)
+  if (!byLetters) return textOf(Buffer.from(replaced, 'latin1'))
+  // Bytes that come to stand side by side may be a letter.
+  return replaced.isWellFormed() ? replaced : textOf(bytesOf(replaced))
+}
+
+/** One letter for each byte. */
+function latin(of: string): string {
+  return bytesOf(of).toString('latin1')
+}
+
 /** The first `n` parts, or the last where `n` is negative. */
 function splitN(args: Args): Value {
   const [base, separator, n] = [text(args, 0), text(args, 1), integer(args, 2)]
@@ -80,4 +109,5 @@ export const stringBuiltins: BuiltinTable = {
   'strings.count': { call: count },
   'strings.split_n': { call: splitN },
   indexof_n: { call: indexes },
+  replace: { call: replace },
 }
