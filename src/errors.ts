@@ -99,6 +99,11 @@ const table = {
     title: 'The policy is suspended because it ran away.',
     retryAfterS: 5,
   },
+  ERR_CALLER_SUSPENDED: {
+    status: 503,
+    title: 'The policy ran away for this caller, who has to wait.',
+    retryAfterS: 60,
+  },
   // What the gate itself cannot do now.
   ERR_NOT_READY: { status: 503, title: 'The gate is not ready.', retryAfterS: 1 },
   ERR_STALE: {

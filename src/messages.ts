@@ -18,6 +18,8 @@ export const pulse = {
   evaluating: 1,
   /** Exchanges open at the last beat or evaluation: what is lost if the thread is. */
   live: 2,
+  /** Two words: on whose behalf the policy is evaluated, see domain/caller.ts. Written before `evaluating`. */
+  caller: 3,
 } as const
 
 export const beatMs = 100
@@ -130,6 +132,12 @@ export type WorkerCommand =
     }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
+  /** All callers for whom this policy is not evaluated for now: name -> until when, in monotonic µs. */
+  | {
+      readonly type: 'callers-suspended'
+      readonly generation: number
+      readonly callers: ReadonlyMap<string, number>
+    }
   | { readonly type: 'keys'; readonly keySet: KeySet }
   | {
       readonly type: 'config'

@@ -3,11 +3,14 @@
  * exchange that carries that token, and never changed but for what `heldKeys` adds and `cleanAtVersion`. Not: user,
  * account.
  */
+import type { Caller } from './caller.ts'
 import { claimKeys, wordsOfKeys } from './revocation.ts'
 
 export interface Principal {
   readonly issuer: string
   readonly subject: string
+  /** By whom an evaluation is known that does not end. */
+  readonly caller: Caller
   readonly sessionId: string | undefined
   readonly tokenId: string | undefined
   readonly clientId: string | undefined

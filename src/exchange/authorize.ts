@@ -5,6 +5,7 @@
  *
  * Nothing but a clear yes allows (design law 1): whatever is thrown on the way becomes the refusal.
  */
+import { addressCaller, type Caller } from '../domain/caller.ts'
 import { monotonicUs, rfc3339 } from '../domain/clock.ts'
 import type { Answer } from '../domain/decision.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
@@ -47,6 +48,11 @@ export function findDenial(
   }
   const match = findRevocation(ledger, principal, peer, nowMs)
   return match === undefined ? undefined : { ...match, code: 'ERR_REVOKED' }
+}
+
+/** By whom an evaluation that never ends is known. */
+export function callerOf({ principal, arrived }: Identified): Caller {
+  return principal?.caller ?? addressCaller(arrived.peer.address)
 }
 
 /**
@@ -148,6 +154,8 @@ class Decision {
     if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
     this.#policy = policy
     if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
+    const caller = callerOf(this.#identified)
+    if (policy.refuses(caller)) throw new GateError('ERR_CALLER_SUSPENDED')
     const { plan } = policy
     const { arrived, principal, body } = this.#identified
     const state: InputState = {
@@ -162,7 +170,7 @@ class Decision {
     const input = buildInput(inputPartsOf(this.#id, arrived, principal, body), state, plan)
     this.#input = input
     const { decision } = arrived.route.config
-    const evaluation = context.evaluate(policy, decision, input.text)
+    const evaluation = context.evaluate(policy, caller, decision, input.text)
     this.#evaluation = evaluation
     const { answer } = evaluation
     if (answer.failure !== undefined)

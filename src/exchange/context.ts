@@ -1,6 +1,7 @@
 /** What the pipeline reads, one value for each configuration: an exchange keeps the one it began with (design law 2). */
 import type { GateConfig } from '../config/options.ts'
 import type { LogQueue } from '../decisionlog/queue.ts'
+import type { Caller } from '../domain/caller.ts'
 import type { CredentialSources } from '../identity/credential.ts'
 import type { TokenVerifier } from '../identity/token.ts'
 import type { Metrics } from '../metrics.ts'
@@ -34,8 +35,13 @@ export interface ExchangeContext {
    * since every open exchange of this worker waits for it.
    */
   readonly exhausted: () => boolean
-  /** Asks the policy; the supervisor sees meanwhile that an evaluation is under way, and of which policy. */
-  readonly evaluate: (policy: ActivePolicy, entrypoint: string, inputText: string) => Evaluation
+  /** Asks the policy; the supervisor sees meanwhile which policy is being evaluated, and for which caller. */
+  readonly evaluate: (
+    policy: ActivePolicy,
+    caller: Caller,
+    entrypoint: string,
+    inputText: string,
+  ) => Evaluation
   /** A row has ended an open exchange: its receipt counts them. */
   readonly onCut: (row: number) => void
 }

@@ -14,7 +14,7 @@ import { monotonicUs } from '../domain/clock.ts'
 import type { CutReason } from '../domain/exchange.ts'
 import { asGateError } from '../errors.ts'
 import type { LiveEntry, WorkerAnswer, WorkerQuestion } from '../messages.ts'
-import { askAgain, findDenial } from './authorize.ts'
+import { askAgain, callerOf, findDenial } from './authorize.ts'
 import type { ExchangeContext } from './context.ts'
 import type { OpenExchange } from './stages.ts'
 
@@ -136,9 +136,9 @@ export class Reevaluator {
   #redecide(exchange: OpenExchange, sinceUs: number): void {
     const context = this.#current()
     const policy = context.engine.current()
-    // A suspended policy cannot be asked; exchanges that an earlier one allowed go on.
-    if (policy === undefined || policy.suspended) return
-    if (!exchange.open || exchange.decided?.policy === policy) return
+    if (policy === undefined || !exchange.open || exchange.decided?.policy === policy) return
+    // A policy that is suspended, for all or for this caller, cannot be asked; exchanges that an earlier one allowed go on.
+    if (policy.suspended || policy.refuses(callerOf(exchange.identified))) return
     const again = askAgain(context, exchange.id, exchange.identified)
     const { refusal } = again.decided
     if (refusal === undefined) exchange.decided = { ...again.decided, evaluation: undefined }

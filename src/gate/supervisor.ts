@@ -4,10 +4,13 @@
  *
  * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for
  * `silentMs`, and in which no evaluation has ended meanwhile, is terminated: its own exchanges are lost and counted, other
- * workers' are not. Three such deaths under one policy within `suspendWindowMs` suspend that policy until another is
- * active.
+ * workers' are not. For the caller in whose evaluation it died the policy is not evaluated for a while, so that one caller
+ * cannot take worker after worker. Such deaths by three callers within `suspendWindowMs` suspend the policy until another is
+ * active: then it is not one caller who makes it run away.
  */
 import { Worker } from 'node:worker_threads'
+import { callerName } from '../domain/caller.ts'
+import { monotonicUs } from '../domain/clock.ts'
 import { type Code, GateError } from '../errors.ts'
 import {
   pulse,
@@ -24,8 +27,12 @@ const watchMs = 100
 /** Until its first beat a worker is loading its modules, which a busy machine may take its time over. */
 const startMs = 15_000
 const answerMs = 2000
+/** Callers, not deaths: what one caller can do must not be done to all others. */
 const suspendAfter = 3
 const suspendWindowMs = 60_000
+/** How long a caller is refused after the first death, twice as long after each further one, up to the longest. */
+const refusedMs = 60_000
+const longestRefusedMs = 3_600_000
 /** A worker that dies while starting is tried again at this pace instead of in a spin. */
 const restartMs = 500
 
@@ -56,14 +63,28 @@ interface Log {
   error(fields: object, message: string): void
 }
 
+/** What was being evaluated when a worker died. */
+interface Evaluated {
+  /** Of the policy; 0 for none. */
+  readonly generation: number
+  readonly caller: string
+}
+
+/** A caller in whose evaluations workers died. */
+interface Runaway {
+  readonly deaths: number
+  readonly diedAtUs: number
+  readonly untilUs: number
+}
+
 interface WorkerSlot {
   readonly index: number
   worker: Worker | undefined
   pulse: SharedArrayBuffer
   lastBeat: number
   lastBeatAt: number
-  /** Generation of the policy that was being evaluated when it was terminated. */
-  killedIn: number | undefined
+  /** When it was terminated. */
+  killedIn: Evaluated | undefined
   /** It has not been told to listen; else whoever takes the slot binds at once. */
   waits: boolean
   listening: boolean
@@ -83,7 +104,8 @@ export class Supervisor {
   readonly #slots: WorkerSlot[] = []
   /** What a worker that starts late must be told, newest of each kind. */
   readonly #replayed = new Map<string, WorkerCommand>()
-  readonly #deaths: { generation: number; at: number }[] = []
+  /** By caller, under the active policy. */
+  readonly #runaways = new Map<string, Runaway>()
   #ports: readonly number[] = []
   #watch: NodeJS.Timeout | undefined
   #watchedAt = 0
@@ -151,7 +173,11 @@ export class Supervisor {
   broadcast(command: WorkerCommand): void {
     const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
     if (!passing.has(command.type)) this.#replayed.set(kind, command)
-    if (command.type === 'policy') this.#replayed.delete('policy-suspended')
+    if (command.type === 'policy') {
+      this.#replayed.delete('policy-suspended')
+      this.#replayed.delete('callers-suspended')
+      this.#runaways.clear()
+    }
     for (const slot of this.#slots) slot.worker?.postMessage(command)
   }
 
@@ -327,7 +353,7 @@ export class Supervisor {
   /** The worker is gone: count what went with it and put another in its slot. */
   #onExit(slot: WorkerSlot): void {
     const words = new Int32Array(slot.pulse)
-    const generation = slot.killedIn ?? words[pulse.evaluating]!
+    const evaluated = slot.killedIn ?? evaluatedBy(words)
     slot.killedIn = undefined
     slot.lostExchanges += words[pulse.live]!
     slot.worker = undefined
@@ -340,7 +366,7 @@ export class Supervisor {
     slot.table = 0
     slot.pulse = new SharedArrayBuffer(64)
     this.#options.onRestart()
-    if (generation !== 0) this.#recordDeath(generation)
+    if (evaluated.generation !== 0) this.#recordDeath(evaluated)
     const again = (): void => {
       if (!this.#closing) this.#start(slot)
     }
@@ -348,23 +374,34 @@ export class Supervisor {
     else setTimeout(again, restartMs)
   }
 
-  /** A death in the middle of an evaluation counts against the policy that was evaluated. */
-  #recordDeath(generation: number): void {
-    const now = performance.now()
-    this.#deaths.push({ generation, at: now })
-    const recent = this.#deaths.filter(
-      (d) => d.generation === generation && now - d.at < suspendWindowMs,
-    )
+  /** A death in the middle of an evaluation counts against its caller, those of several callers against the policy. */
+  #recordDeath({ generation, caller }: Evaluated): void {
     const active = this.#replayed.get('policy')
-    if (recent.length < suspendAfter || active?.type !== 'policy') return
-    if (active.policy.generation !== generation) return
-    this.#deaths.length = 0
+    if (active?.type !== 'policy' || active.policy.generation !== generation) return
+    const now = monotonicUs()
+    for (const [name, { untilUs }] of this.#runaways)
+      if (now - untilUs > longestRefusedMs * 1000) this.#runaways.delete(name)
+    const deaths = (this.#runaways.get(caller)?.deaths ?? 0) + 1
+    const forMs = Math.min(refusedMs * 2 ** (deaths - 1), longestRefusedMs)
+    this.#runaways.set(caller, { deaths, diedAtUs: now, untilUs: now + forMs * 1000 })
     const { revision } = active.policy
-    this.#options.log.error(
-      { revision, deaths: recent.length },
-      'the policy ran away and is suspended',
+    const recent = [...this.#runaways.values()].filter(
+      ({ diedAtUs }) => now - diedAtUs < suspendWindowMs * 1000,
     )
-    this.broadcast({ type: 'policy-suspended', generation })
+    if (recent.length >= suspendAfter) {
+      this.#options.log.error(
+        { revision, callers: recent.length },
+        'the policy ran away and is suspended',
+      )
+      this.broadcast({ type: 'policy-suspended', generation })
+      return
+    }
+    this.#options.log.error(
+      { revision, deaths, refused_ms: forMs },
+      'the policy ran away for one caller, who is refused for a while',
+    )
+    const callers = new Map(Array.from(this.#runaways, ([name, { untilUs }]) => [name, untilUs]))
+    this.broadcast({ type: 'callers-suspended', generation, callers })
   }
 
   #check(): void {
@@ -386,7 +423,7 @@ export class Supervisor {
         )
         slot.lastBeatAt = now
         // Of now: once the evaluation is broken off, requests behind it may still come to theirs before the thread ends.
-        slot.killedIn = words[pulse.evaluating]!
+        slot.killedIn = evaluatedBy(words)
         void slot.worker.terminate()
       }
     }
@@ -409,6 +446,13 @@ export class Supervisor {
         })
       })
     }
+  }
+}
+
+function evaluatedBy(words: Int32Array): Evaluated {
+  return {
+    generation: words[pulse.evaluating]!,
+    caller: callerName(words[pulse.caller]!, words[pulse.caller + 1]!),
   }
 }
 

@@ -3,6 +3,7 @@
  * be finite: a token that no cutoff could ever hit is not accepted.
  */
 import type { IssuerConfig } from '../config/options.ts'
+import { subjectCaller } from '../domain/caller.ts'
 import { wellFormedJson } from '../domain/json.ts'
 import { type Pointers, type Principal, pointed } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
@@ -139,6 +140,7 @@ export function parsePrincipal(
     clockSkewMs: config.clock_skew,
     boundary: config.boundary,
     cleanAtVersion: -1,
+    caller: subjectCaller(issuer, subject),
   }
 }
 

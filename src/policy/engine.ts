@@ -3,6 +3,8 @@
  * has read `current()` finishes with what it read. An instance that trapped is replaced from the same Module before it is
  * asked again.
  */
+import type { Caller } from '../domain/caller.ts'
+import { monotonicUs } from '../domain/clock.ts'
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
 import type { PolicyPackage } from '../messages.ts'
@@ -19,6 +21,7 @@ export class ActivePolicy {
   readonly #maxMemoryBytes: number
   #instance: PolicyInstance
   #suspended = false
+  #suspendedCallers: ReadonlyMap<string, number> | undefined
 
   /** @throws GateError ERR_BUNDLE_POLICY */
   constructor(policy: PolicyPackage, maxMemoryBytes: number) {
@@ -37,6 +40,17 @@ export class ActivePolicy {
 
   suspend(): void {
     this.#suspended = true
+  }
+
+  /** True while it is not evaluated for this caller, in whose evaluation a worker was lost; see supervisor.ts. */
+  refuses(caller: Caller): boolean {
+    // Nearly always there is none.
+    const untilUs = this.#suspendedCallers?.get(caller.name)
+    return untilUs !== undefined && monotonicUs() < untilUs
+  }
+
+  suspendCallers(callers: ReadonlyMap<string, number>): void {
+    this.#suspendedCallers = callers
   }
 
   /** @returns the answer; whatever goes wrong is an answer that denies. */
@@ -90,5 +104,10 @@ export class PolicyEngine {
   /** Suspends the active policy if it is the one that ran away. */
   suspend(generation: number): void {
     if (this.#active?.generation === generation) this.#active.suspend()
+  }
+
+  /** Those for whom the active policy is not evaluated, if it is the one that ran away; in place of those before. */
+  suspendCallers(generation: number, callers: ReadonlyMap<string, number>): void {
+    if (this.#active?.generation === generation) this.#active.suspendCallers(callers)
   }
 }

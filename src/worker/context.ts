@@ -50,7 +50,8 @@ export function buildContext(rooms: WorkerRooms, config: GateConfig): ExchangeCo
     labelsJson: rooms.labelsJson,
     overloaded: () => listener.inFlight > config.limits.requests || overload.shedding,
     exhausted: () => overload.exhausted(config.limits.max_lag),
-    evaluate: (policy, entrypoint, inputText) => overload.evaluate(policy, entrypoint, inputText),
+    evaluate: (policy, caller, entrypoint, inputText) =>
+      overload.evaluate(policy, caller, entrypoint, inputText),
     onCut: rooms.onCut,
   }
 }

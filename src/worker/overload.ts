@@ -2,6 +2,7 @@
  * Whether a worker keeps up, and its sign of life for the supervisor: the words of `pulse` in messages.ts. While the
  * thread is behind it turns requests away; an evaluation that never ends shows as a pulse that stands still.
  */
+import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Evaluation } from '../exchange/stages.ts'
 import { beatMs, pulse } from '../messages.ts'
@@ -50,9 +51,16 @@ export class Overload {
     this.#beatAtMs = performance.now()
   }
 
-  /** One evaluation, with its begin and its end in the pulse: a death in between is the policy's. */
-  evaluate(policy: ActivePolicy, entrypoint: string, inputText: string): Evaluation {
+  /** One evaluation, with its begin and its end in the pulse: a death in between counts against policy and caller. */
+  evaluate(
+    policy: ActivePolicy,
+    caller: Caller,
+    entrypoint: string,
+    inputText: string,
+  ): Evaluation {
     const { pulse: words, metrics, live } = this.#options
+    words[pulse.caller] = caller.first
+    words[pulse.caller + 1] = caller.second
     words[pulse.evaluating] = policy.generation
     words[pulse.live] = live.size
     const beganUs = monotonicUs()

@@ -118,6 +118,8 @@ class GateWorker {
         return this.#onPolicy(command)
       case 'policy-suspended':
         return rooms.engine.suspend(command.generation)
+      case 'callers-suspended':
+        return rooms.engine.suspendCallers(command.generation, command.callers)
       case 'config':
         return this.#onConfig(command)
       case 'drain':

@@ -139,6 +139,37 @@ const address = fc.oneof(
 const cidr: Terms = fc
   .tuple(address, fc.integer({ min: -1, max: 130 }))
   .map(([of, bits]) => JSON.stringify(`${of}/${bits}`))
+/** Of both versions, mapped ones too, near to each other. */
+const nearAddress = fc
+  .tuple(
+    fc.constantFrom('', '::ffff:', '::FFFF:', '0:0:0:0:0:ffff:', '::', '::fffe:', '64:ff9b::'),
+    fc.constantFrom('10.1.2.3', '10.0.0.0', '11.1.2.3', '0.0.0.0', '255.255.255.255', '10.1.2', '010.1.2.3', 'a01:203', 'a00:0', ''),
+  )
+  .map((parts) => parts.join('')) // biome-ignore format: a table
+const nearNetwork: Terms = fc
+  .tuple(nearAddress, fc.constantFrom('0', '7', '8', '9', '32', '33', '80', '90', '95', '96', '103', '104', '112', '128', '129', '008', '00000000008', '-1', '8 ', ''))
+  .map(([of, bits]) => JSON.stringify(`${of}/${bits}`)) // biome-ignore format: a table
+const nearEither: Terms = fc.oneof(
+  nearAddress.map((one) => JSON.stringify(one)),
+  nearNetwork,
+  fc.oneof(fc.ipV4(), fc.ipV6()).map((one) => JSON.stringify(one)),
+)
+/** Base64 of some bytes, and what is nearly that. */
+const encoded: Terms = fc
+  .tuple(
+    fc.uint8Array({ maxLength: 9 }),
+    fc.constantFrom<BufferEncoding>('base64', 'base64url'),
+    fc.constantFrom('', '', '', '=', '==', '===', '\n', '\r\n=', ' ', 'A', '!', 'é', '='.repeat(4)),
+    fc.nat(12),
+  )
+  .map(([bytes, encoding, more, at]) => {
+    const plain = Buffer.from(bytes).toString(encoding)
+    return JSON.stringify(plain.slice(0, at) + more + plain.slice(at))
+  }) // biome-ignore format: a table
+const someText = joined(['a', 'ab', 'b', 'é', '日', '𝄞', '\u{10c80}', '\0', '"', ''], 12)
+const longText = fc
+  .tuple(fc.constantFrom('a', 'é', '𝄞'), fc.constantFrom(0, 1, 1000, 40_000))
+  .map(([one, times]) => JSON.stringify(one.repeat(times)))
 const nearCidr: Terms = fc
   .tuple(fc.integer({ min: 0, max: 7 }), fc.integer({ min: 24, max: 32 }))
   .map(([of, bits]) => JSON.stringify(`10.0.0.${of * 32}/${bits}`))
@@ -311,7 +342,13 @@ const generated: Readonly<Record<string, readonly Terms[]>> = {
   'time.parse_ns': [layout, joined(['2024', '12', '31', '01', '02', '23', '5', '59', '.5', 'Feb', 'May', 'Fri', 'AM', 'pm', '+0100', 'Z', '-07:30', ' ', '-', ':', 'T', 'x'], 8)],
   'time.parse_rfc3339_ns': [fc.date({ noInvalidDate: true }).map((one) => JSON.stringify(one.toISOString()))],
   'time.parse_duration_ns': [duration],
-  'net.cidr_is_valid': [cidr],
+  'net.cidr_is_valid': [fc.oneof(cidr, nearNetwork)],
+  'net.cidr_contains': [nearNetwork, nearEither],
+  'net.cidr_intersects': [nearNetwork, fc.oneof(nearNetwork, nearEither)],
+  replace: [fc.oneof(someText, longText), joined(['', 'a', 'b', 'é', '𝄞', 'ab'], 2), joined(['', '-', 'é', '𝄞', '$&'], 2)],
+  'base64.decode': [encoded],
+  'base64.is_valid': [fc.oneof(encoded, value)],
+  'base64url.decode': [encoded],
   // Of version 4 only: opa's own process dies of some networks of version 6.
   'net.cidr_merge': [fc.array(nearCidr, { maxLength: 5 }).map((all) => `[${all.join(',')}]`)],
   'net.cidr_contains_matches': [nearCidr, fc.array(nearCidr, { maxLength: 4 }).map((all) => `[${all.join(',')}]`)],

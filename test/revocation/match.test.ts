@@ -1,4 +1,5 @@
 import t from 'tap'
+import { subjectCaller } from '../../src/domain/caller.ts'
 import { addressBytes, type PeerIdentity } from '../../src/domain/peer.ts'
 import { noPointers, type Principal } from '../../src/domain/principal.ts'
 import {
@@ -45,6 +46,7 @@ function principal(over: Partial<Principal> = {}): Principal {
     pointers: noPointers,
     pointersSeen: 0,
     ...identity,
+    caller: subjectCaller(identity.issuer, identity.subject),
     keys: keysOf(identity),
   }
 }

@@ -1,5 +1,6 @@
 /** Purging: what is dead goes, what could still bite stays, and no token ever lives again because of it. */
 import t from 'tap'
+import { subjectCaller } from '../../src/domain/caller.ts'
 import { noPointers, type Principal } from '../../src/domain/principal.ts'
 import { keysOf } from '../../src/domain/revocation.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
@@ -183,6 +184,7 @@ t.test('no purge revives a token, not even one that a later gate would accept', 
       boundTo: undefined,
       boundary: 'inclusive',
       cleanAtVersion: -1,
+      caller: subjectCaller(identity.issuer, identity.subject),
       keys: keysOf(identity),
       pointers: noPointers,
       pointersSeen: 0,
