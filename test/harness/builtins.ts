@@ -1,7 +1,7 @@
 /** `docs/builtins.md`, written from the table of builtins. */
 import { builtins, refused } from '../../src/rego/registry.ts'
 
-/** What OPA compiles into every module, as its `builtin_metadata.json` says. */
+/** What OPA compiles into every module, as its `builtin_metadata.json` says, but for what the host answers in its place. */
 export const native = `
   abs all and any array.concat array.flatten array.reverse array.slice assign base64.encode
   base64url.encode bits.and bits.lsh bits.negate bits.or bits.rsh bits.xor ceil
@@ -31,7 +31,8 @@ Written from the code by \`make docs\`. Every builtin function of OPA is one of 
 
 - **native**: compiled into the module by \`opa build\`;
 - **host**: provided by dropgate with OPA’s semantics (\`src/rego/\`, checked by OPA’s own cases, see
-  [conformance.md](conformance.md));
+  [conformance.md](conformance.md)), also in place of compiled ones that answer otherwise than OPA
+  (\`replace\`, \`net.cidr_contains\`, \`net.cidr_intersects\`, \`base64.decode\`, \`base64.is_valid\`, \`base64url.decode\`);
 - **refused**: a bundle that needs it is refused when it is loaded, and the last good one serves on.
 
 As in OPA without strict errors, a builtin that fails is undefined. One that is asked for work without reasonable
