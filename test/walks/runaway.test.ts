@@ -1,6 +1,6 @@
 /** What a caller can do to the policy, and by it to others: nothing with an argument, little with a rule without end. */
 import t, { type Test } from 'tap'
-import { compile, compileRunaway } from '../harness/bundle.ts'
+import { compile, compileRunaway, revised } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { pause, until } from '../harness/wait.ts'
 
@@ -65,7 +65,8 @@ t.test(
 )
 
 t.test('one caller who makes the policy run away is refused, and no other', async (t) => {
-  const gate = await start(t, compileRunaway())
+  const bundle = compileRunaway()
+  const gate = await start(t, bundle)
   const away = { headers: { 'x-run': 'away' } }
   const alice = await gate.issuer.token('alice')
   let asking = true
@@ -111,7 +112,7 @@ t.test('one caller who makes the policy run away is refused, and no other', asyn
     ),
   )
   // Under another policy it is asked again.
-  await gate.activate(compile('decision := true'))
+  await gate.activate(await revised(bundle, 'better', { text: '', part: 'b' }))
   const { status } = await gate.ask('/orders', await gate.issuer.token('mallory'), away)
   t.equal(status, 200)
 })
