@@ -20,6 +20,8 @@ export const pulse = {
   live: 2,
   /** Two words: on whose behalf the policy is evaluated, see domain/caller.ts. Written before `evaluating`. */
   caller: 3,
+  /** Its thread's number on this machine, see domain/thread-cpu; 0 where there is none. */
+  thread: 5,
 } as const
 
 export const beatMs = 100

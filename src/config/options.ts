@@ -578,7 +578,7 @@ export const schema = group({
       1000000,
     ),
     max_lag: duration({
-      why: 'A worker this far behind, or with evaluations of so long in one turn, answers 503 to further ones until it has caught up.',
+      why: 'A worker this far behind, or with evaluations of so long in one turn, by the CPU time it has had, answers 503 to further ones until it has caught up.',
       default: '500ms',
     }),
     token_cache: size({ why: 'Verified tokens, per worker.', default: '64MiB' }),

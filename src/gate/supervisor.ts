@@ -3,14 +3,15 @@
  * one that stops answering, drains them all. Lives on the control thread.
  *
  * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for
- * `silentMs`, and in which no evaluation has ended meanwhile, is terminated: its own exchanges are lost and counted, other
- * workers' are not. For the caller in whose evaluation it died the policy is not evaluated for a while, so that one caller
- * cannot take worker after worker. Such deaths by three callers within `suspendWindowMs` suspend the policy until another is
- * active: then it is not one caller who makes it run away.
+ * `silentMs` of its own CPU time (see silence.ts), and in which no evaluation has ended meanwhile, is terminated: its own
+ * exchanges are lost and counted, other workers' are not. For the caller in whose evaluation it died the policy is not
+ * evaluated for a while, so that one caller cannot take worker after worker. Such deaths by three callers within
+ * `suspendWindowMs` suspend the policy until another is active: then it is not one caller who makes it run away.
  */
 import { Worker } from 'node:worker_threads'
 import { callerName } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
+import { ThreadCpu } from '../domain/thread-cpu.ts'
 import { type Code, GateError } from '../errors.ts'
 import {
   pulse,
@@ -20,10 +21,8 @@ import {
   type WorkerReport,
   type WorkerStart,
 } from '../messages.ts'
+import { Silence, watchMs } from './silence.ts'
 
-/** A replacement is listening within 2 s of the last beat: 1.3 s of silence, then about 0.2 s to start. */
-const silentMs = 1300
-const watchMs = 100
 /** Until its first beat a worker is loading its modules, which a busy machine may take its time over. */
 const startMs = 15_000
 const answerMs = 2000
@@ -82,7 +81,11 @@ interface WorkerSlot {
   worker: Worker | undefined
   pulse: SharedArrayBuffer
   lastBeat: number
-  lastBeatAt: number
+  /** When it was started. */
+  startedAt: number
+  silence: Silence
+  /** What its thread uses; undefined before it has said which it is, and where the machine does not say. */
+  cpu: ThreadCpu | undefined
   /** When it was terminated. */
   killedIn: Evaluated | undefined
   /** It has not been told to listen; else whoever takes the slot binds at once. */
@@ -277,6 +280,7 @@ export class Supervisor {
       () => undefined,
     )
     await Promise.all(this.#slots.map((slot) => slot.worker?.terminate()))
+    for (const slot of this.#slots) slot.cpu?.close()
   }
 
   #start(slot: WorkerSlot): void {
@@ -291,7 +295,7 @@ export class Supervisor {
     })
     slot.worker = worker
     slot.lastBeat = -1
-    slot.lastBeatAt = performance.now()
+    slot.startedAt = performance.now()
     slot.problem = undefined
     for (const command of this.#replayed.values()) worker.postMessage(command)
     worker.on('message', (report: WorkerReport) => {
@@ -365,6 +369,8 @@ export class Supervisor {
     slot.configGeneration = -1
     slot.table = 0
     slot.pulse = new SharedArrayBuffer(64)
+    slot.cpu?.close()
+    slot.cpu = undefined
     this.#options.onRestart()
     if (evaluated.generation !== 0) this.#recordDeath(evaluated)
     const again = (): void => {
@@ -412,20 +418,22 @@ export class Supervisor {
       if (slot.worker === undefined) continue
       const words = new Int32Array(slot.pulse)
       const beat = Atomics.load(words, pulse.beat)
-      // When this thread itself was held up, the workers may have been too: silence proves nothing then.
-      if (beat !== slot.lastBeat || lateMs > silentMs / 4) {
+      if (beat === 0) {
+        // When this thread itself was held up, the workers may have been too: the time proves nothing then.
+        if (lateMs > watchMs) slot.startedAt += lateMs
+        if (now - slot.startedAt <= startMs) continue
+      } else if (beat !== slot.lastBeat) {
         slot.lastBeat = beat
-        slot.lastBeatAt = now
-      } else if (now - slot.lastBeatAt > (beat === 0 ? startMs : silentMs)) {
-        this.#options.log.error(
-          { worker: slot.index },
-          'a worker stopped answering and is replaced',
-        )
-        slot.lastBeatAt = now
-        // Of now: once the evaluation is broken off, requests behind it may still come to theirs before the thread ends.
-        slot.killedIn = evaluatedBy(words)
-        void slot.worker.terminate()
-      }
+        slot.cpu ??= ThreadCpu.of(words[pulse.thread]!)
+        slot.silence.broken(now, slot.cpu?.read())
+        continue
+      } else if (!slot.silence.tooLong(now, slot.cpu?.read())) continue
+      this.#options.log.error({ worker: slot.index }, 'a worker stopped answering and is replaced')
+      slot.startedAt = now
+      slot.silence.broken(now, slot.cpu?.read())
+      // Of now: once the evaluation is broken off, requests behind it may still come to theirs before the thread ends.
+      slot.killedIn = evaluatedBy(words)
+      void slot.worker.terminate()
     }
   }
 
@@ -464,7 +472,9 @@ function newSlot(index: number, waits: boolean): WorkerSlot {
     pulse: new SharedArrayBuffer(64),
     lastBeat: -1,
     killedIn: undefined,
-    lastBeatAt: 0,
+    startedAt: 0,
+    silence: new Silence(),
+    cpu: undefined,
     listening: false,
     generation: 0,
     table: 0,

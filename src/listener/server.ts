@@ -19,6 +19,7 @@ import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { type Ends, hasPeer, type Peer, type Via } from './peer.ts'
+import { JoinedRequest } from './pieces.ts'
 import { PipelineQueue } from './pipelining.ts'
 import { createProxiedServer } from './proxy-protocol.ts'
 import { parserError, refuseOn } from './refuse.ts'
@@ -139,6 +140,7 @@ export function createListener(options: ListenerOptions): Listener {
       keepAliveTimeout: keepAliveMs,
       connectionsCheckingInterval: 500,
       noDelay: true,
+      IncomingMessage: JoinedRequest,
       // A WebSocket handshake is decided on; every other Upgrade header is an offer we may ignore.
       shouldUpgradeCallback: (req: IncomingMessage) =>
         req.headers.upgrade?.toLowerCase().includes('websocket') === true,

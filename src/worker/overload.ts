@@ -4,6 +4,7 @@
  */
 import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
+import { ownCpuMs, ownThreadId } from '../domain/thread-cpu.ts'
 import type { Evaluation } from '../exchange/stages.ts'
 import { beatMs, pulse } from '../messages.ts'
 import type { Metrics } from '../metrics.ts'
@@ -26,6 +27,7 @@ export class Overload {
   /** Spent on evaluations since the last beat. */
   #evaluatedUs = 0
   #beatAtMs = performance.now()
+  #beatCpuMs = ownCpuMs()
 
   constructor(options: OverloadOptions) {
     this.#options = options
@@ -33,6 +35,7 @@ export class Overload {
 
   /** Beats from now on, every `beatMs` in which the event loop turns. @param maxLagMs `limits.max_lag` of now. */
   start(maxLagMs: () => number): void {
+    this.#options.pulse[pulse.thread] = ownThreadId()
     setInterval(() => this.#beat(maxLagMs()), beatMs)
   }
 
@@ -41,14 +44,15 @@ export class Overload {
     return this.#shedUntilMs > 0 && performance.now() < this.#shedUntilMs
   }
 
-  /** Evaluations alone have taken `maxLagMs` since the last beat. */
+  /** Evaluations alone have taken `maxLagMs` since the last beat, in the time on the clock and in the thread's own. */
   exhausted(maxLagMs: number): boolean {
-    return this.#evaluatedUs > maxLagMs * 1000
+    return this.#evaluatedUs > maxLagMs * 1000 && ownCpuMs() - this.#beatCpuMs > maxLagMs
   }
 
   /** The thread was busy with a new policy, whose data may be large: that is no overload. */
   forgive(): void {
     this.#beatAtMs = performance.now()
+    this.#beatCpuMs = ownCpuMs()
   }
 
   /** One evaluation, with its begin and its end in the pulse: a death in between counts against policy and caller. */
@@ -85,9 +89,13 @@ export class Overload {
     Atomics.add(words, pulse.beat, 1)
     this.#evaluatedUs = 0
     const now = performance.now()
-    const lagMs = now - this.#beatAtMs - beatMs
+    const cpuMs = ownCpuMs()
+    // A thread is behind if it had the CPU and has not caught up. Where the machine gave its time to others, less work
+    // would be no help.
+    const lagMs = Math.min(now - this.#beatAtMs, cpuMs - this.#beatCpuMs) - beatMs
     // As long again as it was behind: the queue it has built up meanwhile needs that time.
     if (lagMs > maxLagMs) this.#shedUntilMs = now + Math.min(lagMs, maxShedMs)
     this.#beatAtMs = now
+    this.#beatCpuMs = cpuMs
   }
 }
