@@ -205,9 +205,25 @@ export class GateError extends Error {
     this.problems = options.problems
   }
 
+  /** What crosses between threads: structured cloning keeps of an Error the message alone. */
+  get data(): GateErrorData {
+    const { code, message, hint } = this
+    return hint === undefined ? { code, message } : { code, message, hint }
+  }
+
+  static from({ code, message, hint }: GateErrorData): GateError {
+    return new GateError(code, message, hint === undefined ? {} : { hint })
+  }
+
   get status(): number {
     return table[this.code].status
   }
+}
+
+export interface GateErrorData {
+  readonly code: Code
+  readonly message: string
+  readonly hint?: string
 }
 
 /** Wraps anything thrown into a GateError, keeping one that already is. */

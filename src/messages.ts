@@ -1,11 +1,12 @@
 /**
- * The typed messages between the threads. WorkerContext import types only; the constants are for worker and supervisor.
+ * The typed messages between the threads. Rooms import types only; the constants are for worker and supervisor.
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { GateConfig } from './config/options.ts'
+import type { GateErrorData } from './errors.ts'
 import type { MemoryImage } from './policy/host.ts'
 import type { InputUsage } from './policy/input-usage.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
@@ -159,15 +160,10 @@ export type WorkerReport =
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   /** From now on this worker reads no older table. */
   | { readonly type: 'ledger-read'; readonly generation: number }
-  | { readonly type: 'policy-failed'; readonly generation: number; readonly message: string }
+  | { readonly type: 'policy-failed'; readonly generation: number; readonly error: GateErrorData }
   | { readonly type: 'config-active'; readonly generation: number }
   | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }
-  | {
-      readonly type: 'failed'
-      readonly code: string
-      readonly message: string
-      readonly hint?: string
-    }
+  | { readonly type: 'failed'; readonly error: GateErrorData }
   | { readonly type: 'drained' }
 
 /** Decision events as they are written: JSON texts in UTF-8, a newline after each. */
@@ -216,4 +212,4 @@ export interface BundleCost {
 
 export type VetReport =
   | { readonly ok: true; readonly cost: BundleCost; readonly data: MemoryImage }
-  | { readonly ok: false; readonly code: string; readonly message: string; readonly hint?: string }
+  | { readonly ok: false; readonly error: GateErrorData }

@@ -23,8 +23,7 @@ function report(request: VetRequest): VetReport {
   try {
     return { ok: true, ...vet(request) }
   } catch (error) {
-    const { code, message, hint } = asGateError(error, 'ERR_BUNDLE_TRIAL')
-    return { ok: false, code, message, ...(hint === undefined ? {} : { hint }) }
+    return { ok: false, error: asGateError(error, 'ERR_BUNDLE_TRIAL').data }
   }
 }
 

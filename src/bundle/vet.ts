@@ -1,6 +1,6 @@
 /** Runs the vetting thread over a compiled bundle and ends it at its deadline. */
 import { Worker } from 'node:worker_threads'
-import { type Code, GateError } from '../errors.ts'
+import { GateError } from '../errors.ts'
 import type { VetReport, VetRequest } from '../messages.ts'
 
 /** What the thread may take to load itself, which on a busy machine is seconds. */
@@ -43,13 +43,7 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<Vette
         reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run ended without a word')),
       )
     })
-    if (!report.ok) {
-      throw new GateError(
-        report.code as Code,
-        report.message,
-        report.hint === undefined ? {} : { hint: report.hint },
-      )
-    }
+    if (!report.ok) throw GateError.from(report.error)
     return report
   } finally {
     clearTimeout(timer)

@@ -1,6 +1,7 @@
 /** How commands speak: results on standard output, problems on standard error, as text or with `--json` as JSON. */
+
+import type { Log } from '../domain/log.ts'
 import type { GateError } from '../errors.ts'
-import type { GateLog } from '../gate/gate.ts'
 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`)
@@ -72,7 +73,7 @@ export function commandName(): string {
 }
 
 /** The gate's own log: JSON lines on standard error. */
-export function jsonLog(): GateLog {
+export function jsonLog(): Log {
   const write = (level: string, fields: object, message: string): void => {
     process.stderr.write(
       `${JSON.stringify({ level, time: new Date().toISOString(), msg: message, ...fields }, errorText)}\n`,

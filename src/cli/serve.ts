@@ -2,8 +2,9 @@
 
 import { unwatchFile, watchFile } from 'node:fs'
 import { loadConfig } from '../config/load.ts'
+import type { Log } from '../domain/log.ts'
 import { asGateError } from '../errors.ts'
-import { Gate, type GateLog } from '../gate/gate.ts'
+import { Gate } from '../gate/gate.ts'
 import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { jsonLog } from './output.ts'
@@ -42,7 +43,7 @@ interface Following {
   readonly file: string
   /** Those that were read for it. */
   readonly files: readonly string[]
-  readonly log: GateLog
+  readonly log: Log
   /** Asks for it as well. */
   readonly signal: 'SIGHUP' | undefined
 }
@@ -107,7 +108,7 @@ export function untilSignal(
   })
 }
 
-function warnOfNode(log: GateLog): void {
+function warnOfNode(log: Log): void {
   const [major = 0, minor = 0, patch = 0] = process.versions.node.split('.').map(Number)
   const [a, b, c] = nodeFloor
   const old = major < a || (major === a && (minor < b || (minor === b && patch < c)))

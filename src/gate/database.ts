@@ -8,7 +8,10 @@ export class Database {
   readonly #embedded: EmbeddedPostgres | undefined
   #url: string | undefined
 
-  constructor({ embedded, url, schema, role_prefix: rolePrefix }: GateConfig['database'], log: Log) {
+  constructor(
+    { embedded, url, schema, role_prefix: rolePrefix }: GateConfig['database'],
+    log: Log,
+  ) {
     this.schema = schema
     this.#url = url
     this.#embedded =

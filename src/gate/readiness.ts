@@ -16,7 +16,8 @@ type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
 export function readinessOf(rooms: Rooms, state: Readiness): { ready: boolean; reasons: string[] } {
   const reasons = missingParts(rooms, state)
   const { workers } = rooms
-  if (workers.waiting) reasons.push('waiting to take over the port until the gate is otherwise ready')
+  if (workers.waiting)
+    reasons.push('waiting to take over the port until the gate is otherwise ready')
   else if (!workers.allListening) reasons.push('not every worker listens')
   return { ready: reasons.length === 0, reasons }
 }

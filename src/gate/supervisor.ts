@@ -1,42 +1,33 @@
 /**
  * Keeps the workers alive: starts them, remembers what each new one must be told, watches their pulse, replaces
- * one that stops answering, drains them all. Lives on the control thread.
+ * one that stops answering, drains them all.
  *
- * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for
- * `silentMs` of its own CPU time (see silence.ts), and in which no evaluation has ended meanwhile, is terminated: its own
- * exchanges are lost and counted, other workers' are not. For the caller in whose evaluation it died the policy is not
- * evaluated for a while, so that one caller cannot take worker after worker. Such deaths by three callers within
- * `suspendWindowMs` suspend the policy until another is active: then it is not one caller who makes it run away.
+ * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for 1.3 s of its
+ * own CPU time (see silence.ts), and in which no evaluation has ended meanwhile, is terminated: its own exchanges are lost
+ * and counted, other workers' are not. What that means for caller and policy is in runaways.ts.
  */
-import { Worker } from 'node:worker_threads'
-import { callerName } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
-import { ThreadCpu } from '../domain/thread-cpu.ts'
-import { type Code, GateError } from '../errors.ts'
-import {
-  pulse,
-  type WorkerAnswer,
-  type WorkerCommand,
-  type WorkerQuestion,
-  type WorkerReport,
-  type WorkerStart,
+import type { Log } from '../domain/log.ts'
+import { GateError } from '../errors.ts'
+import type {
+  WorkerAnswer,
+  WorkerCommand,
+  WorkerQuestion,
+  WorkerReport,
+  WorkerStart,
 } from '../messages.ts'
-import { Silence, watchMs } from './silence.ts'
+import { Runaways } from './runaways.ts'
+import { watchMs } from './silence.ts'
+import { type Evaluated, WorkerSlot } from './worker-slot.ts'
 
-/** Until its first beat a worker is loading its modules, which a busy machine may take its time over. */
-const startMs = 15_000
 const answerMs = 2000
-/** Callers, not deaths: what one caller can do must not be done to all others. */
-const suspendAfter = 3
-const suspendWindowMs = 60_000
-/** How long a caller is refused after the first death, twice as long after each further one, up to the longest. */
-const refusedMs = 60_000
-const longestRefusedMs = 3_600_000
 /** A worker that dies while starting is tried again at this pace instead of in a spin. */
 const restartMs = 500
+/** A worker that has not drained this long after the drain's deadline is ended as it is. */
+const drainGraceMs = 2000
 
 /** Not for a worker that starts later: it has the configuration of that moment, and nothing open. */
-const passing = new Set<WorkerCommand['type']>(['drain', 'config', 'rows', 'question'])
+const passing = new Set<WorkerCommand['type']>(['drain', 'config', 'rows', 'question', 'listen'])
 
 type StartOf = (
   index: number,
@@ -46,8 +37,6 @@ type StartOf = (
 
 export interface SupervisorOptions {
   readonly workers: number
-  /** The workers bind no port before `listen`. */
-  readonly waits: boolean
   readonly startOf: StartOf
   readonly log: Log
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
@@ -56,62 +45,15 @@ export interface SupervisorOptions {
   readonly onRestart: () => void
 }
 
-interface Log {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
-
-/** What was being evaluated when a worker died. */
-interface Evaluated {
-  /** Of the policy; 0 for none. */
-  readonly generation: number
-  readonly caller: string
-}
-
-/** A caller in whose evaluations workers died. */
-interface Runaway {
-  readonly deaths: number
-  readonly diedAtUs: number
-  readonly untilUs: number
-}
-
-interface WorkerSlot {
-  readonly index: number
-  worker: Worker | undefined
-  pulse: SharedArrayBuffer
-  lastBeat: number
-  /** When it was started. */
-  startedAt: number
-  silence: Silence
-  /** What its thread uses; undefined before it has said which it is, and where the machine does not say. */
-  cpu: ThreadCpu | undefined
-  /** When it was terminated. */
-  killedIn: Evaluated | undefined
-  /** It has not been told to listen; else whoever takes the slot binds at once. */
-  waits: boolean
-  listening: boolean
-  generation: number
-  /** Generation of the ledger's table that it reads; 0 before it reads any. */
-  table: number
-  revision: string | undefined
-  configGeneration: number
-  problem: string | undefined
-  restarts: number
-  lostExchanges: number
-  drained: boolean
-}
-
 export class Supervisor {
   readonly #options: SupervisorOptions
   readonly #slots: WorkerSlot[] = []
   /** What a worker that starts late must be told, newest of each kind. */
   readonly #replayed = new Map<string, WorkerCommand>()
-  /** By caller, under the active policy. */
-  readonly #runaways = new Map<string, Runaway>()
+  readonly #runaways = new Runaways()
   #ports: readonly number[] = []
   #watch: NodeJS.Timeout | undefined
-  #watchedAt = 0
+  #watchedAtMs = 0
   #closing = false
   #asked = 0
   readonly #answers = new Map<number, (answer: WorkerAnswer) => void>()
@@ -123,15 +65,20 @@ export class Supervisor {
 
   /**
    * Starts the workers; the first resolves port 0 for the others.
+   * @param waits They bind no port before `listen`.
    * @returns the ports, one for each `listen` entry. @throws GateError ERR_LISTEN when the first cannot listen.
    */
-  async open(ports: readonly number[]): Promise<readonly number[]> {
-    const { workers, waits } = this.#options
+  async open(ports: readonly number[], { waits }: { waits: boolean }): Promise<readonly number[]> {
     const up = (slot: WorkerSlot): boolean =>
       slot.listening || (waits && slot.configGeneration >= 0)
     this.#ports = ports
-    for (let index = 0; index < workers; index++) {
-      const slot = newSlot(index, waits)
+    for (let index = 0; index < this.#options.workers; index++) {
+      const slot = new WorkerSlot(index, waits, {
+        onReport: (slot, report) => this.#onReport(slot, report),
+        onError: (slot, error) =>
+          this.#options.log.error({ worker: slot.index, err: error }, 'a worker failed'),
+        onExit: (slot, died, listened) => this.#onExit(slot, died, listened),
+      })
       this.#slots.push(slot)
       this.#start(slot)
       if (index === 0)
@@ -144,8 +91,8 @@ export class Supervisor {
       () => this.#slots.every(up),
       () => this.#slots.find((slot) => slot.problem !== undefined)?.problem,
     )
-    this.#watchedAt = performance.now()
-    this.#watch = setInterval(() => this.#check(), watchMs)
+    this.#watchedAtMs = performance.now()
+    this.#watch = setInterval(() => this.#look(), watchMs)
     return this.#ports
   }
 
@@ -161,9 +108,9 @@ export class Supervisor {
     for (const slot of this.#slots) {
       if (this.#closing) throw new GateError('ERR_NOT_READY', 'the gate is draining')
       slot.waits = false
-      // Of a policy that came before the one that is active now.
+      // It was of a policy that came before the active one.
       slot.problem = undefined
-      slot.worker?.postMessage({ type: 'listen', ports: this.#ports } satisfies WorkerCommand)
+      slot.send({ type: 'listen', ports: this.#ports })
       await this.#until(
         () => this.#closing || slot.listening,
         () => slot.problem,
@@ -179,9 +126,9 @@ export class Supervisor {
     if (command.type === 'policy') {
       this.#replayed.delete('policy-suspended')
       this.#replayed.delete('callers-suspended')
-      this.#runaways.clear()
+      this.#runaways.forget()
     }
-    for (const slot of this.#slots) slot.worker?.postMessage(command)
+    for (const slot of this.#slots) slot.send(command)
   }
 
   /** How many workers there are; they are numbered from 0. */
@@ -191,8 +138,8 @@ export class Supervisor {
 
   /** Asks one worker. @returns undefined when it does not answer in time */
   ask(index: number, question: WorkerQuestion): Promise<WorkerAnswer | undefined> {
-    const worker = this.#slots[index]?.worker
-    if (worker === undefined) return Promise.resolve(undefined)
+    const slot = this.#slots[index]
+    if (slot?.filled !== true) return Promise.resolve(undefined)
     const number = ++this.#asked
     return new Promise((resolve) => {
       const finish = (answer: WorkerAnswer | undefined): void => {
@@ -202,7 +149,7 @@ export class Supervisor {
       }
       const timer = setTimeout(finish, answerMs, undefined)
       this.#answers.set(number, finish)
-      worker.postMessage({ type: 'question', number, question } satisfies WorkerCommand)
+      slot.send({ type: 'question', number, question })
     })
   }
 
@@ -234,7 +181,7 @@ export class Supervisor {
    */
   async readersOf(generation: number): Promise<void> {
     await this.#until(
-      () => this.#slots.every((slot) => slot.worker === undefined || slot.table >= generation),
+      () => this.#slots.every((slot) => !slot.filled || slot.table >= generation),
       () => undefined,
     )
   }
@@ -244,75 +191,45 @@ export class Supervisor {
   }
 
   status(): readonly object[] {
-    return this.#slots.map((slot) => ({
-      worker: slot.index,
-      listening: slot.listening,
-      config_generation: slot.configGeneration,
-      policy_generation: slot.generation,
-      policy_revision: slot.revision ?? null,
-      live_exchanges: Atomics.load(new Int32Array(slot.pulse), pulse.live),
-      restarts: slot.restarts,
-      lost_exchanges: slot.lostExchanges,
-      problem: slot.problem ?? null,
-    }))
+    return this.#slots.map((slot) => slot.status())
   }
 
+  /** Open exchanges, as the workers said last. */
   get live(): number {
-    return this.#slots.reduce(
-      (sum, slot) => sum + Atomics.load(new Int32Array(slot.pulse), pulse.live),
-      0,
-    )
+    return this.#slots.reduce((sum, slot) => sum + slot.live, 0)
   }
 
   get restarts(): number {
     return this.#slots.reduce((sum, slot) => sum + slot.restarts, 0)
   }
 
-  /** Drains every worker and ends the threads; a worker that does not answer is ended after the timeout. */
-  async close(drainTimeoutMs: number): Promise<void> {
+  /** Resolves once every worker has drained, or has had its time; from here on none is replaced. */
+  async drain(timeoutMs: number): Promise<void> {
     if (this.#closing) return
     this.#closing = true
     clearInterval(this.#watch)
-    this.broadcast({ type: 'drain', timeoutMs: drainTimeoutMs })
-    const late = AbortSignal.timeout(drainTimeoutMs + 2000)
+    this.broadcast({ type: 'drain', timeoutMs })
+    const late = AbortSignal.timeout(timeoutMs + drainGraceMs)
     await this.#until(
-      () => late.aborted || this.#slots.every((slot) => slot.drained || slot.worker === undefined),
+      () => late.aborted || this.#slots.every((slot) => slot.drained || !slot.filled),
       () => undefined,
     )
-    await Promise.all(this.#slots.map((slot) => slot.worker?.terminate()))
-    for (const slot of this.#slots) slot.cpu?.close()
+  }
+
+  /** Ends the threads. */
+  async close(): Promise<void> {
+    await this.drain(0)
+    await Promise.all(this.#slots.map((slot) => slot.terminate()))
+    for (const slot of this.#slots) slot.close()
   }
 
   #start(slot: WorkerSlot): void {
     const ports = slot.waits ? undefined : this.#ports
-    const start = this.#options.startOf(slot.index, ports, slot.pulse)
-    const worker = new Worker(new URL('../worker/worker.ts', import.meta.url), {
-      workerData: start,
-      transferList: [start.log],
-      name: `worker ${slot.index}`,
-      // What an exchange allocates dies with it: with room for some thousands of them, few are ever copied.
-      resourceLimits: { maxYoungGenerationSizeMb: 64 },
-    })
-    slot.worker = worker
-    slot.lastBeat = -1
-    slot.startedAt = performance.now()
-    slot.problem = undefined
-    for (const command of this.#replayed.values()) worker.postMessage(command)
-    worker.on('message', (report: WorkerReport) => {
-      if (slot.worker === worker) this.#onReport(slot, report)
-    })
-    worker.on('error', (error) => {
-      slot.problem = error.message
-      this.#options.log.error({ worker: slot.index, err: error }, 'a worker failed')
-    })
-    worker.on('exit', () => {
-      if (slot.worker === worker) this.#onExit(slot)
-      this.#notify()
-    })
+    slot.start((pulse) => this.#options.startOf(slot.index, ports, pulse), this.#replayed.values())
   }
 
   #onReport(slot: WorkerSlot, report: WorkerReport): void {
-    const { log } = this.#options
+    const { log, onCuts, onKeysWanted } = this.#options
     switch (report.type) {
       case 'listening':
         slot.listening = true
@@ -329,24 +246,20 @@ export class Supervisor {
         slot.table = report.generation
         break
       case 'policy-failed':
-        slot.problem = report.message
-        log.error({ worker: slot.index, generation: report.generation }, report.message)
+        slot.problem = GateError.from(report.error)
+        log.error({ worker: slot.index, generation: report.generation }, report.error.message)
         break
       case 'answer':
         this.#answers.get(report.number)?.(report.answer)
         return
       case 'cuts':
-        this.#options.onCuts(report.byRow)
+        onCuts(report.byRow)
         return
       case 'keys-wanted':
-        this.#options.onKeysWanted(report.issuer, report.kid)
+        onKeysWanted(report.issuer, report.kid)
         return
       case 'failed':
-        slot.problem = `${report.code} ${report.message}`
-        log.error({ worker: slot.index, code: report.code, hint: report.hint }, report.message)
-        // What it takes a slot for it cannot do: another tries, until whoever has the port is gone.
-        if (this.#watch !== undefined && !slot.listening && !slot.waits)
-          void slot.worker?.terminate()
+        this.#onFailed(slot, GateError.from(report.error))
         break
       case 'drained':
         slot.drained = true
@@ -354,86 +267,60 @@ export class Supervisor {
     this.#notify()
   }
 
-  /** The worker is gone: count what went with it and put another in its slot. */
-  #onExit(slot: WorkerSlot): void {
-    const words = new Int32Array(slot.pulse)
-    const evaluated = slot.killedIn ?? evaluatedBy(words)
-    slot.killedIn = undefined
-    slot.lostExchanges += words[pulse.live]!
-    slot.worker = undefined
-    const listened = slot.listening
-    slot.listening = false
-    if (this.#closing) return
-    slot.restarts++
-    slot.generation = 0
-    slot.configGeneration = -1
-    slot.table = 0
-    slot.pulse = new SharedArrayBuffer(64)
-    slot.cpu?.close()
-    slot.cpu = undefined
-    this.#options.onRestart()
-    if (evaluated.generation !== 0) this.#recordDeath(evaluated)
-    const again = (): void => {
-      if (!this.#closing) this.#start(slot)
-    }
-    if (listened) again()
-    else setTimeout(again, restartMs)
+  #onFailed(slot: WorkerSlot, error: GateError): void {
+    const { code, hint, message } = error
+    slot.problem = error
+    this.#options.log.error({ worker: slot.index, code, hint }, message)
+    // The worker could not bind. Terminate it; its replacement tries again until the port is free.
+    if (this.#watch !== undefined && !slot.listening && !slot.waits) void slot.terminate()
   }
 
-  /** A death in the middle of an evaluation counts against its caller, those of several callers against the policy. */
+  /** The thread is gone: another takes its place. */
+  #onExit(slot: WorkerSlot, died: Evaluated, listened: boolean): void {
+    if (!this.#closing) {
+      slot.reset()
+      this.#options.onRestart()
+      if (died.generation !== 0) this.#recordDeath(died)
+      const again = (): void => {
+        if (!this.#closing) this.#start(slot)
+      }
+      if (listened) again()
+      else setTimeout(again, restartMs)
+    }
+    this.#notify()
+  }
+
+  /** A death in the middle of an evaluation counts against its caller; deaths by several callers, against the policy. */
   #recordDeath({ generation, caller }: Evaluated): void {
     const active = this.#replayed.get('policy')
     if (active?.type !== 'policy' || active.policy.generation !== generation) return
-    const now = monotonicUs()
-    for (const [name, { untilUs }] of this.#runaways)
-      if (now - untilUs > longestRefusedMs * 1000) this.#runaways.delete(name)
-    const deaths = (this.#runaways.get(caller)?.deaths ?? 0) + 1
-    const forMs = Math.min(refusedMs * 2 ** (deaths - 1), longestRefusedMs)
-    this.#runaways.set(caller, { deaths, diedAtUs: now, untilUs: now + forMs * 1000 })
+    const { log } = this.#options
     const { revision } = active.policy
-    const recent = [...this.#runaways.values()].filter(
-      ({ diedAtUs }) => now - diedAtUs < suspendWindowMs * 1000,
-    )
-    if (recent.length >= suspendAfter) {
-      this.#options.log.error(
-        { revision, callers: recent.length },
-        'the policy ran away and is suspended',
+    const { suspendPolicy, callers, deaths, refusedMs } = this.#runaways.note(caller, monotonicUs())
+    if (suspendPolicy) {
+      log.error(
+        { revision, callers },
+        'policy suspended: evaluations for several callers did not finish in time',
       )
       this.broadcast({ type: 'policy-suspended', generation })
       return
     }
-    this.#options.log.error(
-      { revision, deaths, refused_ms: forMs },
-      'the policy ran away for one caller, who is refused for a while',
+    log.error(
+      { revision, deaths, refused_ms: refusedMs },
+      'an evaluation did not finish in time; its caller is refused for a while',
     )
-    const callers = new Map(Array.from(this.#runaways, ([name, { untilUs }]) => [name, untilUs]))
-    this.broadcast({ type: 'callers-suspended', generation, callers })
+    const refused = this.#runaways.refused()
+    this.broadcast({ type: 'callers-suspended', generation, callers: refused })
   }
 
-  #check(): void {
-    const now = performance.now()
-    const lateMs = now - this.#watchedAt - watchMs
-    this.#watchedAt = now
+  #look(): void {
+    const nowMs = performance.now()
+    const lateMs = nowMs - this.#watchedAtMs - watchMs
+    this.#watchedAtMs = nowMs
     for (const slot of this.#slots) {
-      if (slot.worker === undefined) continue
-      const words = new Int32Array(slot.pulse)
-      const beat = Atomics.load(words, pulse.beat)
-      if (beat === 0) {
-        // When this thread itself was held up, the workers may have been too: the time proves nothing then.
-        if (lateMs > watchMs) slot.startedAt += lateMs
-        if (now - slot.startedAt <= startMs) continue
-      } else if (beat !== slot.lastBeat) {
-        slot.lastBeat = beat
-        slot.cpu ??= ThreadCpu.of(words[pulse.thread]!)
-        slot.silence.broken(now, slot.cpu?.read())
-        continue
-      } else if (!slot.silence.tooLong(now, slot.cpu?.read())) continue
+      if (!slot.isSilent(nowMs, lateMs)) continue
       this.#options.log.error({ worker: slot.index }, 'a worker stopped answering and is replaced')
-      slot.startedAt = now
-      slot.silence.broken(now, slot.cpu?.read())
-      // Of now: once the evaluation is broken off, requests behind it may still come to theirs before the thread ends.
-      slot.killedIn = evaluatedBy(words)
-      void slot.worker.terminate()
+      slot.kill()
     }
   }
 
@@ -442,10 +329,10 @@ export class Supervisor {
   }
 
   /** Waits for a condition over the slots; re-checked at each report and at least every 100 ms. */
-  async #until(done: () => boolean, problem: () => string | undefined): Promise<void> {
+  async #until(done: () => boolean, problem: () => GateError | undefined): Promise<void> {
     while (!done()) {
       const trouble = problem()
-      if (trouble !== undefined) throw problemOf(trouble)
+      if (trouble !== undefined) throw trouble
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, 100)
         this.#changed.push(() => {
@@ -455,41 +342,4 @@ export class Supervisor {
       })
     }
   }
-}
-
-function evaluatedBy(words: Int32Array): Evaluated {
-  return {
-    generation: words[pulse.evaluating]!,
-    caller: callerName(words[pulse.caller]!, words[pulse.caller + 1]!),
-  }
-}
-
-function newSlot(index: number, waits: boolean): WorkerSlot {
-  return {
-    index,
-    waits,
-    worker: undefined,
-    pulse: new SharedArrayBuffer(64),
-    lastBeat: -1,
-    killedIn: undefined,
-    startedAt: 0,
-    silence: new Silence(),
-    cpu: undefined,
-    listening: false,
-    generation: 0,
-    table: 0,
-    revision: undefined,
-    configGeneration: -1,
-    problem: undefined,
-    restarts: 0,
-    lostExchanges: 0,
-    drained: false,
-  }
-}
-
-function problemOf(trouble: string): GateError {
-  const [code, ...rest] = trouble.split(' ')
-  return code?.startsWith('ERR_')
-    ? new GateError(code as Code, rest.join(' '))
-    : new GateError('ERR_LISTEN', `a worker could not start: ${trouble}`)
 }

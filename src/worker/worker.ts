@@ -131,8 +131,7 @@ class GateWorker {
   }
 
   onFailure(error: unknown): void {
-    const { code, message, hint } = asGateError(error)
-    this.#report({ type: 'failed', code, message, ...(hint === undefined ? {} : { hint }) })
+    this.#report({ type: 'failed', error: asGateError(error).data })
   }
 
   #onPolicy({ policy }: Extract<WorkerCommand, { type: 'policy' }>): void {
@@ -142,7 +141,7 @@ class GateWorker {
       this.#report({ type: 'policy-active', generation, revision })
       this.#reevaluator.policy(monotonicUs())
     } catch (error) {
-      this.#report({ type: 'policy-failed', generation, message: asGateError(error).message })
+      this.#report({ type: 'policy-failed', generation, error: asGateError(error).data })
     }
     this.#rooms.overload.forgive()
   }

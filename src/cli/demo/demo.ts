@@ -4,8 +4,9 @@ import { delimiter, join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { loadConfig } from '../../config/load.ts'
 import type { GateConfig } from '../../config/options.ts'
+import type { Log } from '../../domain/log.ts'
 import { GateError } from '../../errors.ts'
-import { Gate, type GateLog } from '../../gate/gate.ts'
+import { Gate } from '../../gate/gate.ts'
 import { withClient } from '../../store/connect.ts'
 import { databaseUrl } from '../database.ts'
 import { print } from '../output.ts'
@@ -167,7 +168,7 @@ function onPath(name: string): boolean {
 }
 
 /** The demo's terminal is for the lines to paste: only what went wrong is said, and later what has changed, in words. */
-class ShortLog implements GateLog {
+class ShortLog implements Log {
   talks = false
 
   info(_fields: object, message: string): void {
