@@ -17,19 +17,24 @@ export type ChangeRow = readonly [
   authTime: boolean | null,
   expiresS: string | null,
   meta: string | null,
+  xid: string | null,
 ]
 
 export interface Changes {
   readonly ident: Ident
   readonly tombs: readonly { readonly id: number; readonly keys: Buffer }[]
   readonly rows: readonly RevocationRow[]
+  /** Those that tombstones and rows are of. */
+  readonly transactions: ReadonlySet<bigint>
 }
 
 export function parseChanges(result: readonly ChangeRow[]): Changes {
   const tombs: { id: number; keys: Buffer }[] = []
   const rows: RevocationRow[] = []
+  const xids = new Set<string>()
   let ident: Ident | undefined
-  for (const [op, id, keys, cutoffUs, exact, authTime, expiresS, meta] of result) {
+  for (const [op, id, keys, cutoffUs, exact, authTime, expiresS, meta, xid] of result) {
+    if (xid !== null) xids.add(xid)
     if (op === 'm') ident = JSON.parse(meta!) as Ident
     else if (op === 't') tombs.push({ id: Number(id), keys: keys! })
     else if (op === 'r') {
@@ -44,7 +49,7 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
     } else throw new GateError('ERR_DATABASE_SCHEMA', `changes() has a row of kind ${op}`)
   }
   if (ident === undefined) throw new GateError('ERR_DATABASE_SCHEMA', 'changes() has no meta row')
-  return { ident, tombs, rows }
+  return { ident, tombs, rows, transactions: new Set([...xids].map(BigInt)) }
 }
 
 /** Rows between two looks at the clock. */

@@ -10,7 +10,7 @@ import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
 import { connect } from '../store/connect.ts'
 import { type Deferred, reserve } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
-import { checkIdent, type Ident, partsOf } from './cursor.ts'
+import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
 import type { Overlay } from './overlay.ts'
 
 const sliceMs = 5
@@ -20,15 +20,18 @@ export class Bulk {
   readonly #client: pg.Client
   readonly #schema: string
   readonly ident: Ident
+  /** The newest transactions that its snapshot shows something of. */
+  readonly #newest: readonly bigint[]
   /** Rows of the whole table, once counted. */
   expected: number | null = null
   /** Rows read so far. */
   rows = 0
 
-  private constructor(client: pg.Client, schema: string, ident: Ident) {
+  private constructor(client: pg.Client, schema: string, ident: Ident, newest: readonly bigint[]) {
     this.#client = client
     this.#schema = schema
     this.ident = ident
+    this.#newest = newest
   }
 
   static async open(url: string, schema: string): Promise<Bulk> {
@@ -37,7 +40,15 @@ export class Bulk {
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
       const ident = (await client.query(`SELECT * FROM ${schema}.state()`)).rows[0] as Ident
       checkIdent(ident)
-      return new Bulk(client, schema, ident)
+      const newest: bigint[] = []
+      for (const view of ['live', 'tombs']) {
+        const { rows } = await client.query(
+          `SELECT chg_xid FROM ${schema}.${view} WHERE chg_xid < $1 ORDER BY chg_xid DESC LIMIT 1`,
+          [String(partsOf(ident.snapshot).xmax)],
+        )
+        for (const { chg_xid } of rows) newest.push(BigInt(chg_xid))
+      }
+      return new Bulk(client, schema, ident, newest)
     } catch (error) {
       client.end().catch(() => {})
       throw error
@@ -49,6 +60,11 @@ export class Bulk {
       .connection
     this.#client.end().catch(() => {})
     stream.destroy()
+  }
+
+  /** Where ticks go on from: all that this session will have read. */
+  cursorAfter(before: Cursor | undefined): Cursor {
+    return cursorOf(this.ident, this.#newest, before)
   }
 
   async count(): Promise<number> {

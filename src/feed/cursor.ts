@@ -24,8 +24,42 @@ export interface Ident {
   readonly queue_usage: number
 }
 
-/** What the ledger holds: everything visible in `snapshot` of the database that `ident` names. */
-export type Cursor = Ident
+/** What the ledger holds: everything visible in `snapshot` of the database that it names. */
+export interface Cursor extends Ident {
+  /** A `pg_snapshot` as text: what is asked from, confirmed by and kept. See `cursorOf`. */
+  readonly seen: string
+}
+
+/**
+ * The cursor after what a snapshot shows was read: that snapshot, but up to the newest transaction of a row or tombstone
+ * that was seen, and no further. A crash of PostgreSQL gives ids again: the newest ones, whose transactions left nothing
+ * in the log that had been flushed. A snapshot counts them as over, so it would hide the rows of those who get them next,
+ * and vouch for them in receipts.
+ *
+ *  1. What is visible is flushed: a commit is on the disk before others see it, since the triggers raise
+ *     `synchronous_commit` in every transaction that changes a row.
+ *  2. The log is one line, so with that commit all before it has survived: no id up to its transaction's is given again.
+ *     Here that is every id below the xmax of `seen`.
+ *  3. A transaction below it that was not over is in xip, and asked for until a later cursor has it as over. Those at or
+ *     above it need not be in xip: from there on everything is asked for, whichever run of the server it is of.
+ *  4. Nothing is read twice: from the xmax of `seen` on the snapshot showed no row, or xmax would be higher. (But rows
+ *     with stamps of another server's time, until `reset_feed`; they are no proof of anything here and do not count.)
+ *  5. It never falls, also where an older transaction has changed the newest row, which then has the older id: what was
+ *     flushed once stays so.
+ *  6. Receipts and notifications are held against `seen`: a row that was shown is below its xmax at once, one that was not
+ *     never is. A row that an older transaction replaced before any tick showed it is vouched for with the next change.
+ *
+ * Not covered, since 1 does not hold: a writer that sets `synchronous_commit = off` after its statement, in the same
+ * transaction; a disk that loses what it has flushed. Nor, since 2 does not: a server that was put back or promoted
+ * without its last changes, where `gapAfter` does not tell. What a crash takes from the table stays in the ledger.
+ */
+export function cursorOf(ident: Ident, transactions: Iterable<bigint>, before?: Cursor): Cursor {
+  const now = partsOf(ident.snapshot)
+  let xmax = before === undefined ? 1n : partsOf(before.seen).xmax
+  for (const xid of transactions) if (xid >= xmax && xid < now.xmax) xmax = xid + 1n
+  const xmin = now.xmin < xmax ? now.xmin : xmax
+  return { ...ident, seen: `${xmin}:${xmax}:${now.open.filter((xid) => xid < xmax).join()}` }
+}
 
 /** Newest `key_version` whose keys this release knows all of. */
 export const keyVersion = 2
@@ -61,18 +95,17 @@ export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
   if (ident.system_id !== cursor.system_id) return 'another database cluster answers'
   if (ident.timeline !== cursor.timeline) return 'the database was promoted or restored'
   if (ident.generation !== cursor.generation) return 'the table was truncated'
-  const before = boundsOf(cursor.snapshot)
-  const now = boundsOf(ident.snapshot)
+  // The whole snapshots: that finds more databases that were put back, for a load after some crashes that took nothing.
+  const before = partsOf(cursor.snapshot)
+  const now = partsOf(ident.snapshot)
   if (now.xmax < before.xmax || now.xmin < before.xmin) return 'the database has gone back in time'
   // A floor that the cursor has seen took nothing from it, however long a transaction has held its xmin down.
-  if (ident.tomb_floor !== cursor.tomb_floor && before.xmin <= BigInt(ident.tomb_floor))
+  if (
+    ident.tomb_floor !== cursor.tomb_floor &&
+    partsOf(cursor.seen).xmin <= BigInt(ident.tomb_floor)
+  )
     return 'tombstones that this gate needs were purged'
   return undefined
-}
-
-function boundsOf(snapshot: string): { xmin: bigint; xmax: bigint } {
-  const { xmin, xmax } = partsOf(snapshot)
-  return { xmin, xmax }
 }
 
 /** Parts of a `pg_snapshot` as text; everything below `xmax` that is not in `open` is visible in it. */

@@ -3,8 +3,8 @@
  * fresh that is. Never does: decide, lift by a notification, claim what a tick has not shown.
  *
  * The cursor is a snapshot, not a number: a tick asks for exactly what was not visible in it, so a transaction
- * that commits late, with a low id, is found like any other. Only a tick proves freshness, dated from when it
- * was *sent*. See reference: PostgreSQL documentation, "System Information Functions", pg_snapshot.
+ * that commits late, with a low id, is found like any other; `cursorOf` says how far it may go. Only a tick proves
+ * freshness, dated from when it was *sent*. See reference: PostgreSQL documentation, "System Information Functions", pg_snapshot.
  *
  *   connecting   no session. Entered at the start and whenever one is lost; what is held serves on, and ages.
  *   loading      everything is read on a second session (bulk.ts). Ticks go on, from that session's snapshot; what they
@@ -21,7 +21,16 @@ import { plainName, refused } from '../store/connect.ts'
 import { apply, type Changes, Deferred, parseChanges } from './apply.ts'
 import { Bulk } from './bulk.ts'
 import { Comparisons } from './comparisons.ts'
-import { backoffMs, type Cursor, changesCap, checkIdent, gapAfter, seenIn } from './cursor.ts'
+import {
+  backoffMs,
+  type Cursor,
+  changesCap,
+  checkIdent,
+  cursorOf,
+  gapAfter,
+  type Ident,
+  seenIn,
+} from './cursor.ts'
 import { Overlay } from './overlay.ts'
 import { type MacKey, parsePayload } from './payload.ts'
 import { Session } from './session.ts'
@@ -161,7 +170,7 @@ export class Feed {
     const ageMs = this.#ledger.ageMs(monotonicUs(), Date.now())
     return {
       state: this.#state,
-      cursor: this.#cursor?.snapshot ?? null,
+      cursor: this.#cursor?.seen ?? null,
       age_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : null,
       ticks: this.#ticks,
       loads: this.#loads,
@@ -302,7 +311,7 @@ export class Feed {
       return
     }
     metrics.count('dropgate_feed_payloads_total', 'rows')
-    if (this.#overlay.add(this.#ledger, payload, seenIn(at.snapshot), this.#sent) > 0) {
+    if (this.#overlay.add(this.#ledger, payload, seenIn(at.seen), this.#sent) > 0) {
       this.#ledger.publish()
       this.#options.onRows(payload.rows)
     }
@@ -325,7 +334,7 @@ export class Feed {
       this.#stopReading()
       throw outcome
     }
-    const result = await source.changes(from.snapshot)
+    const result = await source.changes(from.seen)
     const receivedAtMs = Date.now()
     const changes = parseChanges(result)
     const { ident } = changes
@@ -346,11 +355,12 @@ export class Feed {
       return false
     }
     await this.#apply(changes, tick, from)
-    if (this.#reading === undefined) this.#cursor = ident
+    const cursor = cursorOf(ident, changes.transactions, from)
+    if (this.#reading === undefined) this.#cursor = cursor
     else {
-      this.#reading.cursor = ident
+      this.#reading.cursor = cursor
       if (outcome !== 'done') return false
-      await this.#finishReading(ident)
+      await this.#finishReading(cursor)
     }
     // Postgres read its clock before the answer came, so this offset is too early rather than too late.
     this.#ledger.fresh(sentAtUs, ident.clock_ms - receivedAtMs)
@@ -378,7 +388,7 @@ export class Feed {
       })
     }
     // What a second session is to show is not for this tick to judge.
-    const judges = seenIn(from.snapshot)
+    const judges = seenIn(from.seen)
     const unheardOf = this.#overlay.settle(
       ledger,
       tick,
@@ -399,7 +409,7 @@ export class Feed {
   }
 
   /** What an earlier run has left on this machine; what is missing since is a matter of ticks. */
-  async #restore(ident: Cursor): Promise<void> {
+  async #restore(ident: Ident): Promise<void> {
     const { log, learnPointers } = this.#options
     const startedAt = performance.now()
     let restored: Restored | undefined
@@ -476,7 +486,7 @@ export class Feed {
     const reading = this.#startReading('catching-up', bulk)
     let cutNext = 0
     this.#watch(reading, () =>
-      bulk.catchUp(this.#ledger, cursor.snapshot, reading.deferred, this.#overlay, {
+      bulk.catchUp(this.#ledger, cursor.seen, reading.deferred, this.#overlay, {
         unmatchable: (row, error) => this.#noteUnmatchable(row, error),
         written: () => {
           if (performance.now() < cutNext) return
@@ -495,7 +505,7 @@ export class Feed {
       loading: undefined,
       deferred: new Deferred(),
       startedAt: performance.now(),
-      cursor: bulk.ident,
+      cursor: bulk.cursorAfter(this.#cursor),
       outcome: 'reading',
       unmatchable: [],
     }

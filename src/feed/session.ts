@@ -167,7 +167,7 @@ export async function readChanges(
 ): Promise<ChangeRow[]> {
   const { rows } = await client.query({
     name: 'changes',
-    text: `SELECT op, id, keys, cutoff_us, exact, auth_time, expires_s, meta FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1})`,
+    text: `SELECT op, id, keys, cutoff_us, exact, auth_time, expires_s, meta, xid FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1})`,
     values: [snapshot],
     rowMode: 'array',
   })

@@ -20,7 +20,7 @@ import type { Given, Ledger } from '../revocation/ledger.ts'
 import { type Cursor, gapAfter, type Ident } from './cursor.ts'
 import type { MacKey } from './payload.ts'
 
-const magic = Buffer.from('dropgate ledger 2\n')
+const magic = Buffer.from('dropgate ledger 3\n')
 const pieceBytes = 1 << 20
 /** A written piece is smaller, and what writing it took is left to others three times over: the feed goes first. */
 const writtenBytes = 1 << 18

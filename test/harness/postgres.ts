@@ -120,11 +120,13 @@ export async function startStandby(cluster: Cluster): Promise<{
 
 /**
  * Between a client and PostgreSQL: may drop or hold back every notification, hold back everything else, cut all
- * connections, refuse new ones, fall silent, lead to another server.
+ * connections, refuse new ones or some, fall silent, lead to another server.
  */
 export class PostgresProxy {
   dropNotifications = false
   refusing = false
+  /** Looks at what clients send, before it is passed on; false ends that connection. */
+  admits: (data: Buffer) => boolean = () => true
   silent = false
   dropped = 0
   /** Notifications that came while `holding` said so, until `release`. */
@@ -153,7 +155,8 @@ export class PostgresProxy {
         })
       }
       client.on('data', (data) => {
-        if (!this.silent) server.write(data)
+        if (!this.admits(data)) client.destroy()
+        else if (!this.silent) server.write(data)
       })
       let rest: Buffer = Buffer.alloc(0)
       server.on('data', (data) => {
