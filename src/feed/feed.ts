@@ -4,7 +4,8 @@
  *
  * The cursor is a snapshot, not a number: a tick asks for exactly what was not visible in it, so a transaction
  * that commits late, with a low id, is found like any other; `cursorOf` says how far it may go. Only a tick proves
- * freshness, dated from when it was *sent*. See reference: PostgreSQL documentation, "System Information Functions", pg_snapshot.
+ * freshness, dated from when it was *sent*. See reference: PostgreSQL documentation, "System Information Functions",
+ * pg_snapshot.
  *
  *   connecting   no session. Entered at the start and whenever one is lost; what is held serves on, and ages.
  *   loading      everything is read on a second session (bulk.ts). Ticks go on, from that session's snapshot; what they
