@@ -4,6 +4,7 @@ import { dirname, join, relative } from 'node:path'
 import t from 'tap'
 import { codes } from '../src/errors.ts'
 import { documents } from './harness/docs.ts'
+import { fastTests } from './harness/fast.ts'
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) =>
   file.endsWith('.ts'),
@@ -205,4 +206,16 @@ t.test('every code is in use, and no code is used that is not on the list', asyn
     .join('\n')
   const used = new Set(text.match(/\bERR_[A-Z_]+\b/g))
   for (const code of Object.keys(codes)) t.ok(used.has(code), `${code} is never used`)
+})
+
+t.test('`make test-fast` runs what starts neither a database nor a gate nor opa', async (t) => {
+  const fast = fastTests()
+  for (const file of [
+    'test/house.test.ts',
+    'test/route/target.test.ts',
+    'test/listener/server.test.ts',
+  ])
+    t.ok(fast.includes(file), `${file} is in`)
+  for (const file of fast)
+    t.notMatch(file, /^test\/(?:walks|feed|store|conformance|policy)\//, file)
 })
