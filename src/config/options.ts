@@ -148,7 +148,7 @@ const listen = group({
   trusted_proxies: optional(
     texts(
       {
-        why: 'Trusted reverse proxies: client addresses are taken from their headers. Empty by default; private networks are not trusted implicitly.',
+        why: 'Networks of proxies in front, whose word on the client is taken. Nobody is trusted by default, private networks neither.',
       },
       'networks such as 10.1.0.0/16',
       cidr,
