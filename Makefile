@@ -11,8 +11,11 @@ help: ## this list
 start: node_modules/.installed ## the whole thing on this machine: PostgreSQL, issuer, upstream, one gate
 	@exec $(NODE) src/main.ts demo
 
-test: node_modules/.installed ## every test but the long ones; the last line counts them
+test: node_modules/.installed ## every test but the long ones, or `make test TESTS="FILE …"`; the last line counts them
 	@$(NODE) test/harness/run.ts $(TESTS)
+
+test-fast: node_modules/.installed ## the tests that need no database, no gate and no opa; under a minute
+	@$(NODE) test/harness/run.ts --fast
 
 check: node_modules/.installed ## what CI runs: lint, types, then `make test`
 	@$(BIN)/biome ci --colors=off .
@@ -43,5 +46,5 @@ node_modules/.installed: package.json package-lock.json
 	@npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help start test check bundle docs bench soak conformance clean
+.PHONY: help start test test-fast check bundle docs bench soak conformance clean
 .DEFAULT_GOAL := help

@@ -1,5 +1,5 @@
 /**
- * What carries a credential, by its usual names and by its shape: no log may hold it (design law 9, http-security R48).
+ * What carries a credential, by its usual names and by its shape: no log may hold it (design law 9).
  * For the log only; nothing is decided by it.
  */
 

@@ -1,6 +1,6 @@
 /**
- * Finds the caller's credential; says nothing about whether it is any good. It is in one place only: a request that
- * carries two could be read by the upstream as somebody else's (http-security R34).
+ * Finds the caller's credential; says nothing about whether it is any good. It is in one place only: of two, the upstream
+ * might read the one that was not verified here, so a request that carries two is refused.
  */
 import type { IssuerConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'

@@ -1,7 +1,7 @@
 /**
  * Who is on the other side of a connection: the peer itself or, where the peer is a trusted proxy, whom it speaks for.
  * Trust is given by network, never by default, and the list of hops is read from the right: what lies left of
- * the first hop that is not trusted may have been written by the client (http-security R21).
+ * the first hop that is not trusted may have been written by the client (RFC 7239 section 8.1).
  */
 import type { Socket } from 'node:net'
 import { type NetworkSet, plainAddress } from '../domain/network.ts'

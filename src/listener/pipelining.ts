@@ -1,8 +1,8 @@
 /**
  * One exchange at a time on each connection. Node parses ahead: it hands on the second of two pipelined requests while
  * the first is under way, and even behind an answer that closes the connection, so that what a refusal meant to leave
- * unread would be decided and sent. Here the next request waits for its pending, and behind a last answer nobody gets one
- * (http-security R2; RFC 9112 sections 9.3.2 and 9.6).
+ * unread would be decided and sent. Here each request waits until the answer before it is finished, and no request behind
+ * an answer that closes the connection is answered (RFC 9112 sections 9.3.2 and 9.6).
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'

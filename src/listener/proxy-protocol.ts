@@ -15,7 +15,7 @@ export interface ProxyHeader {
 }
 
 const signature2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
-/** CRLF included (section 2.1). */
+/** CRLF included (section 2.1 of the protocol's text). */
 const longest1 = 107
 /** 16 bytes of head; addresses and TLVs behind it are read over, up to here. */
 const longest2 = 16 + 2048

@@ -1,6 +1,7 @@
 /**
- * A WebSocket handshake in exactly one reading (RFC 6455 section 4.2.1), or its refusal. What is no handshake must not
- * become one on the way: bytes behind it are another message to whoever reads it otherwise (http-security M10, W1).
+ * A WebSocket handshake in exactly one reading (RFC 6455 section 4.2.1), or its refusal. Node raises `upgrade` for much
+ * that is no handshake: a POST with a body, HTTP/1.0, `h2c`. A server that reads such a request otherwise takes the bytes
+ * behind it for another request, so each of them is refused.
  */
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'

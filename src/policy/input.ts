@@ -1,5 +1,5 @@
 /**
- * The Rego contract (design section 7): one exchange -> `input` as JSON text. Built by concatenation, since text is
+ * The Rego contract (docs/policies.md): one exchange -> `input` as JSON text. Built by concatenation, since text is
  * what the module takes and what the decision log writes; only strings are ever serialised. The policy gets what
  * it reads (input-usage.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
  * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.

@@ -1,5 +1,5 @@
 /**
- * The answer that says no (design section 8): RFC 9457 problem details with our code and the decision id, never a
+ * The answer that says no: RFC 9457 problem details with our code and the decision id, never a
  * cause. A request whose body is still on its way loses its connection with the answer: what is left of it must
  * not be read as the next request.
  */

@@ -84,7 +84,7 @@ export class Frames {
     const opcode = head[0]! & 0x0f
     const control = opcode >= 8
     if (control ? opcode > 10 : opcode > 2) return false
-    // Control frames are short and whole (section 5.5).
+    // Control frames are short and whole (RFC 6455 section 5.5).
     if (control && ((head[0]! & 0x80) === 0 || (head[1]! & 0x7f) > 125)) return false
     return ((head[1]! & 0x80) !== 0) === this.#masked
   }

@@ -2,7 +2,7 @@
  * An upgraded connection: two sockets and the bytes between them, opaque but for the bounds of frames. Backpressure goes
  * both ways, so a slow reader costs one socket's buffer and no more.
  *
- * A cut, by direction (design section 8):
+ * A cut, by direction (docs/live.md):
  *   client -> upstream  nothing more goes on; between two frames a masked close frame follows, else the connection breaks
  *   upstream -> client  the frame under way may come to its end, then a close frame; else, after `cutMs`, it breaks too
  */
@@ -167,7 +167,8 @@ export class Tunnel {
 const acceptGuid = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 /**
- * The head of the answer that switches the client's connection, if the upstream has switched rightly (http-security W2).
+ * The head of the answer that switches the client's connection, if the upstream has switched rightly (RFC 6455 section 4.1):
+ * a status of 101 alone could be made by a server that speaks something else.
  * @param raw The upstream's headers as undici gives them. @param passed Those of them that the client may see.
  * @param protocol Echoed where the upstream chose no subprotocol: browsers break off when none of theirs is chosen.
  * @throws GateError ERR_UPSTREAM_MALFORMED

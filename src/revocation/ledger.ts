@@ -3,8 +3,8 @@
  * it. Never does: I/O, awaiting, deciding by being first.
  *
  * The ledger is one head, for the life of the gate, and one table (table.ts), both in shared memory: once for the whole
- * process, written by the control thread and read by every worker without a lock. What makes that right (design
- * section 3):
+ * process, written by the control thread and read by every worker without a lock. What makes that right (the
+ * tests and docs/architecture.md call these the ledger rules):
  *
  *  1. The writer stores a slot's words first and its tag last; a reader who sees the tag sees all of the row.
  *  2. Entries never move and a dead slot is never reused: a reader's probe cannot skip a live entry.

@@ -1,5 +1,5 @@
 /**
- * Whether any revocation concerns a principal (design section 6). A row matches when all its keys are among
+ * Whether any revocation concerns a principal (docs/revocation.md). A row matches when all its keys are among
  * the principal's, none of its negated ones is, and, if it is a cutoff, the token may have been issued (or its
  * bearer signed in) before it. Every row that hits is looked at; none wins by being first.
  *

@@ -1,7 +1,7 @@
 /**
  * Which addresses a name in the configuration may mean. A name is resolved when a connection is made, the answer is
  * checked and the checked address is the one dialled, so that whoever controls the name's DNS cannot point the
- * gate at itself, at this machine or at a cloud's metadata (http-security R51). Addresses that the configuration
+ * gate at itself, at this machine or at a cloud's metadata (DNS rebinding). Addresses that the configuration
  * writes out are checked when it is read.
  */
 import { lookup as resolve } from 'node:dns'

@@ -127,7 +127,8 @@ export class Forwarding implements Linked<Forwarding> {
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    // Interim answers end here: none of them is the decision's answer (http-security R5).
+    // Interim answers (1xx, RFC 9110 section 15.2) end here: the client's answer is the one final answer, and an upstream
+    // could send interim ones without end.
     if (status < 200) {
       if (++this.#interim > maxInterim) this.abort(new GateError('ERR_UPSTREAM_MALFORMED'))
       return

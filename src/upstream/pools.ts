@@ -114,7 +114,7 @@ export class UpstreamPool implements Upstream {
 }
 
 /**
- * A connection for one upgrade, never shared and never used again (http-security R8). Once it is switched, its socket is
+ * A connection for one upgrade, never shared and never used again. Once it is switched, its socket is
  * the caller's; if it is not, it ends with the answer.
  */
 export class DedicatedConnection implements Upstream {

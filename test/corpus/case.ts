@@ -36,7 +36,7 @@ export interface Allowed {
 }
 
 export interface Case {
-  /** Of the requirement list: R1 to R34, M6 to M15, or `1.4` for a point of its section 1. */
+  /** Its number in docs/boundary.md: R1 to R34, M7 to M12, or `1.4`. */
   readonly rule: string
   readonly name: string
   readonly bytes: string

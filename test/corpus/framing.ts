@@ -1,4 +1,4 @@
-/** Where a message ends: R1 to R5 and R14 of the requirement list, M7 to M12 of what the parser does by itself. */
+/** Where a message ends: R1 to R5, R7 and R14 of docs/boundary.md, and M7 to M12, what the parser does by itself. */
 import { allowed, bare, broken, type Case, type Fate, get, head, host, refused } from './case.ts'
 
 const framing = refused(400, 'ERR_FRAMING')

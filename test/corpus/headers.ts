@@ -1,4 +1,4 @@
-/** Headers: R13 and R15 to R24 of the requirement list; credentials: R23, R33 and R34. */
+/** Headers: R13 and R15 to R22 of docs/boundary.md; credentials: R23, R33 and R34. */
 import { allowed, bare, type Case, type Fate, get, head, host, refused } from './case.ts'
 
 const malformed = refused(400, 'ERR_HEADER_MALFORMED')

@@ -1,4 +1,4 @@
-/** The target and the host: section 1 of the requirement list, R10 and R11. */
+/** The target and the host: 1.1 to 1.8, R10 and R11 of docs/boundary.md. */
 import { allowed, bare, type Case, type Fate, head, host, refused } from './case.ts'
 
 const malformed = refused(400, 'ERR_TARGET_MALFORMED')

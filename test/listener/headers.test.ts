@@ -1,4 +1,4 @@
-/** Property: headers are refused, and sent on, as an oracle says that was written from the requirement list alone. */
+/** Property: headers are refused, and sent on, as an oracle says that was written from the rules of docs/boundary.md alone. */
 import fc from 'fast-check'
 import t from 'tap'
 import { seedOf } from '../harness/wait.ts'

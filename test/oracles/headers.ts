@@ -1,5 +1,5 @@
 /**
- * What a list of headers means by the requirement list (R1, R3, R15 to R20) and what of it an upstream gets, worked out
+ * What a list of headers means by docs/boundary.md (R1, R3, R15 to R20) and what of it an upstream gets, worked out
  * from folded names and plain loops, apart from src/listener/headers.ts and src/upstream/headers.ts.
  */
 

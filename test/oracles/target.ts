@@ -1,5 +1,5 @@
 /**
- * What a target and a host mean by the rules of the requirement list (section 1), read byte by byte with a hand-written
+ * What a target and a host mean by the rules 1.1 to 1.8 of docs/boundary.md, read byte by byte with a hand-written
  * UTF-8 decoder and without a regular expression: it shares no code and no way of thinking with src/route/target.ts.
  */
 export interface Meaning {

@@ -1,5 +1,5 @@
 /**
- * Whether a token has the shape of one, before any cryptography (revocation-idp section 5.1, http-security R33 and R35):
+ * Whether a token has the shape of one, before any cryptography (R33 and R35 of docs/boundary.md):
  * a base64url decoder and a JSON reader of its own, apart from src/identity/shape.ts.
  */
 const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
