@@ -2,6 +2,7 @@
  * What carries a credential, by its usual names and by its shape: no log may hold it (design law 9).
  * For the log only; nothing is decided by it.
  */
+import { encodedName, formDecode } from './form.ts'
 
 /** In place of what is hidden. */
 export const hidden = '***'
@@ -58,9 +59,9 @@ export function hideInAddress(address: string): string {
 }
 
 function hideInPair(pair: string): string {
-  const split = pair.indexOf('=')
-  if (split === -1 || !isSecretParameter(formDecode(pair.slice(0, split)))) return pair
-  return pair.slice(0, split + 1) + hidden
+  const name = encodedName(pair)
+  if (name === pair || !isSecretParameter(formDecode(name))) return pair
+  return `${name}=${hidden}`
 }
 
 /** A header of a token is JSON: it begins with `{"`, or with white space in between. */
@@ -116,20 +117,4 @@ export function hideTokens(text: string): string {
     at = startOfToken(text, end)
   }
   return out + text.slice(from)
-}
-
-/** As forms are encoded: `+` is a space, bytes that are not UTF-8 become U+FFFD, as in the policy's module. */
-export function formDecode(text: string): string {
-  if (!text.includes('%') && !text.includes('+')) return text
-  const spaced = text.replaceAll('+', ' ')
-  try {
-    return decodeURIComponent(spaced)
-  } catch {
-    return Buffer.from(
-      spaced.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
-        String.fromCharCode(Number.parseInt(hex, 16)),
-      ),
-      'latin1',
-    ).toString('utf8')
-  }
 }

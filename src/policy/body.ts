@@ -4,6 +4,7 @@
  * keys than a rule needs. An empty `parsed_body` in place of a body that was not understood would be a way past
  * every rule about bodies.
  */
+import { encodedName, encodedValue, formDecodeStrict } from '../domain/form.ts'
 import { wellFormedJson } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
 import type { BodyTexts } from './input.ts'
@@ -132,9 +133,8 @@ function parseForm(text: string): string {
   const pairs = text.split('&').filter((pair) => pair !== '')
   if (pairs.length > maxMembers) throw malformed('it has too many fields')
   for (const pair of pairs) {
-    const split = pair.indexOf('=')
-    const name = formText(split === -1 ? pair : pair.slice(0, split))
-    const value = split === -1 ? '' : formText(pair.slice(split + 1))
+    const name = formText(encodedName(pair))
+    const value = formText(encodedValue(pair))
     const values = fields.get(name)
     if (values === undefined) fields.set(name, [value])
     else values.push(value)
@@ -147,11 +147,9 @@ function parseForm(text: string): string {
 }
 
 function formText(text: string): string {
-  try {
-    return decodeURIComponent(text.replaceAll('+', ' '))
-  } catch {
-    throw malformed('a form field is not percent-encoded UTF-8')
-  }
+  const decoded = formDecodeStrict(text)
+  if (decoded === undefined) throw malformed('a form field is not percent-encoded UTF-8')
+  return decoded
 }
 
 function malformed(cause: string): GateError {

@@ -4,8 +4,10 @@
  * it reads (input-usage.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
  * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.
  */
+
+import { encodedName, encodedValue, formDecode } from '../domain/form.ts'
 import { keepDigits, quote } from '../domain/json.ts'
-import { formDecode, hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
+import { hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { inputUsageOf, type UsedField } from './input-usage.ts'
 
 /** The request and its caller: the same whenever it is decided on. */
@@ -351,9 +353,8 @@ function readQueryTexts(query: string | null): QueryTexts {
   const values = new Map<string, string>()
   for (const pair of query.split('&')) {
     if (pair === '') continue
-    const split = pair.indexOf('=')
-    const name = formDecode(split === -1 ? pair : pair.slice(0, split))
-    const value = quote(split === -1 ? '' : formDecode(pair.slice(split + 1)))
+    const name = formDecode(encodedName(pair))
+    const value = quote(formDecode(encodedValue(pair)))
     const known = values.get(name)
     values.set(name, known === undefined ? value : `${known},${value}`)
   }

@@ -3,6 +3,7 @@
  * and undici sends it, byte for byte. What could be read in two ways is refused, never repaired.
  */
 import { isIPv4, isIPv6 } from 'node:net'
+import { encodedName, formDecode } from '../domain/form.ts'
 import { GateError } from '../errors.ts'
 
 export interface Target {
@@ -99,8 +100,9 @@ export function parseRequestTarget(
 }
 
 /**
- * The target with its query changed by the policy: what is kept stays byte for byte, what is set comes last. The
- * result has passed the same reading as a client's (design law 5).
+ * The target with its query changed by the policy, by names as it sees them in `parsed_query`: every pair that reads as
+ * that name goes, what is kept stays byte for byte, what is set comes last. The result has passed the same reading as a
+ * client's (design law 5).
  * @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG
  */
 export function withQuery(
@@ -115,7 +117,7 @@ export function withQuery(
   const gone = new Set([...change.remove, ...change.set.map(([name]) => name)])
   const kept = (target.query ?? '')
     .split('&')
-    .filter((pair) => pair !== '' && !gone.has(decodeName(pair.split('=', 1)[0]!)))
+    .filter((pair) => pair !== '' && !gone.has(formDecode(encodedName(pair))))
   const removed = new Set(change.remove)
   const set = change.set
     .filter(([name]) => !removed.has(name))
@@ -132,15 +134,6 @@ function encode(text: string): string {
     /['()*]/g,
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`,
   )
-}
-
-/** A parameter's name as the policy sees it in `parsed_query`. */
-function decodeName(text: string): string {
-  try {
-    return decodeURIComponent(text.replaceAll('+', ' '))
-  } catch {
-    return text
-  }
 }
 
 /** What a route must allow explicitly. @throws GateError ERR_TARGET_MALFORMED */

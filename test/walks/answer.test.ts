@@ -27,6 +27,8 @@ gate.put(
       "long": {"allowed": true, "query_parameters_to_set": {"x": concat("", [c | some i in numbers.range(1, 9000); c := substring("abcdefghij", i % 10, 1)])}},
       "login": {"allowed": false, "http_status": 302, "headers": {"location": "https://login.example/"}},
       "basic": {"allowed": false, "http_status": 401, "headers": {"www-authenticate": "Basic"}, "body": "who?"},
+      "only": {"allowed": true, "query_parameters_to_remove": [name | some name, _ in input.parsed_query; name != "ok"]},
+      "fresh": {"allowed": true, "query_parameters_to_set": {name: "new" | some name, _ in input.parsed_query; name != "ok"}},
       "noted": {"allowed": true, "dynamic_metadata": {"team": "blue"}, "more": 1},
     }
     decision := answers[input.parsed_path[1]] if input.principal`),
@@ -100,6 +102,18 @@ t.test('the query: set, removed, kept byte for byte; what was sent is logged', a
   t.equal(await sent('remove?debug=1&de%62ug&a%5B%5D=1&c=1&c'), '/orders/remove?c=1&c')
   t.equal(await sent('remove?debug'), '/orders/remove')
   t.equal(await sent('both?debug=0&y'), '/orders/both?y&x=2')
+  t.equal(await sent('only?ok=1&evil%ff=2'), '/orders/only?ok=1', 'a name that is not UTF-8')
+  t.equal(
+    await sent('only?%c0%af&ok=%ff+%e2%82&%ed%a0%80=%2f&o%6b&%ff'),
+    '/orders/only?ok=%ff+%e2%82&o%6b',
+    'what is kept may hold any bytes',
+  )
+  t.equal(
+    await sent('remove?evil%ff=2&debug=1&+%fe'),
+    '/orders/remove?evil%ff=2&+%fe',
+    'and so may names that are not removed',
+  )
+  t.equal(await sent('fresh?ok=1&evil%ff=2&evil%fe'), '/orders/fresh?ok=1&evil%EF%BF%BD=new')
   t.equal((await eventOf('both?debug=0&y')).custom.sent_target, '/orders/both?y&x=2')
   const seen = gate.upstream.seen.length
   t.same([(await ask('long')).status, (await ask('long')).code], [503, 'ERR_POLICY_FAILED'])

@@ -1,5 +1,5 @@
 /** Percent-encoding as Go's `net/url` reads and writes it; `urlquery.*`. */
-
+import { encodedName, encodedValue, unescapeBytes } from '../../domain/form.ts'
 import type { BuiltinTable } from '../registry.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { type Args, BuiltinError, object, text } from '../values/operand.ts'
@@ -21,29 +21,20 @@ export function escapeText(text: string, plain: Plain): string {
   return out
 }
 
+const strayPercent = /%(?![0-9a-fA-F]{2})/
+
 /** @throws BuiltinError for a percent sign that no two hexadecimal digits follow. */
 export function unescapeText(text: string): string {
   if (!text.includes('%')) return text
-  const from = bytesOf(text)
-  const bytes = Buffer.alloc(from.length)
-  let length = 0
-  for (let i = 0; i < from.length; i++) {
-    let byte = from[i]!
-    if (byte === 0x25) {
-      const digits = from.toString('latin1', i + 1, i + 3)
-      if (!/^[0-9a-fA-F]{2}$/.test(digits)) throw new BuiltinError('invalid URL escape')
-      byte = Number.parseInt(digits, 16)
-      i += 2
-    }
-    bytes[length++] = byte
-  }
-  return textOf(bytes.subarray(0, length))
+  if (strayPercent.test(text)) throw new BuiltinError('invalid URL escape')
+  return textOf(unescapeBytes(bytesOf(text)))
 }
 
 function encodeQuery(text: string): string {
   return escapeText(text, ' ').replaceAll(' ', '+')
 }
 
+/** Not `formDecode`: Go's `QueryUnescape` refuses a stray percent sign, and keeps bytes that are not UTF-8. */
 function decodeQuery(text: string): string {
   return unescapeText(text.replaceAll('+', ' '))
 }
@@ -68,9 +59,8 @@ function decodeObject(args: Args): Value {
   for (const pair of text(args, 0).split('&')) {
     if (pair.includes(';')) throw new BuiltinError('invalid semicolon separator in query')
     if (pair === '') continue
-    const split = pair.indexOf('=')
-    const key = decodeQuery(split === -1 ? pair : pair.slice(0, split))
-    const value = split === -1 ? '' : decodeQuery(pair.slice(split + 1))
+    const key = decodeQuery(encodedName(pair))
+    const value = decodeQuery(encodedValue(pair))
     const known = values.get(key)
     if (known === undefined) values.set(key, [value])
     else known.push(value)
