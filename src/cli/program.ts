@@ -1,12 +1,13 @@
 /** The commands: names, options, help. What each does is in the files beside this one. */
 import { readFileSync } from 'node:fs'
 import { text as readStream } from 'node:stream/consumers'
-import { Command, CommanderError, Option } from 'commander'
+import { type Command, CommanderError, Option } from 'commander'
 import { buildBundle } from '../bundle/build.ts'
 import { loadConfig } from '../config/load.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { migrate } from '../store/migrate.ts'
 import type { Receipt } from '../store/statements.ts'
+import { collect, StrictCommand } from './command.ts'
 import { databaseUrl } from './database.ts'
 import { demo } from './demo/demo.ts'
 import { type EvalRequest, evaluate, printEvaluated } from './eval.ts'
@@ -53,13 +54,14 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   }
 }
 
-function makeProgram(exitWith: (code: number) => void): Command {
-  const program = new Command('dropgate')
+/** @param exitWith Takes the exit status of a command that did its work and has more to say than that. */
+export function makeProgram(exitWith: (code: number) => void): Command {
+  const program = new StrictCommand('dropgate')
     .description('A policy-as-code access proxy: a revocation takes effect everywhere at once.')
     .version(version())
   // Before the commands are added: they inherit it.
   program.exitOverride().configureOutput({ outputError: () => {} })
-  const command = (name: string, description: string): Command =>
+  const command = (name: string, description: string): StrictCommand =>
     program
       .command(name)
       .description(description)
@@ -117,6 +119,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
     })
 
   command('revoke', 'insert a revocation; options given together must all match')
+    .repeatHint('one revocation matches what all its options say together: for two, run it twice')
     .option('--subject <sub>', 'claim sub, also that of an actor')
     .option('--session <sid>', 'session id')
     .option(
@@ -134,7 +137,11 @@ function makeProgram(exitWith: (code: number) => void): Command {
       '--network <cidr>',
       'address of the client (wider than /8 or IPv6 /16: break-glass role)',
     )
-    .option('--claim <pointer=text>', 'claim; /pointer:=JSON for a number or boolean', collect)
+    .option(
+      '--claim <pointer=text>',
+      'claim; /pointer:=JSON for a number or boolean; for more claims, once each',
+      collect,
+    )
     .option(
       '--issuer <iss>',
       'only tokens of this issuer (alone: all of them; needs the break-glass role)',
@@ -277,7 +284,7 @@ function makeProgram(exitWith: (code: number) => void): Command {
     .option('--method <method>', 'of the request', 'GET')
     .option('--path <target>', 'path and query', '/')
     .option('--host <host>', 'host, with port where it has one', 'localhost')
-    .option('--header <line...>', 'name: value')
+    .option('--header <line...>', 'name: value; may be repeated')
     .option('--body <text>', 'JSON unless a content-type header says otherwise')
     .option('--subject <sub>', 'the caller; without it and --claims there is none')
     .option('--claims <json>', 'claims of the caller’s token')
@@ -303,11 +310,6 @@ function receiptLine({ host, pid, gate, ms, cuts, may_allow_until: until }: Rece
   return ms === null
     ? `  ${name}: no answer; it may still allow until ${until!.toISOString()}`
     : `  ${name}: in force after ${ms.toFixed(1)} ms, ${cuts} cut`
-}
-
-/** Of an option that may be repeated. */
-function collect(value: string, before: readonly string[] = []): readonly string[] {
-  return [...before, value]
 }
 
 /** A table for people has no columns in which nothing stands. */
