@@ -67,9 +67,14 @@ function hintLine(hint: string | undefined): string {
     : `  hint: ${hint.replaceAll('`dropgate ', `\`${commandName()} `)}\n`
 }
 
+/** By the script of package.json: npm is our parent. */
+export function startedByNpm(): boolean {
+  return process.env.npm_lifecycle_event === 'dropgate'
+}
+
 /** How the reader has called us: what is printed to be pasted works. */
 export function commandName(): string {
-  return process.env.npm_lifecycle_event === 'dropgate' ? 'npm run -s dropgate --' : 'dropgate'
+  return startedByNpm() ? 'npm run -s dropgate --' : 'dropgate'
 }
 
 /** The gate's own log: JSON lines on standard error. */

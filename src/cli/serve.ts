@@ -1,4 +1,4 @@
-/** `serve`: one gate until SIGTERM or SIGINT, which drain it. */
+/** `serve`: one gate until it is asked to stop, which drains it. */
 
 import { unwatchFile, watchFile } from 'node:fs'
 import { loadConfig } from '../config/load.ts'
@@ -8,6 +8,7 @@ import { Gate } from '../gate/gate.ts'
 import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { jsonLog } from './output.ts'
+import { untilStopped } from './stop.ts'
 
 /** Below this, Node has published holes that concern a proxy (brotli, response queues). */
 const nodeFloor = [24, 22, 1] as const
@@ -17,8 +18,8 @@ export async function serve(file: string): Promise<number> {
   const { config, files } = loadConfig(file, process.env)
   warnOfNode(log)
   const gate = new Gate(config, { log })
-  const stopped = untilSignal((signal) =>
-    log.info({ signal, open: gate.liveCount }, 'draining; a second signal ends it at once'),
+  const stopped = untilStopped(({ cause, atOnce }) =>
+    log.info({ cause, open: gate.liveCount }, `draining; ${atOnce}`),
   )
   const opened = gate.open()
   const listening = opened.then(async () => {
@@ -89,23 +90,6 @@ export function checkConfig(file: string): { file: string; routes: number; issue
   new RouteTable(routes)
   checkUpstreams(loaded.config)
   return { file: loaded.file, routes: routes.length, issuers: issuers.length }
-}
-
-/** Resolves at the first signal; a second one ends the process at once. */
-export function untilSignal(
-  onAsked: (signal: NodeJS.Signals) => void,
-  signals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT'],
-): Promise<void> {
-  return new Promise((resolve) => {
-    let asked = false
-    const stop = (signal: NodeJS.Signals): void => {
-      if (asked) process.exit(1)
-      asked = true
-      onAsked(signal)
-      resolve()
-    }
-    for (const signal of signals) process.on(signal, stop)
-  })
 }
 
 function warnOfNode(log: Log): void {

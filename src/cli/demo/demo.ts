@@ -10,7 +10,8 @@ import { Gate } from '../../gate/gate.ts'
 import { withClient } from '../../store/connect.ts'
 import { databaseUrl } from '../database.ts'
 import { print } from '../output.ts'
-import { followConfig, untilSignal } from '../serve.ts'
+import { followConfig } from '../serve.ts'
+import { untilStopped } from '../stop.ts'
 import type { WorldReport, WorldStart } from './world.ts'
 
 const readyMs = 30_000
@@ -20,7 +21,7 @@ export async function demo(file: string): Promise<number> {
   const log = new ShortLog()
   const gate = new Gate(config, { log })
   // A terminal that is closed ends it too.
-  const stopped = untilSignal(
+  const stopped = untilStopped(
     () => print(farewell(gate.liveCount, config)),
     ['SIGINT', 'SIGTERM', 'SIGHUP'],
   )

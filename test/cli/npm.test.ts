@@ -1,0 +1,188 @@
+/** The documented ways to run a gate, each stopped for real: what is open ends in peace, and nothing is left behind. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { startPostgres } from '../harness/postgres.ts'
+import { Upstream } from '../harness/upstream.ts'
+import { until } from '../harness/wait.ts'
+
+const cluster = await startPostgres()
+const upstream = new Upstream()
+await upstream.open()
+const folder = mkdtempSync(join(tmpdir(), 'dropgate-npm-'))
+t.teardown(async () => {
+  upstream.close()
+  await cluster.close()
+  rmSync(folder, { recursive: true })
+})
+mkdirSync(join(folder, 'bundles'))
+cpSync('bundles/gate.tar.gz', join(folder, 'bundles', 'gate.tar.gz'))
+const config = join(folder, 'dropgate.yaml')
+writeFileSync(
+  config,
+  `listen: {port: 0}
+admin: {port: 0, token_file: admin.token}
+database: {url: "${cluster.url}"}
+decision_log: {file: decisions.jsonl}
+workers: 1
+limits: {max_lag: 30s}
+routes: [{name: public, path: /public, auth: none, labels: {visibility: public}, upstream: "${upstream.origin}"}]
+`,
+)
+
+/** Ends the answers that have begun. */
+let release = (): void => {}
+upstream.answer = (socket) => {
+  socket.write('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab')
+  release = () => socket.write('cd')
+}
+
+const ways = {
+  npm: ['npm', 'run', '-s', 'dropgate', '--'],
+  direct: ['node_modules/.bin/node', 'bin/dropgate.js'],
+} as const
+
+class Running {
+  readonly child: ChildProcess
+  readonly closed: Promise<number | string | null>
+  err = ''
+  ended = false
+  port = 0
+
+  constructor([command, ...args]: readonly string[]) {
+    // A group of its own, as a terminal and a service manager make one.
+    this.child = spawn(command!, [...args, 'serve', '--config', config], {
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    this.child.stderr!.on('data', (data) => {
+      this.err += data
+    })
+    this.closed = new Promise((resolve) =>
+      this.child.once('exit', (code, signal) => {
+        this.ended = true
+        resolve(code ?? signal)
+      }),
+    )
+  }
+
+  async ready(): Promise<void> {
+    await until('listening', () => this.err.includes('"msg":"listening"'), 120_000)
+    const line = this.err.split('\n').find((each) => each.includes('"msg":"listening"'))!
+    const { ports, adminPort } = JSON.parse(line)
+    this.port = ports[0]
+    const readyz = `http://127.0.0.1:${adminPort}/readyz`
+    await until('ready', async () => (await fetch(readyz)).status === 200, 120_000)
+  }
+
+  /** A request whose answer has begun. */
+  async open(): Promise<Response> {
+    return await fetch(`http://127.0.0.1:${this.port}/public/a`)
+  }
+
+  get drains(): boolean {
+    return this.err.includes('"msg":"draining;')
+  }
+
+  /** No process of the group is there any more. */
+  get isGone(): boolean {
+    try {
+      process.kill(-this.child.pid!, 0)
+      return false
+    } catch {
+      return true
+    }
+  }
+
+  portIsFree(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const socket = connect(this.port, '127.0.0.1')
+      socket.once('connect', () => {
+        socket.destroy()
+        resolve(false)
+      })
+      socket.once('error', () => resolve(true))
+    })
+  }
+
+  kill(): void {
+    if (!this.isGone) process.kill(-this.child.pid!, 'SIGKILL')
+  }
+}
+
+interface Case {
+  readonly way: keyof typeof ways
+  readonly signal: NodeJS.Signals
+  readonly to: 'the process' | 'the group'
+  readonly exit: number | string
+}
+
+const cases: readonly Case[] = [
+  { way: 'npm', signal: 'SIGTERM', to: 'the process', exit: 0 },
+  { way: 'npm', signal: 'SIGTERM', to: 'the group', exit: 0 },
+  { way: 'npm', signal: 'SIGINT', to: 'the group', exit: 0 },
+  // Of these npm dies, and passes nothing on.
+  { way: 'npm', signal: 'SIGHUP', to: 'the group', exit: 'SIGHUP' },
+  { way: 'npm', signal: 'SIGKILL', to: 'the process', exit: 'SIGKILL' },
+  { way: 'direct', signal: 'SIGTERM', to: 'the process', exit: 0 },
+  { way: 'direct', signal: 'SIGINT', to: 'the group', exit: 0 },
+]
+
+for (const { way, signal, to, exit } of cases) {
+  t.test(`${way}: ${signal} to ${to} drains, frees the port and leaves nothing`, async (t) => {
+    const gate = new Running(ways[way])
+    t.teardown(() => gate.kill())
+    await gate.ready()
+    const answer = await gate.open()
+    const { pid } = gate.child
+    process.kill(to === 'the group' ? -pid! : pid!, signal)
+    await until('it drains', () => gate.drains)
+    if (typeof exit === 'string') t.equal(await gate.closed, exit)
+    t.notOk(gate.isGone, 'what is open holds it')
+    release()
+    t.same([answer.status, await answer.text()], [200, 'abcd'], 'the request ends in peace')
+    t.equal(await gate.closed, exit, 'the exit status')
+    await until('no process is left', () => gate.isGone)
+    t.ok(await gate.portIsFree())
+    t.match(gate.err, /"msg":"stopped"/)
+  })
+}
+
+for (const [way, which] of [
+  ['npm', 'third'],
+  ['direct', 'second'],
+] as const) {
+  t.test(`${way}: the ${which} signal ends it at once`, async (t) => {
+    const gate = new Running(ways[way])
+    t.teardown(() => gate.kill())
+    await gate.ready()
+    const answer = await gate.open()
+    const text = t.rejects(answer.text(), 'what was open is broken off')
+    gate.child.kill('SIGTERM')
+    await until('it drains', () => gate.drains)
+    t.match(gate.err, `draining; a ${which} signal ends it at once`)
+    await until('it has ended', () => gate.ended || !gate.child.kill('SIGTERM'))
+    t.equal(await gate.closed, 1)
+    await text
+    await until('no process is left', () => gate.isGone)
+  })
+}
+
+t.test('direct: SIGHUP reloads, and the end of its parent is nothing to a gate', async (t) => {
+  const shell = ['sh', '-c', '"$@" & read line', 'sh', ...ways.direct]
+  const gate = new Running(shell)
+  t.teardown(() => gate.kill())
+  await until('the shell has ended', () => gate.ended)
+  await gate.ready()
+  process.kill(-gate.child.pid!, 'SIGHUP')
+  await until('it reloads', () => gate.err.includes('configuration taken over'))
+  const answer = await gate.open()
+  release()
+  t.equal(await answer.text(), 'abcd')
+  process.kill(-gate.child.pid!, 'SIGTERM')
+  await until('no process is left', () => gate.isGone)
+  t.match(gate.err, /"msg":"stopped"/)
+})
