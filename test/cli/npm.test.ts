@@ -122,13 +122,11 @@ interface Case {
 
 const cases: readonly Case[] = [
   { way: 'npm', signal: 'SIGTERM', to: 'the process', exit: 0 },
-  { way: 'npm', signal: 'SIGTERM', to: 'the group', exit: 0 },
   { way: 'npm', signal: 'SIGINT', to: 'the group', exit: 0 },
   // Of these npm dies, and passes nothing on.
   { way: 'npm', signal: 'SIGHUP', to: 'the group', exit: 'SIGHUP' },
   { way: 'npm', signal: 'SIGKILL', to: 'the process', exit: 'SIGKILL' },
   { way: 'direct', signal: 'SIGTERM', to: 'the process', exit: 0 },
-  { way: 'direct', signal: 'SIGINT', to: 'the group', exit: 0 },
 ]
 
 for (const { way, signal, to, exit } of cases) {
@@ -151,25 +149,24 @@ for (const { way, signal, to, exit } of cases) {
   })
 }
 
-for (const [way, which] of [
-  ['npm', 'third'],
-  ['direct', 'second'],
-] as const) {
-  t.test(`${way}: the ${which} signal ends it at once`, async (t) => {
+t.test('asked again, it ends at once: by the second signal, under npm by the third', async (t) => {
+  for (const way of ['direct', 'npm'] as const) {
     const gate = new Running(ways[way])
     t.teardown(() => gate.kill())
     await gate.ready()
     const answer = await gate.open()
-    const text = t.rejects(answer.text(), 'what was open is broken off')
+    const broken = t.rejects(answer.text(), `${way}: what was open is broken off`)
     gate.child.kill('SIGTERM')
     await until('it drains', () => gate.drains)
-    t.match(gate.err, `draining; a ${which} signal ends it at once`)
-    await until('it has ended', () => gate.ended || !gate.child.kill('SIGTERM'))
-    t.equal(await gate.closed, 1)
-    await text
+    t.match(gate.err, `draining; a ${way === 'npm' ? 'third' : 'second'} signal ends it at once`)
+    gate.child.kill('SIGTERM')
+    // Two that come close together may be one to npm, and the last may find npm without its gate, which it then dies of.
+    if (way === 'npm') await until('it has ended', () => gate.ended || !gate.child.kill('SIGTERM'))
+    t.match(String(await gate.closed), way === 'npm' ? /^(?:1|SIGTERM)$/ : /^1$/, way)
+    await broken
     await until('no process is left', () => gate.isGone)
-  })
-}
+  }
+})
 
 t.test('direct: SIGHUP reloads, and the end of its parent is nothing to a gate', async (t) => {
   const shell = ['sh', '-c', '"$@" & read line', 'sh', ...ways.direct]
