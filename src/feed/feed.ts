@@ -21,7 +21,7 @@ import { plainName, refused } from '../store/connect.ts'
 import { apply, type Changes, Deferred, parseChanges } from './apply.ts'
 import { Bulk } from './bulk.ts'
 import { Comparisons } from './comparisons.ts'
-import { backoffMs, type Cursor, changesCap, checkIdent, gapAfter, seenIn } from './cursor.ts'
+import { backoffMs, type Cursor, checkIdent, gapAfter, seenIn } from './cursor.ts'
 import { Overlay } from './overlay.ts'
 import { type MacKey, parsePayload } from './payload.ts'
 import { Session } from './session.ts'
@@ -339,7 +339,7 @@ export class Feed {
     this.#noteCrowd(ident.queue_usage)
     metrics.count('dropgate_feed_ticks_total')
     this.#ticks++
-    if (changes.rows.length > changesCap || changes.tombs.length > changesCap) {
+    if (changes.partial) {
       // A part is not a whole: nothing is applied, the cursor stays, nothing is proved.
       if (outcome === 'done') await this.#finishReading(from)
       if (this.#reading === undefined) await this.#startCatchUp()

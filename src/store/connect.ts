@@ -82,6 +82,7 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '3F000': 'run `dropgate migrate` first',
   '42P01': 'run `dropgate migrate` first',
   '42883': 'run `dropgate migrate` first',
+  '42703': 'check the name; where it is right, run `dropgate migrate` first',
   '22007': times,
   '22008': times,
 }
