@@ -11,7 +11,7 @@
  */
 import { hash } from 'node:crypto'
 
-/** Kind bytes of equality predicates. The order of a row's keys is that of `stamp()` in store/sql. */
+/** Kind bytes of equality predicates. The order of a row's keys is that of `prepare_revocation()` in store/sql. */
 export const kinds = {
   token_id: 1,
   session_id: 2,

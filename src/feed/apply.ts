@@ -5,11 +5,12 @@
 import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger } from '../revocation/ledger.ts'
-import type { Ident } from './cursor.ts'
+import { changesCap, type Ident } from './cursor.ts'
 
 /** The result of `changes()` in pg's array mode, all as text but `keys`. */
 export type ChangeRow = readonly [
   op: string,
+  kind: string | null,
   id: string | null,
   keys: Buffer | null,
   cutoffUs: string | null,
@@ -20,8 +21,13 @@ export type ChangeRow = readonly [
   xid: string | null,
 ]
 
+/** The letter by which the feed names the table of revocations. */
+export const revocationKind = 'r'
+
 export interface Changes {
   readonly ident: Ident
+  /** More rows of a sort, of whatever table, than a tick reads: what is here may be a part. */
+  readonly partial: boolean
   readonly tombs: readonly { readonly id: number; readonly keys: Buffer }[]
   readonly rows: readonly RevocationRow[]
   /** Those that tombstones and rows are of. */
@@ -33,8 +39,15 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
   const rows: RevocationRow[] = []
   const xids = new Set<string>()
   let ident: Ident | undefined
-  for (const [op, id, keys, cutoffUs, exact, authTime, expiresS, meta, xid] of result) {
+  const counts = { t: 0, r: 0 }
+  for (const [op, kind, id, keys, cutoffUs, exact, authTime, expiresS, meta, xid] of result) {
     if (xid !== null) xids.add(xid)
+    if (op === 't' || op === 'r') {
+      // Counted before it is left out: the cap is on what the database read, not on what this release knows.
+      counts[op]++
+      // Of a table that a newer release follows; its ids are not those of revocations.
+      if (kind !== revocationKind) continue
+    }
     if (op === 'm') ident = JSON.parse(meta!) as Ident
     else if (op === 't') tombs.push({ id: Number(id), keys: keys! })
     else if (op === 'r') {
@@ -49,7 +62,13 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
     } else throw new GateError('ERR_DATABASE_SCHEMA', `changes() has a row of kind ${op}`)
   }
   if (ident === undefined) throw new GateError('ERR_DATABASE_SCHEMA', 'changes() has no meta row')
-  return { ident, tombs, rows, transactions: new Set([...xids].map(BigInt)) }
+  return {
+    ident,
+    partial: Math.max(counts.t, counts.r) > changesCap,
+    tombs,
+    rows,
+    transactions: new Set([...xids].map(BigInt)),
+  }
 }
 
 /** Rows between two looks at the clock. */

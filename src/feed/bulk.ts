@@ -8,7 +8,7 @@ import type { RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
 import { connect } from '../store/connect.ts'
-import { type Deferred, reserve } from './apply.ts'
+import { type Deferred, reserve, revocationKind } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
 import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
 import type { Overlay } from './overlay.ts'
@@ -118,7 +118,7 @@ export class Bulk {
     const schema = this.#schema
     await copyOut(
       this.#client,
-      `SELECT row_id, keys FROM ${schema}.tombs WHERE ${missing}`,
+      `SELECT row_id, keys FROM ${schema}.tombs WHERE kind = '${revocationKind}' AND (${missing})`,
       (chunk) => tombs.push(chunk),
     )
     tombs.end()

@@ -25,7 +25,6 @@ import { Comparisons } from './comparisons.ts'
 import {
   backoffMs,
   type Cursor,
-  changesCap,
   checkIdent,
   cursorOf,
   gapAfter,
@@ -349,7 +348,7 @@ export class Feed {
     this.#noteCrowd(ident.queue_usage)
     metrics.count('dropgate_feed_ticks_total')
     this.#ticks++
-    if (changes.rows.length > changesCap || changes.tombs.length > changesCap) {
+    if (changes.partial) {
       // A part is not a whole: nothing is applied, the cursor stays, nothing is proved.
       if (outcome === 'done') await this.#finishReading(from)
       if (this.#reading === undefined) await this.#startCatchUp()

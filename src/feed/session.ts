@@ -17,6 +17,7 @@ const echoMs = 1000
 
 /** Without these on, rows come unstamped or unannounced. */
 const triggers = [
+  'a_prepare',
   'a_stamp',
   'c_announce_delete',
   'c_announce_insert',
@@ -167,7 +168,7 @@ export async function readChanges(
 ): Promise<ChangeRow[]> {
   const { rows } = await client.query({
     name: 'changes',
-    text: `SELECT op, id, keys, cutoff_us, exact, auth_time, expires_s, meta, xid FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1})`,
+    text: `SELECT op, kind, id, keys, cutoff_us, exact, auth_time, expires_s, meta, xid FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1})`,
     values: [snapshot],
     rowMode: 'array',
   })

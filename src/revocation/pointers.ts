@@ -7,7 +7,7 @@
 import type { Pointers } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
 
-/** `stamp()` in store/sql allows 64 of 256 bytes; a gate may outlive several databases. */
+/** `prepare_revocation()` in store/sql allows 64 of 256 bytes; a gate may outlive several databases. */
 const capacityBytes = 8 + 256 * 258
 
 export class ClaimPointers implements Pointers {

@@ -83,6 +83,7 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '42703': 'run `dropgate migrate` first',
   '42P01': 'run `dropgate migrate` first',
   '42883': 'run `dropgate migrate` first',
+  '42703': 'check the name; where it is right, run `dropgate migrate` first',
   '22007': times,
   '22008': times,
 }

@@ -1,5 +1,7 @@
 /**
- * Numbered SQL files, each in its own transaction, once, under an advisory lock: several gates may start at once.
+ * Brings a database to the tables, roles and functions of this release. A migration is a folder of SQL files under
+ * `sql`, run in the order of their names in one transaction, once, under an advisory lock: several gates may start at
+ * the same time.
  */
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -13,6 +15,21 @@ const folder = new URL('./sql/', import.meta.url)
 /** Any fixed number; only migrators of dropgate take it. */
 const lockId = 4_736_251_190
 
+/** The migrations that made databases before 0.1.0, as `migrations.name` and `migrations.digest` hold them. */
+const preview: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    '0001_roles.sql': '942c66b9fa4a4017f719d5932eeb80b2e4509bc53a4d06198db02d105773c033',
+    '0002_revocations.sql': '510929fb73d64103d48e866f5d230a6303c045936838f4fff6ed2d1441e19798',
+    '0003_feed.sql': 'ebf74d5e772f61ab0068d7f314c4dc955a691d9f2a42d704f3848fa274d690d4',
+    '0004_targets.sql': '60655f361440ba14f175039aaab980c0e036a70b001b65150e1c4b7cf6e7f6b5',
+    '0005_feed.sql': 'ee69ea9c058f3d023c01c1af3897770475ea78d893e6f897f99e67c17219bbf5',
+    '0006_fleet.sql': 'c4bc8b8218bed028e07416267ce7081c5627b8df6b785f68a0be89b064cc30c5',
+  }),
+)
+/** What the baseline would make anew, and what brings the tables of those databases to the same. */
+const tables = '3_tables.sql'
+const tablesFromPreview = 'tables_from_preview.sql'
+
 export interface MigrateOptions {
   readonly schema: string
   readonly rolePrefix: string
@@ -21,6 +38,13 @@ export interface MigrateOptions {
 export interface Migrated {
   readonly applied: readonly string[]
   readonly present: readonly string[]
+}
+
+/** One numbered migration as this release has it. */
+interface Migration {
+  readonly name: string
+  readonly digest: string
+  readonly text: string
 }
 
 /** @throws GateError ERR_DATABASE_UNREACHABLE, ERR_DATABASE_REFUSED, ERR_DATABASE_SCHEMA */
@@ -34,35 +58,15 @@ export async function migrate(url: string, options: MigrateOptions): Promise<Mig
       name text PRIMARY KEY, digest text NOT NULL, at timestamptz NOT NULL DEFAULT now())`)
     const { rows } = await client.query(`SELECT name, digest FROM ${schema}.migrations`)
     const known = new Map(rows.map((row) => [row.name as string, row.digest as string]))
-    const files = migrations()
-    for (const name of known.keys()) {
-      if (files.some((file) => file.name === name)) continue
-      throw new GateError(
-        'ERR_DATABASE_SCHEMA',
-        `the database was migrated by a newer release (${name})`,
-        {
-          hint: 'upgrade dropgate',
-        },
-      )
-    }
     const applied: string[] = []
-    for (const { name, text } of files) {
-      const digest = createHash('sha256').update(text).digest('hex')
-      const before = known.get(name)
-      if (before !== undefined) {
-        if (before === digest) continue
-        throw new GateError(
-          'ERR_DATABASE_SCHEMA',
-          `migration ${name} differs from the one that was applied`,
-          {
-            hint: 'run the release that made this database, or start from a fresh schema',
-          },
-        )
-      }
+    for (const { name, digest, text } of missing(known, schema)) {
       const sql = text.replaceAll('__schema__', schema).replaceAll('__prefix__', prefix)
       await client.query('BEGIN')
       try {
         await client.query(sql)
+        await client.query(`DELETE FROM ${schema}.migrations WHERE name = ANY ($1)`, [
+          [...preview.keys()],
+        ])
         await client.query(`INSERT INTO ${schema}.migrations (name, digest) VALUES ($1, $2)`, [
           name,
           digest,
@@ -78,11 +82,92 @@ export async function migrate(url: string, options: MigrateOptions): Promise<Mig
   })
 }
 
-function migrations(): { name: string; text: string }[] {
+/**
+ * What has to be run on a database with these migrations.
+ * @throws GateError ERR_DATABASE_SCHEMA where that would not lead to the tables of this release.
+ */
+function missing(known: ReadonlyMap<string, string>, schema: string): Migration[] {
+  const files = migrations()
+  const names = new Set(files.map(({ name }) => name))
+  for (const name of known.keys()) {
+    if (!names.has(name) && !preview.has(name)) throw newer(name)
+  }
+  if ([...known.keys()].some((name) => preview.has(name))) {
+    if (!isPreview(known)) throw notUpgradable(known, schema)
+    const [baseline, ...later] = files
+    return [{ ...baseline!, text: baselineText(tablesFromPreview) }, ...later]
+  }
+  return files.filter(({ name, digest }) => {
+    const before = known.get(name)
+    if (before === undefined) return true
+    if (before === digest) return false
+    throw new GateError(
+      'ERR_DATABASE_SCHEMA',
+      `migration ${name} differs from the one that was applied`,
+      { hint: 'run the release that made this database, or start from a fresh schema' },
+    )
+  })
+}
+
+function isPreview(known: ReadonlyMap<string, string>): boolean {
+  return (
+    known.size === preview.size &&
+    [...preview].every(([name, digest]) => known.get(name) === digest)
+  )
+}
+
+function newer(name: string): GateError {
+  return new GateError(
+    'ERR_DATABASE_SCHEMA',
+    `the database was migrated by a newer release (${name})`,
+    { hint: 'upgrade dropgate' },
+  )
+}
+
+/** A part of the old migrations, or other files under their names: what the tables look like is not known. */
+function notUpgradable(known: ReadonlyMap<string, string>, schema: string): GateError {
+  const strange = [...known].find(([name, digest]) => preview.get(name) !== digest)
+  const absent = [...preview.keys()].find((name) => !known.has(name))
+  const why =
+    strange === undefined
+      ? `${absent} was not applied`
+      : preview.has(strange[0])
+        ? `${strange[0]} is not the one of the last preview`
+        : `${strange[0]} is there as well`
+  return new GateError(
+    'ERR_DATABASE_SCHEMA',
+    `the database was made by a preview of 0.1.0 that cannot be upgraded: ${why}`,
+    {
+      hint: `keep the rows by hand: ALTER SCHEMA ${schema} RENAME TO ${schema}_old; then \`dropgate migrate\`; then INSERT INTO ${schema}.revocations (…) SELECT … FROM ${schema}_old.revocations, as docs/runbook.md says under "Upgrading dropgate"`,
+    },
+  )
+}
+
+function migrations(): Migration[] {
   return readdirSync(folder)
-    .filter((file) => /^\d{4}_\w+\.sql$/.test(file))
+    .filter((name) => /^\d{4}_\w+$/.test(name))
     .sort()
-    .map((name) => ({ name, text: readFileSync(new URL(name, folder), 'utf8') }))
+    .map((name) => {
+      const text = textOf(filesOf(name))
+      return { name, digest: createHash('sha256').update(text).digest('hex'), text }
+    })
+}
+
+/** Paths of a migration's files in the order in which they run. */
+function filesOf(name: string): string[] {
+  return readdirSync(new URL(`${name}/`, folder))
+    .sort()
+    .map((file) => `${name}/${file}`)
+}
+
+function textOf(files: readonly string[]): string {
+  return files.map((file) => readFileSync(new URL(file, folder), 'utf8')).join('\n')
+}
+
+/** The baseline with another file in the place of its tables: all its other files may run where there is something. */
+function baselineText(instead: string): string {
+  const files = filesOf('0001_baseline')
+  return textOf(files.map((file) => (file.endsWith(`/${tables}`) ? instead : file)))
 }
 
 function inMigration(name: string, error: unknown): GateError {

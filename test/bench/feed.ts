@@ -45,7 +45,13 @@ async function fillTable(owner: pg.Client): Promise<void> {
     )
   }
   await owner.query('ALTER TABLE dropgate.revocations ENABLE TRIGGER USER')
-  for (const name of ['a_stamp', 'b_guard_wide', 'c_announce_insert', 'c_announce_update']) {
+  for (const name of [
+    'a_prepare',
+    'a_stamp',
+    'b_guard_wide',
+    'c_announce_insert',
+    'c_announce_update',
+  ]) {
     await owner.query(`ALTER TABLE dropgate.revocations ENABLE ALWAYS TRIGGER ${name}`)
   }
   for (const name of ['c_announce_delete', 'd_renew']) {

@@ -1,6 +1,7 @@
 /** A feed with its ledger, and the comparison that everything here comes down to: ledger against table. */
 import type pg from 'pg'
 import type { RevocationRow } from '../../src/domain/revocation.ts'
+import { revocationKind } from '../../src/feed/apply.ts'
 import { Feed } from '../../src/feed/feed.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
 import type { Cluster } from './postgres.ts'
@@ -93,11 +94,12 @@ export async function compare({ feed, ledger }: Followed, client: pg.Client): Pr
   if (cursor === null) throw new Error('there is no cursor to compare at')
   const held: Rows = new Map([...ledger.entries()].map((row) => [row.id, textOf(row)]))
   await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-  const changes = (await client.query('SELECT * FROM dropgate.changes($1)', [cursor])).rows
+  const changes = (await client.query('SELECT * FROM dropgate.changes($1, NULL)', [cursor])).rows
   const table = (await client.query('SELECT * FROM dropgate.live')).rows
   await client.query('COMMIT')
-  for (const { op, id } of changes) if (op === 't') held.delete(Number(id))
-  for (const row of changes) if (row.op === 'r') held.set(Number(row.id), textOf(rowOf(row)))
+  const ours = changes.filter(({ kind }) => kind === revocationKind)
+  for (const { op, id } of ours) if (op === 't') held.delete(Number(id))
+  for (const row of ours) if (row.op === 'r') held.set(Number(row.id), textOf(rowOf(row)))
   const differences: string[] = []
   const expected: Rows = new Map(table.map((row) => [Number(row.id), textOf(rowOf(row))]))
   for (const [id, text] of expected) if (held.get(id) !== text) differences.push(`missed ${id}`)

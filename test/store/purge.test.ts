@@ -26,9 +26,9 @@ async function insert({ agoS = 0, ...columns }: Row): Promise<string> {
     Object.values(columns),
   )
   if (agoS > 0) {
-    await owner.query(`ALTER TABLE dropgate.revocations DISABLE TRIGGER a_stamp;
+    await owner.query(`ALTER TABLE dropgate.revocations DISABLE TRIGGER a_prepare;
       UPDATE dropgate.revocations SET created_at = now() - interval '${agoS} s' WHERE id = ${rows[0].id};
-      ALTER TABLE dropgate.revocations ENABLE ALWAYS TRIGGER a_stamp`)
+      ALTER TABLE dropgate.revocations ENABLE ALWAYS TRIGGER a_prepare`)
   }
   return rows[0].id
 }
@@ -131,7 +131,7 @@ t.test('old tombstones go, and cursors from before them load anew', async (t) =>
   await insert({ subject: 'b' })
   await cli.query('DELETE FROM dropgate.revocations')
   t.same(await purge(), { revocations: 0, tombs: 1 })
-  const { rows: ident } = await owner.query('SELECT tomb_floor FROM dropgate.ident()')
+  const { rows: ident } = await owner.query('SELECT tomb_floor FROM dropgate.state()')
   t.equal(ident[0].tomb_floor, rows[0].chg_xid)
 })
 

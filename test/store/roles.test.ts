@@ -73,7 +73,7 @@ const report = [
   ['take a gate off the list', `SELECT dropgate.leave(${zero})`],
   ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{0}', '{0}')`],
   ['get the key of notifications', 'SELECT dropgate.mac_key()'],
-  ['follow the feed', "SELECT * FROM dropgate.changes('1:1:')"],
+  ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"],
   ['read all of it', 'SELECT * FROM dropgate.live'],
 ] as const
 const purge = [['purge', 'SELECT dropgate.purge(1)']] as const
@@ -97,7 +97,7 @@ const roles = {
     mayNot: [...forge, ...unrevoke, ...report, ...purge],
   },
   gate: {
-    may: [...purge, ['follow the feed', "SELECT * FROM dropgate.changes('1:1:')"] as const],
+    may: [...purge, ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"] as const],
     mayNot: [
       ...forge,
       ...wide,

@@ -83,7 +83,6 @@ t.test('the revoker may revoke and nothing else', async (t) => {
     ["SELECT * FROM dropgate.changes('1:1:', 5)", '42501'],
     ['SELECT channel FROM dropgate.feed', '42501'],
     ["SELECT dropgate.wake('x')", '42501'],
-    ["SELECT * FROM dropgate.changes('1:1:')", '42501'],
     ['INSERT INTO dropgate.revocations (everyone) VALUES (true)', '42501'],
     ["INSERT INTO dropgate.revocations (issuer) VALUES ('https://idp')", '42501'],
     ['ALTER TABLE dropgate.revocations DISABLE TRIGGER ALL', '42501'],
@@ -230,7 +229,7 @@ t.test('no row that can be stored makes the feed fail', async (t) => {
     'subject, session_id, token_id, client_id, issuer',
     ...Array(5).fill('\u{10ffff}'.repeat(256)),
   )
-  const { rows } = await gate.query("SELECT * FROM dropgate.changes('1:1:')")
+  const { rows } = await gate.query("SELECT * FROM dropgate.changes('1:1:', 10001)")
   t.ok(rows.length > 3)
   t.equal(await refusal(gate.query('SELECT * FROM dropgate.live')), 'accepted')
   const { rows: live } = await gate.query(
@@ -244,7 +243,7 @@ t.test('migrating twice, or at once, or with another prefix does nothing wrong',
   const again = await Promise.all([1, 2, 3].map(() => migrate(cluster.migrate_url, options)))
   for (const { applied } of again) t.same(applied, [])
   const other = await migrate(cluster.migrate_url, { schema: 'other', rolePrefix: 'other_' })
-  t.ok(other.applied.length > 3)
+  t.same(other.applied, ['0001_baseline'])
   await t.rejects(migrate(cluster.migrate_url, { schema: 'x"; DROP', rolePrefix: 'a' }), {
     code: 'ERR_CONFIG_VALUE',
   })
@@ -260,5 +259,5 @@ t.test('an owner without superuser rights can migrate', async (t) => {
   url.password = 'modest'
   url.pathname = '/modest'
   const { applied } = await migrate(url.href, { schema: 'dropgate', rolePrefix: 'modest_' })
-  t.ok(applied.length > 3)
+  t.same(applied, ['0001_baseline'])
 })

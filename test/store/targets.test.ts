@@ -172,7 +172,7 @@ t.test('claims of any type and spelling, as JSON.parse reads them', async (t) =>
 
 t.test('claims become known in the order of commits, and are never forgotten', async (t) => {
   const pointers = async (): Promise<string[]> =>
-    (await owner.query('SELECT pointers FROM dropgate.ident()')).rows[0].pointers
+    (await owner.query('SELECT pointers FROM dropgate.state()')).rows[0].pointers
   await insert({ claims: { '/role': 'x' } })
   t.ok((await pointers()).includes('/role'))
   for (const statement of ['DELETE FROM', 'TRUNCATE', 'UPDATE']) {
@@ -332,7 +332,7 @@ t.test('what the runbook says about the audit and about claims works as the owne
   await owner.query('SET ROLE dropgate_owner')
   for (const block of blocks) await owner.query(block.replaceAll('/the/pointer', '/late'))
   await owner.query('RESET ROLE')
-  const { rows } = await owner.query('SELECT pointers FROM dropgate.ident()')
+  const { rows } = await owner.query('SELECT pointers FROM dropgate.state()')
   t.notOk(rows[0].pointers.includes('/late'))
   t.ok(rows[0].pointers.includes('/role'))
   const { rows: left } = await owner.query('SELECT count(*)::int AS n FROM dropgate.audit')

@@ -1,0 +1,255 @@
+-- What happens when a row is written, in the order of the triggers' names:
+--   a_prepare  row      the table's own: normalises the row, computes its keys, keeps its author
+--   a_stamp    row      shared: transaction and place in the order of changes
+--   b_guard_…  row      the table's own: rows that need a stronger role
+--   c_announce statement  tombstones for what was taken away, and a wake-up for the gates
+--   d_renew    TRUNCATE shared: every gate loads anew
+--   e_audit    statement  shared: images of what was changed or deleted
+--   f_warn_…   statement  advice to the writer (6_fleet.sql)
+-- A further followed table gets the shared ones by name and brings its own a_prepare.
+
+-- A revocation's keys, and what of it the writer may not choose. The first key is the one the ledger files the row
+-- under, so the most selective comes first. What belongs to the exchange and not to its token (client certificate,
+-- network) comes before all others: a row filed under a key of the token must be decided by the token alone, or a gate
+-- could not remember that a token is clean.
+CREATE OR REPLACE FUNCTION __schema__.prepare_revocation() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  outer_keys bytea := '';
+  keys bytea := '';
+  each_pointer text;
+  each_value jsonb;
+BEGIN
+  IF NEW.client_cert IS NOT NULL THEN outer_keys := outer_keys || key_of(11, '', NEW.client_cert); END IF;
+  IF NEW.network IS NOT NULL THEN
+    NEW.network := normal_network(NEW.network);
+    outer_keys := outer_keys || network_key(NEW.network);
+  END IF;
+  IF NEW.token_id IS NOT NULL THEN keys := keys || key_of(1, NEW.issuer, NEW.token_id); END IF;
+  IF NEW.token_hash IS NOT NULL THEN keys := keys || key_of_bytes(7, NEW.issuer, NEW.token_hash); END IF;
+  IF NEW.session_id IS NOT NULL THEN keys := keys || key_of(2, NEW.issuer, NEW.session_id); END IF;
+  IF NEW.proof_key IS NOT NULL THEN keys := keys || key_of(12, NEW.issuer, NEW.proof_key); END IF;
+  IF NEW.device_id IS NOT NULL THEN keys := keys || key_of(13, NEW.issuer, NEW.device_id); END IF;
+  IF NEW.subject IS NOT NULL THEN keys := keys || key_of(3, NEW.issuer, NEW.subject); END IF;
+  -- Unusable claims are refused by their CHECK, after this.
+  IF NEW.claims IS NOT NULL AND usable_claims(NEW.claims) THEN
+    FOR each_pointer, each_value IN SELECT e.key, e.value FROM jsonb_each(NEW.claims) e ORDER BY e.key LOOP
+      keys := keys || claim_key(NEW.issuer, each_pointer, each_value);
+      IF NOT EXISTS (SELECT FROM claim_pointers p WHERE p.pointer = each_pointer) THEN
+        -- Each gate looks up every pointer for every token, so their number is bounded.
+        IF (SELECT count(*) FROM claim_pointers) >= 64 THEN
+          RAISE EXCEPTION 'rows name 64 different claims already' USING ERRCODE = 'program_limit_exceeded',
+            HINT = 'revoke by one of the claims in claim_pointers, or by subject, tenant or group';
+        END IF;
+        INSERT INTO claim_pointers (pointer) VALUES (each_pointer) ON CONFLICT DO NOTHING;
+      END IF;
+    END LOOP;
+  END IF;
+  IF NEW.client_id IS NOT NULL THEN keys := keys || key_of(4, NEW.issuer, NEW.client_id); END IF;
+  IF NEW.group_value IS NOT NULL THEN keys := keys || key_of(9, NEW.issuer, NEW.group_value); END IF;
+  IF NEW.tenant IS NOT NULL THEN keys := keys || key_of(8, NEW.issuer, NEW.tenant); END IF;
+  IF NEW.key_thumbprint IS NOT NULL THEN keys := keys || key_of(10, NEW.issuer, NEW.key_thumbprint); END IF;
+  -- The issuer is inside each key of the token, so it needs one of its own only where there is none.
+  IF keys = '' AND NEW.issuer IS NOT NULL THEN keys := key_of(5, NEW.issuer, ''); END IF;
+  keys := outer_keys || keys;
+  IF keys = '' THEN keys := key_of(6, '', ''); END IF;
+  -- Bit 7 of the kind: must not be held. Last, so that a gate which does not know it denies more, not less.
+  IF NEW.except_session_id IS NOT NULL THEN
+    keys := keys || set_byte(key_of(2, NEW.issuer, NEW.except_session_id), 0, 130);
+  END IF;
+  NEW.keys := keys;
+  NEW.key_version := 2;
+  IF TG_OP = 'INSERT' THEN
+    NEW.created_by := session_user;
+    NEW.created_at := now();
+  ELSE
+    NEW.created_by := OLD.created_by;
+    NEW.created_at := OLD.created_at;
+    -- A cutoff that is moved here is of this clock and gets the issuer's skew, whatever clock the first one was of.
+    IF NEW.issued_before IS DISTINCT FROM OLD.issued_before AND NEW.event_time IS NOT DISTINCT FROM OLD.event_time THEN
+      NEW.event_time := NULL;
+    END IF;
+  END IF;
+  IF NEW.issued_before IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.issued_before IS DISTINCT FROM OLD.issued_before) THEN
+    -- A cutoff in the future would lock out people who sign in after the event: that is what a block is for.
+    IF NEW.issued_before > clock_timestamp() + (SELECT cutoff_skew FROM feed) THEN
+      RAISE EXCEPTION 'issued_before lies in the future' USING ERRCODE = 'check_violation',
+        HINT = 'leave it out for a block, which stands until it is lifted';
+    END IF;
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER a_prepare BEFORE INSERT OR UPDATE ON __schema__.revocations
+  FOR EACH ROW EXECUTE FUNCTION __schema__.prepare_revocation();
+
+-- Where a change stands, for any followed table. A row that kept an old stamp would be in no gate's next tick.
+CREATE OR REPLACE FUNCTION __schema__.stamp() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  NEW.chg_xid := pg_current_xact_id();
+  NEW.chg_seq := nextval('__schema__.change_seq');
+  RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER a_stamp BEFORE INSERT OR UPDATE ON __schema__.revocations
+  FOR EACH ROW EXECUTE FUNCTION __schema__.stamp();
+
+-- A row that hits everyone, a whole issuer or a large part of the network needs the break-glass role, and so does
+-- making such a row bite harder. Easing one is lifting. Not a definer function: it must see the role that writes. Not
+-- row security: that would refuse COPY to the revoker.
+CREATE OR REPLACE FUNCTION __schema__.guard_wide() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF num_nonnulls(NEW.subject, NEW.session_id, NEW.token_id, NEW.token_hash, NEW.client_id, NEW.tenant,
+       NEW.group_value, NEW.key_thumbprint, NEW.client_cert, NEW.proof_key, NEW.device_id, NEW.claims) > 0
+     OR masklen(NEW.network) >= (CASE family(NEW.network) WHEN 4 THEN 8 ELSE 16 END)
+     -- A row without any predicate is refused by its CHECK.
+     OR (NEW.everyone IS NOT TRUE AND NEW.issuer IS NULL AND NEW.network IS NULL)
+     OR pg_has_role(current_user, '__prefix__breakglass', 'MEMBER')
+     OR current_user = '__prefix__owner' THEN
+    RETURN NEW;
+  END IF;
+  IF TG_OP = 'UPDATE' THEN
+    IF (NEW.issued_before IS NOT DISTINCT FROM OLD.issued_before
+        OR NEW.issued_before <= coalesce(OLD.issued_before, 'infinity'))
+       AND (NEW.expires_at IS NOT DISTINCT FROM OLD.expires_at
+            OR NEW.expires_at <= coalesce(OLD.expires_at, 'infinity')) THEN
+      RETURN NEW;
+    END IF;
+  END IF;
+  RAISE EXCEPTION 'a revocation of a whole issuer, of everyone or of networks wider than /8 (IPv6 /16) needs the role __prefix__breakglass'
+    USING ERRCODE = 'insufficient_privilege',
+          HINT = 'name a subject, session, token or client, or write the row as a member of __prefix__breakglass';
+END $$;
+CREATE OR REPLACE TRIGGER b_guard_wide BEFORE INSERT OR UPDATE ON __schema__.revocations
+  FOR EACH ROW EXECUTE FUNCTION __schema__.guard_wide();
+
+-- Wakes the gates once per transaction: identical notifications collapse. Skipped while the queue fills up, so that
+-- one session that does not read can never make revoking fail; the gates' ticks deliver then.
+CREATE OR REPLACE FUNCTION __schema__.wake(message text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  IF pg_notification_queue_usage() < 0.5 THEN
+    PERFORM pg_notify((SELECT channel FROM feed), message);
+  END IF;
+END $$;
+
+-- A gate must not deny, or stop denying, by a row that a crash then loses.
+CREATE OR REPLACE FUNCTION __schema__.make_durable() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+END $$;
+
+-- Tombstones for rows that were changed or deleted, for any followed table; the trigger gives the table's letter.
+CREATE OR REPLACE FUNCTION __schema__.announce() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  PERFORM make_durable();
+  INSERT INTO tomb (row_id, keys, kind) SELECT id, keys, TG_ARGV[0]::"char" FROM old_rows;
+  PERFORM wake('w');
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER c_announce_update AFTER UPDATE ON __schema__.revocations
+  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce('r');
+CREATE OR REPLACE TRIGGER c_announce_delete AFTER DELETE ON __schema__.revocations
+  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce('r');
+
+-- New revocations of one predicate travel in the notification, so that a gate denies before it has asked; the others,
+-- and more than fit, only wake it. Body: key id, transaction, then for each row its id, key, cutoff, expiry and flags;
+-- before it the MAC; all in base64 (feed/payload.ts). At most 16 such notifications in a transaction: identical ones
+-- collapse, these do not, and the queue is shared by the whole server.
+CREATE OR REPLACE FUNCTION __schema__.announce_revocations() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  most CONSTANT int := 128;
+  sent text := current_setting('dropgate.payloads', true);
+  total int;
+  simple int;
+  mac mac_keys;
+  body bytea;
+BEGIN
+  PERFORM make_durable();
+  SELECT count(*), count(*) FILTER (WHERE octet_length(keys) = 17) INTO total, simple
+    FROM (SELECT keys FROM new_rows LIMIT most + 1) r;
+  IF total = 0 THEN RETURN NULL; END IF;
+  IF sent IS NULL OR sent !~ '^[0-9]{1,2}$' THEN sent := '0'; END IF;
+  IF total > most OR simple = 0 OR sent::int >= 16 THEN
+    PERFORM wake('w');
+    RETURN NULL;
+  END IF;
+  SELECT * INTO mac FROM mac_keys ORDER BY id DESC LIMIT 1;
+  SELECT int4send(mac.id) || int8send(pg_current_xact_id()::text::bigint) || string_agg(
+      int8send(id) || keys
+      || int8send(coalesce(ceil(extract(epoch FROM issued_before) * 1000000)::bigint, 0))
+      || int8send(coalesce(ceil(extract(epoch FROM expires_at))::bigint, 0))
+      || set_byte('\x00'::bytea, 0, (issued_before IS NOT NULL)::int + (event_time IS NOT NULL)::int * 2
+           + (compare = 'auth_time')::int * 4 + (expires_at IS NOT NULL)::int * 8), '\x'::bytea)
+    INTO body FROM new_rows WHERE octet_length(keys) = 17;
+  PERFORM set_config('dropgate.payloads', (sent::int + 1)::text, true);
+  PERFORM wake('p' || translate(encode(sha256(mac.outer_pad || sha256(mac.inner_pad || body)) || body, 'base64'), E'\n', ''));
+  IF simple < total THEN PERFORM wake('w'); END IF;
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER c_announce_insert AFTER INSERT ON __schema__.revocations
+  REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce_revocations();
+
+-- TRUNCATE leaves no tombstones, so no tick could tell what is gone: a new generation makes every gate load anew.
+CREATE OR REPLACE FUNCTION __schema__.renew() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  UPDATE feed SET generation = gen_random_uuid();
+  PERFORM wake('r');
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.revocations
+  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
+CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.tomb
+  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
+
+-- What was taken away stays readable, for any table with an id.
+CREATE OR REPLACE FUNCTION __schema__.keep_image() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  IF TG_OP = 'TRUNCATE' THEN
+    INSERT INTO audit (action, relation) VALUES (TG_OP, TG_TABLE_NAME);
+  ELSE
+    INSERT INTO audit (action, relation, row_id, image) SELECT TG_OP, TG_TABLE_NAME, o.id, to_jsonb(o) FROM old_rows o;
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER e_audit_update AFTER UPDATE ON __schema__.revocations
+  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
+CREATE OR REPLACE TRIGGER e_audit_delete AFTER DELETE ON __schema__.revocations
+  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
+CREATE OR REPLACE TRIGGER e_audit_truncate AFTER TRUNCATE ON __schema__.revocations
+  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
+
+-- Tables that only grow, also for the owner: an audit that can be edited is none, and a pointer that is forgotten makes
+-- rows unmatchable. docs/runbook.md says how to archive.
+CREATE OR REPLACE FUNCTION __schema__.refuse_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'rows are only ever added to %', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.audit
+  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
+CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.claim_pointers
+  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
+
+-- Also for sessions that apply replicated changes (session_replication_role = replica): rows that come that way would
+-- otherwise be unstamped, and no gate would see them.
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER a_prepare;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER a_stamp;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER b_guard_wide;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER c_announce_insert;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER c_announce_update;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER c_announce_delete;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER d_renew;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER e_audit_update;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER e_audit_delete;
+ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER e_audit_truncate;
+ALTER TABLE __schema__.tomb ENABLE ALWAYS TRIGGER d_renew;
+ALTER TABLE __schema__.audit ENABLE ALWAYS TRIGGER a_refuse_change;
+ALTER TABLE __schema__.claim_pointers ENABLE ALWAYS TRIGGER a_refuse_change;

@@ -1,0 +1,93 @@
+-- What a gate reads: everything (live), what is gone (tombs), what has changed since its cursor (changes), sums to
+-- compare with (digest). Views run with the owner's rights, so the gate needs none on the tables.
+
+-- What a gate needs of a revocation, in the numbers it keeps: µs and whole seconds since 1970. floor and ceil go the
+-- way that denies longer. COPY takes times as they are stored, since numbers are made of them by the gate, which other
+-- clients do not share.
+CREATE OR REPLACE VIEW __schema__.live AS
+  SELECT id, keys,
+    ceil(extract(epoch FROM issued_before) * 1000000)::bigint AS cutoff_us,
+    event_time IS NOT NULL AS exact,
+    ceil(extract(epoch FROM expires_at))::bigint AS expires_s,
+    chg_xid,
+    compare = 'auth_time' AS auth_time,
+    issued_before, expires_at
+  FROM __schema__.revocations;
+
+CREATE OR REPLACE VIEW __schema__.tombs AS SELECT row_id, keys, chg_xid, kind FROM __schema__.tomb;
+
+-- Sums over all revocations, as revocation/digest.ts keeps them over the ledger.
+CREATE OR REPLACE VIEW __schema__.digest AS
+  SELECT (id % 256)::int AS bucket, count(*) AS rows, sum(id & 4294967295) AS ids,
+    sum(get_byte(keys, 1) + get_byte(keys, 2) * 256 + get_byte(keys, 3) * 65536 + get_byte(keys, 4)::bigint * 16777216)
+      AS words,
+    sum(coalesce((extract(epoch FROM issued_before) * 1000000)::bigint & 4294967295, 0)) AS cutoffs,
+    sum(octet_length(keys) / 17 - 1
+      + CASE WHEN issued_before IS NULL THEN 0
+          ELSE 256 + (event_time IS NOT NULL)::int * 512 + (compare = 'auth_time')::int * 1024 END
+      + CASE WHEN expires_at IS NULL THEN 0
+          ELSE greatest(ceil(extract(epoch FROM expires_at))::bigint - 946684800, 1) END) AS rest,
+    max(key_version) AS key_version
+  FROM __schema__.revocations GROUP BY 1;
+
+-- The key of the notifications, for gates alone.
+CREATE OR REPLACE FUNCTION __schema__.mac_key(OUT id int, OUT key bytea)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT k.id, k.key FROM mac_keys k ORDER BY k.id DESC LIMIT 1
+$$;
+
+-- Who this database is and where it stands, which claims rows name, which key notifications are made with and how full
+-- their queue is, all in one snapshot.
+CREATE OR REPLACE FUNCTION __schema__.state(
+  OUT snapshot text, OUT generation text, OUT schema_version int, OUT channel text, OUT tomb_floor text,
+  OUT system_id text, OUT timeline text, OUT standby boolean, OUT clock_ms float8, OUT pointers text[],
+  OUT mac_key int, OUT queue_usage float8)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  standby := pg_is_in_recovery();
+  SELECT pg_current_snapshot()::text, f.generation::text, f.schema_version, f.channel, f.tomb_floor::text
+    INTO snapshot, generation, schema_version, channel, tomb_floor FROM feed f;
+  SELECT c.system_identifier::text INTO system_id FROM pg_control_system() c;
+  -- The file name of the current position knows the timeline at once; the control file lags a promotion.
+  timeline := CASE WHEN standby THEN NULL ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END;
+  clock_ms := extract(epoch FROM clock_timestamp()) * 1000;
+  pointers := ARRAY(SELECT p.pointer FROM claim_pointers p);
+  mac_key := (SELECT max(k.id) FROM mac_keys k);
+  queue_usage := pg_notification_queue_usage();
+END $$;
+
+-- Everything that became visible since the snapshot `cursor`: exactly the complement of it, so nothing is missed
+-- however late a transaction commits, and nothing waits for a long one. First the meta row ('m', with state() as JSON),
+-- then tombstones ('t') and rows ('r'), each with the letter of its table in `kind`; a gate reads the kinds that it
+-- knows, so a further table adds its rows here.
+--
+-- With each row and tombstone comes the transaction that it is stamped with: a gate's cursor goes up to the newest one that
+-- it was shown, not to the end of the snapshot (feed/cursor.ts says why).
+--
+-- At most `cap` rows of each sort: a gate that gets more than it asked for has seen a part only, must not take it for
+-- all, and reads what is missing on a session of its own. NULL is no cap.
+--
+-- Not the SQL language: that would plan anew at each call. Without seqscan: a generic plan takes "greater than
+-- something" for a third of the table.
+CREATE OR REPLACE FUNCTION __schema__.changes(cursor pg_snapshot, cap int)
+RETURNS TABLE (op "char", kind "char", id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean,
+               expires_s bigint, meta text, xid xid8)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+  upper_xid xid8 := pg_snapshot_xmax(cursor);
+  open_xids xid8[] := ARRAY(SELECT pg_snapshot_xip(cursor));
+BEGIN
+  RETURN QUERY SELECT 'm'::"char", NULL::"char", NULL::bigint, NULL::bytea, NULL::bigint, NULL::boolean, NULL::boolean,
+    NULL::bigint, row_to_json(i)::text, NULL::xid8 FROM state() i;
+  RETURN QUERY SELECT 't'::"char", t.kind, t.row_id, t.keys, NULL::bigint, NULL::boolean, NULL::boolean, NULL::bigint,
+    NULL::text, t.chg_xid FROM tomb t WHERE t.chg_xid >= upper_xid LIMIT cap;
+  RETURN QUERY SELECT 'r'::"char", 'r'::"char", l.id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, NULL::text,
+    l.chg_xid FROM live l WHERE l.chg_xid >= upper_xid LIMIT cap;
+  IF open_xids <> '{}' THEN
+    RETURN QUERY SELECT 't'::"char", t.kind, t.row_id, t.keys, NULL::bigint, NULL::boolean, NULL::boolean, NULL::bigint,
+      NULL::text, t.chg_xid FROM tomb t WHERE t.chg_xid = ANY (open_xids) LIMIT cap;
+    RETURN QUERY SELECT 'r'::"char", 'r'::"char", l.id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, NULL::text,
+      l.chg_xid FROM live l WHERE l.chg_xid = ANY (open_xids) LIMIT cap;
+  END IF;
+END $$;

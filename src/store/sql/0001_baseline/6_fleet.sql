@@ -1,0 +1,127 @@
+-- The gates among themselves and with writers: heartbeats, receipts for revocations, and rows that no gate can match.
+
+-- Gates that may be serving: heard of lately, where a gate that may allow for long unheard of counts for as long.
+CREATE OR REPLACE VIEW __schema__.fleet AS
+  SELECT id, host, pid, version, started_at, seen_at, ready, fresh_at, rows, allows,
+    seen_at > clock_timestamp() - interval '2 s' AS heard
+  FROM __schema__.gates
+  WHERE seen_at > clock_timestamp() - allows - interval '30 s';
+
+-- A gate says that it lives and what it can match, and hears how many gates there are.
+CREATE OR REPLACE FUNCTION __schema__.beat(gate uuid, beat jsonb, OUT gates int, OUT unmatched bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  INSERT INTO gates AS g (id, host, pid, version, started_at, seen_at, ready, cursor, fresh_at, rows, allows, matches,
+      peppers, token_lifetime)
+    VALUES (gate, left(beat->>'host', 255), (beat->>'pid')::int, left(beat->>'version', 64),
+      (beat->>'started_at')::timestamptz, clock_timestamp(), (beat->>'ready')::boolean, (beat->>'cursor')::pg_snapshot,
+      clock_timestamp() - (beat->>'age_ms')::float8 * interval '1 ms', (beat->>'rows')::bigint,
+      (beat->>'allows_ms')::float8 * interval '1 ms', beat->'matches',
+      ARRAY(SELECT jsonb_array_elements_text(beat->'peppers')),
+      (beat->>'token_lifetime_ms')::float8 * interval '1 ms')
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ready = excluded.ready, cursor = excluded.cursor,
+      fresh_at = excluded.fresh_at, rows = excluded.rows, allows = excluded.allows, matches = excluded.matches,
+      peppers = excluded.peppers, token_lifetime = excluded.token_lifetime;
+  gates := (SELECT count(*) FROM fleet);
+  unmatched := (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM unmatched_seq s);
+END $$;
+
+-- The gate has ended in order.
+CREATE OR REPLACE FUNCTION __schema__.leave(gate uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  DELETE FROM gates WHERE id = gate
+$$;
+
+-- Rows whose writer waits for receipts, that this gate has not confirmed and that are visible in its cursor.
+CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid, cursor pg_snapshot) RETURNS SETOF bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT w.row_id FROM waits w
+  WHERE w.at > now() - interval '10 min' AND pg_visible_in_snapshot(w.chg_xid, cursor)
+    AND NOT EXISTS (SELECT FROM receipts r WHERE r.row_id = w.row_id AND r.gate = wanted.gate)
+  ORDER BY w.at DESC LIMIT 1000
+$$;
+
+-- `ago_ms`: how long the row had been in force when this was sent, so only this clock counts.
+CREATE OR REPLACE FUNCTION __schema__.confirm(gate uuid, row_ids bigint[], ago_ms float8[], cuts int[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  INSERT INTO receipts (row_id, gate, at, cuts)
+    SELECT c.row_id, confirm.gate, clock_timestamp() - c.ago * interval '1 ms', c.cuts
+    FROM unnest(row_ids, ago_ms, confirm.cuts) AS c (row_id, ago, cuts)
+    JOIN waits w ON w.row_id = c.row_id
+  ON CONFLICT (row_id, gate) DO UPDATE SET cuts = greatest(receipts.cuts, excluded.cuts)
+$$;
+
+-- To be called in the transaction that inserts the row.
+CREATE OR REPLACE FUNCTION __schema__.expect_receipts(row_id bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  INSERT INTO waits (row_id) VALUES (row_id) ON CONFLICT DO NOTHING
+$$;
+
+-- Each gate that may be serving, with its receipt. One that has not confirmed the row cannot have had an answer to a tick
+-- that was sent after the commit, so it stops allowing `allows` after that at the latest.
+CREATE OR REPLACE FUNCTION __schema__.receipts_of(wanted_row bigint)
+RETURNS TABLE (gate uuid, host text, pid int, ms float8, cuts int, may_allow_until timestamptz, heard boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT f.id, f.host, f.pid, CASE WHEN r.at IS NOT NULL THEN greatest(0, extract(epoch FROM r.at - w.at) * 1000)::float8 END, r.cuts,
+    CASE WHEN r.at IS NULL THEN w.at + f.allows END, f.heard
+  FROM waits w CROSS JOIN fleet f LEFT JOIN receipts r ON r.row_id = w.row_id AND r.gate = f.id
+  WHERE w.row_id = wanted_row
+  ORDER BY f.host, f.pid, f.id
+$$;
+
+-- Whether a gate that runs can match a row that names these columns. True as long as no gate has said what it can.
+CREATE OR REPLACE FUNCTION __schema__.can_match(of_issuer text, columns text[]) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
+    OR EXISTS (
+      SELECT FROM gates g, jsonb_each(g.matches) m
+      WHERE g.seen_at > now() - interval '1 h' AND (of_issuer IS NULL OR m.key = of_issuer)
+        AND m.value @> to_jsonb(array_remove(columns, NULL)))
+$$;
+
+-- Whether a gate that runs knows the pepper of this name.
+CREATE OR REPLACE FUNCTION __schema__.knows_pepper(name text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
+    OR EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h' AND name = ANY (g.peppers))
+$$;
+
+-- The columns of a row that a gate must be set up for; every gate knows the others.
+CREATE OR REPLACE FUNCTION __schema__.demands(token_hash bytea, tenant text, group_value text, client_cert text, device_id text)
+RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY[
+    CASE WHEN token_hash IS NOT NULL THEN 'token_hash' END, CASE WHEN tenant IS NOT NULL THEN 'tenant' END,
+    CASE WHEN group_value IS NOT NULL THEN 'group_value' END, CASE WHEN client_cert IS NOT NULL THEN 'client_cert' END,
+    CASE WHEN device_id IS NOT NULL THEN 'device_id' END]
+$$;
+
+-- A row that nothing enforces must not look like one that is. Advice, so of a bulk insert only the first rows.
+CREATE OR REPLACE FUNCTION __schema__.warn_unmatched() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  found record;
+BEGIN
+  FOR found IN
+    SELECT n.id, n.issuer, d.columns
+    FROM (SELECT * FROM new_rows r
+          WHERE num_nonnulls(r.issuer, r.token_hash, r.tenant, r.group_value, r.client_cert, r.device_id) > 0
+          LIMIT 1000) n,
+      demands(n.token_hash, n.tenant, n.group_value, n.client_cert, n.device_id) AS d (columns)
+    WHERE NOT can_match(n.issuer, d.columns)
+  LOOP
+    PERFORM nextval('unmatched_seq');
+    RAISE WARNING 'no gate can match revocation %', found.id
+      USING HINT = coalesce('of issuer ' || found.issuer || ' ', '')
+        || coalesce('by ' || nullif(array_to_string(found.columns, ', '), ''), 'it is not configured on any gate');
+  END LOOP;
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER f_warn_unmatched AFTER INSERT ON __schema__.revocations
+  REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.warn_unmatched();
+
+-- The ids among these whose rows no gate can match.
+CREATE OR REPLACE FUNCTION __schema__.unmatched_of(ids bigint[]) RETURNS SETOF bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT r.id FROM revocations r WHERE r.id = ANY (ids)
+    AND NOT can_match(r.issuer, demands(r.token_hash, r.tenant, r.group_value, r.client_cert, r.device_id))
+$$;

@@ -1,0 +1,85 @@
+-- What keeps the feed small and usable over time: purging, a new key for notifications, a reset after a restore.
+
+-- Deletes what is provably dead, a batch at a time; several callers at once do no more than one.
+--
+-- A cutoff is dead once every token from before it has ended, and so is a row that names one token. No gate accepts
+-- a token that lives longer than its `token_lifetime`, so that is `horizon`, a little later. Should a gate come that
+-- accepts longer ones, tokens could come back to life: hence first a cutoff for everyone at the horizon. It hits only
+-- tokens that have ended already, for every gate known so far.
+CREATE OR REPLACE FUNCTION __schema__.purge(batch int, OUT revocations bigint, OUT tombs bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  horizon timestamptz;
+  floor_row bigint;
+  dead bigint[];
+  floor_xid xid8;
+BEGIN
+  revocations := 0;
+  tombs := 0;
+  IF NOT pg_try_advisory_xact_lock('__schema__.revocations'::regclass::oid::bigint) THEN RETURN; END IF;
+  -- By the hour, so that the row for everyone changes at most that often.
+  SELECT date_trunc('hour', now() - greatest(interval '24 h', max(g.token_lifetime)) - interval '10 min')
+    INTO horizon FROM gates g;
+  SELECT f.purge_row INTO floor_row FROM feed f;
+  dead := ARRAY(
+    SELECT r.id FROM revocations r
+    WHERE r.id IS DISTINCT FROM floor_row AND (
+      r.expires_at < now() - interval '1 h'
+      OR (r.compare = 'iat' AND r.issued_before < horizon)
+      OR (r.issued_before IS NULL AND r.created_at < horizon AND num_nonnulls(r.token_id, r.token_hash) > 0))
+    LIMIT least(greatest(batch, 1), 10000));
+  IF cardinality(dead) > 0 THEN
+    UPDATE revocations r SET issued_before = horizon WHERE r.id = floor_row AND r.issued_before < horizon;
+    IF NOT EXISTS (SELECT FROM revocations r WHERE r.id = floor_row AND r.everyone AND r.issued_before >= horizon
+        AND r.expires_at IS NULL) THEN
+      INSERT INTO revocations (everyone, issued_before, reason, source)
+        VALUES (true, horizon, 'stands for the older cutoffs that were purged', 'dropgate purge')
+        RETURNING id INTO floor_row;
+      UPDATE feed SET purge_row = floor_row;
+    END IF;
+    DELETE FROM revocations r WHERE r.id = ANY (dead);
+    revocations := cardinality(dead);
+  END IF;
+  -- Tombstones are for gates that were away; one that comes later loads everything.
+  WITH gone AS (
+    DELETE FROM tomb WHERE ctid = ANY (ARRAY(
+      SELECT t.ctid FROM tomb t WHERE t.at < now() - interval '7 days' LIMIT least(greatest(batch, 1), 10000)))
+    RETURNING chg_xid)
+  SELECT count(*), (SELECT g.chg_xid FROM gone g ORDER BY g.chg_xid DESC LIMIT 1) INTO tombs, floor_xid FROM gone;
+  IF tombs > 0 THEN
+    UPDATE feed SET tomb_floor = CASE WHEN tomb_floor > floor_xid THEN tomb_floor ELSE floor_xid END;
+  END IF;
+  DELETE FROM gates WHERE seen_at < now() - interval '1 day' - allows;
+  DELETE FROM receipts r USING waits w WHERE r.row_id = w.row_id AND w.at < now() - interval '1 h';
+  DELETE FROM waits WHERE at < now() - interval '1 h';
+END $$;
+
+-- To rotate the key: `SELECT dropgate.new_mac_key()` as the owner. Gates notice with their next tick.
+CREATE OR REPLACE FUNCTION __schema__.new_mac_key() RETURNS int
+LANGUAGE plpgsql SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  key bytea := sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
+  inner_pad bytea := decode(repeat('36', 64), 'hex');
+  outer_pad bytea := decode(repeat('5c', 64), 'hex');
+  made int;
+BEGIN
+  FOR i IN 0..31 LOOP
+    inner_pad := set_byte(inner_pad, i, get_byte(key, i) # 54);
+    outer_pad := set_byte(outer_pad, i, get_byte(key, i) # 92);
+  END LOOP;
+  INSERT INTO mac_keys (key, inner_pad, outer_pad) VALUES (key, inner_pad, outer_pad) RETURNING id INTO made;
+  DELETE FROM mac_keys WHERE id < made;
+  RETURN made;
+END $$;
+SELECT __schema__.new_mac_key() WHERE NOT EXISTS (SELECT FROM __schema__.mac_keys);
+
+-- After a restore from a dump, whose stamps are those of another time: every row is stamped anew and gates load
+-- everything.
+CREATE OR REPLACE FUNCTION __schema__.reset_feed() RETURNS void
+LANGUAGE plpgsql SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  UPDATE revocations SET reason = reason;
+  DELETE FROM tomb;
+  UPDATE feed SET generation = gen_random_uuid();
+  PERFORM wake('r');
+END $$;

@@ -1,0 +1,32 @@
+-- Who may do what, all of it in one place. PostgreSQL lets every login execute a new function: that is taken back first.
+-- test/store/roles.test.ts asks for each role what it may and may not do.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA __schema__ FROM PUBLIC;
+
+-- The gate reads the feed, reports on itself and purges.
+GRANT SELECT ON __schema__.live, __schema__.tombs, __schema__.digest TO __prefix__gate;
+GRANT EXECUTE ON FUNCTION __schema__.state(), __schema__.changes(pg_snapshot, int), __schema__.mac_key(),
+    __schema__.beat(uuid, jsonb), __schema__.leave(uuid), __schema__.wanted(uuid, pg_snapshot),
+    __schema__.confirm(uuid, bigint[], float8[], int[])
+  TO __prefix__gate;
+GRANT EXECUTE ON FUNCTION __schema__.purge(int) TO __prefix__gate, __prefix__lifter;
+
+-- Revokers add rows, lifters end them. Only the owner writes stamps, names an author or an id, or truncates.
+GRANT INSERT (issuer, subject, session_id, token_id, token_hash, client_id, tenant, group_value, key_thumbprint,
+    client_cert, proof_key, device_id, network, claims, everyone, issued_before, compare, except_session_id,
+    expires_at, reason, source, source_event_id, event_time)
+  ON __schema__.revocations TO __prefix__revoker, __prefix__breakglass;
+GRANT SELECT (id, issuer, subject, session_id, token_id, token_hash, client_id, tenant, group_value, key_thumbprint,
+    client_cert, proof_key, device_id, network, claims, everyone, issued_before, compare, except_session_id,
+    expires_at, reason, source, source_event_id, event_time, created_by, created_at)
+  ON __schema__.revocations TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
+GRANT DELETE, UPDATE (issued_before, expires_at, reason) ON __schema__.revocations TO __prefix__lifter;
+
+-- The guard and the CHECK of claims run with the rights of the login that writes.
+GRANT EXECUTE ON FUNCTION __schema__.guard_wide(), __schema__.usable_claims(jsonb)
+  TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
+
+-- Receipts, and whether a gate can match a row.
+GRANT EXECUTE ON FUNCTION __schema__.expect_receipts(bigint), __schema__.receipts_of(bigint),
+    __schema__.can_match(text, text[]), __schema__.knows_pepper(text), __schema__.unmatched_of(bigint[])
+  TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
+GRANT SELECT ON __schema__.fleet TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
