@@ -80,7 +80,6 @@ const times = "times are like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
 const adviceByCode: Readonly<Record<string, string>> = {
   '42501': 'the login lacks the role for this; see the table of roles in the README',
   '3F000': 'run `dropgate migrate` first',
-  '42703': 'run `dropgate migrate` first',
   '42P01': 'run `dropgate migrate` first',
   '42883': 'run `dropgate migrate` first',
   '42703': 'check the name; where it is right, run `dropgate migrate` first',
