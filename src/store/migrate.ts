@@ -1,16 +1,17 @@
 /**
- * Numbered SQL files, each in its own transaction, once, under an advisory lock: several gates may start at once.
+ * Applies the numbered SQL files. Each runs once, in its own transaction, under an advisory lock, because several
+ * gates may start at once.
  */
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { GateError } from '../errors.ts'
 import { plainName, refused, withClient } from './connect.ts'
 
-/** The `feed.schema_version` that this release reads. */
+/** The value of `feed.schema_version` that this release can read. */
 export const schemaVersion = 1
 
 const folder = new URL('./sql/', import.meta.url)
-/** Any fixed number; only migrators of dropgate take it. */
+/** Key of the advisory lock: any fixed number that no other program uses. */
 const lockId = 4_736_251_190
 
 export interface MigrateOptions {
@@ -18,13 +19,13 @@ export interface MigrateOptions {
   readonly rolePrefix: string
 }
 
-export interface Migrated {
+export interface MigrationResult {
   readonly applied: readonly string[]
   readonly present: readonly string[]
 }
 
 /** @throws GateError ERR_DATABASE_UNREACHABLE, ERR_DATABASE_REFUSED, ERR_DATABASE_SCHEMA */
-export async function migrate(url: string, options: MigrateOptions): Promise<Migrated> {
+export async function migrate(url: string, options: MigrateOptions): Promise<MigrationResult> {
   const schema = plainName(options.schema, 'database.schema')
   const prefix = plainName(options.rolePrefix, 'database.role_prefix')
   return await withClient({ url, name: 'dropgate migrate' }, async (client) => {
@@ -33,29 +34,29 @@ export async function migrate(url: string, options: MigrateOptions): Promise<Mig
     await client.query(`CREATE TABLE IF NOT EXISTS ${schema}.migrations (
       name text PRIMARY KEY, digest text NOT NULL, at timestamptz NOT NULL DEFAULT now())`)
     const { rows } = await client.query(`SELECT name, digest FROM ${schema}.migrations`)
-    const known = new Map(rows.map((row) => [row.name as string, row.digest as string]))
+    const recorded = new Map(rows.map((row) => [row.name as string, row.digest as string]))
     const files = migrations()
-    for (const name of known.keys()) {
+    for (const name of recorded.keys()) {
       if (files.some((file) => file.name === name)) continue
       throw new GateError(
         'ERR_DATABASE_SCHEMA',
         `the database was migrated by a newer release (${name})`,
         {
-          hint: 'upgrade dropgate',
+          hint: 'upgrade dropgate to that release',
         },
       )
     }
     const applied: string[] = []
     for (const { name, text } of files) {
       const digest = createHash('sha256').update(text).digest('hex')
-      const before = known.get(name)
+      const before = recorded.get(name)
       if (before !== undefined) {
         if (before === digest) continue
         throw new GateError(
           'ERR_DATABASE_SCHEMA',
           `migration ${name} differs from the one that was applied`,
           {
-            hint: 'run the release that made this database, or start from a fresh schema',
+            hint: 'run the release of dropgate that created this database, or start from a fresh schema',
           },
         )
       }
@@ -74,7 +75,7 @@ export async function migrate(url: string, options: MigrateOptions): Promise<Mig
       }
       applied.push(name)
     }
-    return { applied, present: [...known.keys()].sort() }
+    return { applied, present: [...recorded.keys()].sort() }
   })
 }
 
