@@ -1,4 +1,6 @@
-/** `hex.*` and `base64url.encode_no_pad`, over the bytes of a text. */
+/**
+ * `hex.*` and `base64url.encode_no_pad`: encode and decode the bytes of a text.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
@@ -10,9 +12,9 @@ export const encodingBuiltins: BuiltinTable = {
     call: (args) => {
       const digits = text(args, 0)
       const bytes = Buffer.from(digits, 'hex')
-      // Node stops at the first digit that is none.
+      // Node stops at the first character that is not a hexadecimal digit, so compare the lengths.
       if (digits.length % 2 !== 0 || bytes.length * 2 !== digits.length) {
-        throw new BuiltinError('not hexadecimal')
+        throw new BuiltinError('the text is not hexadecimal')
       }
       return textOf(bytes)
     },

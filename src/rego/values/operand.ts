@@ -1,18 +1,18 @@
 /**
- * Reading a builtin's arguments. A wrong one is a BuiltinError, which makes the call undefined as OPA's own errors
- * do; what would take time or memory without bound is a GateError, which ends the evaluation in a denial: an
- * undefined that a policy negates must never be had by asking for too much.
+ * Reads the arguments of builtins. A wrong argument is a BuiltinError, which makes the call undefined, as OPA's own
+ * errors do. A call that would need too much time or memory is a GateError, which ends the evaluation with a denial:
+ * if it were undefined, a caller could make a negated condition true by asking for too much.
  */
 import { GateError } from '../../errors.ts'
 import { toBigInt } from './decimal.ts'
 import { isArray, RegoNumber, RegoObject, RegoSet, typeName, type Value } from './value.ts'
 
-/** The call has no value. The message goes into `print` and tests, never to a client. */
+/** The call is undefined. The message is for `print` and tests; it never reaches a client. */
 export class BuiltinError extends Error {}
 
 /** @throws GateError ERR_POLICY_FAILED */
 export function refuseWork(why: string): never {
-  throw new GateError('ERR_POLICY_FAILED', `a builtin was asked for too much: ${why}`)
+  throw new GateError('ERR_POLICY_FAILED', `a builtin exceeds a limit: ${why}`)
 }
 
 export type Args = readonly Value[]
@@ -47,7 +47,7 @@ export function bigInt(args: Args, at: number): bigint {
   return whole
 }
 
-/** An integer that a JavaScript number holds exactly. */
+/** Returns an integer that a JavaScript number holds exactly. */
 export function integer(args: Args, at: number): number {
   const whole = Number(bigInt(args, at))
   if (!Number.isSafeInteger(whole)) throw new BuiltinError(`operand ${at + 1} is out of range`)
@@ -72,7 +72,7 @@ export function set(args: Args, at: number): RegoSet {
   return value
 }
 
-/** The members of an array or set, in order. */
+/** Returns the members of an array or set, in order. */
 export function members(args: Args, at: number): readonly Value[] {
   const value = args[at]!
   if (isArray(value)) return value
@@ -80,7 +80,7 @@ export function members(args: Args, at: number): readonly Value[] {
   throw wrong(at, 'one of {array, set}', value)
 }
 
-/** The members of an array or set of strings. */
+/** Returns the members of an array or set of strings. */
 export function texts(args: Args, at: number): readonly string[] {
   return members(args, at).map((member) => {
     if (typeof member !== 'string') throw wrong(at, 'a collection of strings', member)

@@ -1,4 +1,6 @@
-/** `strings.*` and what is left of the text functions; those compiled into the module are not here. */
+/**
+ * The text functions (`strings.*` and others) that OPA does not compile into the module.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { type Args, BuiltinError, integer, refuseWork, text, texts } from './operand.ts'
@@ -6,7 +8,7 @@ import { RegoNumber, typeName, type Value } from './value.ts'
 
 const maxProduct = 1 << 30
 
-/** A text, or an array or set of texts. */
+/** Returns a text as a list of one, or the members of an array or set of texts. */
 function oneOrMany(args: Args, at: number): readonly string[] {
   const value = args[at]!
   if (typeof value === 'string') return [value]
@@ -16,7 +18,10 @@ function oneOrMany(args: Args, at: number): readonly string[] {
   return texts(args, at)
 }
 
-/** Cost by the sum of both lists, not by their product: texts that begin alike stand together when sorted. */
+/**
+ * Sorts both lists, so that the cost depends on the sum of their lengths, not on the product: in sorted order, a text
+ * stands next to its prefixes.
+ */
 function anyPrefix(values: readonly string[], prefixes: readonly string[]): boolean {
   const sorted = [...values].sort()
   return prefixes.some((prefix) => {
@@ -34,14 +39,17 @@ function reversed(values: readonly string[]): string[] {
   return values.map((value) => [...value].reverse().join(''))
 }
 
-/** What is searched and what for; a text that nearly matches everywhere costs their product. */
+/**
+ * Returns the text to search in and the text to search for. If they match almost everywhere, a search costs the
+ * product of their lengths, so that is limited.
+ */
 function searched(args: Args): [base: string, search: string] {
   const [base, search] = [text(args, 0), text(args, 1)]
-  if (base.length * search.length > maxProduct) refuseWork('a search of this length')
+  if (base.length * search.length > maxProduct) refuseWork('the texts of a search are too long')
   return [base, search]
 }
 
-/** By code points, overlapping ones too. */
+/** Returns the positions of all matches, in code points; matches may overlap. */
 function indexes(args: Args): Value {
   const [base, search] = searched(args)
   if (search === '') throw new BuiltinError('empty search character')
@@ -49,7 +57,7 @@ function indexes(args: Args): Value {
   let [at, points] = [0, 0]
   for (let i = base.indexOf(search); i !== -1; i = base.indexOf(search, i + 1)) {
     for (; at < i; points++) at += base.codePointAt(at)! > 0xffff ? 2 : 1
-    // Found inside of a surrogate pair: not at a code point.
+    // A match that starts inside a surrogate pair is not at a code point.
     if (at === i) found.push(new RegoNumber(points))
   }
   return found
@@ -63,7 +71,7 @@ function count(args: Args): Value {
   return new RegoNumber(n)
 }
 
-/** The first `n` parts, or the last where `n` is negative. */
+/** Returns the first `n` parts, or the last ones if `n` is negative. */
 function splitN(args: Args): Value {
   const [base, separator, n] = [text(args, 0), text(args, 1), integer(args, 2)]
   const parts = separator === '' ? [...base] : base.split(separator)
