@@ -121,7 +121,6 @@ export class Exchange implements OpenExchange, Answered, Linked<Exchange> {
   sending: Forwarding | undefined
   /** Once the upstream has switched. */
   tunnel: Tunnel | undefined
-  allowed = false
   seq = 0
   before: Exchange | undefined
   after: Exchange | undefined

@@ -207,7 +207,6 @@ function decide(exchange: Exchange, principal: Principal | undefined): void {
     }
     rewriteQuery(exchange, answer)
     exchange.answerSet = answer.responseHeaders
-    exchange.allowed = true
     context.metrics.observe('dropgate_decision_duration_seconds', sinceS(exchange.startedAtUs))
     exchange.record(undefined, 0)
     exchange.input = undefined

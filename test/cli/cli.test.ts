@@ -212,7 +212,7 @@ t.test('what goes wrong with a row is said, with what to do about it', async (t)
     [['sql', ''], 2, /there is no statement/],
     [['live', '--protocol', 'foo'], 2, /choices are http, websocket/],
     [['revoke', '--except-session', ''], 2, /--except-session is empty\n {2}hint/],
-    [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits beyond its prefix.*\n {2}hint/],
+    [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits set after its prefix.*\n {2}hint/],
     [['revoke', '--subject', 'x', '--timeout', '1s'], 2, /--timeout without --wait/],
     [['revoke', '--subject', 'x', '--expires', '1h'], 1, /hint: times are like 2026-12-31/],
     [['revoke', '--subject', 'x', '--expires', '2026-01-01'], 2, /the revocation would already have expired/],
