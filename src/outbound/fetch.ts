@@ -28,7 +28,7 @@ export async function fetchDocument(url: string, limits: FetchLimits): Promise<s
     const coding = headers['content-encoding']
     if (statusCode !== 200 || (coding !== undefined && coding !== 'identity')) {
       body.destroy()
-      throw failed(
+      throw fetchFailure(
         url,
         statusCode === 200 ? `content-encoding ${String(coding)}` : `status ${statusCode}`,
       )
@@ -39,7 +39,7 @@ export async function fetchDocument(url: string, limits: FetchLimits): Promise<s
       size += chunk.length
       if (size > limits.maxBytes) {
         body.destroy()
-        throw failed(url, `the response has more than ${limits.maxBytes} bytes`)
+        throw fetchFailure(url, `the response has more than ${limits.maxBytes} bytes`)
       }
       chunks.push(chunk)
     }
@@ -49,11 +49,11 @@ export async function fetchDocument(url: string, limits: FetchLimits): Promise<s
     const why = signal.aborted
       ? `no complete response within ${limits.timeoutMs} ms`
       : (error as Error).message
-    throw failed(url, why, error)
+    throw fetchFailure(url, why, error)
   }
 }
 
-function failed(url: string, why: string, cause?: unknown): GateError {
+function fetchFailure(url: string, why: string, cause?: unknown): GateError {
   return new GateError('ERR_OUTBOUND', `${url}: ${why}`, {
     cause,
     hint: 'check the address, and that the network of the gate can reach it',

@@ -5,7 +5,7 @@
  */
 import { GateError } from '../errors.ts'
 
-export interface Asked {
+export interface OriginCheck {
   readonly method: string
   readonly upgrade: boolean
   /** True if the credential is a cookie, which browsers send by themselves. */
@@ -18,7 +18,7 @@ const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 export function checkOrigin(
   route: { readonly origins?: readonly string[] },
   origin: string | undefined,
-  { method, upgrade, ambient }: Asked,
+  { method, upgrade, ambient }: OriginCheck,
 ): void {
   const { origins } = route
   // A browser may omit Origin for a safe request (a followed link), but sends it with changes and with WebSockets.

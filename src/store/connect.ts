@@ -79,7 +79,7 @@ interface PostgresError extends Error {
   readonly constraint?: string
 }
 
-const times = "times are like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
+const times = "write a time like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
 /** Hints for operators, by SQLSTATE. */
 const adviceByCode: Readonly<Record<string, string>> = {
   '42501':

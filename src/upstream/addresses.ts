@@ -32,7 +32,7 @@ export function lookupWithin(origin: string, rules: AddressRules): LookupFunctio
   const refused = (text: string): boolean => {
     const address = plainAddress(text)
     if (address === undefined || isDenied(address, port, denied, rules)) return true
-    return !local && reached(address).some((each) => loopback.has(each))
+    return !local && reachableAddresses(address).some((each) => loopback.has(each))
   }
   return (name, options, callback) => {
     resolve(name, { ...options, all: true }, (error, found) => {
@@ -57,7 +57,7 @@ function isDenied(
   denied: NetworkSet,
   { adminPort }: AddressRules,
 ): boolean {
-  return reached(address).some(
+  return reachableAddresses(address).some(
     (each) => denied.has(each) || (port === adminPort && (loopback.has(each) || isOwn(each))),
   )
 }
@@ -82,7 +82,7 @@ const translated = [
  * Returns the addresses that a connection to this address may reach: the address itself and an IPv4 address inside
  * it.
  */
-function reached(address: string): string[] {
+function reachableAddresses(address: string): string[] {
   const bytes = addressBytes(address)
   if (bytes?.length !== 16 || loopback.has(address)) return [address]
   const inside = translated.filter(({ prefix }) => prefix.every((byte, i) => byte === bytes[i]))

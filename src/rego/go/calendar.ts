@@ -124,8 +124,8 @@ export function zoneOf(name: string): Zone {
   if (name === '' || name === 'UTC') return utc
   // The zone of the machine would make a decision depend on where it is made, so `Local` means UTC.
   if (name === 'Local') return utc
-  const known = zones.get(name)
-  if (known !== undefined) return known
+  const cached = zones.get(name)
+  if (cached !== undefined) return cached
   // Intl also accepts offsets and any letter case, which the time zone database does not.
   if (/^[+-]/.test(name)) throw unknownZone(name)
   let clock: Intl.DateTimeFormat

@@ -24,7 +24,7 @@ function fixedOrExponent(size: number, verb: 'e' | 'f', precision: number): stri
     return plain(digits, exponent, 0)
   }
   const places = Math.min(precision, maxFraction)
-  const scaled = rounded(size, places)
+  const scaled = roundScaled(size, places)
     .toString()
     .padStart(places + 1, '0')
   const whole = scaled.slice(0, scaled.length - places)
@@ -60,7 +60,7 @@ function significant(size: number, count: number): Scientific {
   if (size === 0) return { digits: '0', exponent: 0 }
   const { exponent } = shortest(size)
   const places = Math.min(count, maxFraction) - 1 - exponent
-  const digits = rounded(size, places).toString()
+  const digits = roundScaled(size, places).toString()
   // Rounding may have produced one more digit.
   const carried = digits.length - Math.min(count, maxFraction)
   return { digits: digits.slice(0, count), exponent: exponent + Math.max(carried, 0) }
@@ -111,7 +111,7 @@ export function formatHex(size: number, precision: number): string {
 }
 
 /** Returns `size` × 10^`places`, rounded to an integer, halves to even. */
-function rounded(size: number, places: number): bigint {
+function roundScaled(size: number, places: number): bigint {
   const { mantissa, exponent } = binary(size)
   let [numerator, denominator] = [mantissa, 1n]
   if (exponent >= 0) numerator <<= BigInt(exponent)

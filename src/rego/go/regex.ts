@@ -20,8 +20,8 @@ const maxCompiled = 200
 
 /** @throws BuiltinError */
 function compile(pattern: string): RE2JS {
-  const known = compiled.get(pattern)
-  if (known !== undefined) return known
+  const cached = compiled.get(pattern)
+  if (cached !== undefined) return cached
   if (pattern.length > maxPattern) refuseWork(`a pattern of more than ${maxPattern} characters`)
   let regex: RE2JS
   try {

@@ -93,8 +93,8 @@ const maxBuilt = 8
 /** @throws BuiltinError */
 function schemaOf(value: Value, document: DocumentNode): GraphQLSchema {
   if (typeof value !== 'string') return buildSchema(document)
-  const known = built.get(value)
-  if (known !== undefined) return known
+  const cached = built.get(value)
+  if (cached !== undefined) return cached
   const schema = buildSchema(document)
   if (built.size >= maxBuilt) built.delete(built.keys().next().value!)
   built.set(value, schema)

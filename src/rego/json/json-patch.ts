@@ -67,15 +67,15 @@ function withChild(value: Value, key: Value, child: Value): Value {
 }
 
 /** Returns a copy in which `edit` has changed the parent of the last path element. */
-function edited(value: Value, path: Path, edit: (parent: Value, key: Value) => Value): Value {
+function editAt(value: Value, path: Path, edit: (parent: Value, key: Value) => Value): Value {
   const [key, ...rest] = path as [Value, ...Value[]]
   if (rest.length === 0) return edit(value, key)
-  return withChild(value, key, edited(childAt(value, key), rest, edit))
+  return withChild(value, key, editAt(childAt(value, key), rest, edit))
 }
 
 function inserted(value: Value, path: Path, child: Value): Value {
   if (path.length === 0) return child
-  return edited(value, path, (parent, key) => {
+  return editAt(value, path, (parent, key) => {
     if (parent instanceof RegoObject) return withChild(parent, key, child)
     if (parent instanceof RegoSet) {
       if (compare(key, child) !== 0) throw new BuiltinError('a member of a set is its own key')
@@ -89,7 +89,7 @@ function inserted(value: Value, path: Path, child: Value): Value {
 }
 
 function removed(value: Value, path: Path): Value {
-  return edited(value, path, (parent, key) => {
+  return editAt(value, path, (parent, key) => {
     childAt(parent, key)
     if (isArray(parent)) return parent.toSpliced(indexOf(key, parent.length), 1)
     if (parent instanceof RegoSet) {
@@ -102,7 +102,7 @@ function removed(value: Value, path: Path): Value {
 }
 
 /** Applies one operation. @param value The document, undefined after it was removed as a whole. */
-function applied(value: Value | undefined, operation: Value): Value | undefined {
+function applyOperation(value: Value | undefined, operation: Value): Value | undefined {
   if (!(operation instanceof RegoObject)) throw new BuiltinError('an operation is not an object')
   const field = (name: string): Value => {
     const found = operation.get(name)
@@ -152,7 +152,7 @@ function patch(args: Args): Value | undefined {
   const size = printTerm(args[0]!).length + printTerm(operations).length
   if (operations.length * size > maxCopied)
     refuseWork('json.patch with too many operations on a large document')
-  return operations.reduce<Value | undefined>(applied, args[0]!)
+  return operations.reduce<Value | undefined>(applyOperation, args[0]!)
 }
 
 export const jsonPatchBuiltins: BuiltinTable = {

@@ -17,25 +17,25 @@ export function refuseWork(why: string): never {
 
 export type Args = readonly Value[]
 
-function wrong(at: number, wanted: string, got: Value): BuiltinError {
+function wrongOperand(at: number, wanted: string, got: Value): BuiltinError {
   return new BuiltinError(`operand ${at + 1} must be ${wanted} but got ${typeName(got)}`)
 }
 
 export function text(args: Args, at: number): string {
   const value = args[at]!
-  if (typeof value !== 'string') throw wrong(at, 'string', value)
+  if (typeof value !== 'string') throw wrongOperand(at, 'string', value)
   return value
 }
 
 export function boolean(args: Args, at: number): boolean {
   const value = args[at]!
-  if (typeof value !== 'boolean') throw wrong(at, 'boolean', value)
+  if (typeof value !== 'boolean') throw wrongOperand(at, 'boolean', value)
   return value
 }
 
 export function number(args: Args, at: number): RegoNumber {
   const value = args[at]!
-  if (!(value instanceof RegoNumber)) throw wrong(at, 'number', value)
+  if (!(value instanceof RegoNumber)) throw wrongOperand(at, 'number', value)
   return value
 }
 
@@ -56,19 +56,19 @@ export function integer(args: Args, at: number): number {
 
 export function object(args: Args, at: number): RegoObject {
   const value = args[at]!
-  if (!(value instanceof RegoObject)) throw wrong(at, 'object', value)
+  if (!(value instanceof RegoObject)) throw wrongOperand(at, 'object', value)
   return value
 }
 
 export function array(args: Args, at: number): readonly Value[] {
   const value = args[at]!
-  if (!isArray(value)) throw wrong(at, 'array', value)
+  if (!isArray(value)) throw wrongOperand(at, 'array', value)
   return value
 }
 
 export function set(args: Args, at: number): RegoSet {
   const value = args[at]!
-  if (!(value instanceof RegoSet)) throw wrong(at, 'set', value)
+  if (!(value instanceof RegoSet)) throw wrongOperand(at, 'set', value)
   return value
 }
 
@@ -77,13 +77,13 @@ export function members(args: Args, at: number): readonly Value[] {
   const value = args[at]!
   if (isArray(value)) return value
   if (value instanceof RegoSet) return value.sorted()
-  throw wrong(at, 'one of {array, set}', value)
+  throw wrongOperand(at, 'one of {array, set}', value)
 }
 
 /** Returns the members of an array or set of strings. */
 export function texts(args: Args, at: number): readonly string[] {
   return members(args, at).map((member) => {
-    if (typeof member !== 'string') throw wrong(at, 'a collection of strings', member)
+    if (typeof member !== 'string') throw wrongOperand(at, 'a collection of strings', member)
     return member
   })
 }

@@ -91,13 +91,15 @@ function parseBytes(given: string): RegoNumber {
   const [amount, unit] = splitAmount(given.toLowerCase().replaceAll('"', ''))
   const factor = unit === 'b' ? undefined : factorOf(unit.replace(/b$/, ''))
   if (factor === undefined) throw new BuiltinError(`byte unit ${unit} not recognized`)
-  const number = rounded(readRatio(amount))
-  const { numerator, denominator } = rounded(times(number, { numerator: factor, denominator: 1n }))
+  const number = roundToBits(readRatio(amount))
+  const { numerator, denominator } = roundToBits(
+    times(number, { numerator: factor, denominator: 1n }),
+  )
   return new RegoNumber(numerator / denominator)
 }
 
 /** Rounds to 64 bits of mantissa, halves to even. */
-function rounded(ratio: Ratio): Ratio {
+function roundToBits(ratio: Ratio): Ratio {
   if (ratio.numerator === 0n) return ratio
   const negative = ratio.numerator < 0n
   const size = negative ? -ratio.numerator : ratio.numerator
