@@ -1,6 +1,6 @@
 /**
- * Every counter and histogram with its unit. Each thread writes cells of its own in shared memory, without atomics: one
- * writer each, 64-bit cells; the admin server adds them up. Prometheus text format 0.0.4.
+ * All counters and histograms, with their units. Each thread writes its own cells in shared memory, one writer per
+ * cell, so it needs no atomics; the admin server adds them up. Output: Prometheus text format 0.0.4.
  */
 import { cutReasons } from './domain/exchange.ts'
 import { codes } from './errors.ts'
@@ -12,7 +12,7 @@ interface Counter {
 
 interface Histogram {
   readonly help: string
-  /** Upper bounds in seconds. */
+  /** Upper bounds of the buckets in seconds. */
   readonly buckets: readonly number[]
 }
 
@@ -23,66 +23,68 @@ const slow = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5
 
 const counters = {
   dropgate_requests_total: {
-    help: 'Requests by their decision: allowed, preflight, or the code of the refusal.',
+    help: 'Requests by decision: allowed, preflight, or the error code of the refusal.',
     label: ['code', ['allowed', 'preflight', ...Object.keys(codes)]],
   },
   dropgate_upstream_responses_total: {
-    help: 'Answers of upstreams by class of status.',
+    help: 'Responses of upstreams by status class.',
     label: ['class', ['2xx', '3xx', '4xx', '5xx']],
   },
   dropgate_token_cache_total: {
-    help: 'Look-ups of verified tokens.',
+    help: 'Look-ups in the cache of verified tokens.',
     label: ['result', ['hit', 'miss']],
   },
   dropgate_unread_answers_total: {
-    help: 'Answers given up because the client did not read them.',
+    help: 'Responses ended because the client did not read them.',
   },
   dropgate_connections_refused_total: {
-    help: 'Connections closed because their PROXY protocol header was missing, malformed or not to be trusted.',
+    help: 'Connections closed because their PROXY protocol header was missing, malformed or not from a trusted proxy.',
   },
   dropgate_cuts_total: {
-    help: 'Live exchanges that were cut, by reason.',
+    help: 'Open exchanges that were cut, by reason.',
     label: ['reason', cutReasons],
   },
   dropgate_connections_dropped_total: {
     help: 'Connections closed because limits.connections was reached.',
   },
   dropgate_decision_log_dropped_total: {
-    help: 'Decision events dropped because the log could not keep up.',
+    help: 'Decision events lost because the decision log could not write them fast enough.',
   },
-  dropgate_worker_restarts_total: { help: 'Workers that died or were replaced.' },
-  dropgate_policy_activations_total: { help: 'Policies activated.' },
-  dropgate_policy_refusals_total: { help: 'Bundles refused; the last good policy goes on.' },
+  dropgate_worker_restarts_total: { help: 'Workers that crashed or were replaced.' },
+  dropgate_policy_activations_total: { help: 'Times a policy was activated.' },
+  dropgate_policy_refusals_total: { help: 'Bundles refused; the last good policy stays active.' },
   dropgate_feed_reconnects_total: { help: 'Times the revocation feed was interrupted.' },
   dropgate_feed_loads_total: { help: 'Full loads of the revocations.' },
-  dropgate_feed_bulks_total: { help: 'Catch-ups that were too large for a tick.' },
+  dropgate_feed_bulks_total: {
+    help: 'Times so many revocations had changed that the feed fetched them in bulk.',
+  },
   dropgate_feed_payloads_total: {
-    help: 'Notifications: rows in force at once, those whose MAC was wrong, those that only wake.',
+    help: 'Notifications by result: rows applied directly from the notification, notifications refused for a wrong MAC, wake-ups without rows.',
     label: ['result', ['rows', 'refused', 'wake']],
   },
   dropgate_feed_comparisons_total: {
-    help: 'Comparisons of the whole ledger with the table.',
+    help: 'Comparisons of all revocations in memory with the database table.',
     label: ['result', ['equal', 'different']],
   },
-  dropgate_feed_ticks_total: { help: 'Answered ticks of the revocation feed.' },
+  dropgate_feed_ticks_total: { help: 'Successful polls (ticks) of the revocation feed.' },
 } as const satisfies Record<string, Counter>
 
 const histograms = {
   dropgate_decision_duration_seconds: {
-    help: 'From the parsed request to its decision, allowed requests.',
+    help: 'Time from the parsed request to the decision, for allowed requests.',
     buckets: fast,
   },
-  dropgate_policy_evaluation_seconds: { help: 'Evaluation of the policy.', buckets: fast },
+  dropgate_policy_evaluation_seconds: { help: 'Time of one policy evaluation.', buckets: fast },
   dropgate_request_duration_seconds: {
-    help: 'From the parsed request to the last byte of the answer, allowed requests.',
+    help: 'Time from the parsed request to the last byte of the response, for allowed requests.',
     buckets: slow,
   },
   dropgate_cut_delay_seconds: {
-    help: 'From the reason for a cut being known to this gate to the cut.',
+    help: 'Time from the moment this gate learned the reason for a cut to the cut.',
     buckets: slow,
   },
   dropgate_feed_tick_seconds: {
-    help: 'From the sending of a tick to its rows being in force.',
+    help: 'Time from sending a tick until its rows are applied.',
     buckets: slow,
   },
 } as const satisfies Record<string, Histogram>
@@ -91,19 +93,18 @@ export type CounterName = keyof typeof counters
 export type HistogramName = keyof typeof histograms
 
 const gaugeHelp: Readonly<Record<string, string>> = {
-  dropgate_live_exchanges: 'Exchanges that are open.',
-  dropgate_feed_age_seconds: 'Time since the last good tick was sent.',
-  dropgate_ledger_rows: 'Revocations in the ledger.',
-  dropgate_ledger_used: 'Slots of the ledger in use, dead ones included.',
-  dropgate_ledger_capacity: 'Slots that may be used before the ledger is full.',
-  dropgate_ledger_bytes: 'Shared memory of the ledger, for the whole process.',
-  dropgate_fleet_gates:
-    'Gates on the same database that have been heard of lately, this one included.',
+  dropgate_live_exchanges: 'Exchanges that are open now.',
+  dropgate_feed_age_seconds: 'Time since the last successful tick of the revocation feed was sent.',
+  dropgate_ledger_rows: 'Revocations in memory (the ledger).',
+  dropgate_ledger_used: 'Used slots of the ledger, including slots of deleted rows.',
+  dropgate_ledger_capacity: 'Slots of the ledger that may be used before it is full.',
+  dropgate_ledger_bytes: 'Shared memory of the ledger in bytes, once per process.',
+  dropgate_fleet_gates: 'Gates on the same database that reported recently, including this one.',
   dropgate_unmatched_revocations: 'Revocations that no gate could match when they were inserted.',
-  dropgate_ready: '1 while the gate is ready.',
+  dropgate_ready: '1 while the gate is ready, else 0.',
 }
 
-/** First cell of each series; a histogram has its buckets, +Inf, sum. */
+/** Index of the first cell of each series. A histogram has cells for its buckets, +Inf and the sum. */
 const counterCells = new Map<string, Map<string, number>>()
 const histogramCells = new Map<string, number>()
 let size = 0
@@ -128,7 +129,7 @@ export class Metrics {
     this.#cells = new Float64Array(cells)
   }
 
-  /** A label that is not on the list is not counted: labels are closed lists. */
+  /** Counts an event. A label value that is not on the list is ignored: labels are closed lists. */
   count(name: CounterName, label = ''): void {
     const at = counterCells.get(name)!.get(label)
     if (at !== undefined) this.#cells[at]!++
@@ -148,7 +149,7 @@ export class Metrics {
   }
 }
 
-/** Adds the slices of all threads up. */
+/** Adds up the cells of all threads and returns the Prometheus text. */
 export function renderMetrics(
   slices: readonly Metrics[],
   gauges: Readonly<Record<string, number>>,
@@ -162,7 +163,7 @@ export function renderMetrics(
     head(name, help, 'counter')
     for (const [value, at] of counterCells.get(name)!) {
       const total = sum(at)
-      // A code that never occurred is no series; the unlabelled ones always are.
+      // A labelled series without events is left out; series without a label are always written.
       if (label === undefined) lines.push(`${name} ${total}`)
       else if (total > 0) lines.push(`${name}{${label[0]}="${value}"} ${total}`)
     }

@@ -1,25 +1,27 @@
-/** `/v1/live`: what is open now, page by page, and the cut of one of it. */
+/**
+ * The paths `/v1/live` (list open exchanges page by page) and `/v1/live/:id/cut` (cut one of them).
+ */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { LiveEntry, LiveFilter } from '../messages.ts'
 
 export interface LiveQuery {
   readonly filter: LiveFilter
-  /** Where the page before ended. */
+  /** The position at which the previous page ended. */
   readonly after: { readonly worker: number; readonly seq: number }
   readonly limit: number
 }
 
 export interface LivePage {
   readonly exchanges: readonly LiveEntry[]
-  /** Give it as `after` to go on; null at the end. */
+  /** Pass it as `after` to get the next page; null after the last page. */
   readonly next: string | null
-  /** Workers that did not answer in time: what is open there is missing. */
+  /** Workers that did not answer in time: their exchanges are missing from the page. */
   readonly silent_workers: readonly number[]
 }
 
 export interface LiveOptions {
   readonly live: (query: LiveQuery) => Promise<LivePage>
-  /** Resolves with what was cut; undefined when nothing of that id is open. */
+  /** Resolves with the exchange that was cut; undefined if no open exchange has this id. */
   readonly cut: (id: string) => Promise<LiveEntry | undefined>
 }
 
@@ -42,7 +44,7 @@ export function serveLive(app: FastifyInstance, guard: Guard, { live, cut }: Liv
   })
 }
 
-/** Undefined for what is not understood: a filter that is left out unread would show too much. */
+/** Returns undefined for a query with unknown parts: if a filter were ignored, the page would list too much. */
 function readQuery(query: Record<string, unknown>): LiveQuery | undefined {
   const filter: Record<string, string> = {}
   let limit = 100
@@ -60,7 +62,7 @@ function readQuery(query: Record<string, unknown>): LiveQuery | undefined {
 }
 
 /**
- * The columns of a revocation that would keep its caller from coming back: the session, which outlives the token, else
+ * Returns the columns of a revocation that would keep this caller out: the session, which outlives the token, or else
  * the subject. Null for a caller without a token.
  */
 function rowAgainst(entry: LiveEntry): Record<string, string> | null {

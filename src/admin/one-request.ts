@@ -1,7 +1,7 @@
 /**
- * What Node gets to read of a connection to the admin port: the head of one request, in one piece, and nothing behind it.
- * From the bytes of a single read Node makes thousands of requests before anything else gets its turn (it cannot be
- * stopped within them), and revocations would wait for seconds behind whoever sends requests ahead.
+ * Limits what Node reads from a connection to the admin port: the headers of one request and nothing after them. From
+ * the bytes of a single read, Node would run thousands of pipelined requests without a pause, and a client that sends
+ * them could delay revocations for seconds.
  */
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
@@ -11,7 +11,7 @@ const headEnd = '\r\n\r\n'
 export class OneRequest extends Duplex {
   readonly #socket: Socket
 
-  /** @param maxHeadBytes A longer head is passed on as far as it came, for Node to refuse. */
+  /** @param maxHeadBytes Longer request headers are passed on as far as they have arrived, and Node refuses them. */
   constructor(socket: Socket, maxHeadBytes: number) {
     super()
     this.#socket = socket
@@ -19,7 +19,7 @@ export class OneRequest extends Duplex {
     const read = (bytes: Buffer): void => {
       const from = Math.max(0, head.length - headEnd.length + 1)
       head = Buffer.concat([head, bytes.subarray(0, maxHeadBytes + 1 - head.length)])
-      // RFC 9112 section 2.2: empty lines before a request are nothing.
+      // Empty lines before a request are skipped (RFC 9112 section 2.2).
       while (head[0] === 13 && head[1] === 10) head = head.subarray(2)
       const end = head.indexOf(headEnd, from)
       if (end === -1 && head.length <= maxHeadBytes) return
@@ -28,7 +28,7 @@ export class OneRequest extends Duplex {
       this.push(end === -1 ? head : head.subarray(0, end + headEnd.length))
     }
     socket.on('data', read)
-    // Who resets is gone, and `close` comes behind it; unheard it would end the gate.
+    // 'close' follows ECONNRESET. Without an 'error' listener the process would crash.
     socket.on('error', () => {})
     socket.on('end', () => this.destroy())
     socket.on('close', () => this.destroy())
@@ -44,7 +44,7 @@ export class OneRequest extends Duplex {
     this.#socket.write(bytes, done)
   }
 
-  /** What the client has sent on meanwhile is never read, so its end is not waited for. */
+  /** Ends without waiting for the client: what it has sent meanwhile is never read. */
   override _final(done: () => void): void {
     this.#socket.destroySoon()
     done()

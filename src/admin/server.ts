@@ -1,7 +1,8 @@
 /**
- * Room: admin. The gate's own port, for operators: /livez and /readyz are open, everything else needs the bearer in
- * `admin.token_file`. Never on the port that clients reach. It is served by the control thread, so whoever reaches it
- * must not be able to keep that from revocations: see `bounded`.
+ * Room: admin. In: HTTP requests of operators on a port of its own. Out: status, metrics, live exchanges, cuts. Never
+ * does: share a port with clients. /livez and /readyz are open, all other paths need the bearer token in
+ * `admin.token_file`. The control thread serves this port, so its clients must not be able to keep that thread from
+ * applying revocations: see `bounded`.
  */
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
@@ -24,18 +25,19 @@ export interface AdminOptions extends LiveOptions {
   }
   readonly readiness: () => { readonly ready: boolean; readonly reasons: readonly string[] }
   readonly status: () => object
-  /** Prometheus text. */
+  /** Returns the Prometheus text. */
   readonly metrics: () => string
-  /** During a rolling restart the gate before still has the port: take it once it is free. */
+  /** True in a rolling restart, where the previous gate still has the port: take the port when it is free. */
   readonly waitForPort: boolean
   readonly log: { info(fields: object, message: string): void }
 }
 
 const retryMs = 250
 /**
- * Connections without the token. All of them may have their request ready in the same turn of the control thread, and each
- * costs it some 0.1 ms. Who is one too many takes the place of the oldest, since pollers ask as soon as they connect: a
- * port that only refused could be kept shut by whoever opens this many connections and says nothing.
+ * Most connections without a token. Each may have a request ready in the same turn of the control thread, and each
+ * request takes it about 0.1 ms. One connection more replaces the oldest; honest clients send their request at once
+ * and are already answered. If the port refused the newest instead, an attacker could block it by opening this many
+ * connections and sending nothing.
  */
 export const maxStrangers = 64
 const headMs = 2000
@@ -51,7 +53,7 @@ export class AdminServer {
     this.#options = options
   }
 
-  /** @returns the port. @throws GateError ERR_LISTEN, ERR_CONFIG_FILE */
+  /** @returns The port number. @throws GateError ERR_LISTEN, ERR_CONFIG_FILE */
   async open(): Promise<number> {
     try {
       return await this.#listen()
@@ -59,7 +61,10 @@ export class AdminServer {
       const { cause } = error as GateError
       const taken = (cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRINUSE'
       if (!taken || !this.#options.waitForPort || this.#closed) throw error
-      this.#options.log.info({ port: this.#options.config.port }, 'waiting for the admin port')
+      this.#options.log.info(
+        { port: this.#options.config.port },
+        'the admin port is in use; waiting until the previous gate releases it',
+      )
       this.#tryAgain()
       return this.#options.config.port
     }
@@ -68,7 +73,7 @@ export class AdminServer {
   #tryAgain(): void {
     this.#retry = setTimeout(() => {
       this.#listen().then(
-        () => this.#options.log.info({}, 'the admin port is taken over'),
+        () => this.#options.log.info({}, 'this gate now has the admin port'),
         () => {
           if (!this.#closed) this.#tryAgain()
         },
@@ -86,12 +91,12 @@ export class AdminServer {
       forceCloseConnections: true,
       serverFactory: (serve) => bounded(serve, strangers),
     })
-    // No request has a body, and none is read.
+    // No request needs a body, so none is read.
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('*', (_request, _body, done) => done(null))
     const guard = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
       const given = /^bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
-      // Digests: equal lengths, and the comparison's time says nothing about the token.
+      // Digests have equal lengths, and the time of their comparison reveals nothing about the token.
       if (timingSafeEqual(digest(given), expected)) {
         strangers.delete(request.raw.socket)
         return
@@ -127,7 +132,7 @@ export class AdminServer {
         `cannot listen on ${host}:${port}: ${(error as NodeJS.ErrnoException).code}`,
         {
           cause: error,
-          hint: 'change admin.host or admin.port, or stop what listens there',
+          hint: 'change admin.host or admin.port, or stop the program that listens there',
         },
       )
     }
@@ -144,16 +149,17 @@ export class AdminServer {
 }
 
 /**
- * A server whose work in one turn has an end: one request of each connection, and so many connections. Without it 64
- * clients that send requests ahead stop the control thread for ten seconds, revocations come as late, and workers deny
- * everybody since the feed is stale. Pollers lose nothing: who would keep a connection connects again.
+ * Returns a server whose work in one turn is limited: one request per connection, and a maximum of connections.
+ * Without the limits, 64 clients that send pipelined requests stop the control thread for ten seconds; revocations
+ * arrive that late, and workers deny all requests because the feed is stale. Monitoring clients lose nothing: they
+ * can connect again.
  */
 function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
   const settings = {
-    // Node counts less than all of it, and has to refuse what comes incomplete.
+    // Node does not count all bytes of the headers, and must itself refuse headers that arrive incomplete.
     maxHeaderSize: maxHeadBytes / 2,
     headersTimeout: headMs,
-    // Node does not hear that a body ended that it does not read.
+    // Request bodies are not read, so Node never learns that a request is complete.
     requestTimeout: 0,
     connectionsCheckingInterval: 500,
     noDelay: true,
@@ -162,7 +168,7 @@ function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
     res.shouldKeepAlive = false
     serve(req, res)
   })
-  // Node answers these itself, and would keep the connection.
+  // Node answers these requests itself, and would keep the connection open.
   server.on('checkExpectation', (_req, res) => res.writeHead(417, { connection: 'close' }).end())
   const take = server.listeners('connection') as ((connection: Duplex) => void)[]
   server.removeAllListeners('connection')
@@ -176,7 +182,7 @@ function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
   return server
 }
 
-/** The admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
+/** Reads the admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
 export function readToken(path: string): string {
   try {
     const token = readFileSync(path, 'utf8').trim()
@@ -184,14 +190,14 @@ export function readToken(path: string): string {
   } catch (error) {
     throw new GateError('ERR_CONFIG_FILE', `cannot read admin.token_file ${path}`, {
       cause: error,
-      hint: 'the gate makes it when it starts; run this command as the same user',
+      hint: 'the gate creates the file when it starts; run this command as the same user as the gate',
     })
   }
   throw new GateError(
     'ERR_CONFIG_FILE',
     `admin.token_file ${path} holds fewer than 16 characters`,
     {
-      hint: 'remove it; the gate makes a new one',
+      hint: 'delete the file; the gate creates a new one when it starts',
     },
   )
 }
@@ -205,7 +211,7 @@ function readOrMakeToken(path: string): string {
     if (code !== 'EEXIST') {
       throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path} (${code})`, {
         cause: error,
-        hint: 'the user of the gate must be able to make its folder, and the file in it',
+        hint: 'give the user of the gate permission to create the folder of this file and the file',
       })
     }
     if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)

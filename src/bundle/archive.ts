@@ -1,9 +1,10 @@
 /**
- * Room: bundle. In: files that appear in the watched folder. Out: a policy package that has passed every check.
- * Never does: replace a good policy by a bad one.
+ * Room: bundle. In: files that appear in the watched folder. Out: a policy package that has passed every check. Never
+ * does: replace a good policy by a bad one.
  *
- * An OPA bundle is a gzipped tar. It is read within limits: bytes on the way in, bytes unpacked, number of
- * entries; no links, no parent folders, no name twice. Files that mean nothing here are left alone.
+ * This file unpacks an OPA bundle, which is a gzipped tar. It limits the bytes of the archive, the unpacked bytes and
+ * the number of entries, and refuses links, names with `..` and duplicate names. Files that the gate does not need
+ * are ignored.
  */
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
@@ -25,7 +26,7 @@ export interface BundleContent {
   readonly wasm: Buffer
   /** The `data` document as JSON text; `{}` when the bundle has none. */
   readonly data: string
-  /** What of its building may cost or surprise; see hazards.ts. */
+  /** Warnings about how the bundle was built; see hazards.ts. */
   readonly hazards: readonly string[]
 }
 
@@ -34,16 +35,20 @@ const maxEntries = 10_000
 /** @throws GateError ERR_BUNDLE_READ, ERR_BUNDLE_LIMITS, ERR_BUNDLE_POLICY */
 export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise<BundleContent> {
   if (bytes.length > limits.maxBundleBytes) {
-    throw new GateError('ERR_BUNDLE_LIMITS', `the bundle has ${bytes.length} bytes`, {
-      hint: 'raise policy.max_bundle if that is intended',
-    })
+    throw new GateError(
+      'ERR_BUNDLE_LIMITS',
+      `the bundle file is too large: ${bytes.length} bytes`,
+      {
+        hint: 'raise policy.max_bundle if the bundle is meant to be this large',
+      },
+    )
   }
   const files = await unpack(bytes, limits.maxUnpackedBytes)
   const digest = createHash('sha256').update(bytes).digest('hex')
   const manifest = readJson(files.get('.manifest'), '.manifest')
   const wasm = files.get('policy.wasm')
   if (wasm === undefined) {
-    throw new GateError('ERR_BUNDLE_POLICY', 'the bundle has no /policy.wasm', {
+    throw new GateError('ERR_BUNDLE_POLICY', 'the bundle contains no /policy.wasm', {
       hint: 'build it with `dropgate build` or `opa build -t wasm -e gate/authz/decision`',
     })
   }
@@ -51,9 +56,13 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
     /\/data\.(json|ya?ml)$|^data\.ya?ml$/.test(name),
   )
   if (elsewhere !== undefined) {
-    throw new GateError('ERR_BUNDLE_READ', `data outside /data.json is not read: ${elsewhere}`, {
-      hint: '`opa build` merges all data into /data.json',
-    })
+    throw new GateError(
+      'ERR_BUNDLE_READ',
+      `the bundle has data in ${elsewhere}, but the gate reads only /data.json`,
+      {
+        hint: '`opa build` merges all data into /data.json',
+      },
+    )
   }
   const data = files.get('data.json')
   const document = readJson(data, 'data.json')
@@ -89,7 +98,7 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
           'ERR_BUNDLE_LIMITS',
           `the bundle unpacks to more than ${maxUnpackedBytes} bytes`,
           {
-            hint: 'raise policy.max_unpacked if that is intended',
+            hint: 'raise policy.max_unpacked if the bundle is meant to be this large',
           },
         )
       }
@@ -101,16 +110,16 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
     const name = header.name.replace(/^(?:\.?\/)+/, '')
     const problem =
       header.type !== 'file' && header.type !== 'directory'
-        ? `it holds a ${header.type}`
+        ? `it contains an entry of type ${header.type}`
         : name.split('/').includes('..')
-          ? 'a name leaves the bundle'
+          ? 'it contains a name with ".."'
           : header.type === 'file' && seen.has(name)
-            ? `it holds ${JSON.stringify(name)} twice`
+            ? `it contains ${JSON.stringify(name)} twice`
             : seen.size >= maxEntries
-              ? `it holds more than ${maxEntries} files`
+              ? `it contains more than ${maxEntries} files`
               : undefined
     if (problem !== undefined) {
-      // The refused entry fails with the archive; unheard, that would end the process.
+      // The stream of the refused entry fails too. Without a listener its 'error' event would end the process.
       stream.on('error', () => {})
       next(new GateError('ERR_BUNDLE_READ', `the bundle is refused: ${problem}`))
       return
@@ -146,7 +155,7 @@ function readJson(bytes: Buffer | undefined, name: string): Record<string, unkno
       return value as Record<string, unknown>
     }
   } catch {
-    // Falls through: not JSON and not an object are the same refusal.
+    // Fall through: text that is not JSON and JSON that is not an object get the same error.
   }
   throw new GateError('ERR_BUNDLE_READ', `/${name} in the bundle is not a JSON object`)
 }

@@ -1,5 +1,6 @@
 /**
- * `make bundle`: check, fmt, test, build. The same sources give the same bytes; the revision is a digest of them.
+ * Builds a bundle for `make bundle`: check, format, test, build. The same sources give the same bytes; the revision
+ * is a digest of the sources.
  */
 import { createHash } from 'node:crypto'
 import {
@@ -20,24 +21,27 @@ import { schemaOf, withoutTests } from './policy-tests.ts'
 export interface BuildOptions {
   /** Folder of Rego sources and data. */
   readonly policies: string
-  /** The bundle to write, `*.tar.gz`; replaced in one step so that a watcher never sees half of it. */
+  /**
+   * Path of the bundle to write, `*.tar.gz`. The file is replaced in one step, so that a watching gate never reads
+   * half of it.
+   */
   readonly out: string
   readonly entrypoints: readonly string[]
-  /** Folder of dropgate itself, with its schema and tools; never what `policies` and `out` are relative to. */
+  /** Folder of dropgate itself, with its schema and tools; `policies` and `out` are not relative to it. */
   readonly root: string
 }
 
-export interface Built {
+export interface BuildResult {
   readonly out: string
   readonly revision: string
-  /** Sources whose layout was not opa's and now is. */
+  /** Sources that this build reformatted. */
   readonly formatted: readonly string[]
-  /** What `opa test` printed last. */
+  /** Last line that `opa test` printed. */
   readonly tests: string
 }
 
-/** @throws GateError ERR_OPA with opa's own words */
-export function buildBundle(options: BuildOptions): Built {
+/** @throws GateError ERR_OPA with the message of opa */
+export function buildBundle(options: BuildOptions): BuildResult {
   const { policies, out, entrypoints, root } = options
   const opa = findOpa(root)
   runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies])
@@ -49,7 +53,7 @@ export function buildBundle(options: BuildOptions): Built {
   const revision = revisionOf(policies)
   const work = mkdtempSync(join(tmpdir(), 'dropgate-build-'))
   try {
-    // A copy with relative names: no path of this machine may enter the bundle.
+    // opa builds from a copy with relative names, so that no path of this machine gets into the bundle.
     cpSync(policies, join(work, 'policies'), { recursive: true })
     const file = basename(out)
     runOpa(
@@ -76,7 +80,7 @@ export function buildBundle(options: BuildOptions): Built {
   return { out, revision, formatted, tests: tests.split('\n').at(-1) ?? '' }
 }
 
-/** Twelve hex digits of a digest over every file that goes into the bundle, by name. */
+/** Returns twelve hex digits of a digest over the names and bytes of all files that go into the bundle. */
 function revisionOf(policies: string): string {
   const digest = createHash('sha256')
   const files = readdirSync(policies, { recursive: true, withFileTypes: true })

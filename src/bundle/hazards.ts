@@ -1,40 +1,44 @@
 /**
- * What `opa build -O` may have done to a bundle. The optimiser takes data that it cannot see for undefined, and data
- * that it can see into the code; neither is visible in how the bundle answers today.
+ * Finds harm that `opa build -O` may have done to a bundle. The optimiser compiles data that is not in the bundle as
+ * undefined, and copies data that is in the bundle into the code. Neither shows in the answers that the policy gives
+ * today.
  */
 export interface BuildFacts {
-  /** The bundle holds the optimiser's own rules. */
+  /** True if the bundle contains rules that the optimiser generated. */
   readonly optimized: boolean
-  /** Of the manifest. */
+  /** `roots` of the manifest. */
   readonly roots: unknown
   readonly wasm: Buffer
   readonly data: Readonly<Record<string, unknown>>
 }
 
-/** Keys of the data that are looked for in the code, and how many of them make a finding. */
+/** How many keys of the data are searched for in the code, and from how many keys on a warning is given. */
 const sample = 100
 const fewest = 20
 
-/** @returns one sentence for each, empty for a bundle as `make bundle` builds it. */
+/** @returns One sentence per warning; none for a bundle built by `make bundle`. */
 export function findHazards({ optimized, roots, wasm, data }: BuildFacts): string[] {
   if (!optimized) return []
   const found: string[] = []
   if (!Array.isArray(roots) || roots.length === 0 || roots.includes('')) {
     found.push(
-      'it was optimised (-O) without roots: whatever of `data` is not in the bundle was compiled as undefined, and a rule that checks it may be gone. Name the roots in .manifest, or build without -O',
+      'it was optimised (-O) without roots: every part of `data` that is not in the bundle was compiled as undefined, and rules that check such data may have been removed. Name the roots in .manifest, or build without -O',
     )
   }
   const keys = keysOf(data)
   const inCode = keys.filter((key) => wasm.includes(`\0${key}\0`)).length
   if (keys.length >= fewest && inCode > keys.length / 2) {
     found.push(
-      'it was optimised (-O) with its data in sight: the data is unrolled into code, which has been measured to make an evaluation 13 times slower. Build without -O, or keep the data out of the optimised bundle',
+      'it was optimised (-O) together with its data: the optimiser copied the data into the code, which made an evaluation 13 times slower in a measurement. Build without -O, or keep the data out of the optimised bundle',
     )
   }
   return found
 }
 
-/** Keys below the first level: the first is where rules find the data, and always in the code. */
+/**
+ * Returns keys of the data below the first level. First-level keys are left out: rules name them, so they are always
+ * in the code.
+ */
 function keysOf(data: Readonly<Record<string, unknown>>): string[] {
   const keys: string[] = []
   let level: unknown[] = Object.values(data)

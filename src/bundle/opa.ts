@@ -1,36 +1,39 @@
 /**
- * Finds the `opa` tool: `$OPA`, PATH, `.tools/bin/opa`, else `go install` of the pinned version into `.tools/bin`. Only
- * tests and `make bundle` need it; the gate itself never does.
+ * Finds the `opa` tool: in `$OPA`, in `.tools/bin`, on PATH; else builds the pinned version with `go install` into
+ * `.tools/bin`. Only tests and `make bundle` need opa; a running gate never does.
  */
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import { accessSync, constants, mkdirSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { GateError } from '../errors.ts'
 
-/** The version that is installed where there is none; policies are built and tested with it. */
+/** The version that is installed when no opa is version; policies are built and tested with it. */
 export const opaVersion = 'v1.22.2'
-/** Below this, a crafted request path could inject Rego into a server (CVE-2025-46569). */
+/**
+ * The oldest accepted version. In older ones, a crafted request path could inject Rego into an opa server
+ * (CVE-2025-46569).
+ */
 const oldest = [1, 4]
 
-/** @param root Project folder, under which `.tools` is kept. @throws GateError ERR_OPA */
+/** @param root Project folder, which contains `.tools`. @throws GateError ERR_OPA */
 export function findOpa(root: string): string {
   const named = process.env.OPA
   if (named !== undefined && named !== '')
-    return checked(named.includes('/') ? resolve(named) : named)
+    return checkVersion(named.includes('/') ? resolve(named) : named)
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '')
   const own = join(root, '.tools', 'bin')
   for (const folder of [own, ...folders]) {
     const path = resolve(folder, 'opa')
-    if (isExecutable(path)) return checked(path)
+    if (isExecutable(path)) return checkVersion(path)
   }
   install(own)
-  return checked(join(own, 'opa'))
+  return checkVersion(join(own, 'opa'))
 }
 
 function install(folder: string): void {
   mkdirSync(folder, { recursive: true })
   process.stderr.write(
-    `opa is not here: building ${opaVersion} with go, once; this takes a few minutes\n`,
+    `opa was not version: building ${opaVersion} with go; this takes a few minutes\n`,
   )
   const done = spawnSync('go', ['install', `github.com/open-policy-agent/opa@${opaVersion}`], {
     env: { ...process.env, GOBIN: folder, GOFLAGS: '-mod=mod' },
@@ -38,20 +41,22 @@ function install(folder: string): void {
     encoding: 'utf8',
   })
   if (done.status === 0) return
-  throw new GateError('ERR_OPA', 'opa is not here and could not be installed', {
+  throw new GateError('ERR_OPA', 'opa was not version and could not be installed', {
     cause: done.error ?? done.stderr,
     hint: `install Go, or put opa ${opaVersion} on PATH, or set OPA to its path`,
   })
 }
 
-function checked(path: string): string {
+function checkVersion(path: string): string {
   const done = spawnSync(path, ['version'], { encoding: 'utf8' })
-  const found = /^Version: (\d+)\.(\d+)/m.exec(done.stdout ?? '')
-  if (found === null)
-    throw new GateError('ERR_OPA', `${path} is not opa`, { cause: done.error ?? done.stderr })
-  const [major, minor] = [Number(found[1]), Number(found[2])]
+  const version = /^Version: (\d+)\.(\d+)/m.exec(done.stdout ?? '')
+  if (version === null)
+    throw new GateError('ERR_OPA', `${path} is not the opa tool`, {
+      cause: done.error ?? done.stderr,
+    })
+  const [major, minor] = [Number(version[1]), Number(version[2])]
   if (major < oldest[0]! || (major === oldest[0] && minor < oldest[1]!)) {
-    throw new GateError('ERR_OPA', `${path} is opa ${major}.${minor}, too old`, {
+    throw new GateError('ERR_OPA', `opa ${major}.${minor} at ${path} is too old`, {
       hint: `use opa ${opaVersion}`,
     })
   }
@@ -68,27 +73,31 @@ function isExecutable(path: string): boolean {
 }
 
 /**
- * @param cwd Where the caller is unless it is given, so that a relative path means the same to opa and to us.
- * @returns what it printed. @throws GateError ERR_OPA with what it said.
+ * @param cwd Working directory for opa; that of this process by default, so that both resolve relative paths alike.
+ * @returns What opa printed to standard output.
+ * @throws GateError ERR_OPA with all that opa printed.
  */
 export function runOpa(opa: string, args: readonly string[], cwd?: string): string {
   const done = run(opa, args, cwd)
   if (done.status === 0) return done.stdout
-  throw failed(args, done)
+  throw failure(args, done)
 }
 
-/** For commands whose status is a result. @throws GateError ERR_OPA when it printed no result at all. */
+/**
+ * Runs an opa command that may exit with an error status and still print a result.
+ * @throws GateError ERR_OPA when it printed no result.
+ */
 export function tryOpa(opa: string, args: readonly string[], cwd?: string): string {
   const done = run(opa, args, cwd)
   if (done.stdout !== null && done.stdout !== '') return done.stdout
-  throw failed(args, done)
+  throw failure(args, done)
 }
 
 function run(opa: string, args: readonly string[], cwd?: string): SpawnSyncReturns<string> {
   return spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
 }
 
-function failed(args: readonly string[], done: SpawnSyncReturns<string>): GateError {
-  const said = `${done.stdout ?? ''}${done.stderr ?? ''}`.trim()
-  return new GateError('ERR_OPA', `opa ${args[0]} failed:\n${said || String(done.error)}`)
+function failure(args: readonly string[], done: SpawnSyncReturns<string>): GateError {
+  const output = `${done.stdout ?? ''}${done.stderr ?? ''}`.trim()
+  return new GateError('ERR_OPA', `opa ${args[0]} failed:\n${output || String(done.error)}`)
 }

@@ -1,6 +1,6 @@
 /**
- * The same tests on two engines: `opa test` says what the rules mean, our own engine what the gate will answer. Each
- * `test_…` rule becomes an entrypoint of a module, with its mocks compiled in.
+ * Runs the tests of a policy on two engines: `opa test` shows what the rules mean, the gate's own engine what the
+ * gate will answer. For the second, each `test_…` rule is compiled as an entrypoint of one module, with its mocks.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,26 +14,26 @@ import { findOpa, runOpa, tryOpa } from './opa.ts'
 export interface TestOptions {
   /** Folder of Rego sources, data and tests. */
   readonly policies: string
-  /** Folder of dropgate itself, with its schema and tools; never what `policies` is relative to. */
+  /** Folder of dropgate itself, with its schema and tools; `policies` is not relative to it. */
   readonly root: string
   readonly maxMemoryBytes: number
 }
 
 export interface TestResult {
-  /** `gate/authz_test/test_alice`. */
+  /** Path of the test rule: `gate/authz_test/test_alice`. */
   readonly name: string
   readonly opa: 'pass' | 'fail' | 'skip'
   readonly engine: 'pass' | 'fail' | 'skip'
-  /** Why the engine did not pass it. */
+  /** Why the test did not pass on the gate's own engine. */
   readonly message: string | undefined
 }
 
 export interface TestReport {
   readonly tests: readonly TestResult[]
   readonly passed: boolean
-  /** Percent of the rules' lines that the tests reach; opa measures it only where all of them pass. */
+  /** Percentage of the rules' lines that the tests execute; opa measures it only when all tests pass. */
   readonly coverage: number | undefined
-  /** What they do not reach, as `policies/authz.rego:14`. */
+  /** Lines that no test executes, as `policies/authz.rego:14`. */
   readonly uncovered: readonly string[]
 }
 
@@ -45,12 +45,13 @@ interface OpaTest {
   readonly error?: unknown
 }
 
-/** @throws GateError ERR_OPA when the sources do not compile, or there is no test */
+/** @throws GateError ERR_OPA when the sources do not compile or contain no test */
 export async function testPolicies(options: TestOptions): Promise<TestReport> {
   const { policies, root } = options
   const opa = findOpa(root)
   runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies])
-  // A failed test is a result, not a failure of the tool: its status is looked at only where nothing was said.
+  // `opa test` exits with an error status when a test fails. That is a result, so the status counts only without
+  // output.
   const verdicts = readVerdicts(tryOpa(opa, ['test', '--bundle', '--format=json', policies]))
   if (verdicts.length === 0) throw withoutTests(policies)
   const wanted = verdicts.filter(({ skip }) => skip !== true)
@@ -78,14 +79,14 @@ export async function testPolicies(options: TestOptions): Promise<TestReport> {
   return { tests, passed, ...readCoverage(runOpa(opa, args)) }
 }
 
-/** Nothing says whether the policy does what it should. */
+/** The error for a policy without tests: nothing would check that the policy does what it should. */
 export function withoutTests(policies: string): GateError {
-  return new GateError('ERR_OPA', `there is no test in ${policies}`, {
+  return new GateError('ERR_OPA', `there are no tests in ${policies}`, {
     hint: 'a test is a rule whose name begins with test_, in a file *_test.rego',
   })
 }
 
-/** The JSON Schema of `input`, which comes with dropgate. */
+/** Path of the JSON Schema of `input`, which is part of dropgate. */
 export function schemaOf(root: string): string {
   return join(root, 'schemas', 'input.json')
 }
@@ -97,11 +98,12 @@ function nameOf({ package: path, name }: OpaTest): string {
 function readVerdicts(json: string): readonly OpaTest[] {
   const value: unknown = readJson(json)
   if (value === null) return []
-  if (!Array.isArray(value)) throw new GateError('ERR_OPA', 'opa test gave no list of results')
+  if (!Array.isArray(value))
+    throw new GateError('ERR_OPA', 'the output of opa test is not a list of results')
   return value as OpaTest[]
 }
 
-interface Covered {
+interface CoverageReport {
   readonly coverage?: number
   readonly files?: Readonly<
     Record<
@@ -112,7 +114,7 @@ interface Covered {
 }
 
 function readCoverage(json: string): Pick<TestReport, 'coverage' | 'uncovered'> {
-  const { coverage, files = {} } = (readJson(json) ?? {}) as Covered
+  const { coverage, files = {} } = (readJson(json) ?? {}) as CoverageReport
   const lines = Object.entries(files).flatMap(([file, { not_covered: ranges = [] }]) =>
     ranges.map(({ start }) => `${file}:${start.row}`),
   )
@@ -127,7 +129,7 @@ function readJson(json: string): unknown {
   }
 }
 
-/** @returns name -> why it did not pass, undefined where it did. */
+/** @returns For each test name why it did not pass, or undefined if it passed. */
 async function runOnEngine(
   opa: string,
   names: readonly string[],
@@ -155,7 +157,10 @@ async function runOnEngine(
     for (const name of names) {
       try {
         const result = instance.evaluate(instance.entrypoints.get(name)!, '{}')
-        results.set(name, result === '[{"result":true}]' ? undefined : `it gave ${result}`)
+        results.set(
+          name,
+          result === '[{"result":true}]' ? undefined : `the rule returned ${result}`,
+        )
       } catch (error) {
         results.set(name, asGateError(error).message)
         if (instance.broken) instance = start()

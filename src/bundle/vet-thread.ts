@@ -1,6 +1,6 @@
 /**
- * The vetting thread: tries a bundle out where a runaway rule can be stopped. It runs once and answers once;
- * whoever started it ends it at the deadline.
+ * The vetting thread: runs a new bundle on trial inputs, in a thread of its own so that a runaway rule can be
+ * stopped. It sends one report; vet.ts, which starts it, ends it at the deadline.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
@@ -9,12 +9,12 @@ import { parseAnswer } from '../policy/answer.ts'
 import { type MemoryImage, PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
 
-/** Rounds over the trial inputs, and how long they may take in all. */
+/** Most rounds over the trial inputs, and most milliseconds for all rounds together. */
 const rounds = 100
 const measureMs = 50
 
 if (parentPort !== null) {
-  // The deadline is the policy's: it begins when what tries it out has been loaded.
+  // The deadline is meant for the policy, so it starts only now, when this thread has loaded its own code.
   parentPort.postMessage('loaded')
   parentPort.postMessage(report(workerData as VetRequest))
 }
@@ -38,7 +38,7 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
   if (missing.length > 0) {
     throw new GateError(
       'ERR_BUNDLE_POLICY',
-      `the bundle needs builtins that are not provided: ${missing.join(', ')}`,
+      `the bundle uses builtins that dropgate does not provide: ${missing.join(', ')}`,
     )
   }
   const inputs = trialInputs(new InputPlan(reads.input))
@@ -46,19 +46,19 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
   for (const decision of new Set(decisions)) {
     const entrypoint = instance.entrypoints.get(decision)
     if (entrypoint === undefined) {
-      const known = [...instance.entrypoints.keys()].join(', ')
+      const entrypoints = [...instance.entrypoints.keys()].join(', ')
       throw new GateError(
         'ERR_BUNDLE_POLICY',
-        `the bundle has no entrypoint ${decision}; it has ${known}`,
+        `the bundle has no entrypoint ${decision}; its entrypoints are ${entrypoints}`,
         {
-          hint: `\`dropgate build\` builds it with every decision that the configuration names; else \`opa build -t wasm -e ${decision}\``,
+          hint: `\`dropgate build\` adds every entrypoint that the configuration names; with opa itself, run \`opa build -t wasm -e ${decision}\``,
         },
       )
     }
-    // A caller who says nothing at all must not be let in, whatever the route.
+    // A request about which nothing is known must be denied on every route.
     if (tryOut(instance, entrypoint, decision, '{}')) {
-      throw new GateError('ERR_BUNDLE_TRIAL', `${decision} allows an empty input`, {
-        hint: 'begin from a denial: `default decision := false`',
+      throw new GateError('ERR_BUNDLE_TRIAL', `${decision} allows a request with an empty input`, {
+        hint: 'deny by default in the policy: `default decision := false`',
       })
     }
     for (const input of inputs) tryOut(instance, entrypoint, decision, input)
@@ -86,7 +86,7 @@ function measure(
   return { evaluation_us: Math.round(middle * 10) / 10, longest_us: Math.round(last * 10) / 10 }
 }
 
-/** @returns whether it allowed. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
+/** @returns True if the policy allowed the input. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
 function tryOut(
   instance: PolicyInstance,
   entrypoint: number,
@@ -104,7 +104,7 @@ function tryOut(
   throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}`)
 }
 
-/** Requests as they come: with and without a caller, with a query, with a body, with a long header. */
+/** Returns typical inputs: with and without a caller, with a query, with a body, with a long header. */
 function trialInputs(plan: InputPlan): string[] {
   const anonymous: InputParts = {
     requestId: '00000000-0000-4000-8000-000000000000',
@@ -134,13 +134,20 @@ function trialInputs(plan: InputPlan): string[] {
     expires_at: 1767229200,
     claims: { iss: 'https://trial.invalid', sub: 'trial' },
   }
-  const known: InputParts = { ...anonymous, principal: { json: JSON.stringify(caller) } }
+  const signedIn: InputParts = { ...anonymous, principal: { json: JSON.stringify(caller) } }
   return [
     anonymous,
-    known,
-    { ...known, method: 'POST', path: '/a/b?q=1', parsedPath: ['a', 'b'], query: 'q=1', size: 10 },
-    { ...known, method: 'PUT', size: 9 },
-    { ...known, headers: ['host', 'trial.invalid', 'x-long', 'a'.repeat(4000)] },
+    signedIn,
+    {
+      ...signedIn,
+      method: 'POST',
+      path: '/a/b?q=1',
+      parsedPath: ['a', 'b'],
+      query: 'q=1',
+      size: 10,
+    },
+    { ...signedIn, method: 'PUT', size: 9 },
+    { ...signedIn, headers: ['host', 'trial.invalid', 'x-long', 'a'.repeat(4000)] },
   ].map((parts) => {
     const body = parts.size === 9 ? { quoted: '"{\\"a\\": 1}"', parsed: '{"a":1}' } : undefined
     const state = { timeRfc3339: '2026-01-01T00:00:00.000Z', body, feedStale: false, feedAgeMs: 0 }

@@ -1,18 +1,26 @@
-/** Runs the vetting thread over a compiled bundle and ends it at its deadline. */
+/**
+ * Runs the vetting thread on a compiled bundle and ends the thread at its deadline.
+ */
 import { Worker } from 'node:worker_threads'
 import { GateError } from '../errors.ts'
 import type { VetReport, VetRequest } from '../messages.ts'
 
-/** What the thread may take to load itself, which on a busy machine is seconds. */
+/** How long the thread may take to start; on a busy machine that takes seconds. */
 const startMs = 20_000
 
-type Vetted = Extract<VetReport, { ok: true }>
+type VetSuccess = Extract<VetReport, { ok: true }>
 
-/** What its JavaScript may take, beside the instance's memory: that counts too, and near the limit each page is a collection. */
+/**
+ * Heap limit of the thread in MiB, added to the memory limit of the policy instance: V8 counts the instance's memory
+ * too, and near the limit it would collect garbage at every new page.
+ */
 const heapMb = 256
 
-/** @returns what it cost, and its data as the workers take it. @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
-export async function vet(request: VetRequest, timeoutMs: number): Promise<Vetted> {
+/**
+ * @returns What the bundle costs, and its data in the form in which workers load it. @throws GateError
+ * ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL
+ */
+export async function vet(request: VetRequest, timeoutMs: number): Promise<VetSuccess> {
   const worker = new Worker(new URL('./vet-thread.ts', import.meta.url), {
     workerData: request,
     name: 'vetting',
@@ -26,7 +34,7 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<Vette
       const late = (): void => {
         reject(
           new GateError('ERR_BUNDLE_TRIAL', `the trial run took longer than ${timeoutMs} ms`, {
-            hint: 'look for a rule whose work grows without bound; policy.vet_timeout sets the limit',
+            hint: 'look for a rule that loops over too much data; policy.vet_timeout sets the limit',
           }),
         )
       }
@@ -37,10 +45,14 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<Vette
         timer = setTimeout(late, timeoutMs)
       })
       worker.once('error', (error) =>
-        reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run broke off', { cause: error })),
+        reject(
+          new GateError('ERR_BUNDLE_TRIAL', 'the vetting thread crashed during the trial run', {
+            cause: error,
+          }),
+        ),
       )
       worker.once('exit', () =>
-        reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run ended without a word')),
+        reject(new GateError('ERR_BUNDLE_TRIAL', 'the vetting thread exited without a result')),
       )
     })
     if (!report.ok) throw GateError.from(report.error)

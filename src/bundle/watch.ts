@@ -1,6 +1,6 @@
 /**
- * Watches the bundles folder and activates what settles there and passes every check: archive limits, module,
- * trial run. One bundle is active. Whatever fails leaves the last good one serving and says why in `status`.
+ * Watches the bundles folder. A bundle that has stopped changing and passes every check (archive limits, module,
+ * trial run) becomes the active policy. If it fails, the previous bundle stays active and `status` says why.
  */
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
@@ -14,16 +14,16 @@ import { vet } from './vet.ts'
 
 export interface BundlesOptions {
   readonly directory: string
-  /** Entrypoints that routes use at first; see `require`. */
+  /** Entrypoints that the routes use at the start; `require` changes them. */
   readonly decisions: readonly string[]
   readonly limits: ArchiveLimits & {
     readonly maxMemoryBytes: number
     readonly vetTimeoutMs: number
-    /** Quiet time after the last change before a file is read. */
+    /** How long a file must stay unchanged before it is read. */
     readonly settleMs: number
   }
   readonly onActivate: (policy: PolicyPackage) => void
-  /** A candidate was refused; the message is in `status` as well. */
+  /** Called when a new bundle was refused; the reason is in `status` as well. */
   readonly onRefused: () => void
   readonly log: {
     info(fields: object, message: string): void
@@ -32,7 +32,7 @@ export interface BundlesOptions {
   }
 }
 
-/** Names follow OPA's bundle status. */
+/** State of the bundle for operators; the names follow OPA's bundle status. */
 export interface BundleStatus {
   readonly name: string | null
   readonly active_revision: string | null
@@ -43,12 +43,12 @@ export interface BundleStatus {
   readonly code: string | null
   readonly message: string | null
   readonly hint: string | null
-  /** Of the active bundle: what its trial run cost, and what is doubtful about it. */
+  /** Cost of the active bundle in its trial run. `warnings`, below, are doubts about how it was built. */
   readonly cost: BundleCost | null
   readonly warnings: readonly string[]
 }
 
-/** A worker stands still while it copies them, about 50 ms, which is noticed by everyone it serves. */
+/** Data above this size gets a warning: a worker answers no request while it copies them, about 50 ms for 32 MiB. */
 const maxDataBytes = 32 << 20
 
 const suffix = '.tar.gz'
@@ -81,12 +81,12 @@ export class Bundles {
   }
 
   /**
-   * From now on these entrypoints are needed. The active bundle is tried with them first.
-   * @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL; then the entrypoints before go on being the ones needed
+   * Changes the entrypoints that every bundle must have. The active bundle is tried with the new ones first.
+   * @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL; then the old entrypoints stay required.
    */
   async require(decisions: readonly string[]): Promise<void> {
     const { maxMemoryBytes, vetTimeoutMs } = this.#options.limits
-    // Behind a load that is under way: its bundle is the one to be asked.
+    // Wait for a load that is under way: the bundle that it activates must be tried.
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
@@ -99,7 +99,9 @@ export class Bundles {
     await tried
   }
 
-  /** Loads what is there and goes on watching; a missing or bad bundle is in `status`, not an error here. */
+  /**
+   * Loads the bundle in the folder and starts watching. A missing or bad bundle is reported in `status`, not thrown.
+   */
   async open(): Promise<void> {
     const { directory, log } = this.#options
     const watcher = watch(directory, { depth: 0, ignoreInitial: true })
@@ -108,7 +110,7 @@ export class Bundles {
       if (path.endsWith(suffix)) this.#settle()
     })
     watcher.on('error', (error) => {
-      log.error({ err: error }, 'the bundles folder cannot be watched')
+      log.error({ err: error }, 'the bundles folder cannot be watched for changes')
       this.#note(asGateError(error, 'ERR_BUNDLE_READ'))
     })
     await new Promise<void>((resolve) => watcher.once('ready', () => resolve()))
@@ -132,7 +134,7 @@ export class Bundles {
     this.#timer = setTimeout(() => void this.#load(), this.#options.limits.settleMs)
   }
 
-  /** One load at a time; a change during a load is loaded after it. */
+  /** Starts a load after the one under way: one load at a time. */
   #load(): Promise<void> {
     this.#work = this.#work.then(async () => {
       if (this.#closed) return
@@ -152,10 +154,11 @@ export class Bundles {
     const { name, bytes } = await this.#read()
     const content = await readArchive(bytes, limits)
     if (content.digest === this.#active?.digest) {
-      // The folder holds the active bundle again: whatever was wrong in between is over.
+      // The folder contains the active bundle again, so an earlier problem is over.
       const { code, active_revision: revision } = this.#status
       this.#status = { ...this.#status, code: null, message: null, hint: null }
-      if (code !== null) log.info({ bundle: name, revision }, 'the active bundle is in place again')
+      if (code !== null)
+        log.info({ bundle: name, revision }, 'the bundles folder contains the active bundle again')
       return
     }
     const { bytes: wasm, initialPages } = prepareModule(content.wasm)
@@ -196,14 +199,14 @@ export class Bundles {
     onActivate(this.#active)
   }
 
-  /** The one bundle in the folder, read whole only when it has kept still. */
+  /** Finds the only bundle in the folder. Reads it only when its size and time have stopped changing. */
   async #read(): Promise<{ name: string; bytes: Buffer }> {
     const { directory, limits } = this.#options
     const files = (await readdir(directory)).filter((file) => file.endsWith(suffix)).sort()
     const [file, another] = files
     if (file === undefined) {
       throw new GateError('ERR_BUNDLE_READ', `there is no *${suffix} in ${directory}`, {
-        hint: 'run `dropgate build`, or copy a built bundle there',
+        hint: 'run `dropgate build`, or copy a built bundle into the folder',
       })
     }
     if (another !== undefined) {
@@ -211,15 +214,15 @@ export class Bundles {
         'ERR_BUNDLE_READ',
         `there is more than one bundle in ${directory}: ${files.join(', ')}`,
         {
-          hint: 'keep one; this release serves a single bundle',
+          hint: 'keep one file; dropgate serves a single bundle',
         },
       )
     }
     const path = join(directory, file)
     const before = await stat(path)
     if (before.size > limits.maxBundleBytes) {
-      throw new GateError('ERR_BUNDLE_LIMITS', `${file} has ${before.size} bytes`, {
-        hint: 'raise policy.max_bundle if that is intended',
+      throw new GateError('ERR_BUNDLE_LIMITS', `${file} is too large: ${before.size} bytes`, {
+        hint: 'raise policy.max_bundle if the bundle is meant to be this large',
       })
     }
     const bytes = await readFile(path)
@@ -238,10 +241,10 @@ export class Bundles {
 }
 
 function warningsOf(content: BundleContent, dataBytes: number): string[] {
-  const warnings = content.hazards.map((hazard) => `the bundle may not be what it seems: ${hazard}`)
+  const warnings = content.hazards.map((hazard) => `bundle warning: ${hazard}`)
   if (dataBytes > maxDataBytes) {
     warnings.push(
-      `its data takes ${dataBytes >> 20} MiB in every worker, which serves nobody while it copies them (1 to 2 ms each): keep what changes often, or is large, out of the bundle`,
+      `its data takes ${dataBytes >> 20} MiB in every worker. A worker copies it in 1 to 2 ms per MiB, during which that worker answers no requests: keep large data, and data that changes often, out of the bundle`,
     )
   }
   return warnings

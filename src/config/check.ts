@@ -1,6 +1,6 @@
 /**
- * What a schema cannot say of a configuration: references between options, files that must be there, certificates that
- * must fit. Everything that is wrong is said at once.
+ * Checks that the schema cannot express: references between options, files that must exist, certificates and keys
+ * that must belong together. All problems of a configuration are reported together.
  */
 import { readFileSync, statSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
@@ -11,17 +11,17 @@ import { readPeppers } from './peppers.ts'
 import type { Problems } from './problems.ts'
 import { isTrusted } from './trust.ts'
 
-type Say = (path: string, message: string) => void
-type Sound = (path: string) => boolean
+type AddProblem = (path: string, message: string) => void
+type IsSound = (path: string) => boolean
 
 /**
- * @param config As it will be used, units resolved; what is not sound by itself is passed over.
- * @param problems What is wrong with it is added.
+ * @param config The complete configuration, with units resolved; a part that already has a problem is skipped.
+ * @param problems Receives each problem that is found.
  */
 export function check(config: GateConfig, problems: Problems): void {
-  const value: Say = (path, message) => problems.add('ERR_CONFIG_VALUE', path, message)
-  const file: Say = (path, message) => problems.add('ERR_CONFIG_FILE', path, message)
-  const sound: Sound = (path) => problems.sound(path)
+  const value: AddProblem = (path, message) => problems.add('ERR_CONFIG_VALUE', path, message)
+  const file: AddProblem = (path, message) => problems.add('ERR_CONFIG_FILE', path, message)
+  const sound: IsSound = (path) => problems.sound(path)
   const { database, routes, revocation, policy, limits, upstream_networks: networks } = config
   if (sound('database')) checkDatabase(database, value)
   const issuers = config.issuers.filter((_, i) => sound(`issuers[${i}]`))
@@ -29,7 +29,7 @@ export function check(config: GateConfig, problems: Problems): void {
     if (!issuers.includes(issuer)) continue
     checkIssuer(issuer, `issuers[${i}]`, value, file)
     if (config.issuers.findIndex((other) => other.issuer === issuer.issuer) < i) {
-      value(`issuers[${i}].issuer`, `${issuer.issuer} is there twice`)
+      value(`issuers[${i}].issuer`, `${issuer.issuer} is a duplicate; each issuer may appear once`)
     }
   }
   const byCookie = issuers.find(({ from }) => from.some((each) => each.startsWith('cookie:')))
@@ -37,15 +37,18 @@ export function check(config: GateConfig, problems: Problems): void {
     const at = `routes[${i}]`
     if (!sound(at)) continue
     if (routes.findIndex((other) => other.name === route.name) < i)
-      value(`${at}.name`, `${route.name} is there twice`)
+      value(`${at}.name`, `${route.name} is a duplicate; each route needs its own name`)
     if (route.auth === 'required' && config.issuers.length === 0 && sound('issuers')) {
-      value(`${at}.auth`, 'required, but there are no issuers whose tokens could be accepted')
+      value(
+        `${at}.auth`,
+        'auth is required, but there are no issuers, so no token could be accepted',
+      )
     }
     checkRoute(route, at, value)
     if (byCookie !== undefined && route.auth === 'required' && route.origins === undefined) {
       value(
         `${at}.origins`,
-        `missing, but ${byCookie.issuer} is taken from a cookie; expected the origins of the pages that may use it`,
+        `missing, but tokens of ${byCookie.issuer} are taken from a cookie; expected the origins of the pages that may use it`,
       )
     }
   }
@@ -70,16 +73,16 @@ export function check(config: GateConfig, problems: Problems): void {
   }
 }
 
-function checkDatabase({ url, embedded }: GateConfig['database'], value: Say): void {
-  // By the path of `url`: a command whose login is written out does not need it.
+function checkDatabase({ url, embedded }: GateConfig['database'], value: AddProblem): void {
+  // Reported under the path of `url`: a command with a login of its own (`cli_url`) does not use `url` and skips this.
   if (url !== undefined && embedded !== undefined)
-    value('database.url', 'expected one of url and embedded')
+    value('database.url', 'expected either url or embedded, not both')
   if (url === undefined && embedded === undefined) {
     value('database.url', 'missing; expected a postgres:// URL, or `database: embedded`')
   }
 }
 
-function checkRevocation(revocation: GateConfig['revocation'], value: Say): void {
+function checkRevocation(revocation: GateConfig['revocation'], value: AddProblem): void {
   const { tick, max_staleness, hard_stop, cut_after } = revocation
   if (tick * 2 > max_staleness)
     value('revocation.tick', 'expected at most half of revocation.max_staleness')
@@ -90,29 +93,35 @@ function checkRevocation(revocation: GateConfig['revocation'], value: Say): void
     value('revocation.cut_after', 'expected at least revocation.max_staleness')
 }
 
-/** Two sockets on one port: with the port shared between threads, the system would hand requests to either. */
-function checkPorts(config: GateConfig, sound: Sound, value: Say): void {
+/**
+ * Two listeners must not share a port: worker threads share the port, so the system could give a connection to
+ * either.
+ */
+function checkPorts(config: GateConfig, sound: IsSound, value: AddProblem): void {
   const bound = [
     ...config.listen.map((listen, i) => ({ ...listen, at: `listen[${i}].port` })),
     { ...config.admin, at: 'admin.port' },
   ].filter(({ at, port }) => sound(at) && port !== 0)
   for (const [i, { at, host, port }] of bound.entries()) {
     const twin = bound.slice(0, i).find((each) => each.port === port && meet(each.host, host))
-    if (twin !== undefined) value(at, `${port} is also ${twin.at}`)
+    if (twin !== undefined) value(at, `${port} is already used by ${twin.at}`)
   }
 }
 
-/** Whether two hosts have an address in common: `::` is every address, `0.0.0.0` every one of IPv4. */
+/** Returns true if two hosts have an address in common: `::` means every address, `0.0.0.0` every IPv4 address. */
 function meet(a: string, b: string): boolean {
   const holds = (all: string, one: string): boolean =>
     all === '::' || (all === '0.0.0.0' && !one.includes(':'))
   return a === b || holds(a, b) || holds(b, a)
 }
 
-function checkListen(listen: GateConfig['listen'][number], at: string, value: Say): void {
+function checkListen(listen: GateConfig['listen'][number], at: string, value: AddProblem): void {
   const { tls, trusted_proxies: trusted, proxy_protocol: proxied } = listen
   if (proxied === 'required' && trusted === undefined) {
-    value(`${at}.trusted_proxies`, 'missing; proxy_protocol takes its word from somebody')
+    value(
+      `${at}.trusted_proxies`,
+      'required with proxy_protocol: list the load balancers that may send its header',
+    )
   }
   if (tls !== undefined) {
     const { cert, key, client_ca: ca } = tls
@@ -120,7 +129,7 @@ function checkListen(listen: GateConfig['listen'][number], at: string, value: Sa
   }
 }
 
-function checkRoute(route: RouteConfig, at: string, value: Say): void {
+function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
   const { cors, tls } = route
   if (!isOrigin(route.upstream)) {
     value(
@@ -129,17 +138,22 @@ function checkRoute(route: RouteConfig, at: string, value: Say): void {
     )
   }
   if (cors?.credentials && cors.origins.includes('*')) {
-    value(`${at}.cors.credentials`, 'true, but origins has *; name the origins')
+    value(`${at}.cors.credentials`, 'true cannot be used with the origin *; name each origin')
   }
   if (tls === undefined) return
   if (!route.upstream.startsWith('https:'))
-    value(`${at}.tls`, 'the upstream is not an https origin')
+    value(`${at}.tls`, 'tls is set, but the upstream is not an https origin')
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
     value(`${at}.tls`, 'expected both cert and key, or neither')
   } else checkKeyPair(tls, `${at}.tls`, value)
 }
 
-function checkNetworks(networks: readonly string[], at: string, sound: Sound, value: Say): void {
+function checkNetworks(
+  networks: readonly string[],
+  at: string,
+  sound: IsSound,
+  value: AddProblem,
+): void {
   for (const [i, network] of networks.entries()) {
     const problem = sound(`${at}[${i}]`) ? networkProblem(network) : undefined
     if (problem !== undefined)
@@ -147,11 +161,11 @@ function checkNetworks(networks: readonly string[], at: string, sound: Sound, va
   }
 }
 
-/** Certificate and key must be usable and belong together. */
+/** The certificate and the private key must be readable and belong together. */
 function checkKeyPair(
   pair: { readonly ca?: string; readonly cert?: string; readonly key?: string },
   at: string,
-  value: Say,
+  value: AddProblem,
 ): void {
   const { ca, cert, key } = pair
   try {
@@ -161,9 +175,10 @@ function checkKeyPair(
   }
 }
 
-function checkIssuer(issuer: IssuerConfig, at: string, value: Say, file: Say): void {
+function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: AddProblem): void {
   const { jwks_file: path, jwks_uri: uri } = issuer
-  if (path !== undefined && uri !== undefined) value(at, 'expected one of jwks_uri and jwks_file')
+  if (path !== undefined && uri !== undefined)
+    value(at, 'expected either jwks_uri or jwks_file, not both')
   if (path === undefined) {
     if (isTrusted(uri ?? issuer.issuer)) return
     const key = uri === undefined ? 'issuer' : 'jwks_uri'
@@ -174,7 +189,7 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: Say, file: Say): v
   if (problem !== undefined) file(`${at}.jwks_file`, `${path} ${problem}`)
 }
 
-/** Which of its keys can be used depends on more; that is said when they are loaded. */
+/** Checks the form of a JWK set only. Unusable keys inside it are reported when the gate loads the keys. */
 function keySetProblem(path: string): string | undefined {
   const expected = 'expected a JWK set: {"keys": [...]}'
   let text: string
@@ -187,17 +202,17 @@ function keySetProblem(path: string): string | undefined {
     const set = JSON.parse(text) as { keys?: unknown; kty?: unknown } | null
     if (Array.isArray(set?.keys))
       return set.keys.length === 0 ? `holds no key; ${expected}` : undefined
-    return set?.kty === undefined ? `is no JWK set; ${expected}` : `is a single key; ${expected}`
+    return set?.kty === undefined ? `is not a JWK set; ${expected}` : `is a single key; ${expected}`
   } catch {
     return `is not JSON; ${expected}`
   }
 }
 
-function checkFolder(folder: string, at: string, file: Say): void {
+function checkFolder(folder: string, at: string, file: AddProblem): void {
   try {
     if (statSync(folder).isDirectory()) return
   } catch {
-    // Said below.
+    // The missing folder is reported below.
   }
   file(at, `the folder ${folder} does not exist`)
 }

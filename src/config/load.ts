@@ -1,7 +1,7 @@
 /**
- * A file and the environment -> the frozen configuration. Everything that is wrong is said at once, each with the
- * key's path, what was expected and, for an unknown key, the nearest known one. A command that uses a part of it reads
- * that part: the rest is as if it were not written, whatever is wrong with it.
+ * Turns a file and the environment into the frozen configuration. All problems are reported together, each with the
+ * path of the key, the expected value and, for an unknown key, the nearest known key. A command that uses a part of
+ * the configuration loads only that part: problems in the other parts do not stop it.
  */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -25,16 +25,19 @@ import { withPreset } from './presets.ts'
 import { Problems } from './problems.ts'
 
 type Section = keyof GateConfig & string
-/** Path of a part of the configuration, without indices: `admin`, `routes.decision`. */
+/** Path of a part of the configuration, without list indices: `admin`, `routes.decision`. */
 export type Use = Section | `${Section}.${string}`
 type SectionOf<U> = U extends `${infer S}.${string}` ? S : U
 
 export interface Loaded<U extends Use = Section> {
-  /** Of its sections, what is not used has its defaults or is not there. */
+  /**
+   * The sections that the caller asked for. Options in them that the caller did not ask for have their defaults or
+   * are missing.
+   */
   readonly config: Pick<GateConfig, SectionOf<U> & Section>
-  /** The file it came from, absolute. */
+  /** Absolute path of the configuration file. */
   readonly file: string
-  /** Every file that was read for it, absolute. */
+  /** Absolute path of each file that was read for the configuration. */
   readonly files: readonly string[]
 }
 
@@ -49,8 +52,8 @@ interface SchemaNode {
 }
 
 /**
- * @param uses What the caller uses; all of it when absent.
- * @throws GateError ERR_CONFIG_*: the code of the first problem, the message one line for each.
+ * @param uses Parts of the configuration that the caller uses; all parts when absent.
+ * @throws GateError ERR_CONFIG_*: the code of the first problem; the message has one line for each problem.
  */
 export function loadConfig<U extends Use = Section>(
   file: string,
@@ -81,7 +84,7 @@ export function loadConfig<U extends Use = Section>(
   } catch (error) {
     const { code, message, hint, problems } = asGateError(error)
     if (code === 'ERR_INTERNAL') throw error
-    const where = `this is ${absolute}`
+    const where = `the configuration file is ${absolute}`
     throw new GateError(code, message, {
       cause: error,
       hint: hint === undefined ? where : `${where}; ${hint}`,
@@ -91,12 +94,12 @@ export function loadConfig<U extends Use = Section>(
 }
 
 interface ReadOptions {
-  /** Told of each file whose content goes into the configuration. */
+  /** Called with the path of each PEM file whose content goes into the configuration. */
   readonly onRead?: (file: string) => void
   readonly uses?: readonly Use[] | undefined
 }
 
-/** @param folder What relative paths are relative to. */
+/** @param folder Relative paths in the configuration start from this folder. */
 export function readConfig(
   text: string,
   folder: string,
@@ -117,7 +120,7 @@ export function readConfig(
   return deepFreeze(config)
 }
 
-/** A login that is not written out is `database.url`; one that is does not need it. */
+/** A command whose own login (`database.cli_url`, `database.migrate_url`) is not in the file uses `database.url`. */
 function withLogin(uses: readonly Use[], document: Document): readonly Use[] {
   return uses.flatMap((use) =>
     /^database\.\w+_url$/.test(use) && !document.hasIn(use.split('.'))
@@ -126,7 +129,7 @@ function withLogin(uses: readonly Use[], document: Document): readonly Use[] {
   )
 }
 
-/** Leaves in the file what is used. A misspelt key counts as the one that was meant. */
+/** Removes the parts of the file that the caller does not use. A misspelt key counts as the known key nearest to it. */
 function prune(value: unknown, node: SchemaNode, at: string, problems: Problems): void {
   if (isSeq(value)) {
     for (const item of value.items) prune(item, node.items ?? {}, at, problems)
@@ -176,7 +179,10 @@ function interpolate(document: Document, env: NodeJS.ProcessEnv, problems: Probl
 
 const variable = /\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g
 
-/** `${NAME}` and `${NAME:-default}`; a value that is nothing but a variable may be a number or a flag. */
+/**
+ * Replaces `${NAME}` and `${NAME:-default}`. A value that consists of one variable alone may become a number or a
+ * boolean.
+ */
 function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: Problems): void {
   const before = node.value as string
   if (!before.includes('${')) return
@@ -191,7 +197,7 @@ function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: 
   })
   const alone = before.replace(variable, '') === ''
   const plain = alone && /^(?:\d{1,9}|true|false)$/.test(after) ? parse(after) : after
-  // Half of a value is none; that is said already.
+  // An unset variable was already reported; treat the whole value as missing.
   node.value = complete ? plain : null
 }
 
@@ -208,13 +214,13 @@ function pathOf(path: readonly unknown[]): string {
       if (index !== -1) at += `[${index}]`
     }
   }
-  // A single `listen` is short for a list of one.
+  // `listen` may be written as one mapping instead of a list; its path is then that of the first list item.
   return at.replace(/^listen(?=\.)/, 'listen[0]')
 }
 
-/** `database: embedded`, a single `listen` and an issuer's preset are short for what the table describes. */
-function longForms(found: unknown): unknown {
-  const written = found ?? {}
+/** Expands the short forms: `database: embedded`, a single `listen` mapping, and the preset of an issuer. */
+function longForms(file: unknown): unknown {
+  const written = file ?? {}
   if (typeof written !== 'object' || Array.isArray(written)) return written
   const { listen, database, issuers, ...rest } = written as Record<string, unknown>
   return {
@@ -227,7 +233,7 @@ function longForms(found: unknown): unknown {
   }
 }
 
-/** Fills in what has a default, and the groups that hold such. */
+/** Fills in the defaults, also inside groups that the file does not mention. */
 function withDefaults(node: SchemaNode, value: unknown): unknown {
   if (node.properties !== undefined) {
     if (
@@ -254,7 +260,7 @@ const validator = new Ajv2020({ allErrors: true, verbose: true, strict: false })
 
 function validate(value: unknown, problems: Problems): void {
   if (validator(value)) return
-  // The branches of an anyOf speak for themselves only; the whole says what was expected.
+  // Errors from inside an `anyOf` describe one branch only; the error of the whole `anyOf` says what was expected.
   const errors = (validator.errors ?? []).filter(
     ({ schemaPath }) => !schemaPath.includes('/anyOf/'),
   )
@@ -297,17 +303,21 @@ function problemOf(error: ErrorObject): Problem {
   return {
     code: 'ERR_CONFIG_VALUE',
     path: at,
-    message: `expected ${expected(node)}, found ${found(data)}`,
+    message: `expected ${expected(node)}, found ${describeValue(data)}`,
   }
 }
 
-function found(data: unknown): string {
+function describeValue(data: unknown): string {
   const text = JSON.stringify(data) ?? 'nothing'
-  // A URL may hold a password.
-  return text.includes('://') ? 'another text' : text.length > 60 ? `${text.slice(0, 57)}...` : text
+  // The value may be a URL with a password, so it is not shown.
+  return text.includes('://')
+    ? 'a URL (not shown, it may hold a password)'
+    : text.length > 60
+      ? `${text.slice(0, 57)}...`
+      : text
 }
 
-/** The known key with the fewest edits, unless even that one is far. */
+/** Returns the known key with the fewest edits from `key`, or undefined if even that key is too different. */
 function nearest(key: string, known: readonly string[]): string | undefined {
   let best: string | undefined
   let least = Math.max(2, Math.floor(key.length / 2))
@@ -321,7 +331,7 @@ function nearest(key: string, known: readonly string[]): string | undefined {
   return best
 }
 
-/** Levenshtein distance. */
+/** Levenshtein distance: the number of single-character edits between two texts. */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i)
   for (let i = 1; i <= a.length; i++) {
@@ -352,17 +362,22 @@ const sizeBytes: Readonly<Record<string, number>> = {
   GiB: 1024 ** 3,
 }
 
-interface Place {
-  /** What relative paths are relative to. */
+interface ResolveContext {
+  /** Relative paths start from this folder. */
   readonly folder: string
   readonly onRead: (file: string) => void
   readonly problems: Problems
 }
 
-/** Texts with units -> numbers, paths -> absolute, PEM files -> their text. */
-function resolveUnits(node: SchemaNode, value: unknown, place: Place, at: string): unknown {
+/** Turns texts with units into numbers, relative paths into absolute ones, and paths of PEM files into their text. */
+function resolveUnits(
+  node: SchemaNode,
+  value: unknown,
+  context: ResolveContext,
+  at: string,
+): unknown {
   if (value === undefined) return undefined
-  if (place.problems.has(at)) return blank(node, place, at)
+  if (context.problems.has(at)) return blank(node, context, at)
   switch (node['x-unit']) {
     case 'duration':
       return withUnit(value as string, durationMs)
@@ -371,39 +386,39 @@ function resolveUnits(node: SchemaNode, value: unknown, place: Place, at: string
     case 'workers':
       return value === 'auto' ? availableParallelism() : value
     case 'path':
-      return resolve(place.folder, value as string)
+      return resolve(context.folder, value as string)
     case 'pem':
-      return readPem(resolve(place.folder, value as string), at, place)
+      return readPem(resolve(context.folder, value as string), at, context)
   }
   if (node.properties !== undefined) {
     return Object.fromEntries(
       Object.entries(value as object).map(([key, child]) => [
         key,
-        resolveUnits(node.properties![key] ?? {}, child, place, at === '' ? key : `${at}.${key}`),
+        resolveUnits(node.properties![key] ?? {}, child, context, at === '' ? key : `${at}.${key}`),
       ]),
     )
   }
   if (node.items?.properties !== undefined) {
     return (value as unknown[]).map((item, i) =>
-      resolveUnits(node.items!, item, place, `${at}[${i}]`),
+      resolveUnits(node.items!, item, context, `${at}[${i}]`),
     )
   }
   return value
 }
 
-/** In the place of what is not usable, so that the rest can be looked at. */
-function blank(node: SchemaNode | undefined, place: Place, at: string): unknown {
+/** Replaces an unusable value by an empty one, so that the rest of the configuration can still be checked. */
+function blank(node: SchemaNode | undefined, context: ResolveContext, at: string): unknown {
   if (node?.type === 'array') return []
   if (node?.properties === undefined) return undefined
-  return resolveUnits(node, withDefaults(node, {}), { ...place, problems: new Problems([]) }, at)
+  return resolveUnits(node, withDefaults(node, {}), { ...context, problems: new Problems([]) }, at)
 }
 
-function readPem(file: string, at: string, { onRead, problems }: Place): string {
+function readPem(file: string, at: string, { onRead, problems }: ResolveContext): string {
   onRead(file)
   try {
     const text = readFileSync(file, 'utf8')
     if (text.includes('-----BEGIN ')) return text
-    problems.add('ERR_CONFIG_FILE', at, `${file} is no PEM file`)
+    problems.add('ERR_CONFIG_FILE', at, `${file} is not a PEM file`)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     problems.add('ERR_CONFIG_FILE', at, `${file} cannot be read (${code})`)
@@ -416,12 +431,12 @@ function withUnit(text: string, units: Readonly<Record<string, number>>): number
   return Math.round(Number(digits) * units[text.slice(digits.length)]!)
 }
 
-/** Of what may not be usable: what is missing stays missing. */
+/** Fills in values that come from other options. The input may have problems: a missing option stays missing. */
 function finish(config: GateConfig, problems: Problems): GateConfig {
   const { routes = [], listen = [], policy, decision_log } = config
   const { file, sink } = decision_log as { file?: string; sink?: string }
   if (file !== undefined && sink !== undefined)
-    problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected one of sink and file')
+    problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected either sink or file, not both')
   return {
     ...config,
     listen,

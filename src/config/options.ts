@@ -1,14 +1,16 @@
 /**
- * Room: config. Every option once: type, unit, default and why. From this table come the types below, the check of a
- * file (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and the README's table (schema.ts).
+ * Room: config. In: the configuration file. Out: the complete, checked configuration. Never does: change it while the
+ * gate runs; a reload makes a new one.
  *
- * A leaf is written in the file with its unit (`5s`, `16KiB`) and arrives as a number (ms, bytes).
+ * This file is the table of all options: type, unit, default and reason of each. The types below, the check of a file
+ * (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and the README's table (schema.ts) are made from
+ * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
 import { type Static, Type } from 'typebox'
 
 export type Unit = 'duration' | 'size' | 'workers' | 'path' | 'pem'
 
-/** Facts of one option beside its JSON Schema. `default` is as it would be written in the file. */
+/** Description and default of one option. `default` has the form in which the option is written in the file. */
 interface Facts {
   readonly why: string
   readonly default?: unknown
@@ -41,7 +43,7 @@ const whole = (facts: Facts, minimum: number, maximum: number) =>
     ...shown(facts),
   })
 
-const text = (facts: Facts, expected = 'a text that is not empty', pattern?: string) =>
+const text = (facts: Facts, expected = 'a non-empty text', pattern?: string) =>
   Type.Unsafe<string>({
     type: 'string',
     minLength: 1,
@@ -59,13 +61,13 @@ const path = (facts: Facts) =>
     ...shown(facts),
   })
 
-/** A PEM file; the configuration holds its text, so that a reload takes certificates and routes together. */
+/** A PEM file. The configuration holds the file's text, so that a reload applies certificates and routes together. */
 const pem = (facts: Facts) =>
   Type.Unsafe<string>({
     type: 'string',
     minLength: 1,
     'x-unit': 'pem',
-    'x-expected': 'a path of a PEM file, relative to the configuration file',
+    'x-expected': 'the path of a PEM file, relative to the configuration file',
     ...shown(facts),
   })
 
@@ -88,7 +90,7 @@ const labels = (facts: Facts) =>
   Type.Unsafe<Readonly<Record<string, string>>>({
     type: 'object',
     additionalProperties: { type: 'string', 'x-expected': 'a text' },
-    'x-expected': 'names with texts',
+    'x-expected': 'a mapping of names to texts',
     ...shown(facts),
   })
 
@@ -121,7 +123,7 @@ const algorithms = [
 ]
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
-/** Where in a token something is. */
+/** An option that says where in a token a value is found. */
 const claim = (what: string, standard?: string) =>
   text(
     { why: `JSON pointer to ${what}.`, ...(standard === undefined ? {} : { default: standard }) },
@@ -134,13 +136,17 @@ const listen = group({
   port: whole({ why: 'Port for clients; 0 lets the system choose.', default: 8080 }, 0, 65535),
   tls: optional(
     group({
-      cert: pem({ why: 'Certificate and its chain; with it the port speaks TLS 1.2 and newer.' }),
-      key: pem({ why: 'Its private key.' }),
+      cert: pem({
+        why: 'PEM file with the certificate and its chain. With it the port accepts only TLS, version 1.2 or newer.',
+      }),
+      key: pem({ why: 'PEM file with the private key of `cert`.' }),
       client_ca: optional(
-        pem({ why: 'Authorities of client certificates; with it clients must show one.' }),
+        pem({
+          why: 'PEM file with the certificate authorities of client certificates. With it, clients are asked for a certificate.',
+        }),
       ),
       client_cert: choice(['required', 'optional'], {
-        why: 'Whether a client without a certificate is let in; one that does not verify never is.',
+        why: '`optional` also accepts clients without a certificate. A certificate that does not verify is always refused.',
         default: 'required',
       }),
     }),
@@ -148,32 +154,37 @@ const listen = group({
   trusted_proxies: optional(
     texts(
       {
-        why: 'Networks of proxies in front, whose word on the client is taken. Nobody is trusted by default, private networks neither.',
+        why: 'Networks of trusted reverse proxies: client addresses are taken from their headers. Empty by default; private networks are not trusted implicitly.',
       },
       'networks such as 10.1.0.0/16',
       cidr,
     ),
   ),
   client_header: choice(['x-forwarded-for', 'forwarded'], {
-    why: 'What trusted proxies write the client into, rightmost last; the other header is removed unread.',
+    why: 'Header in which trusted proxies pass on the client address; each proxy appends the address of its own client. The other header is removed unread.',
     default: 'x-forwarded-for',
   }),
   proxy_protocol: choice(['none', 'required'], {
-    why: 'Whether each connection begins with a PROXY protocol header (version 1 or 2); only from `trusted_proxies`.',
+    why: 'With `required` each connection must begin with a PROXY protocol header (version 1 or 2) and come from `trusted_proxies`.',
     default: 'none',
   }),
   takeover: flag({
-    why: 'Lets a second gate share the port, for rolling restarts; otherwise it is refused at its start.',
+    why: 'Lets a second gate share the port, for rolling restarts. Without it, a second gate on the same port fails to start.',
     default: false,
   }),
 })
 
 const issuer = group({
-  issuer: text({ why: 'The `iss` claim, character by character.' }),
-  audience: texts({ why: 'Accepted `aud`; one of them must be in the token.' }, 'audience names'),
+  issuer: text({
+    why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text.',
+  }),
+  audience: texts(
+    { why: 'Accepted audiences; the `aud` claim of a token must name one of them.' },
+    'audience names',
+  ),
   algorithms: texts(
     {
-      why: 'Accepted signature algorithms; symmetric ones do not exist here.',
+      why: 'Accepted signature algorithms. Symmetric algorithms are not supported.',
       default: ['ES256', 'RS256', 'EdDSA'],
     },
     `some of ${algorithms.join(', ')}`,
@@ -181,7 +192,7 @@ const issuer = group({
   ),
   from: texts(
     {
-      why: 'Where its tokens are taken from. A request with two is refused; a cookie needs `routes[].origins`; `websocket-protocol` is a subprotocol `bearer.TOKEN`.',
+      why: 'Where a request may carry a token of this issuer. A request with two tokens is refused. A cookie needs `routes[].origins`; `websocket-protocol` means a WebSocket subprotocol `bearer.TOKEN`.',
       default: ['authorization'],
     },
     'authorization, cookie:NAME or websocket-protocol',
@@ -189,11 +200,13 @@ const issuer = group({
   ),
   jwks_uri: optional(
     text({
-      why: 'Where the keys are; without it and `jwks_file`, by discovery. https, or http on loopback.',
+      why: 'URL of the signing keys: https, or http on loopback. Without it and without `jwks_file`, the gate finds the URL by OpenID Connect discovery.',
     }),
   ),
   jwks_file: optional(
-    path({ why: 'A file with the keys instead; read again every `keys_refresh`.' }),
+    path({
+      why: 'File with the signing keys, instead of a URL; it is read again every `keys_refresh`.',
+    }),
   ),
   preset: optional(
     choice(['keycloak', 'entra', 'okta', 'auth0'], {
@@ -204,129 +217,155 @@ const issuer = group({
     token: claim('the token id', '/jti'),
     session: claim('the session id', '/sid'),
     tenant: optional(claim('the tenant')),
-    groups: optional(claim('the groups, a list or a single text')),
+    groups: optional(claim('the groups, a list of texts or one text')),
     device: optional(claim('the device')),
-    client: optional(claim('the client; else `client_id`, then `azp`, then `appid`')),
-    scopes: optional(claim('the scopes; else `scope`, then `scp`')),
+    client: optional(
+      claim(
+        'the client; when absent, the first of `client_id`, `azp` and `appid` in the token is used',
+      ),
+    ),
+    scopes: optional(
+      claim('the scopes; when absent, the first of `scope` and `scp` in the token is used'),
+    ),
   }),
   token_types: choice(['at+jwt', 'any'], {
-    why: '`at+jwt` is RFC 9068; `any` also takes `JWT` or no `typ`, still refusing ID, logout and event tokens.',
+    why: 'Accepted `typ` of a token: `at+jwt` accepts access tokens of RFC 9068 only; `any` also accepts `JWT` or no `typ`. ID, logout and event tokens are always refused.',
     default: 'at+jwt',
   }),
   max_token_lifetime: duration({
-    why: 'Tokens with a longer `exp - iat` are refused: no revocation need be kept longer.',
+    why: 'Tokens with a longer `exp - iat` are refused, so that no revocation has to be kept longer than this.',
     default: '24h',
   }),
-  clock_skew: duration({ why: "How far the issuer's clock may be off.", default: '5s' }),
+  clock_skew: duration({
+    why: 'How far the clock of the issuer may differ from that of the gate.',
+    default: '5s',
+  }),
   boundary: choice(['inclusive', 'exclusive'], {
-    why: 'Whether a cutoff hits tokens issued in the same second (`inclusive`) or lets them live.',
+    why: 'A revocation by issue time also revokes tokens issued in the same second (`inclusive`), or leaves those valid (`exclusive`).',
     default: 'inclusive',
   }),
   keys_refresh: duration({
-    why: 'How often the keys are fetched in the background.',
+    why: 'How often the gate fetches the keys in the background.',
     default: '5m',
   }),
   keys_cooldown: duration({
-    why: 'Shortest time between fetches that unknown keys ask for, also after failures.',
+    why: 'Shortest time between two fetches that are caused by a token with an unknown key; it also applies after a failed fetch.',
     default: '30s',
   }),
   keys_max_stale: duration({
-    why: 'How long the last good keys serve while the issuer is away.',
+    why: 'How long the last fetched keys are used while the issuer cannot be reached.',
     default: '24h',
   }),
 })
 
 const route = group({
-  name: text({ why: 'Name in logs, metrics and `input.route`.' }),
+  name: text({ why: 'Name of the route in logs, metrics and `input.route`.' }),
   host: optional(
     text({
-      why: '`api.example.com` or `*.example.com`, without port; absent for hosts that no other route names.',
+      why: 'Host name without port: `api.example.com` or `*.example.com`. A route without `host` serves every host that no other route names.',
     }),
   ),
   path: text(
     {
-      why: 'Prefix by whole segments, or `=/path` for that path alone; the longest wins.',
+      why: 'Path prefix, compared by whole segments, or `=/path` for exactly that path. The route with the longest match serves the request.',
       default: '/',
     },
     'a path that begins with / or =/',
     '^=?/',
   ),
   upstream: text(
-    { why: 'Origin that gets the allowed requests.' },
+    { why: 'Origin to which allowed requests are sent.' },
     'an origin such as http://127.0.0.1:9001, without a path',
     '^https?://[^/?#@]+/?$',
   ),
   methods: optional(
     texts(
-      { why: 'Accepted methods; all when absent.' },
+      { why: 'Accepted request methods; all methods when absent.' },
       `some of ${methods.join(', ')}`,
       `^(?:${methods.join('|')})$`,
     ),
   ),
   auth: choice(['required', 'none'], {
-    why: '`none` lets requests without a token reach the policy.',
+    why: 'With `none`, requests without a token also reach the policy.',
     default: 'required',
   }),
   origins: optional(
     texts(
       {
-        why: 'Origins of the pages that may open WebSockets here or use a cookie; needed where cookies are taken.',
+        why: 'Origins of the web pages that may open WebSockets on this route or use a cookie; required if an issuer takes tokens from a cookie.',
       },
       'origins such as https://app.example.com',
       '^[a-z][a-z0-9+.-]*://[^/?#@\\s]+$',
     ),
   ),
   audience: optional(
-    texts({ why: "Accepted `aud` here, instead of the issuer's." }, 'audience names'),
+    texts(
+      { why: 'Accepted audiences on this route, instead of those of the issuer.' },
+      'audience names',
+    ),
   ),
   decision: optional(
     text(
-      { why: 'Entrypoint; `policy.decision` when absent.' },
+      {
+        why: 'Entrypoint of the policy that decides on this route; `policy.decision` when absent.',
+      },
       'an entrypoint such as gate/authz/decision',
       entrypoint,
     ),
   ),
   stale: choice(['deny', 'allow'], {
-    why: 'What happens when revocations cannot be proved fresh: deny, or allow up to `hard_stop`.',
+    why: 'What the gate does when it cannot prove that its revocations are up to date: deny, or allow until `revocation.hard_stop`.',
     default: 'deny',
   }),
   on_expiry: choice(['cut', 'let-finish'], {
-    why: 'What happens to what is open when its token expires.',
+    why: 'What happens to an open exchange when its token expires.',
     default: 'cut',
   }),
   limits: group({
     idle: duration({
-      why: 'Without a byte either way for this long an exchange is cut; 0s for no limit.',
+      why: 'An exchange without any byte in either direction for this long is cut; 0s for no limit.',
       default: '1h',
     }),
-    age: duration({ why: 'Open this long, it is cut; 0s for no limit.', default: '0s' }),
+    age: duration({
+      why: 'An exchange is cut when it has been open for this long; 0s for no limit.',
+      default: '0s',
+    }),
     bytes: size({
-      why: 'Past this many bytes, both ways together; 0B for no limit.',
+      why: 'An exchange is cut after this many bytes, both directions together; 0B for no limit.',
       default: '0B',
     }),
   }),
-  labels: labels({ why: 'Facts for the policy: `input.route.labels`.', default: {} }),
+  labels: labels({
+    why: 'Names and values that the policy sees as `input.route.labels`.',
+    default: {},
+  }),
   timeouts: group({
-    connect: duration({ why: 'For a connection to the upstream.', default: '2s' }),
+    connect: duration({
+      why: 'Longest time until a connection to the upstream is open.',
+      default: '2s',
+    }),
     headers: duration({
-      why: 'From the end of the request to the head of the answer.',
+      why: 'Longest time from the end of the request to the headers of the response.',
       default: '30s',
     }),
-    idle: duration({ why: 'Between two pieces of the body of the answer.', default: '60s' }),
+    idle: duration({
+      why: 'Longest time between two pieces of the response body.',
+      default: '60s',
+    }),
   }),
   forward: group({
     authorization: choice(['strip', 'keep'], {
-      why: "Whether the upstream gets the caller's token.",
+      why: 'With `keep` the upstream gets the token of the caller, with `strip` it does not.',
       default: 'strip',
     }),
     identity: choice(['headers', 'none'], {
-      why: 'Whether it gets `x-dropgate-*` headers.',
+      why: 'With `headers` the upstream gets the identity of the caller in `x-dropgate-*` headers.',
       default: 'headers',
     }),
     remove: optional(
       texts(
         {
-          why: 'Headers that are never taken from a client here: name those that the policy sets, since it may not set them every time.',
+          why: 'Request headers of clients that are never forwarded. List the headers that the policy sets: when it does not set one, a client must not be able to send its own.',
         },
         'header names',
         headerName,
@@ -336,62 +375,82 @@ const route = group({
   cors: optional(
     group({
       origins: texts(
-        { why: 'Origins whose pages may read answers, whole and exact; `*` for any.' },
+        {
+          why: 'Origins whose web pages may read responses, compared exactly; `*` for every origin.',
+        },
         'origins such as https://app.example.com, or *',
         origin,
       ),
       methods: optional(
         texts(
-          { why: 'Methods they may use; those of the route when absent.' },
+          { why: 'Methods that these pages may use; the methods of the route when absent.' },
           `some of ${methods.join(', ')}`,
           `^(?:${methods.join('|')})$`,
         ),
       ),
       headers: optional(
-        texts({ why: 'Request headers they may set.' }, 'header names', headerName),
+        texts({ why: 'Request headers that these pages may set.' }, 'header names', headerName),
       ),
-      expose: optional(texts({ why: 'Answer headers they may read.' }, 'header names', headerName)),
-      credentials: flag({ why: 'Whether they may send cookies; not with `*`.', default: false }),
-      max_age: duration({ why: 'How long a preflight may be remembered.', default: '10m' }),
+      expose: optional(
+        texts({ why: 'Response headers that these pages may read.' }, 'header names', headerName),
+      ),
+      credentials: flag({
+        why: 'Allows these pages to send cookies; not possible with the origin `*`.',
+        default: false,
+      }),
+      max_age: duration({
+        why: 'How long a browser may remember the answer to a preflight request.',
+        default: '10m',
+      }),
     }),
   ),
   tls: optional(
     group({
       ca: optional(
         pem({
-          why: "Authorities for this upstream, instead of the system's. It is always verified.",
+          why: "PEM file with the certificate authorities for this upstream, instead of those of the system. The upstream's certificate is always verified.",
         }),
       ),
-      cert: optional(pem({ why: 'Client certificate that the upstream gets to see.' })),
-      key: optional(pem({ why: 'Its private key.' })),
+      cert: optional(
+        pem({ why: 'PEM file with the client certificate that the gate shows to the upstream.' }),
+      ),
+      key: optional(pem({ why: 'PEM file with the private key of `cert`.' })),
       server_name: optional(
-        text({ why: 'Name to ask for and to verify; the name in `upstream` when absent.' }),
+        text({
+          why: 'Name sent to the upstream (SNI) and expected in its certificate; the name in `upstream` when absent.',
+        }),
       ),
     }),
   ),
   repeated_headers: choice(['refuse', 'join'], {
-    why: 'What happens to headers sent twice that are no lists.',
+    why: 'What happens to a repeated request header that is not a list: refuse the request, or join the values.',
     default: 'refuse',
   }),
   encoded_slashes: choice(['refuse', 'pass'], {
-    why: 'Whether `%2F` and `%25` may be in a path; they never split a segment.',
+    why: '`pass` allows `%2F` and `%25` in a path; they never split a segment.',
     default: 'refuse',
   }),
   matrix_parameters: choice(['refuse', 'pass'], {
-    why: 'Whether `;` or `%3B` may be in a path; the policy sees segments without them.',
+    why: '`pass` allows `;` and `%3B` in a path; the policy sees each segment without its parameters.',
     default: 'refuse',
   }),
   policy_body: choice(['read', 'withhold'], {
-    why: 'Whether a policy that reads bodies gets them here; `withhold` streams them past it (`truncated_body` is true).',
+    why: '`read` gives request bodies to a policy that reads them; `withhold` streams them to the upstream unread (`truncated_body` is true).',
     default: 'read',
   }),
   max_websockets: whole(
-    { why: 'WebSockets open to this upstream, per worker; more get 503.', default: 10000 },
+    {
+      why: 'Most open WebSockets to this upstream, per worker; further ones get 503.',
+      default: 10000,
+    },
     1,
     1000000,
   ),
   max_connections: whole(
-    { why: 'Requests under way to this upstream, per worker; more get 503.', default: 256 },
+    {
+      why: 'Most concurrent requests to this upstream, per worker; further ones get 503.',
+      default: 256,
+    },
     1,
     10000,
   ),
@@ -399,53 +458,56 @@ const route = group({
 
 export const schema = group({
   listen: Type.Array(listen, {
-    'x-expected': 'a mapping with host and port, or a list of such',
+    'x-expected': 'a mapping with host and port, or a list of such mappings',
     minItems: 1,
   }),
   admin: group({
     host: text({ why: 'Address of the admin port.', default: '127.0.0.1' }),
     port: whole({ why: 'Port for operators; 0 lets the system choose.', default: 8081 }, 0, 65535),
     token_file: path({
-      why: 'Holds the bearer; made with mode 0600 where missing.',
+      why: 'File with the bearer token of the admin port. If it is missing, the gate creates it with mode 0600.',
       default: '.dropgate/admin.token',
     }),
-    metrics_open: flag({ why: 'Whether /metrics needs no bearer.', default: false }),
+    metrics_open: flag({
+      why: 'Opens /metrics to requests without the bearer token.',
+      default: false,
+    }),
   }),
   database: group(
     {
       url: optional(
         text(
-          { why: "The gate's own login." },
+          { why: 'URL of the database with the login of the gate.' },
           'a URL such as postgres://gate:password@host:5432/database',
           '^postgres(?:ql)?://',
         ),
       ),
       cli_url: optional(
         text(
-          { why: 'Login of the commands; `url` when absent.' },
+          { why: 'URL of the database with the login of the commands; `url` when absent.' },
           'a postgres:// URL',
           '^postgres(?:ql)?://',
         ),
       ),
       migrate_url: optional(
         text(
-          { why: 'Login of `migrate`; `url` when absent.' },
+          { why: 'URL of the database with the login of `dropgate migrate`; `url` when absent.' },
           'a postgres:// URL',
           '^postgres(?:ql)?://',
         ),
       ),
       embedded: optional(
         path({
-          why: 'Folder of an own PostgreSQL instead; `database: embedded` is short for `.dropgate/postgres`.',
+          why: 'Folder of a PostgreSQL that the gate runs itself, instead of `url`. `database: embedded` is short for `.dropgate/postgres`.',
         }),
       ),
       schema: text(
-        { why: 'Schema of the tables.', default: 'dropgate' },
+        { why: 'Database schema that holds the tables.', default: 'dropgate' },
         'a plain name',
         '^[a-z_][a-z0-9_]{0,50}$',
       ),
       role_prefix: text(
-        { why: 'First part of the group roles.', default: 'dropgate_' },
+        { why: 'Prefix of the names of the database group roles.', default: 'dropgate_' },
         'a plain name',
         '^[a-z_][a-z0-9_]{0,40}$',
       ),
@@ -454,56 +516,65 @@ export const schema = group({
   ),
   issuers: Type.Array(issuer, { default: [], 'x-expected': 'a list of issuers' }),
   policy: group({
-    bundles: path({ why: 'Folder that is watched for a bundle (`*.tar.gz`).', default: 'bundles' }),
+    bundles: path({
+      why: 'Folder in which the gate looks for a bundle (`*.tar.gz`) and watches for changes.',
+      default: 'bundles',
+    }),
     decision: text(
-      { why: 'Entrypoint that decides.', default: 'gate/authz/decision' },
+      { why: 'Entrypoint of the policy that decides.', default: 'gate/authz/decision' },
       'an entrypoint such as gate/authz/decision',
       entrypoint,
     ),
     vet_timeout: duration({ why: 'Deadline for the trial run of a new bundle.', default: '5s' }),
-    settle: duration({ why: 'Quiet time after a change before it is read.', default: '100ms' }),
-    max_memory: size({ why: 'Memory of one policy instance, per worker.', default: '256MiB' }),
+    settle: duration({
+      why: 'How long a bundle file must stay unchanged before it is read.',
+      default: '100ms',
+    }),
+    max_memory: size({
+      why: 'Most memory of one policy instance; each worker has one.',
+      default: '256MiB',
+    }),
     max_bundle: size({ why: 'Largest bundle file.', default: '64MiB' }),
-    max_unpacked: size({ why: 'Largest bundle content.', default: '256MiB' }),
+    max_unpacked: size({ why: 'Largest total size of the unpacked bundle.', default: '256MiB' }),
   }),
   revocation: group({
     max_staleness: duration({
-      why: 'Without proof of freshness for this long, routes with `stale: deny` answer 503.',
+      why: 'If the gate cannot prove for this long that its revocations are up to date, routes with `stale: deny` answer 503.',
       default: '5s',
     }),
     cut_after: duration({
-      why: 'After this long what is open on such routes is cut as well.',
+      why: 'After this long without proof, open exchanges on routes with `stale: deny` are cut as well.',
       default: '30s',
     }),
     hard_stop: duration({
-      why: 'After this long every route answers 503, and what is open is cut.',
+      why: 'After this long without proof, every route answers 503 and all open exchanges are cut.',
       default: '15m',
     }),
     tick: duration({
-      why: 'How often freshness is proved; notifications do not wait for it.',
+      why: 'How often the gate proves that its revocations are up to date; new revocations are announced at once and do not wait for it.',
       default: '500ms',
     }),
     purge: duration({
-      why: 'How often one of the gates deletes revocations that are provably dead; 0s for never.',
+      why: 'How often one of the gates deletes revocations that can no longer match any token; 0s for never.',
       default: '1h',
     }),
     pepper_file: optional(
       path({
-        why: 'Secrets for token hashes, one a line, newest first; mode 0600, the same on every gate.',
+        why: 'File with the secrets for token hashes, one per line, newest first. Mode 0600; the same on every gate.',
       }),
     ),
     snapshot_file: optional(
       path({
-        why: 'A file that the ledger is kept in, so that a restart reads it and then only what has changed.',
+        why: 'File in which the gate keeps a copy of all revocations, so that a restart fetches only the changes from the database.',
       }),
     ),
     verify: duration({
-      why: 'How often the whole ledger is compared with the table, in the background; 0s for never.',
+      why: 'How often the gate compares all revocations in memory with the database, in the background; 0s for never.',
       default: '10m',
     }),
     spare: whole(
       {
-        why: 'Rows of room beyond those that are loaded; more makes the ledger grow, while it serves.',
+        why: 'Free room for this many revocations beyond the loaded ones. With more, the ledger grows while it serves.',
         default: 100000,
       },
       1000,
@@ -512,15 +583,19 @@ export const schema = group({
   }),
   decision_log: group({
     sink: optional(
-      choice(['stdout'], { why: 'Decision events as JSON lines on standard output.' }),
+      choice(['stdout'], {
+        why: '`stdout` writes decision events to standard output, one JSON object per line.',
+      }),
     ),
-    file: optional(path({ why: 'A file that is appended to instead.' })),
+    file: optional(
+      path({ why: 'File to which decision events are appended, instead of standard output.' }),
+    ),
   }),
   routes: Type.Array(route, { minItems: 1, 'x-expected': 'a list of routes' }),
   upstream_networks: group({
     deny: texts(
       {
-        why: 'Addresses that no upstream may have, checked each time a name is resolved and the address dialled. Names, but `localhost`, may never mean this machine.',
+        why: 'Network addresses that no upstream may have, checked each time the gate resolves a name and connects. No name other than `localhost` may resolve to this machine.',
         default: [
           '0.0.0.0/8',
           '169.254.0.0/16',
@@ -539,63 +614,72 @@ export const schema = group({
     anyOf: [{ const: 'auto' }, { type: 'integer', minimum: 1, maximum: 256 }],
     'x-unit': 'workers',
     'x-expected': 'auto or a whole number from 1 to 256',
-    description: 'Threads that carry requests; `auto` is one per CPU.',
+    description: 'Number of threads that serve requests; `auto` is one per CPU.',
     default: 'auto',
   }),
   drain_timeout: duration({
-    why: 'How long a stopping gate waits for open exchanges; it lets new connections in until all is quiet, for half of it at most.',
+    why: 'How long a stopping gate waits for open exchanges to end. It accepts new connections until no request comes any more, for at most half of this time.',
     default: '30s',
   }),
   limits: group({
-    header_bytes: size({ why: 'All headers of a request.', default: '16KiB' }),
-    headers: whole({ why: 'Headers of a request.', default: 100 }, 1, 1000),
-    header_value_bytes: size({ why: 'Value of one header.', default: '8KiB' }),
-    cookies: whole({ why: 'Cookies of a request.', default: 64 }, 0, 1000),
-    target_bytes: size({ why: 'Path and query.', default: '8KiB' }),
-    body_bytes: size({ why: 'Body of a request; 0B for no limit.', default: '0B' }),
+    header_bytes: size({ why: 'Largest total size of the request headers.', default: '16KiB' }),
+    headers: whole({ why: 'Most headers in a request.', default: 100 }, 1, 1000),
+    header_value_bytes: size({ why: 'Largest value of one request header.', default: '8KiB' }),
+    cookies: whole({ why: 'Most cookies in a request.', default: 64 }, 0, 1000),
+    target_bytes: size({ why: 'Largest request target (path and query).', default: '8KiB' }),
+    body_bytes: size({ why: 'Largest request body; 0B for no limit.', default: '0B' }),
     policy_body: size({
-      why: 'Body of a request whose policy reads it: taken whole before the decision.',
+      why: 'Largest request body on routes whose policy reads bodies; the gate reads it whole before the decision.',
       default: '64KiB',
     }),
-    policy_body_timeout: duration({ why: 'Until such a body is complete.', default: '10s' }),
-    header_timeout: duration({ why: 'Until the head of a request is complete.', default: '10s' }),
+    policy_body_timeout: duration({
+      why: 'Longest time until a body that the policy reads is complete.',
+      default: '10s',
+    }),
+    header_timeout: duration({
+      why: 'Longest time until the request headers are complete.',
+      default: '10s',
+    }),
     request_timeout: duration({
-      why: 'Until its body is complete; 0s for no limit.',
+      why: 'Longest time until the request body is complete; 0s for no limit.',
       default: '0s',
     }),
     body_idle: duration({
-      why: 'Between two pieces of a body that the upstream is waiting for.',
+      why: 'Longest time between two pieces of a request body that the upstream is waiting for.',
       default: '30s',
     }),
     read_idle: duration({
-      why: 'How long a client may leave a waiting answer unread.',
+      why: 'How long a client may leave response data unread.',
       default: '60s',
     }),
-    connections: whole({ why: 'Client connections per worker.', default: 10000 }, 1, 1000000),
+    connections: whole({ why: 'Most client connections, per worker.', default: 10000 }, 1, 1000000),
     requests: whole(
-      { why: 'Requests under way per worker; more get 503.', default: 10000 },
+      { why: 'Most concurrent requests, per worker; further ones get 503.', default: 10000 },
       1,
       1000000,
     ),
     max_lag: duration({
-      why: 'A worker this far behind, or with evaluations of so long in one turn, by the CPU time it has had, answers 503 to further ones until it has caught up.',
+      why: 'A worker whose event loop is late by this much, or whose policy evaluations took this long in one turn of it, both in CPU time that the worker had, answers 503 to further requests until it has caught up.',
       default: '500ms',
     }),
-    token_cache: size({ why: 'Verified tokens, per worker.', default: '64MiB' }),
+    token_cache: size({
+      why: 'Memory for the cache of verified tokens, per worker.',
+      default: '64MiB',
+    }),
   }),
-  labels: labels({ why: 'Added to every decision event.', default: {} }),
+  labels: labels({ why: 'Names and values that are added to every decision event.', default: {} }),
 })
 
-type Written = Static<typeof schema>
-type WrittenIssuer = Written['issuers'][number]
-type WrittenRoute = Written['routes'][number]
+type ConfigShape = Static<typeof schema>
+type IssuerShape = ConfigShape['issuers'][number]
+type RouteShape = ConfigShape['routes'][number]
 
-export type IssuerConfig = Readonly<WrittenIssuer>
-/** The entrypoint is filled in from `policy.decision`. */
-export type RouteConfig = Readonly<WrittenRoute> & { readonly decision: string }
+export type IssuerConfig = Readonly<IssuerShape>
+/** A route; if it names no entrypoint, `decision` is that of `policy.decision`. */
+export type RouteConfig = Readonly<RouteShape> & { readonly decision: string }
 
-/** The configuration as the rooms see it: checked, complete, in ms and bytes, paths absolute. */
-export interface GateConfig extends Readonly<Omit<Written, 'routes' | 'decision_log'>> {
+/** The configuration as the program uses it: checked and complete, durations in ms, sizes in bytes, paths absolute. */
+export interface GateConfig extends Readonly<Omit<ConfigShape, 'routes' | 'decision_log'>> {
   readonly routes: readonly RouteConfig[]
   readonly decision_log: { readonly sink: 'stdout' } | { readonly file: string }
 }

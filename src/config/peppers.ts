@@ -1,6 +1,7 @@
 /**
- * `revocation.pepper_file`: the secrets under which tokens are hashed, one a line, the newest first. New rows are made
- * with the first; gates look a token up under each, so a pepper is rotated by a new first line.
+ * Reads `revocation.pepper_file`: the secrets (peppers) for token hashes, one per line, the newest first. The first
+ * line hashes the tokens of new revocations; a gate looks each token up under every pepper. Add a new first line to
+ * rotate the pepper.
  */
 import { readFileSync, statSync } from 'node:fs'
 import { GateError } from '../errors.ts'
@@ -16,14 +17,14 @@ export function readPeppers(file: string | undefined): readonly Buffer[] {
   let text: string
   try {
     if (process.platform !== 'win32' && (statSync(file).mode & 0o077) !== 0) {
-      throw unusable('can be read by others', `chmod 600 ${file}`)
+      throw unusable('can be read by other users', `chmod 600 ${file}`)
     }
     text = readFileSync(file, 'utf8')
   } catch (error) {
     if (error instanceof GateError) throw error
     throw unusable(
       'cannot be read',
-      `make one for all gates: (umask 077; openssl rand -base64 48 > ${file})`,
+      `create one file and copy it to all gates: (umask 077; openssl rand -base64 48 > ${file})`,
       error,
     )
   }
@@ -32,10 +33,16 @@ export function readPeppers(file: string | undefined): readonly Buffer[] {
     .map((line) => line.trim())
     .filter((line) => line !== '')
   if (lines.length === 0 || lines.length > maxPeppers) {
-    throw unusable(`has ${lines.length} lines`, `one secret a line, at most ${maxPeppers}`)
+    throw unusable(
+      `has ${lines.length} secrets`,
+      `write one secret per line, 1 to ${maxPeppers} lines`,
+    )
   }
   if (lines.some((line) => line.length < minLength)) {
-    throw unusable('has a short secret', `at least ${minLength} characters a line`)
+    throw unusable(
+      'has a secret that is too short',
+      `each line needs at least ${minLength} characters`,
+    )
   }
   return lines.map((line) => Buffer.from(line))
 }

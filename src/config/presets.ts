@@ -1,6 +1,6 @@
 /**
- * What the access tokens of known providers look like. Filled in before the defaults; what the file says itself wins.
- * Okta and Auth0 put no session into access tokens unless a rule or action adds `sid`.
+ * Claim names and token types of known identity providers. A preset is filled in before the defaults; options written
+ * in the file win over it. Okta and Auth0 put no session id into access tokens unless a rule or action adds `sid`.
  */
 
 interface Preset {
@@ -26,7 +26,7 @@ export const presets = {
 
 export type PresetName = keyof typeof presets
 
-/** An issuer as written, with what its preset says where the file says nothing. */
+/** Returns the issuer as written, plus the options of its preset that the file does not set. */
 export function withPreset(issuer: unknown): unknown {
   if (typeof issuer !== 'object' || issuer === null || Array.isArray(issuer)) return issuer
   const written = issuer as Record<string, unknown>

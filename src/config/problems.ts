@@ -1,22 +1,23 @@
 /**
- * What is wrong with a configuration, gathered while it is read, so that all of it can be said at once. A command that
- * uses a part of the configuration hears of that part only: a mistake in a route must not keep anybody from revoking.
+ * Collects the problems of a configuration while it is read, so that all can be reported together. A command that
+ * uses one part of the configuration is told about that part only: a mistake in a route must not stop an operator
+ * from revoking.
  */
 import { type Code, GateError, type Problem } from '../errors.ts'
 
 const maxShown = 20
 
 export class Problems {
-  /** By path; the first says it all: one leaf can fail several checks. */
+  /** Keyed by path. Only the first problem of a path is kept: one wrong value can fail several checks. */
   readonly #found = new Map<string, Problem>()
   readonly #uses: readonly string[]
 
-  /** @param uses Paths of what is used, without indices: `routes.decision`; '' is everything. */
+  /** @param uses Paths of the used options, without list indices: `routes.decision`; '' means everything. */
   constructor(uses: readonly string[]) {
     this.#uses = uses
   }
 
-  /** @param path Of the key, '' for the file. */
+  /** @param path Path of the key, '' for the file as a whole. */
   add(code: Code, path: string, message: string): void {
     if (!this.#found.has(path)) this.#found.set(path, { code, path, message })
   }
@@ -25,20 +26,24 @@ export class Problems {
     return this.#found.has(path)
   }
 
-  /** Nothing is wrong with it, with what is above it or below it: it may be looked at more closely. */
+  /**
+   * Returns true if neither this option nor any option above or below it has a problem, so that it can be checked
+   * further.
+   */
   sound(path: string): boolean {
     return ![...this.#found.keys()].some((found) => overlaps(found, path))
   }
 
-  /** Whether it is used, or a part of it, or it is a part of what is used. */
+  /** Returns true if the path is used, contains a used path, or lies inside a used path. */
   concerns(path: string): boolean {
     const plain = path.replace(/\[\d+\]/g, '')
     return this.#uses.some((use) => overlaps(use, plain))
   }
 
-  /** @throws GateError with the code of the first problem, the message one line for each. */
+  /** @throws GateError with the code of the first problem; the message has one line for each problem. */
   raise(): void {
-    // What is not used was left out before: an unknown key that is there was meant for what is.
+    // Options that are not used were removed before. An unknown key that is still here is a misspelt used option:
+    // report it.
     const problems = [...this.#found.values()].filter(
       ({ code, path }) => code === 'ERR_CONFIG_KEY_UNKNOWN' || this.concerns(path),
     )
@@ -46,7 +51,7 @@ export class Problems {
     if (first === undefined) return
     const lines = problems.map(({ path, message }) => `${path || 'the file'}: ${message}`)
     const more = lines.splice(maxShown).length
-    if (more > 0) lines.push(`and ${more} more`)
+    if (more > 0) lines.push(`and ${more} more problems`)
     throw new GateError(first.code, lines.join('\n'), {
       hint: 'all options are in the README and in dropgate.schema.json',
       problems,

@@ -1,12 +1,14 @@
-/** What a running gate can take over from a changed configuration, and what needs a restart. */
+/**
+ * Decides which changes of the configuration a running gate can apply and which need a restart.
+ */
 import type { GateConfig } from './options.ts'
 
-/** Taken over as a whole; everything else must stay as it was. */
+/** Sections that a running gate applies; every other section needs a restart when it changes. */
 const live = new Set(['routes', 'issuers', 'limits', 'upstream_networks', 'drain_timeout'])
-/** Of `limits`: sized once, when a worker starts. */
+/** Keys of `limits` that a worker reads only when it starts. */
 const sizedOnce = ['token_cache'] as const
 
-/** @returns paths of the options that differ and cannot change while the gate runs */
+/** @returns Paths of the options that differ and cannot change while the gate runs. */
 export function needsRestart(before: GateConfig, after: GateConfig): string[] {
   const paths: string[] = []
   const differ = (a: unknown, b: unknown): boolean => JSON.stringify(a) !== JSON.stringify(b)
@@ -22,8 +24,9 @@ export function needsRestart(before: GateConfig, after: GateConfig): string[] {
 }
 
 /**
- * What of a listening socket cannot change: all but its certificates. Whether clients are asked for one is decided when
- * the server is made; a change that looked taken over and was not would leave the door open.
+ * Returns the options of a listening socket that cannot change while it is open: all but its certificates. The server
+ * decides when it is created whether it asks for client certificates. If a reload seemed to turn that on but did not,
+ * clients without a certificate would still be accepted.
  */
 function bound({ tls, ...rest }: GateConfig['listen'][number]): unknown {
   const asks = tls === undefined ? undefined : [tls.client_ca !== undefined, tls.client_cert]

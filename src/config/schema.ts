@@ -1,4 +1,6 @@
-/** What is written from the option table: the JSON Schema for editors and the README's table. */
+/**
+ * Writes two texts from the option table: the JSON Schema for editors and the option table of the README.
+ */
 import { schema } from './options.ts'
 
 interface Node {
@@ -32,7 +34,7 @@ export function writeJsonSchema(): string {
   )}\n`
 }
 
-/** Markdown rows: option, default, what and why. */
+/** Returns Markdown table rows: option, default, description. */
 export function writeTable(): string {
   const lines = ['| Option | Default | What it is for |', '| --- | --- | --- |']
   const walk = (node: Node, path: string): void => {

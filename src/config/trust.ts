@@ -1,4 +1,6 @@
-/** Keys come over TLS, or from this machine. */
+/**
+ * Returns true if signing keys may be fetched from this URL: over https, or over plain http from this machine.
+ */
 export function isTrusted(text: string): boolean {
   try {
     const { protocol, hostname } = new URL(text)

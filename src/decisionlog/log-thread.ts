@@ -1,4 +1,6 @@
-/** The log thread: takes batches from every worker's port and writes them. Owns the sink. */
+/**
+ * The log thread: receives lines from all workers and writes them. It owns the sink.
+ */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { asGateError } from '../errors.ts'
 import type { LogBatch } from '../messages.ts'
@@ -26,7 +28,7 @@ function run(sink: Sink): void {
   const ports = new Set<MessagePort>()
   port.on('message', (command: LogCommand) => {
     if (command.type === 'close') {
-      // Ports are read to the end first: what a worker sent before it ended is in their queues.
+      // Close only in a later turn: lines that a worker sent before it ended are still in the queue of its port.
       setImmediate(() => {
         for (const each of ports) each.close()
         sink.close()

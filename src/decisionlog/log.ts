@@ -1,6 +1,7 @@
 /**
- * Room: decisionlog. In: one line for each decision, from every worker. Out: the sink. Never does: make a request wait,
- * lose a line without counting it. This is the control thread's end: it starts the log thread and hands out ports.
+ * Room: decisionlog. In: one line for each decision, from every worker. Out: the sink. Never does: make a request
+ * wait, lose a line without counting it. This class runs on the control thread: it starts the log thread and creates
+ * a port for each worker.
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { type Code, GateError } from '../errors.ts'
@@ -12,10 +13,13 @@ export interface DecisionLogOptions {
   readonly log: { error(fields: object, message: string): void }
 }
 
-/** Loading the thread takes seconds on a busy machine; what takes longer hangs. */
+/**
+ * Longest time in ms for the thread to load and open its sink. Loading takes seconds on a busy machine; after this
+ * time the thread counts as stuck.
+ */
 const openMs = 20_000
 const closeMs = 5000
-/** For a thread to end that was told to at once; one that hangs in the kernel does not. */
+/** Longest time in ms for the thread to end. A thread that is stuck in a system call does not end. */
 const endMs = 1000
 
 export class DecisionLog {
@@ -53,7 +57,7 @@ export class DecisionLog {
         timer = setTimeout(() => reject(this.#late()), openMs)
       })
     } catch (error) {
-      // There is nothing to be written out, and the thread may never hear of the end.
+      // No line was written yet, so end the thread at once: it may be stuck and never receive a close command.
       this.#thread = undefined
       void thread.terminate()
       throw error
@@ -65,11 +69,11 @@ export class DecisionLog {
   #late(): GateError {
     const name = nameOf(this.#options.sink)
     return new GateError('ERR_CONFIG_FILE', `${name} was not open after ${openMs / 1000} s`, {
-      hint: 'the file system that it is on does not answer',
+      hint: 'the file system of this file does not respond',
     })
   }
 
-  /** A port for one worker; a replaced worker gets a new one. */
+  /** Creates a port for one worker; a replaced worker gets a new one. */
   port(): MessagePort {
     const { port1, port2 } = new MessageChannel()
     const command: LogCommand = { type: 'port', port: port2 }
@@ -81,7 +85,7 @@ export class DecisionLog {
     return { lost: this.#lost, problem: this.#problem ?? null }
   }
 
-  /** Writes what was handed over, then ends the thread. */
+  /** Writes all lines that the thread has received, then ends the thread. */
   async close(): Promise<void> {
     const thread = this.#thread
     if (thread === undefined) return

@@ -1,8 +1,8 @@
 /**
- * A worker's end of the decision log. Lines are written, once, as bytes into chunks of shared memory, and a chunk is named
- * to the log thread when it is full, or after `batchMs` where that thread has given back all before it; it writes it out
- * and gives it back. The free chunk that was used first is used again, so that little memory is touched. Where all are
- * handed over lines are dropped and counted: no request ever waits.
+ * The decision log's queue in a worker. Lines are written as bytes into chunks of shared memory. A full chunk is
+ * handed over to the log thread; a partly filled one after `batchMs`, once the log thread has returned all earlier
+ * chunks. The log thread writes a chunk and returns it. Chunks that were used before are reused first, so that little
+ * memory is touched. If all chunks are handed over, lines are dropped and counted: no request ever waits.
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { LogBatch } from '../messages.ts'
@@ -13,7 +13,7 @@ export interface LogQueueOptions {
 }
 
 const chunkBytes = 256 * 1024
-/** 32 MiB of lines may wait for the sink. */
+/** Most chunks per worker: 32 MiB of lines may wait for the sink. */
 export const maxChunks = 128
 const batchMs = 20
 const newline = 10
@@ -25,11 +25,11 @@ interface Chunk {
 
 export class LogQueue {
   readonly #options: LogQueueOptions
-  /** By chunk, 1 while the log thread has it. */
+  /** By chunk: 1 while the log thread has it. */
   readonly #handedOver = new Int32Array(new SharedArrayBuffer(4 * maxChunks))
   readonly #chunks: Chunk[] = []
   #chunk: Chunk | undefined
-  /** Of the chunk handed over last: once it is back all are, since the log thread goes by the order. */
+  /** Index of the last chunk that was handed over. When it is returned, all are: the log thread keeps the order. */
   #last = 0
   #length = 0
   #lines = 0
@@ -39,9 +39,9 @@ export class LogQueue {
     this.#options = options
   }
 
-  /** @param line Without its newline. */
+  /** @param line Text without a final newline. */
   push(line: string): void {
-    // UTF-8 needs at most three bytes for each UTF-16 unit.
+    // UTF-8 needs at most three bytes per UTF-16 unit.
     const most = line.length * 3 + 1
     if (this.#length + most > chunkBytes) this.flush()
     this.#chunk ??= this.#free()
@@ -61,8 +61,9 @@ export class LogQueue {
   }
 
   /**
-   * A sink that is stuck gets full chunks only: were each handed over after `batchMs`, a few lines a second would use all
-   * of them up, and lines be dropped, with hardly a byte waiting.
+   * Hands over a partly filled chunk if the log thread has returned all others. If the sink is stuck, only full
+   * chunks are handed over: otherwise a few lines per second would use up all chunks while they are almost empty, and
+   * later lines would be dropped.
    */
   #flushInTurn(): void {
     if (Atomics.load(this.#handedOver, this.#last) === 0) this.flush()
@@ -94,7 +95,10 @@ export class LogQueue {
     return chunk
   }
 
-  /** What fits no chunk goes by itself, and takes a chunk's place meanwhile: as many wait as of the others. */
+  /**
+   * Sends a line that is longer than a chunk by itself. It uses up a chunk meanwhile, so no more long lines wait than
+   * chunks.
+   */
   #pushLong(line: string, { index }: Chunk): void {
     this.#handOver(index)
     this.#chunk = undefined

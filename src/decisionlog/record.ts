@@ -1,6 +1,6 @@
 /**
- * One decision as a line of OPA's decision log (event format v1), with our own facts under `custom`. Built by
- * concatenation: the input's text exists already, without its secrets (policy/input).
+ * Writes one decision as a line of OPA's decision log (event format v1), with dropgate's own fields under `custom`.
+ * The text is concatenated: the JSON of the input exists already, without its secrets (policy/input).
  */
 import { quote } from '../domain/json.ts'
 import { hideInAddress, hideTokens } from '../domain/secrets.ts'
@@ -12,35 +12,35 @@ export interface RecordFields {
   readonly status: number
   readonly worker: number
   readonly requestedBy: string | undefined
-  /** The code of the refusal; undefined for an allowed request. */
+  /** Error code of the refusal; undefined for an allowed request. */
   readonly code: string | undefined
   readonly bundle?: string | undefined
   readonly revision?: string | undefined
-  /** Entrypoint. */
+  /** Entrypoint of the policy. */
   readonly path?: string | undefined
   readonly inputJson?: string | undefined
   readonly resultJson?: string | undefined
   readonly erased?: readonly string[] | undefined
   readonly masked?: readonly string[] | undefined
-  /** What the world answered to the policy, as JSON text. */
+  /** Results of non-deterministic builtins, as JSON text. */
   readonly ndBuiltinCache?: string | undefined
   /** The policy's `dynamic_metadata` as JSON text. */
   readonly metadataJson?: string | undefined
-  /** The target that went upstream, where the policy changed the query. */
+  /** The target that was sent to the upstream, if the policy changed the query. */
   readonly sentTarget?: string | undefined
-  /** What the policy said why. */
+  /** The reason that the policy gave. */
   readonly reason?: string | undefined
   readonly route?: string | undefined
   readonly feedAgeMs?: number | undefined
   readonly ledgerVersion?: number | undefined
-  /** Id of the row that denied. */
+  /** Id of the revocation that denied the request. */
   readonly revocation?: number | undefined
   readonly issuer?: string | undefined
   readonly subject?: string | undefined
   readonly evaluationNs?: number | undefined
   readonly decisionNs?: number | undefined
   readonly cause?: unknown
-  /** This record is of the end of an exchange that was allowed; `cutAfterMs` where it was cut. */
+  /** Set if this record is written at the end of an allowed exchange; `cutAfterMs` is set if it was cut. */
   readonly end?:
     | {
         readonly reason: string
@@ -55,7 +55,7 @@ export interface RecordFields {
 
 const maxCause = 300
 
-/** JSON text without a newline, and without anything that is shaped like a token, whoever put it there. */
+/** Returns JSON text without a newline. Any text that looks like a token is hidden, whichever field it came from. */
 export function writeRecord(record: RecordFields): string {
   const { labelsJson, decisionId, timestamp, inputJson, resultJson, erased, masked, code } = record
   let out = `{"labels":${labelsJson},"decision_id":"${decisionId}","type":"openpolicyagent.org/decision_logs"`
@@ -92,7 +92,7 @@ export function writeRecord(record: RecordFields): string {
   return hideTokens(`${out}}}`)
 }
 
-/** The last one is kept: nearly always the next is the same. */
+/** Cache of the last policy text: the next record nearly always has the same policy. */
 let policy = { bundle: '', revision: '', path: '', text: '' }
 
 function policyText({ bundle, revision = '', path = '' }: RecordFields): string {

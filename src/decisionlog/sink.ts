@@ -1,4 +1,7 @@
-/** Where the lines go: standard output or a file that is appended to. Writes are complete or reported, in order. */
+/**
+ * The sink of the decision log: standard output, or a file that lines are appended to. Lines are written in order; a
+ * failed write is reported.
+ */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { makeFolder } from '../domain/folder.ts'
@@ -8,10 +11,13 @@ export type SinkConfig = { readonly sink: 'stdout' } | { readonly file: string }
 
 const retryMs = 5
 
-/** A pipe whose reader is stuck must not take the thread with it: nothing ends a thread in `write`. */
+/**
+ * Flags for opening the file. O_NONBLOCK is needed for a pipe whose reader is stuck: a thread that blocks in `write`
+ * cannot be ended.
+ */
 const append = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK
 
-/** A pipe is opened anew, since whether it blocks would otherwise be shared with whoever gave it to us. */
+/** Opens standard output anew: setting O_NONBLOCK on the inherited pipe would also change it for the parent process. */
 function standardOutput(): number {
   if (!fstatSync(1).isFIFO()) return 1
   try {
@@ -21,15 +27,15 @@ function standardOutput(): number {
   }
 }
 
-/** As people find it in their configuration. */
+/** Names the sink by its option in the configuration. */
 export function nameOf(config: SinkConfig): string {
   return 'file' in config ? `decision_log.file: ${config.file}` : 'decision_log: standard output'
 }
 
 function adviceOf(config: SinkConfig, code: string | undefined): string {
   if (!('file' in config)) return 'standard output is closed; name a file in decision_log.file'
-  if (code === 'ENXIO') return 'it is a pipe that nobody reads: start the reader first'
-  return 'the user of the gate must be able to make its folder, and the file in it'
+  if (code === 'ENXIO') return 'the file is a pipe without a reader: start the reader first'
+  return 'give the user of the gate permission to create the folder of this file and the file'
 }
 
 export class Sink {
@@ -50,14 +56,14 @@ export class Sink {
     }
   }
 
-  /** Blocks this thread, which does nothing else, until everything is out. */
+  /** Writes all bytes before it returns. It may block this thread, which has no other work. */
   write(bytes: Uint8Array): void {
     let at = 0
     while (at < bytes.length) {
       try {
         at += writeSync(this.#fd, bytes, at)
       } catch (error) {
-        // A pipe whose reader is slow.
+        // EAGAIN: the pipe is full because its reader is slow; try again.
         if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, retryMs)
       }

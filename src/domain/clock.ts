@@ -1,10 +1,14 @@
-/** Clock: the monotonic clock that all threads of one process share. Not: wall time, `performance.now()` (per thread). */
+/**
+ * Clock: the monotonic clock that all threads of a process share. Not: wall time, `performance.now()` (which differs
+ * per thread).
+ */
 
 const tries = 100
 
 /**
- * What this thread's `performance.now()` lacks of the process-wide scale, µs; taken once. A thread may lose the CPU
- * between two readings, and would be late by as much for ever: of many tries the tightest counts.
+ * Microseconds to add to `performance.now()` of this thread to get the process-wide clock; measured once. The thread
+ * may lose the CPU between two readings, which would make it wrong for ever, so the fastest of many measurements is
+ * used.
  */
 const threadOffsetUs = ((): number => {
   let offsetUs = 0
@@ -20,7 +24,7 @@ const threadOffsetUs = ((): number => {
   return offsetUs
 })()
 
-/** Lets the event loop turn when the caller has worked for a slice; nothing else is waited for. */
+/** Returns a function for long loops: after `sliceMs` of work it lets other events of this thread run. */
 export function breather(sliceMs: number): () => Promise<void> | undefined {
   let since = performance.now()
   return () => {
@@ -34,7 +38,7 @@ export function breather(sliceMs: number): () => Promise<void> | undefined {
   }
 }
 
-/** Monotonic µs since an arbitrary moment, the same scale on every thread of the process. Allocates nothing. */
+/** Returns monotonic µs since an arbitrary moment, the same on every thread of the process. Allocates nothing. */
 export function monotonicUs(): number {
   return performance.now() * 1e3 + threadOffsetUs
 }
@@ -42,7 +46,10 @@ export function monotonicUs(): number {
 let isoMs = -1
 let iso = ''
 
-/** RFC 3339 in UTC, to the ms. Many requests share one ms, and the text is dear. */
+/**
+ * Formats a time as RFC 3339 in UTC with ms. The last text is cached: many requests share one ms, and formatting is
+ * costly.
+ */
 export function rfc3339(wallMs: number): string {
   if (wallMs !== isoMs) {
     isoMs = wallMs

@@ -1,6 +1,8 @@
-/** Cross-origin headers of an answer: who may read it is said by the rules of the route, by nobody else. */
+/**
+ * Cross-origin response headers. Only the rules of a route may set them, not the upstream or the policy.
+ */
 
-/** @param name Lower case. */
+/** @param name Header name in lower case. */
 export function isCors(name: string): boolean {
   return name.startsWith('access-control-')
 }

@@ -1,29 +1,28 @@
 /**
- * Decision: allow or deny with a reason. One record is written for each decision that answers (design law 8).
- * The reason is `allowed` or the error code in kebab-case without `ERR_`.
+ * Decision: allow, or deny with an error code. One record is written for each decision that answers a request.
  */
 import type { Code } from '../errors.ts'
 
-/** What a policy answered, already checked for type. */
+/** The answer of a policy, with its types already checked. */
 export interface Answer {
   readonly allowed: boolean
   /** Set when the policy gave no usable answer; the exchange is then refused with this code. */
   readonly failure: Code | undefined
-  /** Sentence for the gate's log when `failure` is set. */
+  /** Sentence for the log of the gate when `failure` is set. */
   readonly detail: string | undefined
-  /** Allow: set on the upstream request. Deny: set on the answer. Lower-case names. */
+  /** Allow: headers set on the upstream request. Deny: headers set on the response. Names are lower case. */
   readonly headers: readonly (readonly [name: string, value: string])[]
-  /** Allow only: set on the answer. */
+  /** Allow only: headers set on the response. */
   readonly responseHeaders: readonly (readonly [name: string, value: string])[]
-  /** Allow only: not sent upstream, whoever set them. */
+  /** Allow only: headers that are not sent to the upstream, even if the policy set them. */
   readonly removeHeaders: readonly string[]
-  /** Allow only. */
+  /** Allow only: changes to the query. */
   readonly query: QueryChange | undefined
   /** `dynamic_metadata` as JSON text, for the decision log. */
   readonly metadataJson: string | undefined
-  /** Deny only: replaces the problem body. */
+  /** Deny only: replaces the body of the problem document. */
   readonly body: string | undefined
-  /** Deny only; 403 by default. */
+  /** Deny only: status of the response, 403 by default. */
   readonly status: number
   /** `reason` of the policy's object, for the decision log. */
   readonly reason: string | undefined
@@ -31,7 +30,9 @@ export interface Answer {
   readonly resultJson: string | undefined
 }
 
-/** Names and values decoded; a name that is set loses the values it had, one that is removed has none. */
+/**
+ * Changes to the query, with decoded names and values. A set name loses its earlier values; a removed name has none.
+ */
 export interface QueryChange {
   readonly set: readonly (readonly [name: string, value: string])[]
   readonly remove: readonly string[]

@@ -1,31 +1,31 @@
 /**
  * Exchange: one request with its response or stream, from the first byte to the last. Not: call, transaction.
- * Cut: to end a live exchange, both sides at once, so that neither sees a complete message. Not: close, drop.
- * The live registry holds an exchange while it is open; whoever must end it calls `cut`.
+ * Cut: to end a live exchange on both sides at once, so that neither sees a complete message. Not: close, drop.
+ * The live registry holds an exchange while it is open; to end it early, the gate calls `cut`.
  */
 import type { Code } from '../errors.ts'
 import type { PeerIdentity } from './peer.ts'
 import type { Principal } from './principal.ts'
 
-/** Why a live exchange was cut. */
+/** Reasons for which a live exchange is cut. */
 export const cutReasons = [
-  /** A row in the ledger concerns it. */
+  /** A revocation concerns the exchange. */
   'revoked',
-  /** Its token has expired. */
+  /** The token of the exchange has expired. */
   'expired',
-  /** The policy of now does not allow what an earlier one did. */
+  /** The current policy denies what an earlier policy allowed. */
   'denied',
-  /** Revocations could not be proved fresh for `revocation.cut_after`. */
+  /** The gate could not prove for `revocation.cut_after` that its revocations are up to date. */
   'stale',
-  /** The gate stops and `drain_timeout` is over. */
+  /** The gate is stopping and `drain_timeout` is over. */
   'drain',
-  /** `dropgate cut`. */
+  /** An operator ran `dropgate cut`. */
   'operator',
-  /** Over a limit of its route. */
+  /** The exchange went over a limit of its route (this and the next reasons). */
   'idle',
   'age',
   'bytes',
-  /** Frames that are none, or that a WebSocket peer must not send. */
+  /** A WebSocket side sent invalid frames. */
   'protocol',
 ] as const
 
@@ -33,31 +33,34 @@ export type CutReason = (typeof cutReasons)[number]
 
 export interface Cut {
   readonly reason: CutReason
-  /** Monotonic µs since when there was reason to. */
+  /** Monotonic µs at which the reason arose. */
   readonly sinceUs: number
-  /** `revocations.id` of the row, where one is the reason. */
+  /** `revocations.id` of the row, if a revocation is the reason. */
   readonly revocation?: number
-  /** What to answer a client that has sent all of its request and got no byte of the answer; else its connection closes. */
+  /**
+   * Error code to answer with if the request is complete and no response byte was sent; otherwise the connection is
+   * closed.
+   */
   readonly code?: Code
   /** For the record: why the gate could not tell whether it may stay open. */
   readonly cause?: unknown
 }
 
 export interface LiveExchange extends PeerIdentity {
-  /** The decision id: in the record, the problem body and `x-dropgate-decision-id`. */
+  /** The decision id: it is in the log record, in the problem document and in `x-dropgate-decision-id`. */
   readonly id: string
-  /** Monotonic µs at which its request was handed over by the listener. */
+  /** Monotonic µs at which the listener handed the request over. */
   readonly startedAtUs: number
-  /** Order of registration in its worker. */
+  /** Number in the order of registration in its worker. */
   seq: number
   readonly route: string
   readonly protocol: 'http' | 'websocket'
   readonly principal: Principal | undefined
-  /** Wall clock ms after which its token is no longer one; Infinity where the route lets it finish. */
+  /** Wall clock ms at which the token expires; Infinity if the route lets the exchange finish. */
   readonly expiresAtMs: number
-  /** From the client, and to it. */
+  /** Bytes from the client, and (next field) to the client. */
   readonly bytesIn: number
   readonly bytesOut: number
-  /** Twice is fine; the first reason counts. */
+  /** Calling it again does nothing; the first reason counts. */
   cut(cut: Cut): void
 }

@@ -1,10 +1,12 @@
-/** Folder: a place for files that is made where it is missing, with those above it. */
+/**
+ * Folder: a directory that is created, with its parents, if it is missing.
+ */
 import { existsSync, mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /**
- * `mkdir` with `recursive` goes round for ever, and nothing ends the thread it does that on, where a file system says
- * ENOENT of a folder whose parent is there (/proc).
+ * Creates a folder, one level at a time. `mkdir` with `recursive` loops for ever, in a way that cannot be stopped, on
+ * a file system that reports ENOENT for a new folder whose parent exists (/proc).
  */
 export function makeFolder(path: string): void {
   if (existsSync(path)) return
@@ -12,7 +14,7 @@ export function makeFolder(path: string): void {
   try {
     mkdirSync(path)
   } catch (error) {
-    // Somebody else was faster.
+    // Another process created it in the meantime.
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   }
 }

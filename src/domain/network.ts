@@ -1,13 +1,13 @@
 /**
- * Network: a range of IP addresses in CIDR notation. An IPv4 address mapped into IPv6 is the IPv4 address, everywhere.
+ * Network: a range of IP addresses in CIDR notation. An IPv4 address mapped into IPv6 counts as the IPv4 address.
  * Not: subnet mask, host.
  */
 import { BlockList, isIP, SocketAddress } from 'node:net'
 import { addressBytes } from './peer.ts'
 
 /**
- * An address in its one spelling: IPv6 compressed and in lower case, without zone; mapped IPv4 as IPv4.
- * @returns undefined for what is no address
+ * Returns an address in its canonical form: IPv6 compressed, in lower case, without zone; mapped IPv4 as IPv4.
+ * @returns Undefined for a text that is not an IP address.
  */
 export function plainAddress(text: string): string | undefined {
   const kind = isIP(text)
@@ -24,13 +24,13 @@ export function plainAddress(text: string): string | undefined {
 const cidr = /^([0-9A-Fa-f:.]+)(?:\/(0|[1-9][0-9]{0,2}))?$/
 
 interface Network {
-  /** As `plainAddress` gives it. */
+  /** Address in the form of `plainAddress`. */
   readonly address: string
   readonly prefix: number
   readonly family: 'ipv4' | 'ipv6'
 }
 
-/** @throws TypeError with what is wrong with it */
+/** @throws TypeError with a message that says what is wrong. */
 function parseNetwork(network: string): Network {
   const [, text = '', digits] = cidr.exec(network) ?? []
   const address = plainAddress(text)
@@ -39,13 +39,14 @@ function parseNetwork(network: string): Network {
   const family = address.includes(':') ? 'ipv6' : 'ipv4'
   const longest = family === 'ipv6' ? 128 : 32
   const prefix = digits === undefined ? longest : Number(digits) - (mapped ? 96 : 0)
-  if (prefix < 0 || prefix > longest) throw new TypeError(`${network} has no such prefix`)
+  if (prefix < 0 || prefix > longest)
+    throw new TypeError(`${network} has a prefix length out of range`)
   return { address, prefix, family }
 }
 
 /**
- * What is wrong with a network that somebody wrote, undefined when it is fine. An address inside of a network is not its
- * name: whether one machine or all of them are meant cannot be told.
+ * Returns the problem of a network in the configuration, undefined if it is valid. A network like 10.1.2.3/16 is a
+ * problem: it is unclear whether one machine or the whole network is meant.
  */
 export function networkProblem(text: string): string | undefined {
   let network: Network
@@ -58,21 +59,24 @@ export function networkProblem(text: string): string | undefined {
   const beyond = (i: number): number => 0xff >> Math.min(8, Math.max(0, prefix - 8 * i))
   const inside = addressBytes(address)!.some((byte, i) => (byte & beyond(i)) !== 0)
   return inside
-    ? `${text} has bits beyond its prefix: one address, or its whole network?`
+    ? `${text} has bits set after its prefix: write either the single address or the first address of the network`
     : undefined
 }
 
 /** A set of networks. */
 export class NetworkSet {
-  /** One for each family: in a common one `::/0` would hold every IPv4 address, as mapped. */
+  /** One list per address family: in a common list, `::/0` would also contain every (mapped) IPv4 address. */
   readonly #lists = { ipv4: new BlockList(), ipv6: new BlockList() }
 
-  /** @throws TypeError for what is no network; also for one that would hold every mapped IPv4 address. */
+  /**
+   * @throws TypeError for a text that is not a network, and for a network that would contain every mapped IPv4
+   * address.
+   */
   constructor(networks: readonly string[]) {
     for (const network of networks) this.#add(network)
   }
 
-  /** @param address As `plainAddress` gives it. */
+  /** @param address Address in the form of `plainAddress`. */
   has(address: string): boolean {
     const family = address.includes(':') ? 'ipv6' : 'ipv4'
     return this.#lists[family].check(address, family)

@@ -1,17 +1,18 @@
 /**
- * Peer: from where an exchange comes, as far as rows can name it. It belongs to the exchange, not to its token: the
- * same token may come from anywhere. Not: client (that is who the token was issued to).
+ * Peer: the network address and certificate that an exchange comes from, as far as revocations can name them. They
+ * belong to the exchange, not to its token: the same token may come from anywhere. Not: client (the application that
+ * the token was issued to).
  */
 import { isIPv4, isIPv6 } from 'node:net'
 
 export interface PeerIdentity {
-  /** IP address as text, of the client itself where a trusted proxy stands before it. */
+  /** IP address as text. Behind a trusted proxy it is the address of the client itself. */
   readonly address: string | undefined
   /** SHA-256 of the client certificate on the connection, base64url; undefined without one. */
   readonly certificate: string | undefined
 }
 
-/** The 4 or 16 bytes of an address; IPv4 written inside IPv6 is IPv4. Undefined for anything else. */
+/** Returns the 4 or 16 bytes of an address, 4 for IPv4 inside IPv6; undefined for any other text. */
 export function addressBytes(text: string): Uint8Array | undefined {
   if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number)
   if (!isIPv6(text)) return undefined
@@ -27,7 +28,7 @@ export function addressBytes(text: string): Uint8Array | undefined {
   return mapped ? bytes.slice(12) : bytes
 }
 
-/** `1:203:1.2.3.4` -> its bytes. */
+/** Parses a part of an IPv6 address, such as `1:203:1.2.3.4`, into bytes. */
 function groups(text: string): number[] {
   if (text === '') return []
   return text.split(':').flatMap((group) => {

@@ -1,7 +1,6 @@
 /**
- * Principal: the verified caller of an exchange. Made once per token by `identity/token`, shared by every
- * exchange that carries that token, and never changed but for what `heldKeys` adds and `cleanAtVersion`. Not: user,
- * account.
+ * Principal: the verified caller of an exchange. `identity/token` makes one per token; all exchanges with that token
+ * share it. It never changes, except for the keys that `heldKeys` adds and for `cleanAtVersion`. Not: user, account.
  */
 import type { Caller } from './caller.ts'
 import { claimKeys, wordsOfKeys } from './revocation.ts'
@@ -16,9 +15,9 @@ export interface Principal {
   readonly clientId: string | undefined
   readonly tenant: string | undefined
   readonly scopes: readonly string[]
-  /** Claim `iat` in seconds, as given: an integer covers its whole second. */
+  /** Claim `iat` in seconds, as written in the token: an integer covers its whole second. */
   readonly issuedAtS: number
-  /** Claim `auth_time` in seconds: the last sign-in. Undefined where the token does not say a usable one. */
+  /** Claim `auth_time` in seconds: the last sign-in. Undefined if the token has no usable one. */
   readonly authTimeS: number | undefined
   /** Claim `exp` in seconds. */
   readonly expiresAtS: number
@@ -27,21 +26,24 @@ export interface Principal {
   readonly claims: Readonly<Record<string, unknown>>
   /** The text of `input.principal`, serialised once. */
   readonly json: string
-  /** Revocation keys, four 32-bit words each (little-endian reading of the 16 bytes). Read them by `heldKeys`. */
+  /** Revocation keys, four 32-bit words each (16 bytes, little-endian). Use `heldKeys` to read them. */
   keys: Uint32Array
-  /** The claims that rows name, shared by the whole gate; it only grows. */
+  /** The claims that rows name, shared by the whole gate; the list only grows. */
   readonly pointers: Pointers
-  /** How many of them `keys` covers. */
+  /** Number of entries of `pointers` that `keys` covers. */
   pointersSeen: number
-  /** The issuer's `clock_skew` in ms, added to cutoffs that Postgres stamped. */
+  /** `clock_skew` of the issuer in ms; it is added to cutoffs that Postgres stamped. */
   readonly clockSkewMs: number
-  /** `exclusive` lets the ambiguous second live. */
+  /** With `exclusive`, a token issued in the same second as a cutoff stays valid. */
   readonly boundary: 'inclusive' | 'exclusive'
-  /** Ledger version at which a look-up last found nothing; -1 before the first. Not covered: rows on the exchange (`peerKinds`). */
+  /**
+   * Ledger version at which a look-up last found no row; -1 before the first. Rows for the exchange itself
+   * (`peerKinds`) are not covered.
+   */
   cleanAtVersion: number
 }
 
-/** JSON pointers (RFC 6901), in the order in which they became known. */
+/** JSON pointers (RFC 6901), in the order in which the gate learned them. */
 export interface Pointers {
   readonly count: number
   at(index: number): string
@@ -50,17 +52,17 @@ export interface Pointers {
 export const noPointers: Pointers = {
   count: 0,
   at() {
-    throw new RangeError('there is no such pointer')
+    throw new RangeError('the pointer index is out of range')
   },
 }
 
 /**
- * Every key of a principal, with those of the claims that rows name now.
+ * Returns all keys of a principal, including those of the claims that rows name now.
  *
- * Invariant: whoever reads the ledger's version first and calls this after holds a key for every claim that a row
- * published under that version names. The writer makes a pointer known *before* it writes the first row that needs
- * it, and publishes after that row; so a version that covers the row implies the pointer, and a stamp made without
- * the pointer is of an older version and is not believed any more.
+ * Invariant: a reader that loads the ledger's version first and calls this function afterwards gets a key for every
+ * claim that a row published under that version names. The writer adds a pointer *before* it writes the first row
+ * that needs it, and publishes after that row. So a version that covers the row implies the pointer, and a stamp made
+ * without the pointer belongs to an older version and is ignored.
  */
 export function heldKeys(principal: Principal): Uint32Array {
   const { pointers } = principal
@@ -82,7 +84,7 @@ export function heldKeys(principal: Principal): Uint32Array {
 
 const index = /^(?:0|[1-9]\d*)$/
 
-/** What a JSON pointer (RFC 6901) finds, by own properties only. */
+/** Returns the value at a JSON pointer (RFC 6901); only own properties count. */
 export function pointed(claims: unknown, pointer: string): unknown {
   let at = claims
   for (const part of pointer.split('/').slice(1)) {

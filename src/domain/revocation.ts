@@ -1,17 +1,18 @@
 /**
- * Revocation: one row, the AND of its predicates. A *cutoff* when `cutoffUs` is set (tokens issued before it
- * die, new sign-ins live), a *block* when it is null (stands until lifted). Not: ban, blacklist entry.
+ * Revocation: one row, the AND of its predicates. It is a *cutoff* when `cutoffUs` is set (tokens issued before it
+ * are revoked, new sign-ins are valid), and a *block* when it is null (it applies until lifted). Not: ban, blacklist
+ * entry.
  *
- * A predicate travels as a key: one kind byte and the first 16 bytes of
- * SHA-256( kind byte ‖ uint32be(byte length of issuer) ‖ issuer ‖ uint32be(byte length of value) ‖ value ),
- * UTF-8, the issuer empty where the row names none. Postgres computes it for rows (store/sql), `keyOf` for
- * principals; `test/store/store.test.ts` holds the two against each other. Two kinds differ: the value of a claim is
- * uint32be(byte length of pointer) ‖ pointer ‖ type letter ‖ text, that of a network is prefix length ‖ address, and
- * the last byte of a network's digest is replaced by its `prefixCode`.
+ * A predicate is stored as a key: one kind byte and the first 16 bytes of
+ * SHA-256( kind byte ‖ uint32be(byte length of issuer) ‖ issuer ‖ uint32be(byte length of value) ‖ value )
+ * in UTF-8, with an empty issuer if the row names none. Postgres computes it for rows (store/sql), `keyOf` for
+ * principals; `test/store/store.test.ts` compares the two. Two kinds differ: the value of a claim is uint32be(byte
+ * length of pointer) ‖ pointer ‖ type letter ‖ text; the value of a network is prefix length ‖ address, and the last
+ * byte of its digest is replaced by its `prefixCode`.
  */
 import { hash } from 'node:crypto'
 
-/** Kind bytes of equality predicates. The order of a row's keys is that of `prepare_revocation()` in store/sql. */
+/** Kind bytes of equality predicates. The keys of a row have the order of `prepare_revocation()` in store/sql. */
 export const kinds = {
   token_id: 1,
   session_id: 2,
@@ -32,19 +33,19 @@ export const kinds = {
 
 export type Kind = keyof typeof kinds
 
-/** Bit of a kind byte: this key must *not* be among the principal's. Such keys are last in `keys`, never first. */
+/** Bit of a kind byte: the principal must *not* have this key. Such keys are last in `keys`, never first. */
 export const negatedBit = 0x80
 
-/** Negated kinds that this release knows. */
+/** Negated kinds that this release can match. */
 export const negatedKinds = { except_session_id: negatedBit | kinds.session_id } as const
 
-/** Predicates on the exchange, not on its token: a row with one is filed under it. */
+/** Kinds that belong to the exchange, not to its token. A row with such a predicate is filed under it. */
 export const peerKinds: ReadonlySet<number> = new Set([kinds.client_cert, kinds.network])
 
 /** Bytes of one key in `revocations.keys`: the kind and 16 bytes of digest. */
 export const keyBytes = 17
 
-/** One revocation as the feed hands it to the ledger. */
+/** One revocation in the form in which the feed passes it to the ledger. */
 export interface RevocationRow {
   /** `revocations.id`; below 2^53. */
   readonly id: number
@@ -52,15 +53,18 @@ export interface RevocationRow {
   readonly keys: Uint8Array
   /** `issued_before` in µs since 1970, null for a block. */
   readonly cutoffUs: number | null
-  /** True when the row has an `event_time`: the cutoff is then in the issuer's clock and gets no skew. */
+  /** True if the row has an `event_time`: the cutoff is then in the clock of the issuer, and no skew is added. */
   readonly exact: boolean
-  /** True for `compare = 'auth_time'`: the cutoff is held against the last sign-in, not the token's issue. */
+  /**
+   * True for `compare = 'auth_time'`: the cutoff is compared with the last sign-in, not with the issue time of the
+   * token.
+   */
   readonly authTime: boolean
   /** `expires_at` in whole seconds since 1970, rounded up; null for never. */
   readonly expiresAtS: number | null
 }
 
-/** The 16 bytes under which a predicate is filed. */
+/** Returns the 16 bytes of the key of a predicate. */
 export function keyOf(kind: Kind, issuer: string, value: string | Uint8Array): Buffer {
   const issuerLength = Buffer.byteLength(issuer)
   const valueLength = typeof value === 'string' ? Buffer.byteLength(value) : value.length
@@ -74,20 +78,20 @@ export function keyOf(kind: Kind, issuer: string, value: string | Uint8Array): B
   return hash('sha256', bytes, 'buffer').subarray(0, 16)
 }
 
-/** What a verified token says of its bearer, as far as rows can name it. */
+/** Facts about the bearer of a verified token that revocations can name. */
 export interface Identifiers {
   readonly issuer: string
   readonly subject: string
-  /** Subjects of the `act` chain: those on whose behalf nothing may be done any more either. */
+  /** Subjects of the `act` chain: a revocation of one of these actors also revokes the token. */
   readonly actors?: readonly { readonly issuer: string; readonly subject: string }[]
   readonly sessionId: string | undefined
   readonly tokenId: string | undefined
   readonly clientId: string | undefined
-  /** HMACs of the token, one for each pepper. */
+  /** HMACs of the token, one per pepper. */
   readonly tokenHashes?: readonly Uint8Array[]
   readonly tenant?: string | undefined
   readonly groups?: readonly string[]
-  /** RFC 7638 thumbprint of the key that signed it. */
+  /** RFC 7638 thumbprint of the key that signed the token. */
   readonly keyThumbprint?: string | undefined
   /** What the token is bound to: `cnf.x5t#S256`. */
   readonly proofKeys?: readonly string[]
@@ -95,8 +99,8 @@ export interface Identifiers {
 }
 
 /**
- * The keys of a principal, four words each, as `Principal.keys` holds them: for every identifier the key that
- * names its issuer and the key of rows that name none. Those of claims are added as rows come to name them.
+ * Returns the keys of a principal, four words each, in the form of `Principal.keys`. Each identifier has one key with
+ * its issuer and one for rows that name no issuer. Keys of claims are added later, when rows name the claims.
  */
 export function keysOf(who: Identifiers): Uint32Array {
   const found: Buffer[] = []
@@ -121,7 +125,7 @@ export function keysOf(who: Identifiers): Uint32Array {
   return wordsOfKeys(found)
 }
 
-/** The keys of what a pointer finds in a token: of a text, boolean or safe integer, or of each such in a list. */
+/** Returns the keys of a claim value: one for a text, boolean or safe integer, one per such member for a list. */
 export function claimKeys(issuer: string, pointer: string, value: unknown): Buffer[] {
   const found: Buffer[] = []
   for (const each of Array.isArray(value) ? value : [value]) {
@@ -137,21 +141,21 @@ export function claimKeys(issuer: string, pointer: string, value: unknown): Buff
   return found
 }
 
-/** A value that a row can name, with its type before it; undefined for any other. */
+/** Returns a value with its type letter if a row can name it, else undefined. */
 function typedText(value: unknown): string | undefined {
   if (typeof value === 'string') return value.isWellFormed() ? `s${value}` : undefined
   if (typeof value === 'boolean') return `b${value}`
   return Number.isSafeInteger(value) ? `n${value}` : undefined
 }
 
-/** How a network's key says which prefix it has: IPv4 from 0 to 32, IPv6 from 33 to 161. */
+/** Returns the code of a prefix in the key of a network: IPv4 from 0 to 32, IPv6 from 33 to 161. */
 export function prefixCode(addressBytes: number, prefix: number): number {
   return addressBytes === 4 ? prefix : prefix + 33
 }
 
 export const prefixCodes = 162
 
-/** The key of the network that holds this address: its first `prefix` bits. */
+/** Returns the key of the network that consists of the first `prefix` bits of this address. */
 export function networkKey(address: Uint8Array, prefix: number): Buffer {
   const value = Buffer.alloc(1 + address.length)
   value[0] = prefix
@@ -164,7 +168,7 @@ export function networkKey(address: Uint8Array, prefix: number): Buffer {
   return key
 }
 
-/** Digests of 16 bytes as `Principal.keys` holds them: four little-endian words each. */
+/** Returns 16-byte digests in the form of `Principal.keys`: four little-endian words each. */
 export function wordsOfKeys(keys: readonly Buffer[]): Uint32Array {
   const words = new Uint32Array(keys.length * 4)
   for (const [i, key] of keys.entries()) {
@@ -173,5 +177,5 @@ export function wordsOfKeys(keys: readonly Buffer[]): Uint32Array {
   return words
 }
 
-/** The key of a row whose only predicate is `everyone`; it has no issuer and no value. */
+/** Key of a row whose only predicate is `everyone`; it has no issuer and no value. */
 export const everyoneKey: Buffer = keyOf('everyone', '', '')

@@ -1,13 +1,13 @@
 /**
- * What carries a credential, by its usual names and by its shape: no log may hold it (design law 9).
- * For the log only; nothing is decided by it.
+ * Finds credentials by their usual names and by their form, so that no log contains them. Only the logs use this; no
+ * decision depends on it.
  */
 import { encodedName, formDecode } from './form.ts'
 
-/** In place of what is hidden. */
+/** Text that replaces a hidden value. */
 export const hidden = '***'
 
-/** @param name lower-case. @param value of the header, which may be an address with a query. */
+/** @param name Header name in lower case. @param value Value of the header, which may be an address with a query. */
 export function isSecretHeader(name: string, value: string): boolean {
   switch (name) {
     case 'host':
@@ -36,20 +36,23 @@ export function isSecretHeader(name: string, value: string): boolean {
 }
 
 /**
- * Words that name a credential wherever they stand, and those that do so alone: RFC 6749 and 6750, OpenID Connect, signed
- * links of Amazon (`X-Amz-Signature`), Google and Azure (`sig`).
+ * Words that mark a parameter as a credential anywhere in its name, and words that do so only as the whole name: from
+ * RFC 6749 and 6750, OpenID Connect, and signed links of Amazon (`X-Amz-Signature`), Google and Azure (`sig`).
  */
 const secretParameter =
   /token|secret|passw|credential|signature|assertion|bearer|sess(?:ion)?[-_.]?id|api[-_.]?key|(?:^|[-_.])(?:key|auth|authorization|jwt|otp)(?:[-_.]|$)|^(?:code|pin|pwd|sid|sig|session|ticket)$/i
 
-/** @param name of a parameter of a query, form-decoded. */
+/** @param name Name of a query parameter, form-decoded. */
 export function isSecretParameter(name: string): boolean {
   return secretParameter.test(name)
 }
 
 const userinfo = /^([a-z][a-z\d+.-]*:\/\/)[^/?#]*@/i
 
-/** An address or a target with the values of such parameters hidden, in its fragment as well, and its user information. */
+/**
+ * Returns an address or request target with its secrets hidden: values of such parameters, also in the fragment, and
+ * user information.
+ */
 export function hideInAddress(address: string): string {
   const open = address.replace(userinfo, `$1${hidden}@`)
   const mark = open.search(/[?#]/)
@@ -64,10 +67,10 @@ function hideInPair(pair: string): string {
   return `${name}=${hidden}`
 }
 
-/** A header of a token is JSON: it begins with `{"`, or with white space in between. */
+/** Start of a base64url-encoded token header, which is JSON: `{"`, or with white space in between. */
 const tokenStart = /e(?:yJ|yA|wo|w0|wk)/g
 const usualStart = 'eyJ'
-/** Characters of a header that begins unusually; what is shorter is some word (`newone.example.com`). */
+/** Fewest characters of a header with white space. A shorter match is an ordinary word (`newone.example.com`). */
 const leastHeader = 16
 const base64url = /[\w-]*/y
 
@@ -77,7 +80,7 @@ function endOfRun(text: string, at: number): number {
   return base64url.lastIndex
 }
 
-/** Where the run behind a dot begins, the dot written out or percent-encoded; -1 where there is no dot. */
+/** Returns the position after a dot, plain or percent-encoded; -1 if there is no dot. */
 function behindDot(text: string, at: number): number {
   if (text[at] === '.') return at + 1
   return text[at] === '%' && /^%2e$/i.test(text.slice(at, at + 3)) ? at + 3 : -1
@@ -89,8 +92,8 @@ function startOfToken(text: string, from: number): number {
 }
 
 /**
- * A text without anything that is shaped like a JWT (RFC 7519) wherever it stands; JSON stays JSON. No character is
- * looked at more than some twenty times.
+ * Replaces all parts of a text that look like a JWT (RFC 7519). JSON text stays valid JSON. Each character is read
+ * about twenty times at most, so the time is linear.
  */
 export function hideTokens(text: string): string {
   let at = startOfToken(text, 0)
@@ -109,7 +112,7 @@ export function hideTokens(text: string): string {
       end = endOfRun(text, next)
     }
     if (dots >= 2) {
-      // The `e` may be the last digit of an escape (`\u001e`), and half of one is no JSON.
+      // The `e` may be the last digit of an escape (`\u001e`); half an escape would make the JSON invalid.
       const inEscape = /\\u[\da-f]{3}$/i.test(text.slice(Math.max(0, at - 5), at))
       out += text.slice(from, inEscape ? at + 1 : at) + hidden
       from = end

@@ -1,11 +1,14 @@
 /**
- * The end of this turn of the event loop: after everything that had arrived when the turn began has been read. What is
- * written then is written together: a write that finds its reader asleep costs as much as the decision, and the first of
- * many has woken it for all.
+ * Runs tasks at the end of the current turn of the event loop, after all data that arrived before has been read.
+ * Writes are collected until then: a write that has to wake its receiving process costs as much as a decision, and
+ * the first of several writes wakes it for all.
  */
 let due: (() => void)[] = []
 
-/** Calls `task` at the end of this turn, in the order of the calls; what it throws ends the thread, not the others. */
+/**
+ * Calls `task` at the end of this turn, in the order of the calls. An exception ends the thread but does not stop the
+ * other tasks.
+ */
 export function atEndOfTurn(task: () => void): void {
   if (due.length === 0) setImmediate(run)
   due.push(task)

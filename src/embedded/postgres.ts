@@ -1,6 +1,7 @@
 /**
- * `database: embedded`: the real PostgreSQL binaries from npm, run by us on loopback, for trying dropgate out, tests
- * and single machines. Started and stopped with the gate; commands find it by its state file.
+ * Room: embedded. In: a folder. Out: a PostgreSQL server on loopback, from the binaries of an npm package. Never
+ * does: serve other machines. It is for trying dropgate out, for tests and for single machines (`database:
+ * embedded`). It starts and stops with the gate; commands find it by its state file.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
@@ -27,16 +28,16 @@ import { connect, withClient } from '../store/connect.ts'
 import { migrate } from '../store/migrate.ts'
 
 export interface EmbeddedOptions {
-  /** Where the cluster and its state file live. */
+  /** Folder of the database cluster and its state file. */
   readonly directory: string
   readonly schema: string
   readonly rolePrefix: string
-  /** Folder of the binaries; those that came by npm when absent. */
+  /** Folder of the PostgreSQL binaries; those of the npm package when absent. */
   readonly native?: string | undefined
   readonly log: { info(fields: object, message: string): void }
 }
 
-/** The three logins: the gate's, the commands' (revoker and lifter), the migrator's. */
+/** URLs of the three logins: for the gate, for commands (revoker and lifter) and for the migrator. */
 export interface EmbeddedUrls {
   readonly url: string
   readonly cli_url: string
@@ -44,14 +45,14 @@ export interface EmbeddedUrls {
 }
 
 interface State extends EmbeddedUrls {
-  /** Process of the gate that started it. */
+  /** Process id of the gate that started the server. */
   readonly gate_pid: number
   readonly data: string
 }
 
 const database = 'dropgate'
 const logins = { url: 'gate', cli_url: 'cli', migrate_url: 'migrator' } as const
-/** `nobody`: PostgreSQL refuses to run as root. */
+/** User id of `nobody`: PostgreSQL refuses to run as root. */
 const unprivileged = 65534
 
 export class EmbeddedPostgres {
@@ -63,7 +64,7 @@ export class EmbeddedPostgres {
     this.#options = options
   }
 
-  /** Makes the cluster where there is none, starts it, migrates it. @throws GateError ERR_DATABASE_EMBEDDED */
+  /** Creates the cluster if there is none, starts it and migrates it. @throws GateError ERR_DATABASE_EMBEDDED */
   async open(): Promise<EmbeddedUrls> {
     const { schema, rolePrefix, log } = this.#options
     const directory = resolve(this.#options.directory)
@@ -73,10 +74,10 @@ export class EmbeddedPostgres {
       const { code } = error as NodeJS.ErrnoException
       throw new GateError(
         'ERR_DATABASE_EMBEDDED',
-        `cannot make the folder ${directory} (${code})`,
+        `cannot create the folder ${directory} (${code})`,
         {
           cause: error,
-          hint: 'change database.embedded, or who may write there',
+          hint: 'choose another folder in database.embedded, or give the user of the gate write permission',
         },
       )
     }
@@ -125,7 +126,7 @@ export class EmbeddedPostgres {
 
   #stop(): void {
     rmSync(join(this.#options.directory, 'state.json'), { force: true })
-    // SIGINT is PostgreSQL's fast shutdown: sessions are ended, nothing is lost.
+    // SIGINT is the fast shutdown of PostgreSQL: it ends all sessions and loses no data.
     this.#server?.kill('SIGINT')
   }
 
@@ -137,12 +138,12 @@ export class EmbeddedPostgres {
         ...['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', ''],
         ...['-c', 'max_connections=64', '-c', 'password_encryption=scram-sha-256'],
       ],
-      // A session of its own: Ctrl-C in the terminal is for the gate, which stops the server last.
+      // Give the server its own session: Ctrl-C in the terminal must reach only the gate, which stops the server last.
       { ...identity(run), detached: true, stdio: ['ignore', out, out] },
     )
     closeSync(out)
     this.#server = server
-    // However this process ends (a second Ctrl-C, a closed terminal, an error): what it started ends with it.
+    // Stop the server however this process ends: by a second Ctrl-C, a closed terminal or an error.
     const leave = (): void => this.#stop()
     process.once('exit', leave)
     this.#exited = new Promise((resolve) => {
@@ -169,9 +170,9 @@ export class EmbeddedPostgres {
       } catch (error) {
         if (ended || Date.now() > until) {
           await this.close()
-          throw new GateError('ERR_DATABASE_EMBEDDED', 'the embedded PostgreSQL does not start', {
+          throw new GateError('ERR_DATABASE_EMBEDDED', 'the embedded PostgreSQL did not start', {
             cause: error,
-            hint: `see ${join(base, 'postgres.log')}`,
+            hint: `its log ${join(base, 'postgres.log')} says why`,
           })
         }
         await new Promise((resolve) => setTimeout(resolve, 50))
@@ -181,8 +182,8 @@ export class EmbeddedPostgres {
 }
 
 /**
- * URLs of the embedded cluster that a gate has running.
- * @throws GateError ERR_DATABASE_UNREACHABLE when none runs
+ * Reads the URLs of the embedded cluster of a running gate.
+ * @throws GateError ERR_DATABASE_UNREACHABLE when no gate runs one
  */
 export function readState(directory: string): EmbeddedUrls {
   const path = join(resolve(directory), 'state.json')
@@ -191,7 +192,7 @@ export function readState(directory: string): EmbeddedUrls {
   } catch (error) {
     throw new GateError('ERR_DATABASE_UNREACHABLE', 'no gate is running the embedded PostgreSQL', {
       cause: error,
-      hint: 'start one with `make start` or `dropgate serve`; commands use its database',
+      hint: 'start one with `make start` or `dropgate serve`; commands use the database of a running gate',
     })
   }
 }
@@ -204,7 +205,7 @@ interface Run {
 
 type Secrets = Record<keyof EmbeddedUrls, string>
 
-/** The folder of the platform's binaries. */
+/** Returns the folder of the binaries for this platform. */
 function nativeFolder(): string {
   const platform = `${process.platform}-${process.arch}`
   try {
@@ -216,10 +217,10 @@ function nativeFolder(): string {
   } catch (error) {
     throw new GateError(
       'ERR_DATABASE_EMBEDDED',
-      `there is no embedded PostgreSQL for ${platform}`,
+      `there is no embedded PostgreSQL for the platform ${platform}`,
       {
         cause: error,
-        hint: 'set database.url to a PostgreSQL 15 to 18 of your own',
+        hint: 'set database.url to the URL of your own PostgreSQL 15 to 18',
       },
     )
   }
@@ -237,12 +238,12 @@ function refuseSecond(directory: string, data: string): void {
     'ERR_DATABASE_EMBEDDED',
     `another gate (process ${state.gate_pid}) runs the database in ${directory}`,
     {
-      hint: 'stop it, or give this one another folder: database.embedded',
+      hint: 'stop the other gate, or set database.embedded to another folder for this gate',
     },
   )
 }
 
-/** A server whose gate was killed: it would hold the folder for ever. */
+/** Stops a server that is left from a gate that was killed: it would keep the folder locked. */
 function stopStray(run: Run, data: string): void {
   spawnSync(
     join(run.native, 'bin', 'pg_ctl'),
@@ -287,10 +288,10 @@ function readSecrets(base: string): Secrets {
   } catch (error) {
     throw new GateError(
       'ERR_DATABASE_EMBEDDED',
-      `the passwords of the database in ${base} are gone`,
+      `the passwords of the database in ${base} cannot be read`,
       {
         cause: error,
-        hint: 'move the folder away; a new database is made at the next start',
+        hint: 'move the folder away; the gate creates a new database at the next start',
       },
     )
   }
@@ -310,13 +311,13 @@ async function makeLogins(url: string, prefix: string, secrets: Secrets): Promis
 }
 
 function identity(run: Run): { uid?: number; gid?: number; cwd: string; env: NodeJS.ProcessEnv } {
-  // Nothing of the caller's environment: PGDATA, PGPORT and locale variables would change what runs.
+  // Pass no variables of the caller: PGDATA, PGPORT and locale variables would change what the server does.
   const env = { PATH: process.env.PATH ?? '', LC_ALL: 'C' }
   const cwd = run.base
   return run.asRoot ? { uid: unprivileged, gid: unprivileged, cwd, env } : { cwd, env }
 }
 
-/** Whether a process of another user may go through every folder down to this one. */
+/** Returns true if a process of another user can enter every folder on the way to this one. */
 function traversable(path: string): boolean {
   for (let at = path; ; at = dirname(at)) {
     if ((statSync(at).mode & 0o001) === 0) return false
@@ -329,9 +330,9 @@ function elsewhere(directory: string): string {
   const base = join('/var/tmp', `dropgate-${name}`)
   mkdirSync(base, { recursive: true })
   const { uid, mode } = statSync(base)
-  // In a folder that everyone may write to, only one of our own making will do.
+  // In a folder that all users may write to, accept only a folder that this user created.
   if (uid !== 0 || (mode & 0o022) !== 0) {
-    throw new GateError('ERR_DATABASE_EMBEDDED', `${base} belongs to somebody else`, {
+    throw new GateError('ERR_DATABASE_EMBEDDED', `${base} belongs to another user`, {
       hint: 'set database.embedded to a folder that other users can reach',
     })
   }
@@ -339,7 +340,7 @@ function elsewhere(directory: string): string {
   return base
 }
 
-/** The binaries where the unprivileged user can read them. */
+/** Returns a folder with the binaries that the unprivileged user can read. */
 function reachable(native: string, base: string): string {
   if (traversable(native)) return native
   const copy = join(base, 'postgresql')

@@ -1,6 +1,6 @@
 /**
- * Room: outbound. The gate's own HTTP client: key sets and discovery documents. No redirects, no content codings, a
- * cap on bytes, one deadline for everything. Never on the way of a request.
+ * Room: outbound. In: URLs of key sets and discovery documents. Out: their text. Never does: follow a redirect,
+ * accept a compressed response, exceed a byte limit or one deadline for everything, run while a request waits for it.
  */
 import { Agent, request } from 'undici'
 import { GateError } from '../errors.ts'
@@ -12,23 +12,23 @@ export interface FetchLimits {
 
 const agent = new Agent({ connections: 4, keepAliveTimeout: 1000, maxHeaderSize: 16 * 1024 })
 
-/** The body of a 200 answer as text. @throws GateError ERR_OUTBOUND */
+/** Returns the body of a 200 response as text. @throws GateError ERR_OUTBOUND */
 export async function fetchDocument(url: string, limits: FetchLimits): Promise<string> {
   const signal = AbortSignal.timeout(limits.timeoutMs)
   try {
     const answer = await request(url, {
       dispatcher: agent,
       signal,
-      // undici does not follow redirects by itself, and decodes nothing that was not asked for.
+      // undici does not follow redirects by default, and decodes no content coding that was not asked for.
       headers: { accept: 'application/json', 'accept-encoding': 'identity' },
     })
     const { statusCode, headers, body } = answer
-    // Giving up on a body makes it emit an error of its own; unheard, that would end the process.
+    // A body that is destroyed early emits an 'error' event. Without a listener it would end the process.
     body.on('error', () => {})
     const coding = headers['content-encoding']
     if (statusCode !== 200 || (coding !== undefined && coding !== 'identity')) {
       body.destroy()
-      throw failed(
+      throw fetchFailure(
         url,
         statusCode === 200 ? `content-encoding ${String(coding)}` : `status ${statusCode}`,
       )
@@ -39,7 +39,7 @@ export async function fetchDocument(url: string, limits: FetchLimits): Promise<s
       size += chunk.length
       if (size > limits.maxBytes) {
         body.destroy()
-        throw failed(url, `more than ${limits.maxBytes} bytes`)
+        throw fetchFailure(url, `the response has more than ${limits.maxBytes} bytes`)
       }
       chunks.push(chunk)
     }
@@ -47,15 +47,15 @@ export async function fetchDocument(url: string, limits: FetchLimits): Promise<s
   } catch (error) {
     if (error instanceof GateError) throw error
     const why = signal.aborted
-      ? `no answer within ${limits.timeoutMs} ms`
+      ? `no complete response within ${limits.timeoutMs} ms`
       : (error as Error).message
-    throw failed(url, why, error)
+    throw fetchFailure(url, why, error)
   }
 }
 
-function failed(url: string, why: string, cause?: unknown): GateError {
+function fetchFailure(url: string, why: string, cause?: unknown): GateError {
   return new GateError('ERR_OUTBOUND', `${url}: ${why}`, {
     cause,
-    hint: 'check the address, and that the gate may reach it',
+    hint: 'check the address, and that the network of the gate can reach it',
   })
 }

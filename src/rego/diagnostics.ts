@@ -1,4 +1,6 @@
-/** `trace` and `print`: notes for an author. A gate has nowhere to write them, so they are read and dropped. */
+/**
+ * `trace` and `print`: notes for policy authors. A gate has no place to write them, so they are parsed and dropped.
+ */
 
 import type { BuiltinTable } from './registry.ts'
 import { text } from './values/operand.ts'

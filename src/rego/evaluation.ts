@@ -1,6 +1,6 @@
 /**
- * What the builtins of one evaluation share. Answers that the world gives (the moment, chance) are pinned: the same
- * call answers the same for a whole evaluation, and what was answered can be read for the decision log
+ * State that the builtins of one evaluation share. Results that do not depend on the input alone (time, random
+ * numbers) are pinned: the same call gives the same result in a whole evaluation, and the decision log records it
  * (`nd_builtin_cache`), so that a decision can be replayed.
  */
 import { randomBytes } from 'node:crypto'
@@ -10,17 +10,20 @@ import { bytesOf } from './values/bytes.ts'
 import { BuiltinError } from './values/operand.ts'
 import { parseTerm, printTerm, type Value } from './values/value.ts'
 
-/** Text for `opa_value_parse`; the bytes of a string that is no UTF-8, which it does not take; Rego's undefined. */
+/**
+ * Text for `opa_value_parse`; a Buffer for a string that is not UTF-8, which `opa_value_parse` refuses; undefined for
+ * Rego's undefined.
+ */
 export type Result = string | Buffer | undefined
 
 const noAnswers: ReadonlyMap<string, ReadonlyMap<string, Result>> = new Map()
 
 export class Evaluation {
   #nowNs: bigint | undefined
-  /** Name, then argument texts joined, of what the world answered. */
+  /** Pinned results by name of the builtin, then by the joined texts of its arguments. */
   readonly #pinned = new Map<string, Map<string, Result>>()
 
-  /** Nanoseconds since 1970: beyond what a JavaScript number holds. */
+  /** Nanoseconds since 1970; they do not fit into a JavaScript number. */
   get nowNs(): bigint {
     this.#nowNs ??= BigInt(Date.now()) * 1_000_000n
     return this.#nowNs
@@ -30,27 +33,27 @@ export class Evaluation {
     return randomBytes(bytes)
   }
 
-  /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
+  /** Pinned results: name -> `[arguments]` -> result, as texts of terms. Empty if no such builtin was called. */
   get ndBuiltinCache(): ReadonlyMap<string, ReadonlyMap<string, Result>> {
-    // Nearly every evaluation asks nothing.
+    // Nearly every evaluation calls no such builtin.
     if (this.#pinned.size === 0) return noAnswers
     return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 
-  /** Before the next evaluation. */
+  /** Clears the state before the next evaluation. */
   reset(): void {
     this.#nowNs = undefined
     if (this.#pinned.size > 0) this.#pinned.clear()
   }
 
   /**
-   * @param args texts of `opa_value_dump`.
+   * @param args Texts written by `opa_value_dump`.
    * @throws GateError ERR_POLICY_FAILED when the evaluation must end.
    */
   call(name: string, args: readonly string[]): Result {
     const builtin = builtins.get(name)
     if (builtin === undefined) {
-      throw new GateError('ERR_POLICY_FAILED', `the builtin ${name} is not provided`)
+      throw new GateError('ERR_POLICY_FAILED', `dropgate does not provide the builtin ${name}`)
     }
     if (builtin.pinned === undefined) return this.#answer(builtin.call, args)
     const key = `[${args.join(',')}]`

@@ -1,6 +1,7 @@
 /**
- * The builtins that the host provides, by name, and those it refuses, each with what to use instead. All others of
- * OPA are compiled into the module. A bundle that needs one that is not provided is refused when it is vetted.
+ * The builtins that the host provides, by name, and those that it refuses, each with advice on what to use instead.
+ * OPA compiles all other builtins into the module. A bundle that needs a missing builtin is refused when it is
+ * vetted.
  */
 
 import { cryptoBuiltins } from './crypto/crypto.ts'
@@ -32,11 +33,14 @@ import { unitBuiltins } from './values/units.ts'
 import type { Value } from './values/value.ts'
 
 export interface Builtin {
-  /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
+  /** @returns Undefined for Rego's undefined. @throws BuiltinError: the call is undefined too, with a reason. */
   readonly call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined
-  /** Done before the first call: what is costly to load and few policies use. */
+  /** Called before the first call of the builtin, to load code that is large and used by few policies. */
   readonly load?: () => unknown
-  /** Where the answer is the world's: the first one of an evaluation stands, and is recorded or too secret to be. */
+  /**
+   * Set for results that depend on more than the arguments. The first result of an evaluation is reused; it is
+   * recorded in the decision log unless it is too secret.
+   */
   readonly pinned?: 'recorded' | 'unrecorded'
 }
 
@@ -72,26 +76,26 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
   ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )
 
-const noPrivateKeys = 'a decision verifies: give public keys, as certificates or JWKs'
+const noPrivateKeys =
+  'a policy only verifies signatures: give it public keys, as certificates or JWKs'
 
-/** Each with what to use instead. */
+/** Refused builtins, each with what to use instead. */
 export const refused: Readonly<Record<string, string>> = {
   'crypto.parse_private_keys': noPrivateKeys,
   'crypto.x509.parse_keypair': noPrivateKeys,
   'crypto.x509.parse_rsa_private_key': noPrivateKeys,
   'crypto.x509.parse_certificate_request':
-    'a decision is taken about certificates, not about requests for them: use crypto.x509.parse_certificates',
-  'http.send':
-    'a decision never waits for the network: put what it would fetch into the bundle or into grants',
+    'certificate requests are not needed for a decision: for certificates use crypto.x509.parse_certificates',
+  'http.send': 'a decision never waits for the network: put the data into the bundle',
   'net.lookup_ip_addr':
     'a decision never waits for the network: compare addresses with net.cidr_contains',
-  'opa.runtime': 'the environment of the gate is not a policy’s to read: use labels of the route',
+  'opa.runtime': 'a policy must not read the environment of the gate: use labels of the route',
   'providers.aws.sign_req':
-    'it signs requests for http.send, which is refused; no cloud credential belongs into a bundle',
+    'it signs requests for http.send, which is refused; do not put cloud credentials into a bundle',
   'rego.parse_module': 'policies are compiled before they are loaded',
 }
 
-/** @returns the name, and for a refused builtin what to use instead. */
+/** @returns The name of the builtin and, if it is refused, what to use instead. */
 export function explainMissing(name: string): string {
   const why = refused[name]
   return why === undefined ? name : `${name} (${why})`

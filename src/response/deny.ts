@@ -1,7 +1,7 @@
 /**
- * The answer that says no: RFC 9457 problem details with our code and the decision id, never a
- * cause. A request whose body is still on its way loses its connection with the answer: what is left of it must
- * not be read as the next request.
+ * Writes the answer to a refused request: RFC 9457 problem details with the error code and the decision id, never a
+ * cause. If the request body is still arriving, the connection is closed after the answer, so that the rest of the
+ * body is not read as the next request.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isCors } from '../domain/cors.ts'
@@ -10,17 +10,17 @@ import { codes, type GateError } from '../errors.ts'
 export interface Denial {
   readonly decisionId: string
   readonly req: IncomingMessage
-  /** Methods of the route, for 405. */
+  /** Methods of the route, for the `Allow` header of a 405. */
   readonly allow?: readonly string[] | undefined
-  /** A policy's own words, where it has any. */
+  /** Status (here) and body (below) that the policy chose for its denial. */
   readonly status?: number
   readonly headers?: readonly (readonly [name: string, value: string])[]
-  /** Cross-origin headers, flat: a page may read why it was refused. */
+  /** Cross-origin headers (flat list of names and values), so that a web page may read why its request was refused. */
   readonly cors?: readonly string[]
   readonly body?: string | undefined
 }
 
-/** Methods of a route that names none. */
+/** Accepted methods of a route whose configuration names none. */
 export const everyMethod = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 export function deny(res: ServerResponse, error: GateError, denial: Denial): void {
@@ -57,13 +57,13 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
 const lingerMs = 2000
 
 /**
- * What a client is still sending is thrown away for a while after the last answer: to close at once resets the
- * connection, and the reset overtakes the answer (RFC 9112 section 9.6).
+ * Keeps reading and discarding what the client still sends for a while after the last answer. Closing at once would
+ * reset the connection, and the client could lose the answer (RFC 9112 section 9.6).
  */
 export function linger(req: IncomingMessage): void {
   const { socket } = req
   const destroySoon = socket.destroySoon.bind(socket)
-  // What Node calls after the last answer.
+  // Node calls destroySoon after the last answer of a connection.
   socket.destroySoon = () => {
     if (req.complete) {
       destroySoon()
@@ -76,7 +76,7 @@ export function linger(req: IncomingMessage): void {
   }
 }
 
-/** Says yes to a preflight; there is no body. */
+/** Answers a CORS preflight request that the rules allow; the answer has no body. */
 export function answerPreflight(
   res: ServerResponse,
   headers: readonly string[],
@@ -87,7 +87,7 @@ export function answerPreflight(
   res.end()
 }
 
-/** The problem document as JSON text. */
+/** Returns the problem document as JSON text. */
 export function problemOf(
   error: GateError,
   decisionId: string,
@@ -102,12 +102,12 @@ export function problemOf(
   })
 }
 
-/** The table's sentence, not the error's: that one may name what only an operator should read. */
+/** Returns the title of the error code. The message of the error may hold details that only operators should read. */
 function titleOf(error: GateError): string {
   return codes[error.code].title
 }
 
-/** RFC 6750 section 3: a bare challenge where there was no credential. */
+/** Builds the `WWW-Authenticate` header. It names no error if the request had no credential (RFC 6750 section 3). */
 function challengeOf(error: GateError): string {
   return error.code === 'ERR_CREDENTIAL_MISSING' ? 'Bearer' : 'Bearer error="invalid_token"'
 }

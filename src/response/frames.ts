@@ -1,18 +1,18 @@
 /**
- * Where frames begin and end in one direction of a WebSocket (RFC 6455 section 5.2). Payloads are not read: only as much
- * is known as it takes to put a close frame between two frames and never into one.
+ * Finds the ends of frames in one direction of a WebSocket (RFC 6455 section 5.2), so that a close frame can be
+ * inserted between two frames, never inside one. Payloads are not interpreted.
  */
 
-/** Why a frame is none that may come from this side. */
+/** Returned for bytes that are not a valid frame of this side. */
 const malformed = -1
 
 export class Frames {
-  /** Frames of clients are masked, those of servers are not. */
+  /** True for the client's direction: clients mask their frames, servers do not. */
   readonly #masked: boolean
-  /** Of the frame under way: bytes of payload to come. */
+  /** Payload bytes of the current frame that have not arrived yet. */
   #left = 0
-  /** The beginning of a head that is not complete yet. */
-  #head: Buffer | undefined
+  /** First bytes of a frame header that has not arrived completely. */
+  #header: Buffer | undefined
   #closed = false
   #broken = false
 
@@ -21,20 +21,20 @@ export class Frames {
   }
 
   get atBoundary(): boolean {
-    return this.#left === 0 && this.#head === undefined && !this.#broken
+    return this.#left === 0 && this.#header === undefined && !this.#broken
   }
 
-  /** A close frame has gone by: this side says nothing more. */
+  /** True after a close frame of this side; it must send nothing more. */
   get closed(): boolean {
     return this.#closed
   }
 
   /**
-   * @param toBoundary Stop at the first boundary.
-   * @returns how many bytes of the chunk were read, −1 for what is no frame of this side
+   * @param toBoundary Stop at the first end of a frame.
+   * @returns Number of bytes of the chunk that were read, −1 if they are not a valid frame of this side.
    */
   read(chunk: Buffer, toBoundary: boolean): number {
-    // After what was no frame nothing is known of bounds.
+    // After an invalid frame, the ends of later frames are unknown.
     if (this.#broken) return malformed
     let at = 0
     while (at < chunk.length) {
@@ -54,25 +54,27 @@ export class Frames {
     return at
   }
 
-  /** @returns where the payload begins, the end of the chunk if the head is not complete, or −1 */
+  /**
+   * @returns Position of the payload, the end of the chunk if the frame header is incomplete, or −1 if it is invalid.
+   */
   #readHead(chunk: Buffer, from: number): number {
-    const before = this.#head?.length ?? 0
+    const before = this.#header?.length ?? 0
     const bytes =
-      this.#head === undefined
+      this.#header === undefined
         ? chunk.subarray(from)
-        : Buffer.concat([this.#head, chunk.subarray(from, from + 14)])
+        : Buffer.concat([this.#header, chunk.subarray(from, from + 14)])
     const size = headSize(bytes)
     if (bytes.length >= 2 && !this.#fits(bytes)) return malformed
     if (bytes.length < size) {
-      this.#head = Buffer.from(bytes)
+      this.#header = Buffer.from(bytes)
       return chunk.length
     }
-    this.#head = undefined
+    this.#header = undefined
     const short = bytes[1]! & 0x7f
     if (short < 126) this.#left = short
     else if (short === 126) this.#left = bytes.readUInt16BE(2)
     else {
-      // Longer than 2^53 is no frame that anybody sends.
+      // No peer sends a frame longer than 2^53 bytes, and its length would not be exact in a number.
       if (bytes.readUInt32BE(2) > 0x1fffff) return malformed
       this.#left = bytes.readUInt32BE(2) * 2 ** 32 + bytes.readUInt32BE(6)
     }
@@ -84,7 +86,7 @@ export class Frames {
     const opcode = head[0]! & 0x0f
     const control = opcode >= 8
     if (control ? opcode > 10 : opcode > 2) return false
-    // Control frames are short and whole (RFC 6455 section 5.5).
+    // Control frames must be short and must not be split into fragments (RFC 6455 section 5.5).
     if (control && ((head[0]! & 0x80) === 0 || (head[1]! & 0x7f) > 125)) return false
     return ((head[1]! & 0x80) !== 0) === this.#masked
   }
@@ -97,7 +99,7 @@ function headSize(head: Buffer): number {
   return 2 + length + ((head[1]! & 0x80) === 0 ? 0 : 4)
 }
 
-/** A close frame as a server (no mask) or a client (mask) sends it; the reason is short ASCII. */
+/** Returns a close frame as a server sends it (no mask) or a client (with mask). The reason must be short ASCII. */
 export function closeFrame(code: number, reason: string, mask?: Buffer): Buffer {
   const payload = Buffer.alloc(2 + reason.length)
   payload.writeUInt16BE(code)

@@ -1,31 +1,33 @@
 /**
- * Room: response. In: exchanges from their registration to their last byte. Out: which of them something concerns.
- * Never does: decide. An exchange is added *before* its look-up in the ledger (design law 3), so a row that comes after
- * the look-up finds it here.
+ * Room: response. In: exchanges from their registration to their last byte. Out: the exchanges that an event
+ * concerns. Never does: decide.
  *
- * An exchange is young until it has outlived one sweep: most are over by then and cost one entry in one set. What stays
- * is filed by its caller, each caller under every revocation key it holds, so a cut costs what it hits. Before
- * anything is looked up by key, the young are filed too: nobody is too young to be cut.
+ * An exchange is registered *before* its look-up in the ledger, so a row that comes after the look-up finds the
+ * exchange here.
+ *
+ * A new exchange is in the set of young ones until the next sweep. Most are over by then and cost one entry in one
+ * set. The others are filed by caller, and each caller under all its revocation keys, so that a cut costs only what
+ * it ends. Before any look-up by key, the young exchanges are filed too, so that none is missed.
  */
 import type { LiveExchange } from '../domain/exchange.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import type { Principal } from '../domain/principal.ts'
 import { everyoneKey, keyBytes, wordsOfKeys } from '../domain/revocation.ts'
 
-/** Expiry is looked at in steps of this many ms: late by one step at most, never early. */
+/** Expiry is checked in steps of this many ms. An exchange is cut late by at most one step, never early. */
 const expiryStepMs = 50
 
-/** Everything open by one token; `undefined` is everything open without one. */
+/** All open exchanges with one token; the caller `undefined` stands for all exchanges without a token. */
 interface Caller<E> {
   readonly principal: Principal | undefined
-  /** As filed: a principal may come to hold more. */
+  /** Keys under which this caller is filed. Its principal may have gained further keys since. */
   readonly keys: Uint32Array
   readonly open: Set<E>
 }
 
 interface Filing<E> {
   readonly caller: Caller<E>
-  /** Step of its expiry, −1 for none. */
+  /** Step at which the exchange expires, −1 if it never does. */
   readonly step: number
 }
 
@@ -35,10 +37,10 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
   readonly #young = new LinkedList<E>()
   readonly #filed = new Map<E, Filing<E>>()
   readonly #callers = new Map<Principal | undefined, Caller<E>>()
-  /** A key with one caller, the usual case, has no set of its own. */
+  /** Callers by key. A key with one caller, the usual case, needs no set. */
   readonly #byKey = new Map<number, Caller<E> | Set<Caller<E>>>()
   readonly #byExpiry = new Map<number, Set<E>>()
-  /** Every step up to this one has been taken. */
+  /** All steps up to this one have been checked for expiry. */
   #expiredTo = Math.floor(Date.now() / expiryStepMs)
   #onIdle: (() => void) | undefined
   #added = 0
@@ -52,13 +54,13 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     this.#young.add(exchange)
   }
 
-  /** Twice is fine. */
+  /** Removes an exchange; calling it again does nothing. */
   remove(exchange: E): void {
     if (!this.#young.delete(exchange) && !this.#unfile(exchange)) return
     if (this.size === 0) this.#onIdle?.()
   }
 
-  /** Files what started before `startedUs`; without it, everything. */
+  /** Files young exchanges that started before `startedUs`; all young exchanges by default. */
   settle(startedUs = Number.POSITIVE_INFINITY): void {
     for (const exchange of this.#young) {
       if (exchange.startedAtUs > startedUs) break
@@ -67,13 +69,16 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     }
   }
 
-  /** Oldest first, a copy: what is visited may end meanwhile. */
+  /**
+   * Returns a copy of all open exchanges, oldest first. It is a copy because exchanges may end while the caller
+   * visits them.
+   */
   all(): E[] {
     return [...this.#filed.keys(), ...this.#young]
   }
 
   /**
-   * Whatever rows filed under these keys may concern; the caller asks the ledger.
+   * Returns the exchanges that rows with these keys may concern; the caller must then ask the ledger.
    * @param keys `keyBytes` for each row.
    */
   concerned(keys: Uint8Array): E[] {
@@ -87,13 +92,13 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     return [...callers].flatMap(({ open }) => [...open])
   }
 
-  /** What has expired by now and was not returned before, though it may be open still. */
+  /** Returns the exchanges that have expired by now. Each is returned once, even if it stays open. */
   expired(nowMs: number): E[] {
     const now = Math.floor(nowMs / expiryStepMs)
-    // The clock was put back: what was filed by the one that was ahead would be due when that comes again.
+    // The system clock was set back: refile all exchanges, whose steps are now in the future.
     if (now < this.#expiredTo) this.#refile(now)
     const found: E[] = []
-    // A clock that was set may have left more steps behind than there are tokens.
+    // After a change of the system clock there may be more steps to check than tokens with an expiry.
     const few = now - this.#expiredTo <= this.#byExpiry.size + 100
     if (!few) for (const [step, due] of this.#byExpiry) if (step <= now) found.push(...due)
     while (few && this.#expiredTo < now)
@@ -103,8 +108,8 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
   }
 
   /**
-   * A page of what is open, in order of registration.
-   * @returns `last` is where the next page begins, undefined at the end
+   * Returns one page of the open exchanges, in order of registration.
+   * @returns `last` is the start of the next page, undefined after the last page.
    */
   list(
     wanted: (exchange: E) => boolean,
@@ -126,7 +131,7 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     return undefined
   }
 
-  /** Resolves once nothing is open, at the latest after `timeoutMs`. @returns how many were left. */
+  /** Resolves when no exchange is open, or after `timeoutMs`. @returns Number of exchanges that were still open. */
   idle(timeoutMs: number): Promise<number> {
     if (this.size === 0) return Promise.resolve(0)
     return new Promise((resolve) => {
@@ -154,7 +159,10 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     this.#filed.set(exchange, { caller, step })
   }
 
-  /** @returns its step. What has expired before it was filed is due at the next look, not never. */
+  /**
+   * Files an exchange by its expiry. @returns Its step. If it expired before it was filed, it is due at the next
+   * check.
+   */
   #fileExpiry(exchange: E): number {
     const step = Math.max(Math.ceil(exchange.expiresAtMs / expiryStepMs), this.#expiredTo + 1)
     const due = this.#byExpiry.get(step)
@@ -200,7 +208,7 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
   }
 }
 
-/** 53 bits of a digest, exact in a number: two callers under one key by chance are only asked in vain. */
+/** Returns 53 bits of a digest, which fit a number exactly. If two keys collide, the ledger is asked once too often. */
 function shortOf(words: Uint32Array, at: number): number {
   return words[at]! * 2 ** 21 + (words[at + 1]! >>> 11)
 }

@@ -1,6 +1,6 @@
 /**
- * Streams the upstream's answer to the client with backpressure, never whole in memory. A truncated answer
- * never looks complete: once the head is out, a failure destroys the socket instead of ending the message.
+ * Streams the response of the upstream to the client with backpressure, never whole in memory. A truncated response
+ * must not look complete: after its headers are sent, a failure destroys the socket instead of ending the message.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -9,22 +9,22 @@ import { asGateError, type GateError } from '../errors.ts'
 import type { Flow, UpstreamAnswer } from '../upstream/forward.ts'
 import { linger } from './deny.ts'
 
-/** The exchange whose answer it is. */
+/** Callbacks and streams of the exchange whose response is relayed. */
 export interface Answered {
   readonly req: IncomingMessage
   readonly res: ServerResponse
-  /** Raw upstream headers -> what the client gets; throws GateError ERR_UPSTREAM_MALFORMED. */
+  /** Turns raw upstream headers into those for the client. @throws GateError ERR_UPSTREAM_MALFORMED */
   answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[]
   onHead(status: number): void
-  /** Called for each piece of the body, before it is passed on. */
+  /** Called for each piece of the body before it is passed on. */
   passed(bytesIn: number, bytesOut: number): void
-  /** The upstream switched protocols, which only a request that asked for it meets. */
+  /** Called when the upstream switched protocols; this happens only if the request asked for it. */
   onSwitched(raw: readonly Buffer[] | readonly string[], socket: Duplex): void
-  /** The failure came before the head: the caller answers. */
+  /** Called when a failure came before the response headers were sent: the exchange must answer the client. */
   onFailed(error: GateError): void
-  /** Called once, when the exchange is over for the upstream. */
+  /** Called once, when the exchange with the upstream is over. */
   onOver(): void
-  /** The client has left a waiting answer unread for too long; the exchange is over. */
+  /** Called when the client has left response data unread for too long; the exchange is then over. */
   onUnread(): void
 }
 
@@ -35,12 +35,15 @@ export class Relay implements UpstreamAnswer {
   readonly #readIdleMs: number
   #flow: Flow | undefined
   #unread: NodeJS.Timeout | undefined
-  /** Until the end of the turn in which it came: till then the exchange can still be refused in words. */
+  /**
+   * Response headers that arrived in this turn of the event loop. They are sent at its end; until then the exchange
+   * can still be refused with an error response.
+   */
   #head: { readonly status: number; readonly headers: string[] } | undefined
   #first: Buffer | undefined
   #ended = false
 
-  /** @param readIdleMs How long a client may leave a waiting answer unread. */
+  /** @param readIdleMs How long a client may leave response data unread. */
   constructor(exchange: Answered, readIdleMs: number) {
     this.#exchange = exchange
     this.#readIdleMs = readIdleMs
@@ -67,15 +70,15 @@ export class Relay implements UpstreamAnswer {
     this.#exchange.onOver()
   }
 
-  /** Head, what has come of the body and, where it is over already, the end: in one write. */
+  /** Sends the headers, the part of the body that has arrived, and the end if it has arrived, in one write. */
   readonly #begin = (): void => {
     const { req, res } = this.#exchange
     const [head, first] = [this.#head, this.#first]
     this.#head = undefined
     this.#first = undefined
-    // Begun already, or cut or failed meanwhile, and refused.
+    // Nothing to do: the response was begun already, or the exchange was cut or failed and an error was sent.
     if (head === undefined || res.headersSent || res.destroyed) return
-    // The rest of a request body that the upstream did not wait for must not be read as the next request.
+    // If the request body is incomplete, its rest must not be read as the next request: close the connection.
     if (!req.complete) {
       res.shouldKeepAlive = false
       linger(req)
@@ -89,13 +92,13 @@ export class Relay implements UpstreamAnswer {
     this.#exchange.onHead(head.status)
     if (this.#ended) this.#end(first)
     else if (first !== undefined) this.#write(first)
-    // Whoever waits for events waits for the head first.
+    // Send the headers at once: a client that waits for server-sent events waits for the headers first.
     else res.flushHeaders()
   }
 
   #end(last: Buffer | undefined): void {
     const { res } = this.#exchange
-    // As text it is written in one piece with the head; as bytes it would be a piece of its own.
+    // Node writes a text together with the headers; bytes would be a write of their own.
     if (last !== undefined && last.length <= joinedBytes) res.end(last.toString('latin1'), 'latin1')
     else res.end(last)
   }
@@ -103,7 +106,7 @@ export class Relay implements UpstreamAnswer {
   #write(chunk: Buffer): void {
     const { res } = this.#exchange
     if (res.destroyed || res.writableEnded || res.write(chunk)) return
-    // Pieces that were read already come through a pause; one timer waits for them all.
+    // More pieces may arrive although the upstream is paused. One timer covers all of them.
     if (this.#unread !== undefined) return
     this.#flow?.pause()
     this.#unread = setTimeout(() => {
@@ -121,7 +124,7 @@ export class Relay implements UpstreamAnswer {
   onError(error: GateError): void {
     const { res } = this.#exchange
     this.#exchange.onOver()
-    // A cut has answered already.
+    // A cut has already sent its error response.
     if (res.writableEnded) return
     if (res.headersSent) breakOff(res)
     else this.#exchange.onFailed(error)
@@ -140,12 +143,12 @@ export class Relay implements UpstreamAnswer {
 }
 
 /**
- * Ends an answer so that it never looks complete. To a client of HTTP/1.0 the end of the connection is the end of the
- * answer (RFC 9112 section 6.3): there it is reset.
+ * Breaks a response off so that it does not look complete. For an HTTP/1.0 client, the end of the connection is the
+ * end of the response (RFC 9112 section 6.3), so its connection is reset.
  */
 export function breakOff(res: ServerResponse): void {
   const { socket, req } = res
-  // TLS says by itself that something is missing.
+  // A TLS connection without a closing alert shows the client by itself that data is missing.
   const plain = socket !== null && !('encrypted' in socket)
   if (plain && req.httpVersionMinor === 0) socket.resetAndDestroy()
   else res.destroy()

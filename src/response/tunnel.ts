@@ -1,10 +1,12 @@
 /**
- * An upgraded connection: two sockets and the bytes between them, opaque but for the bounds of frames. Backpressure goes
- * both ways, so a slow reader costs one socket's buffer and no more.
+ * An upgraded connection: two sockets and the bytes between them, in which only the ends of frames are interpreted.
+ * Backpressure works in both directions, so a slow reader costs the buffer of one socket and no more.
  *
- * A cut, by direction (docs/live.md):
- *   client -> upstream  nothing more goes on; between two frames a masked close frame follows, else the connection breaks
- *   upstream -> client  the frame under way may come to its end, then a close frame; else, after `cutMs`, it breaks too
+ * A cut treats the directions differently:
+ *   client -> upstream: nothing more is passed on; a masked close frame follows if the last frame was complete, else
+ *     the connection is destroyed
+ *   upstream -> client: the current frame may be completed, then a close frame follows; after `cutMs` the connection
+ *     is destroyed
  */
 import { createHash, randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
@@ -12,12 +14,15 @@ import type { CutReason } from '../domain/exchange.ts'
 import { GateError } from '../errors.ts'
 import { closeFrame, Frames } from './frames.ts'
 
-/** Longest time from a cut to the end of both sockets. */
+/** Longest time in ms from a cut until both sockets are closed. */
 const cutMs = 50
-/** How long the other side may take to hang up once one has. */
+/** How long in ms one side may keep its connection open after the other side has closed. */
 const lingerMs = 5000
 
-/** RFC 6455 section 7.4.1 and the IANA registry: policy violation, going away, service restart, try again later. */
+/**
+ * Close codes of RFC 6455 section 7.4.1 and the IANA registry: policy violation, going away, service restart, try
+ * again later.
+ */
 const closeCodes: Readonly<Record<CutReason, number>> = {
   revoked: 1008,
   expired: 1008,
@@ -34,11 +39,14 @@ const closeCodes: Readonly<Record<CutReason, number>> = {
 export interface TunnelOptions {
   readonly client: Duplex
   readonly upstream: Duplex
-  /** Called for each piece, before it is passed on. */
+  /** Called for each piece before it is passed on. */
   readonly onBytes: (fromClient: number, toClient: number) => void
-  /** A side sent what is no frame: whoever is told cuts. */
+  /** Called when a side sent bytes that are not a valid frame; the callback must cut the exchange. */
   readonly onMalformed: () => void
-  /** Both sockets are closed. `done` after a close frame, else whose connection ended first. */
+  /**
+   * Called when both sockets are closed: with `done` after a close frame, else with the side that ended its
+   * connection first.
+   */
   readonly onOver: (ending: 'done' | 'client' | 'upstream') => void
 }
 
@@ -85,7 +93,7 @@ export class Tunnel {
       if (this.#toClient.closed) client.end()
       else client.end(closeFrame(code, reason))
     }
-    // What still comes is read, or the sockets would never notice their end.
+    // Keep reading: without it, neither socket would notice that the other end has closed.
     client.on('data', () => {}).resume()
     upstream.resume()
     if (this.#toClient.atBoundary) {
@@ -147,7 +155,7 @@ export class Tunnel {
         const done = this.#fromClient.closed || this.#toClient.closed
         this.#options.onOver(done ? 'done' : this.#first)
       } else if (!this.#cut) {
-        // What was written for the other side goes out; nothing more can come.
+        // This side is gone. Let the data that was already written to the other side go out, then close it.
         if (!other.writableEnded) other.end()
         this.#destroyAfter(lingerMs)
       }
@@ -163,14 +171,15 @@ export class Tunnel {
   }
 }
 
-/** RFC 6455 section 1.3. */
+/** The fixed GUID of RFC 6455 section 1.3 from which `Sec-WebSocket-Accept` is computed. */
 const acceptGuid = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 /**
- * The head of the answer that switches the client's connection, if the upstream has switched rightly (RFC 6455 section 4.1):
- * a status of 101 alone could be made by a server that speaks something else.
- * @param raw The upstream's headers as undici gives them. @param passed Those of them that the client may see.
- * @param protocol Echoed where the upstream chose no subprotocol: browsers break off when none of theirs is chosen.
+ * Returns the response that switches the client's connection to WebSocket, after checking the upstream's handshake.
+ * @param raw Headers of the upstream as undici gives them.
+ * @param passed Headers that the client may see.
+ * @param protocol Subprotocol that is confirmed if the upstream chose none: browsers refuse a connection on which
+ * none of their subprotocols is chosen.
  * @throws GateError ERR_UPSTREAM_MALFORMED
  */
 export function switchingHead(
@@ -193,7 +202,7 @@ export function switchingHead(
     const name = passed[i]!.toLowerCase()
     if (name === 'sec-websocket-accept') accepts.push(passed[i + 1]!)
     if (name === 'sec-websocket-protocol') chosen = true
-    // A switched connection has no body to measure.
+    // A switched connection has no body, so a content-length would be wrong.
     if (name !== 'content-length') head += `${passed[i]}: ${passed[i + 1]}\r\n`
   }
   const right =
@@ -203,7 +212,7 @@ export function switchingHead(
     accepts[0] === expected
   if (!right) {
     throw new GateError('ERR_UPSTREAM_MALFORMED', undefined, {
-      cause: 'the upstream switched wrongly',
+      cause: 'the upstream sent an invalid WebSocket handshake',
     })
   }
   if (!chosen && protocol !== undefined) head += `Sec-WebSocket-Protocol: ${protocol}\r\n`

@@ -1,11 +1,12 @@
 /**
- * Sums over the rows of a ledger, kept up as rows come and go, so that the whole of it can be held against the table
- * without a pause: `digest()` in store/sql makes the same sums there. Wrapping 32-bit sums in 256 buckets by row id.
+ * Sums over the rows of a ledger, updated with each added or removed row, so that the whole ledger can be compared
+ * with the database table at any time. `digest()` in store/sql computes the same sums there. The sums are 32-bit with
+ * overflow, in 256 buckets by row id.
  */
 import { type Entry, flag, type Table } from './table.ts'
 
 export const digestBuckets = 256
-/** Columns: rows · ids · first words of first keys · cutoffs · number of keys, flags and expiries. */
+/** Number of sums per bucket: rows, ids, first words of first keys, cutoffs, and key counts with flags and expiries. */
 export const digestColumns = 5
 
 export class Digest {

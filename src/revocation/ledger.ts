@@ -1,22 +1,23 @@
 /**
- * Room: revocation. In: rows from the feed (control thread), a principal (workers). Out: whether any row concerns
- * it. Never does: I/O, awaiting, deciding by being first.
+ * Room: revocation. In: rows from the feed (control thread), a principal (workers). Out: whether any row concerns the
+ * principal. Never does: I/O, awaiting, stopping at the first matching row.
  *
- * The ledger is one head, for the life of the gate, and one table (table.ts), both in shared memory: once for the whole
- * process, written by the control thread and read by every worker without a lock. What makes that right (the
- * tests and docs/architecture.md call these the ledger rules):
+ * The ledger consists of one header, which lives as long as the gate, and one table (table.ts). Both are in shared
+ * memory, once per process: the control thread writes them, all workers read them without a lock. These rules (tests and
+ * docs/architecture.md call them the ledger rules) make that safe:
  *
- *  1. The writer stores a slot's words first and its tag last; a reader who sees the tag sees all of the row.
- *  2. Entries never move and a dead slot is never reused: a reader's probe cannot skip a live entry.
- *  3. Publish first, then add to the version. A reader loads the version *before* it probes and stamps that
- *     value, so a row that arrives meanwhile makes the stamp old, never wrongly new.
- *  4. An update writes the new entry before it kills the old: the row is never absent in between.
- *  5. Growth fills a new table in slices while the old one serves. From its beginning until every worker has said that
- *     it reads the new one, both are written; so a reader of either misses nothing, and one version counts for both.
- *  6. A full load fills a new table that nobody reads. Only when every worker reads it is the version added to and
- *     freshness claimed anew: no stamp made over the old rows is believed over the new ones.
+ *  1. The writer stores the words of a slot first and its tag last; a reader who sees the tag sees the whole row.
+ *  2. Entries never move and a dead slot is never reused: the probe of a reader cannot skip a live entry.
+ *  3. The writer publishes a row first and then increments the version. A reader loads the version *before* it
+ *     probes, and stamps the principal with that value. A row that arrives meanwhile makes the stamp old, never
+ *     wrongly new.
+ *  4. An update writes the new entry before it kills the old one: the row is never absent in between.
+ *  5. Growth fills a new table in slices while the old one serves. Until every worker has confirmed that it reads the
+ *     new table, rows are written to both; so readers of either miss nothing, and one version covers both.
+ *  6. A full load fills a new table that no worker reads yet. When every worker reads it, the version is incremented
+ *     and freshness is proved anew: a stamp made over the old rows is not valid for the new ones.
  *
- * Expired rows stay until their deletion arrives; a look-up sees that they have expired, so nothing has to sweep.
+ * Expired rows stay until their deletion arrives. A look-up checks the expiry, so no sweep is needed.
  */
 import { breather, monotonicUs } from '../domain/clock.ts'
 import {
@@ -34,47 +35,53 @@ import { type Entry, expiryEpochS, flag, Table } from './table.ts'
 
 export type { Entry } from './table.ts'
 
-/** Header words. The 64-bit words are read through a BigInt64Array: index = word / 2. */
+/** Indices of the header words. The 64-bit words are read through a BigInt64Array, where index = word / 2. */
 export const header = {
   version: 1,
-  /** 1 once the first full load is in. */
+  /** 1 after the first full load is complete. */
   loaded: 7,
-  /** Monotonic µs at which the last good tick was sent. */
+  /** Monotonic µs at which the last successful tick was sent. */
   freshAtUs: 8,
-  /** The same moment by the wall clock, ms: a paused machine shows as a difference between the two. */
+  /**
+   * The same moment in wall-clock ms. When the machine was paused, the wall clock has run further than the monotonic
+   * one.
+   */
   freshWallMs: 10,
-  /** Postgres clock minus ours, ms; errs towards an earlier server clock, so rows expire late. */
+  /** Clock of Postgres minus ours in ms. The estimate errs towards an earlier server clock, so rows expire late. */
   clockOffsetMs: 12,
-  /** 1 while the feed says that the ledger cannot hold every row (unmatchable row). */
+  /** 1 while the feed reports that the ledger cannot hold every row (a row is unmatchable). */
   broken: 14,
-  /** Bits: rows filed under a network, under a client certificate. Set before the first such row, never cleared. */
+  /**
+   * Bits: there are rows for a network, for a client certificate. A bit is set before the first such row is written,
+   * and never cleared.
+   */
   peer: 15,
-  /** One bit for each `prefixCode` that a row's network has. */
+  /** One bit for each `prefixCode` that the network of any row has. */
   prefixes: 16,
 } as const
 
-/** Words of `header.prefixes`. */
+/** Number of words of `header.prefixes`. */
 export const prefixWords = Math.ceil(prefixCodes / 32)
 
 export const peerBit = { network: 1, certificate: 2 } as const
 
 const headerWords = 32
 
-/** What a worker reads: where the ledger is. */
+/** Sent to a worker so that it can read the ledger. */
 export interface LedgerShared {
   readonly head: SharedArrayBuffer
   readonly table: SharedArrayBuffer
-  /** Counts tables; a worker reports it back once it reads this one. */
+  /** Number of the table. A worker reports it back when it reads this table. */
   readonly generation: number
 }
 
-/** A table and a head as an earlier run has left them. */
+/** A table and a header that an earlier run of the gate saved. */
 export interface Given {
   readonly table: SharedArrayBuffer
   readonly head: Int32Array
 }
 
-/** Views over the ledger. Workers make theirs with `LedgerView.attach`, anew for each table. */
+/** Views of the shared memory of the ledger. A worker creates one with `LedgerView.attach` for each new table. */
 export class LedgerView {
   readonly words: Int32Array
   readonly wide: BigInt64Array
@@ -110,14 +117,14 @@ export class LedgerView {
     return this.serving.live
   }
 
-  /** Which kinds of rows on the exchange there are (`peerBit`); 0 costs a request nothing more. */
+  /** Kinds of exchange-level rows in the ledger (`peerBit`). When it is 0, requests skip that look-up. */
   get peer(): number {
     return Atomics.load(this.words, header.peer)
   }
 
   /**
-   * Age in ms of what the gate knows: time since the last good tick was sent, by the monotonic clock, or by
-   * the wall clock where that has run more than a second ahead of it (a paused machine). Infinity before the first.
+   * Milliseconds since the last successful tick was sent; Infinity before the first. Measured by the monotonic clock,
+   * or by the wall clock if it has run more than a second further (the machine was paused).
    */
   ageMs(nowUs: number, nowWallMs: number): number {
     const freshAtUs = Number(Atomics.load(this.wide, header.freshAtUs / 2))
@@ -127,12 +134,12 @@ export class LedgerView {
     return wallMs > monotonicMs + 1000 ? wallMs : monotonicMs
   }
 
-  /** Postgres' clock as last learned, ms since 1970. */
+  /** Current time of the Postgres clock in ms since 1970, by the last measured offset. */
   serverNowMs(nowWallMs: number): number {
     return nowWallMs + Number(Atomics.load(this.wide, header.clockOffsetMs / 2))
   }
 
-  /** Every live row, for comparison with the table. Control thread and tests only. */
+  /** Yields every live row, for comparison with the database table. Only for the control thread and tests. */
   *entries(): Generator<RevocationRow> {
     const { serving } = this
     for (let slot = 0; slot < serving.slots; slot++) {
@@ -142,30 +149,32 @@ export class LedgerView {
   }
 }
 
-/** Longest turn of the control thread that growth takes. */
+/** Longest time in ms for which growth may block the control thread at once. */
 const sliceMs = 4
 const stride = 512
 
-/** The only writer; lives on the control thread. */
+/** The only writer of the ledger; it lives on the control thread. */
 export class Ledger extends LedgerView {
   readonly #hand: (shared: LedgerShared) => Promise<void>
   readonly #entry: Entry = newEntry()
   #generation = 1
-  /** Being filled; written beside the serving one. */
+  /**
+   * The table that growth or a full load is filling. During growth, rows are written to it and to the serving table.
+   */
   #next: Table | undefined
-  /** Rows and further keys that the next table must take besides those written from now on. */
+  /** Rows and further keys that growth still has to copy to the next table, besides newly written ones. */
   #promised = { rows: 0, overflow: 0 }
   #growing: Promise<void> | undefined
-  /** The next table is a full load, so the serving one need not hold what has no room in it any more. */
+  /** True if the next table is a full load. Then the serving table may drop rows for which it has no room. */
   #replacing = false
   #digest = new Digest()
-  /** Of the next table, where that holds other rows than the serving one: a full load. */
+  /** Sums of the next table during a full load, when it holds other rows than the serving table. */
   #nextDigest: Digest | undefined
   #growths = 0
 
   /**
-   * @param rows Rows to hold without growing. @param hand Gives a new table to every worker; resolves once they all
-   * read it.
+   * @param rows Number of rows to hold without growing.
+   * @param hand Sends a new table to every worker; resolves when all workers read it.
    */
   static create(
     rows: number,
@@ -191,19 +200,19 @@ export class Ledger extends LedgerView {
     return this.#growths
   }
 
-  /** Of all tables there are now. */
+  /** Bytes of all tables that exist now. */
   get bytes(): number {
     return this.serving.shared.byteLength + (this.#next?.shared.byteLength ?? 0)
   }
 
-  /** Sums over all rows, for comparison with the same sums over the table in Postgres. */
+  /** Sums over all rows, to compare with the same sums over the table in Postgres. */
   get digest(): Digest {
     return this.#digest
   }
 
   /**
-   * Makes sure that this many rows, with this many further keys, can be written. Growth begins before it is needed and
-   * goes on in the background; only where it was outrun is there something to wait for.
+   * Ensures that this many rows, with this many further keys, can be written. Growth starts before the room is needed
+   * and runs in the background. The caller has to wait only when rows come faster than the table grows.
    */
   reserve(rows: number, overflow: number): Promise<void> | undefined {
     if (this.#growing === undefined) {
@@ -216,7 +225,7 @@ export class Ledger extends LedgerView {
     return this.#growing.then(() => this.reserve(rows, overflow))
   }
 
-  /** Whether a row can be written now, for writers that cannot wait. */
+  /** Returns true if this many rows can be written now; for writers that cannot wait. */
   hasRoom(rows: number): boolean {
     return this.serving.hasRoom(rows, rows) && this.#nextHasRoom(rows, rows)
   }
@@ -227,8 +236,9 @@ export class Ledger extends LedgerView {
   }
 
   /**
-   * Adds a row or replaces the row of the same id under the same keys; the same row again changes nothing.
-   * @throws GateError ERR_LEDGER_FULL where there was no `reserve`, ERR_LEDGER_UNMATCHABLE; nothing is written then.
+   * Adds a row, or replaces the row with the same id and the same first key. Writing an unchanged row again does
+   * nothing.
+   * @throws GateError ERR_LEDGER_FULL without a `reserve` before, ERR_LEDGER_UNMATCHABLE; then nothing is written.
    */
   upsert(row: RevocationRow): void {
     const entry = this.#entry
@@ -237,7 +247,10 @@ export class Ledger extends LedgerView {
     const { serving } = this
     const fits = serving.hasRoom(1, entry.keys - 1)
     if ((!fits && !this.#replacing) || !this.#nextHasRoom(1, entry.keys - 1)) {
-      throw new GateError('ERR_LEDGER_FULL', `the ledger holds ${serving.used} rows and is full`)
+      throw new GateError(
+        'ERR_LEDGER_FULL',
+        `the revocation ledger is full with ${serving.used} rows`,
+      )
     }
     notePeers(this.words, entry)
     if (fits) put(serving, entry, this.#digest)
@@ -245,8 +258,8 @@ export class Ledger extends LedgerView {
   }
 
   /**
-   * Removes the row of this id that is filed as these keys are (`filedAlike`), whatever its other keys; absent is fine (a
-   * tombstone may come before its row).
+   * Removes the row with this id that is filed under the same key (`filedAlike`), whatever its other keys. Does
+   * nothing if there is no such row: a tombstone may come before its row.
    */
   remove(id: number, keys: Uint8Array): void {
     if (!order(this.#entry, keys)) return
@@ -261,12 +274,12 @@ export class Ledger extends LedgerView {
     return this.serving.locate(id, key) !== -1
   }
 
-  /** Makes every stamp older than the rows written before this call. */
+  /** Makes every stamp older than the rows that were written before this call. */
   publish(): void {
     Atomics.add(this.words, header.version, 1)
   }
 
-  /** The first full load is in: look-ups may be believed. */
+  /** The first full load is complete: look-ups are valid from now on. */
   setLoaded(): void {
     Atomics.store(this.words, header.loaded, 1)
   }
@@ -276,8 +289,8 @@ export class Ledger extends LedgerView {
   }
 
   /**
-   * A good tick proves that the ledger was complete when the tick was sent.
-   * @param sentAtUs Monotonic µs (`process.hrtime`) of the sending; the wall clock of that moment is derived here.
+   * Records a successful tick, which proves that the ledger was complete when the tick was sent.
+   * @param sentAtUs Monotonic µs (`process.hrtime`) of the sending; the wall clock of that moment is computed here.
    */
   fresh(sentAtUs: number, serverClockOffsetMs: number): void {
     const sentAgoMs = (monotonicUs() - sentAtUs) / 1000
@@ -286,12 +299,12 @@ export class Ledger extends LedgerView {
     Atomics.store(this.wide, header.freshAtUs / 2, BigInt(Math.floor(sentAtUs)))
   }
 
-  /** A table of its own for a full load. */
+  /** Starts a full load into a table of its own. */
   startLoad(rows: number): Loading {
     return new Loading(Table.create(rows, 0), this.words)
   }
 
-  /** A full load from a table that an earlier run has left. Its sums are made anew, a slice at a time. */
+  /** Starts a full load from a table that an earlier run saved. Its sums are computed again, a slice at a time. */
   async restoreLoad({ table: shared, head }: Given): Promise<Loading> {
     for (let w = 0; w < prefixWords; w++) {
       Atomics.or(this.words, header.prefixes + w, head[header.prefixes + w]!)
@@ -311,8 +324,9 @@ export class Ledger extends LedgerView {
   }
 
   /**
-   * Puts a loaded table in the place of the serving one.
-   * @param replay Writes what has changed since the load's snapshot; no reader sees the new table without it.
+   * Makes a loaded table the serving one.
+   * @param replay Writes the changes since the snapshot of the load. No worker reads the new table before they are
+   * written.
    */
   async finishLoad(loading: Loading, replay: () => Promise<void>): Promise<void> {
     await this.settled()
@@ -339,7 +353,7 @@ export class Ledger extends LedgerView {
   async #grow(rows: number, overflow: number): Promise<void> {
     const from = this.serving
     const { live, overflowUsed } = from
-    // A small table doubles; for a large one the room that `load` leaves is enough, since every row pays for it.
+    // A small table doubles. For a large one the usual spare room is enough: every row adds memory.
     const ahead = Math.min(live, 100_000)
     const next = Table.create(live + ahead + rows, Math.ceil(overflowUsed * 1.25) + overflow)
     this.#promised = { rows: live, overflow: overflowUsed }
@@ -369,7 +383,7 @@ export class Ledger extends LedgerView {
   }
 }
 
-/** A full load: rows of one snapshot, each once, into a table that nobody reads yet. */
+/** A full load: the rows of one snapshot, each once, go into a table that no worker reads yet. */
 export class Loading {
   readonly #words: Int32Array
   readonly digest: Digest
@@ -381,7 +395,7 @@ export class Loading {
     this.digest = digest
   }
 
-  /** Makes room for this many rows; the table was sized by an estimate. */
+  /** Makes room for this many rows: the size of the table was only an estimate. */
   async reserve(rows: number): Promise<void> {
     const from = this.table
     if (from.hasRoom(rows, rows * 4)) return
@@ -395,8 +409,8 @@ export class Loading {
   }
 
   /**
-   * Takes a row whose keys are `length` bytes of `entry.bytes`.
-   * @returns false for one that this release cannot match
+   * Adds a row whose keys are the first `length` bytes of `entry.bytes`.
+   * @returns False if this release cannot match the row.
    */
   insert(entry: Entry, length: number, flags: number): boolean {
     if (!identifies(entry.id) || !usable(entry, length)) return false
@@ -418,12 +432,15 @@ export function newEntry(): Entry {
   return { id: 0, bytes: ordered, keysAt: 0, keys: 0, packed: 0, cutoffUs: 0, expiry: 0 }
 }
 
-/** The table's identity column gives no others; an owner can write them, and two of them could be one number here. */
+/**
+ * Returns true for a valid row id. The identity column creates only such ids, but the table's owner can write others,
+ * and two huge ids could round to the same number here.
+ */
 function identifies(id: number): boolean {
   return Number.isSafeInteger(id) && id > 0
 }
 
-/** A row as an entry. @returns false when nothing of it can be matched. */
+/** Fills an entry from a row. @returns False when this release can match no key of the row. */
 function fill(entry: Entry, row: RevocationRow): boolean {
   if (!identifies(row.id) || !order(entry, row.keys)) return false
   entry.id = row.id
@@ -437,7 +454,7 @@ export function flagsOf(cutoff: boolean, exact: boolean, authTime: boolean): num
   return cutoff ? flag.cutoff | (exact ? flag.exact : 0) | (authTime ? flag.authTime : 0) : 0
 }
 
-/** The keys of a row as an entry has them. @returns false when nothing is left of them. */
+/** Puts the keys of a row into an entry. @returns False when no usable key is left. */
 function order(entry: Entry, keys: Uint8Array): boolean {
   entry.bytes = new DataView(keys.buffer, keys.byteOffset, keys.byteLength)
   entry.keysAt = 0
@@ -445,8 +462,8 @@ function order(entry: Entry, keys: Uint8Array): boolean {
 }
 
 /**
- * Drops keys of a kind that this release does not know, which widens the row and never skips it; and whoever wrote them
- * in another order, what must not be held comes last. One known key, the usual case, is left where it is.
+ * Drops keys of unknown kinds, so that the row matches more tokens rather than none, and sorts negated keys to the
+ * end, in case a writer used another order. A single known key, the usual case, is not copied.
  */
 function usable(entry: Entry, length: number): boolean {
   const { bytes, keysAt } = entry
@@ -464,7 +481,7 @@ function usable(entry: Entry, length: number): boolean {
       for (let i = 0; i < keyBytes; i++) ordered.setUint8(to + i, bytes.getUint8(at + i))
       to += keyBytes
     }
-    // Filed under a key that must be held, or not at all.
+    // A row must be filed under a key that is not negated; without one it is unusable.
     if (to === 0) return false
   }
   entry.bytes = ordered
@@ -475,8 +492,8 @@ function usable(entry: Entry, length: number): boolean {
 }
 
 /**
- * Whether two versions of a row are filed under the same key, so that one has taken the place of the other: the
- * tombstone of the older must not remove the newer, in which another key may be another.
+ * Returns true if two versions of a row are filed under the same key, so that the newer replaces the older. If they
+ * are not, a tombstone of the older version must not remove the newer one.
  */
 export function filedAlike(a: Uint8Array, b: Uint8Array): boolean {
   const [atA, atB] = [filedAt(a), filedAt(b)]
@@ -485,7 +502,7 @@ export function filedAlike(a: Uint8Array, b: Uint8Array): boolean {
   return true
 }
 
-/** Where the key is that `usable` puts first; -1 where there is none. */
+/** Returns the position of the key that `usable` puts first, -1 if there is none. */
 function filedAt(keys: Uint8Array): number {
   for (let at = 0; at < keys.length; at += keyBytes) {
     if (knownKinds[keys[at]!] === 1 && (keys[at]! & negatedBit) === 0) return at
@@ -497,7 +514,7 @@ function readKey(bytes: DataView, at: number, into: Int32Array): void {
   for (let w = 0; w < 4; w++) into[w] = bytes.getInt32(at + 1 + w * 4, true)
 }
 
-/** Writes an entry whose key is in `key`: the new slot before the old one dies. */
+/** Writes an entry whose first key is in `key`: the new slot is written before the old one is killed. */
 function put(table: Table, entry: Entry, digest: Digest | undefined): void {
   const previous = table.locate(entry.id, key)
   if (previous !== -1 && table.equals(previous, entry)) return
@@ -515,7 +532,10 @@ function take(table: Table, id: number, digest: Digest | undefined): void {
   table.kill(slot)
 }
 
-/** Readers skip what belongs to the exchange while there are no such rows: said before the row can be found. */
+/**
+ * Notes kinds of exchange-level rows in the header. Readers skip the look-up of kinds that are not noted, so this
+ * must happen before the row is written.
+ */
 function notePeers(words: Int32Array, entry: Entry): void {
   const { bytes, keysAt, keys } = entry
   for (let at = keysAt; at < keysAt + keys * keyBytes; at += keyBytes) {
@@ -538,15 +558,15 @@ export function unmatchable(id: number): GateError {
   if (!identifies(id)) {
     return new GateError(
       'ERR_LEDGER_UNMATCHABLE',
-      `revocation ${id} has an id outside 1 to 2^53-1`,
+      `revocation ${id} has an id outside the range 1 to 2^53-1`,
       {
-        hint: 'delete it, and insert it without an id',
+        hint: 'delete the row and insert it again without an id; the database assigns one',
       },
     )
   }
   return new GateError(
     'ERR_LEDGER_UNMATCHABLE',
-    `revocation ${id} has no predicate this release knows`,
-    { hint: 'upgrade the gates before rows of a new kind are inserted' },
+    `revocation ${id} has no target column that this release of the gate can match`,
+    { hint: 'upgrade the gates before you insert rows of a new kind' },
   )
 }

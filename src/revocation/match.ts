@@ -1,10 +1,10 @@
 /**
- * Whether any revocation concerns a principal (docs/revocation.md). A row matches when all its keys are among
- * the principal's, none of its negated ones is, and, if it is a cutoff, the token may have been issued (or its
- * bearer signed in) before it. Every row that hits is looked at; none wins by being first.
+ * Finds the revocations that concern a principal. A row matches when the principal has all its keys and none of its
+ * negated keys and, if the row is a cutoff, the token may have been issued (or its bearer signed in) before it. Every
+ * matching row is looked at: the first one does not decide.
  *
- * Rows on the exchange (network, client certificate) are filed under that key and looked up by it, each time: what
- * a token's stamp covers is exactly the rows filed under a key of the token.
+ * Rows for a network or a client certificate are looked up by that key for each exchange. The stamp of a token covers
+ * only the rows that are filed under a key of the token.
  */
 import { addressBytes, type PeerIdentity } from '../domain/peer.ts'
 import { heldKeys, type Principal } from '../domain/principal.ts'
@@ -13,22 +13,29 @@ import { GateError } from '../errors.ts'
 import { header, type LedgerView, peerBit, prefixWords } from './ledger.ts'
 import { expiryEpochS, flag, type Table } from './table.ts'
 
-/** A denial by revocation. */
+/** The revocation that denies a request. */
 export interface Match {
-  /** `revocations.id` of one of the rows that match. */
+  /** `revocations.id` of one of the matching rows. */
   readonly id: number
-  /** True when only the ambiguous second (or the skew) denies: a token issued now would live. */
+  /**
+   * True if the row applies only because the token and the cutoff fall into the same second or the clock skew: a
+   * token issued now would be accepted.
+   */
   readonly retry: boolean
 }
 
-/** @returns the denial, or undefined when no row concerns the exchange. Costs two atomic loads while nothing changed. */
+/**
+ * @returns The revocation, or undefined when no row concerns the exchange. Costs two atomic loads if the ledger did
+ * not change since the last call for this principal.
+ */
 export function findRevocation(
   ledger: LedgerView,
   principal: Principal,
   peer: PeerIdentity,
   nowWallMs: number,
 ): Match | undefined {
-  // Before the keys (see heldKeys) and before the probe: the stamp must not be newer than what was looked at.
+  // Load the version before the keys (see heldKeys) and before the probe: the stamp must not be newer than the rows
+  // that were looked at.
   const version = ledger.version
   let found: Match | undefined
   if (principal.cleanAtVersion !== version) {
@@ -44,13 +51,19 @@ export function findRevocation(
   return probe(ledger, keys, held, principal, nowWallMs) ?? found
 }
 
-/** A denial of somebody who shows no token: by `everyone`, or by where the exchange comes from. */
+/**
+ * A revocation that denies a caller without a token: a row for `everyone`, or for the network or certificate of the
+ * caller.
+ */
 export interface Block {
   readonly id: number
   readonly on: 'everyone' | 'peer'
 }
 
-/** For callers without a token: only blocks act, and only those that name nobody in particular. */
+/**
+ * Finds a revocation for a caller without a token. Only blocks apply (there is no issue time), and only rows that
+ * name no subject, session or token.
+ */
 export function findBlock(
   ledger: LedgerView,
   peer: PeerIdentity,
@@ -74,17 +87,20 @@ function joined(a: Uint32Array, b: Uint32Array): Uint32Array {
   return both
 }
 
-/** Digests of an address under the prefixes that were in use when they were computed. */
+/** Digests of an address under all prefixes that were in use when they were computed. */
 interface AddressKeys {
   readonly prefixes: Int32Array
   readonly keys: Uint32Array
 }
 
-/** By address: a pure function remembered, since the addresses of a busy gate come again and again. */
+/** Cache of address keys by address: the same addresses come again and again. */
 const remembered = new Map<string, AddressKeys>()
 const maxRemembered = 4096
 
-/** The keys under which rows on this exchange are filed. @throws GateError when that cannot be told. */
+/**
+ * Returns the keys under which rows for this exchange are filed. @throws GateError when the address of the peer is
+ * unknown.
+ */
 function peerKeys(ledger: LedgerView, kinds: number, peer: PeerIdentity): Uint32Array {
   const { address, certificate } = peer
   const networks = (kinds & peerBit.network) === 0 ? noKeys : addressKeys(ledger, address)
@@ -95,7 +111,7 @@ function peerKeys(ledger: LedgerView, kinds: number, peer: PeerIdentity): Uint32
 const noKeys = new Uint32Array(0)
 
 function addressKeys(ledger: LedgerView, address: string | undefined): Uint32Array {
-  // Nobody may pass a blocked network by having no address.
+  // A caller without a known address must not get past a blocked network.
   if (address === undefined) throw new GateError('ERR_NOT_READY')
   const prefixes = new Int32Array(prefixWords)
   for (let i = 0; i < prefixWords; i++) {
@@ -117,7 +133,8 @@ function addressKeys(ledger: LedgerView, address: string | undefined): Uint32Arr
 }
 
 /**
- * @param keys Under which rows are looked up. @param held All that the exchange holds, for the rows' other keys.
+ * @param keys Keys under which rows are looked up.
+ * @param held All keys of the exchange, to compare with the other keys of a row.
  */
 function probe(
   ledger: LedgerView,
@@ -147,9 +164,9 @@ function hasExpired(ledger: LedgerView, slot: number, nowWallMs: number): boolea
 }
 
 /**
- * Intervals, not numbers: an `iat` in whole seconds covers its whole second, and so does a cutoff in whole
- * seconds. `doubtful` means that the two intervals overlap, or that only the skew makes the row bite: it denies,
- * and a token issued now would not be denied by this row.
+ * Compares two intervals, not two numbers: an `iat` in whole seconds covers its whole second, and so does a cutoff in
+ * whole seconds. `doubtful` means that the intervals overlap, or that only the clock skew makes the row apply: the
+ * token is denied, but this row would not deny a token issued now.
  */
 function judge(
   table: Table,
@@ -160,7 +177,7 @@ function judge(
   if ((packed & flag.cutoff) === 0) return 'dies'
   if (principal === undefined) return 'lives'
   const sinceS = (packed & flag.authTime) === 0 ? principal.issuedAtS : principal.authTimeS
-  // A token that does not say when its bearer signed in cannot show that it was after the cutoff.
+  // A token without a sign-in time cannot prove that its bearer signed in after the cutoff.
   if (sinceS === undefined) return 'dies'
   const cutoffUs = table.cutoffUsAt(slot)
   const issuedFromUs = Math.floor(sinceS * 1e6)

@@ -1,13 +1,18 @@
 /**
- * The claims that rows name, as JSON pointers, in shared memory: the control thread adds, every worker reads without a
- * message in between, so a worker cannot be late (the invariant is at `heldKeys`). Only ever grows.
+ * The claims that rows name, as JSON pointers in shared memory. The control thread adds pointers and every worker
+ * reads them directly, without a message that could arrive late (the invariant is at `heldKeys`). The list only
+ * grows.
  *
- * Layout: word 0 the number of pointers, word 1 the bytes in use; then for each its length in two bytes and UTF-8.
+ * Layout: word 0 is the number of pointers, word 1 the bytes in use; then for each pointer two bytes of length and
+ * its UTF-8.
  */
 import type { Pointers } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
 
-/** `prepare_revocation()` in store/sql allows 64 of 256 bytes; a gate may outlive several databases. */
+/**
+ * Room for 256 pointers of 256 bytes. `prepare_revocation()` in store/sql allows 64, but a gate may be connected to
+ * several databases in turn.
+ */
 const capacityBytes = 8 + 256 * 258
 
 export class ClaimPointers implements Pointers {
@@ -38,9 +43,10 @@ export class ClaimPointers implements Pointers {
   }
 
   /**
-   * Control thread only. To be called with what a snapshot names before any of its rows is written.
-   * @returns whether there was a new one; then the ledger must publish, so that no older stamp is believed.
-   * @throws GateError ERR_LEDGER_FULL: the gate must not claim to be complete then.
+   * Adds pointers. Only the control thread calls this, with the pointers of a snapshot before any of its rows is
+   * written.
+   * @returns True if a pointer was new; then the ledger must publish, so that older stamps become invalid.
+   * @throws GateError ERR_LEDGER_FULL; then the gate must not claim that its ledger is complete.
    */
   learn(pointers: readonly string[]): boolean {
     const known = this.count
@@ -53,9 +59,13 @@ export class ClaimPointers implements Pointers {
     const text = Buffer.from(pointer)
     const at = 8 + this.#words[1]!
     if (at + 2 + text.length > capacityBytes) {
-      throw new GateError('ERR_LEDGER_FULL', 'rows name more claims than the gate has room for', {
-        hint: 'restart the gate: it forgets the claims of databases it has left',
-      })
+      throw new GateError(
+        'ERR_LEDGER_FULL',
+        'the revocation rows name more different claims than the gate has room for',
+        {
+          hint: 'restart the gate: it then forgets claims that only an earlier database named',
+        },
+      )
     }
     this.#bytes[at] = text.length >>> 8
     this.#bytes[at + 1] = text.length & 0xff

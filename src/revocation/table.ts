@@ -1,13 +1,14 @@
 /**
- * One table of the ledger: an open-addressing index in a SharedArrayBuffer. What its readers rely on is at `Ledger`.
+ * One table of the ledger: a hash index with open addressing in a SharedArrayBuffer. The rules that its readers rely
+ * on are at `Ledger`.
  *
- * Layout, 32-bit words: head | a tag for each slot | 10 words for each slot | overflow keys × 5.
- *   tag: 0 empty · 2 dead · else 30 bits of the key's word 1 and a 1
- *   slot: 0 key word 0 · 1–2 key words 2, 3 · 3–4 row id, above it two bits of key word 1 · 5 kind, further keys, flags
- *         6–7 cutoff µs · 8 expiry · 9 index of the first overflow key
+ * Layout in 32-bit words: header | a tag per slot | 10 words per slot | overflow keys × 5.
+ *   tag: 0 empty · 2 dead · else 30 bits of word 1 of the key, and a 1
+ *   slot: 0 key word 0 · 1–2 key words 2, 3 · 3–4 row id, above it two bits of key word 1 · 5 kind, number of further
+ *         keys, flags · 6–7 cutoff µs · 8 expiry · 9 index of the first overflow key
  *   overflow key: four words of digest, then its kind
- * A probe walks tags, sixteen to a cache line, and touches a slot only where the tag fits: that is what allows a load of
- * nine tenths, and 44 bytes for each slot.
+ * A probe reads tags, sixteen per cache line, and touches a slot only if its tag fits. That allows the table to be
+ * nine tenths full, at 44 bytes per slot.
  */
 import { keyBytes, negatedBit, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
@@ -22,22 +23,25 @@ const dead = 2
 /** Word 5 of a slot: bits 0–7 kind, 8–15 number of overflow keys, then these flags. */
 export const flag = { cutoff: 1 << 16, exact: 1 << 17, authTime: 1 << 18 } as const
 
-/** Expiry is stored as seconds since 2000-01-01 UTC in 32 bits; what does not fit never expires (late, not early). */
+/**
+ * Expiry is stored as 32-bit seconds since 2000-01-01 UTC. A later time is stored as never: the row then expires too
+ * late, not too early.
+ */
 export const expiryEpochS = 946_684_800
 
-/** Share of slots in use when a table is made, when a larger one is begun, when no row is taken any more. */
+/** Shares of used slots: in a new table, when a larger table is begun, and when no more rows are accepted. */
 const load = { made: 0.72, grow: 0.8, full: 0.9 } as const
 
-/** A row as a table takes it: keys in place, in bytes that are only borrowed. */
+/** A row in the form in which a table takes it. The caller owns the key bytes and may reuse them afterwards. */
 export interface Entry {
   id: number
-  /** Holds the keys from `keysAt`; the first is the one the row is filed under, negated ones are last. */
+  /** Holds the keys from `keysAt` on; the row is filed under the first key, negated keys are last. */
   bytes: DataView
   keysAt: number
   keys: number
   packed: number
   cutoffUs: number
-  /** As stored. */
+  /** Expiry in stored form (`storedExpiry`). */
   expiry: number
 }
 
@@ -69,7 +73,9 @@ export class Table {
     return new Table(shared)
   }
 
-  /** @param rows Rows to hold before it has to grow. @param overflow The same for further keys of rows. */
+  /**
+   * @param rows Number of rows to hold before the table has to grow. @param overflow Number of further keys to hold.
+   */
   static create(rows: number, overflow: number): Table {
     const slots = Math.max(1024, Math.ceil(rows / load.made))
     const keys = Math.max(1024, slots >>> 5, overflow)
@@ -82,12 +88,12 @@ export class Table {
     return new Table(shared)
   }
 
-  /** Live rows. */
+  /** Number of live rows. */
   get live(): number {
     return Atomics.load(this.words, head.live)
   }
 
-  /** Slots in use, dead ones included. */
+  /** Number of used slots, including dead ones. */
   get used(): number {
     return Atomics.load(this.words, head.used)
   }
@@ -96,12 +102,12 @@ export class Table {
     return this.words[head.overflowUsed]!
   }
 
-  /** Slots that may be used. */
+  /** Number of slots that may be used. */
   get capacity(): number {
     return Math.floor(this.slots * load.full)
   }
 
-  /** Room for more rows and further keys, counting what is to come besides. */
+  /** Returns true if this many more rows and further keys fit. */
   hasRoom(rows: number, overflow: number): boolean {
     return (
       this.used + rows <= this.capacity &&
@@ -109,7 +115,7 @@ export class Table {
     )
   }
 
-  /** Time to make a larger one, while there is still room in this. */
+  /** Returns true if it is time to start a larger table, while this one still has room. */
   isFilling(rows: number, overflow: number): boolean {
     return (
       this.used + rows > this.slots * load.grow ||
@@ -117,11 +123,12 @@ export class Table {
     )
   }
 
-  // --- Reading: any thread, no lock ----------------------------------------------------------------------------
+  // --- Reading: any thread, no lock ---
 
   /**
-   * The next live slot of a key, −1 when there is none.
-   * @param keys Words of keys, the one asked for from index `k`. @param from The slot found before, −1 to begin.
+   * Returns the next live slot of a key, −1 if there is none.
+   * @param keys Words of keys; the key to find starts at index `k`. @param from The slot found before, −1 at the
+   * start.
    */
   find(keys: Uint32Array | Int32Array, k: number, from: number): number {
     const { words, slots } = this
@@ -161,7 +168,7 @@ export class Table {
     return this.words[this.#rowsAt + slot * slotWords + 8]! >>> 0
   }
 
-  /** Every further key of the row is among those held, but for the negated ones, of which none is. */
+  /** Returns true if all further keys of the row are in `held`, and none of its negated keys is. */
   otherKeysFit(slot: number, held: Uint32Array): boolean {
     const { words } = this
     const at = this.#rowsAt + slot * slotWords
@@ -181,9 +188,9 @@ export class Table {
     return true
   }
 
-  // --- Writing: the control thread alone -----------------------------------------------------------------------
+  // --- Writing: only the control thread ---
 
-  /** The live slot of this row under its first key, −1 when it is not there. */
+  /** Returns the live slot of this row under its first key, −1 if there is none. */
   locate(id: number, key: Int32Array): number {
     let slot = this.find(key, 0, -1)
     while (slot !== -1 && this.idAt(slot) !== id) slot = this.find(key, 0, slot)
@@ -191,8 +198,8 @@ export class Table {
   }
 
   /**
-   * Takes a row that is not in the table. Its words are written first and its tag last, so that a reader who sees the
-   * tag sees all of it. The caller has made sure that there is room.
+   * Adds a row that is not in the table. The words are written before the tag, so that a reader who sees the tag sees
+   * the whole row. The caller must ensure that there is room.
    */
   insert(entry: Entry, key: Int32Array): void {
     const { words } = this
@@ -224,13 +231,13 @@ export class Table {
     this.#show(slot, key[1]!)
   }
 
-  /** The row is gone for every reader from now on. Its slot stays taken, so that no probe ends early. */
+  /** Removes a row for all readers. Its slot stays used, so that no probe ends too early. */
   kill(slot: number): void {
     Atomics.store(this.words, headWords + slot, dead)
     Atomics.sub(this.words, head.live, 1)
   }
 
-  /** Words of the key of a live slot. @returns false for any other slot */
+  /** Copies the words of the key of a live slot. @returns False for any other slot. */
   keyAt(slot: number, into: Int32Array): boolean {
     const tag = this.words[headWords + slot]!
     if ((tag & 1) === 0) return false
@@ -242,7 +249,10 @@ export class Table {
     return true
   }
 
-  /** Adds a slot to counts that are made again: a copy made while rows came has tags its head does not know of. */
+  /**
+   * Adds a slot to counts that are computed again. If a copy was made while rows were written, its header does not
+   * count them all.
+   */
   count(slot: number, counts: Counts): void {
     const tag = this.words[headWords + slot]!
     if (tag === 0) return
@@ -260,7 +270,7 @@ export class Table {
     this.words[head.overflowUsed] = overflow
   }
 
-  /** Copies the live row of a slot into another table unless it is there. @returns how many keys were copied */
+  /** Copies the live row of a slot to another table unless it is already there. @returns Number of copied keys. */
   copyTo(other: Table, slot: number): number {
     const { words } = this
     if (!this.keyAt(slot, copied)) return 0
@@ -282,7 +292,7 @@ export class Table {
     return 1 + extra
   }
 
-  /** Whether the live slot holds exactly this. */
+  /** Returns true if the live slot has the same content as the entry. */
   equals(slot: number, entry: Entry): boolean {
     const { words } = this
     const at = this.#rowsAt + slot * slotWords
@@ -299,7 +309,7 @@ export class Table {
     return true
   }
 
-  /** The row of a live slot; undefined for any other. */
+  /** Returns the row of a live slot; undefined for any other slot. */
   rowAt(slot: number): RevocationRow | undefined {
     const { words } = this
     const tag = Atomics.load(words, headWords + slot)
@@ -343,7 +353,7 @@ export class Table {
     Atomics.add(this.words, head.live, 1)
   }
 
-  /** Multiply and shift: the number of slots need not be a power of two. */
+  /** Maps a word to a slot by multiplication and shift, so that the number of slots need not be a power of two. */
   #home(word: number): number {
     return Math.floor(((word >>> 0) * this.slots) / 2 ** 32)
   }

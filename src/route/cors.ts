@@ -1,15 +1,16 @@
 /**
- * Cross-origin rules of one route (https://fetch.spec.whatwg.org/#http-cors-protocol). A preflight is answered by them
- * and by nothing else: it carries no credential, so the policy could say nothing about it. The request itself is
- * decided like any other; the rules only tell the browser who may read the answer.
+ * Cross-origin rules of one route (https://fetch.spec.whatwg.org/#http-cors-protocol). A preflight request is
+ * answered by these rules alone: it carries no credential, so the policy could not decide on it. The request that
+ * follows is decided like any other; the rules only tell the browser which pages may read the response.
  */
 import type { RouteConfig } from '../config/options.ts'
 
 export type CorsRules = NonNullable<RouteConfig['cors']>
 
-/** Flat name, value list for the answer, whatever the decision. */
+/** Returns headers for the response as a flat list of names and values, whatever the decision is. */
 export function corsHeaders(rules: CorsRules, origin: string | undefined): readonly string[] {
-  // The answer differs by Origin even where there is none: a cache must not give one caller's to another.
+  // The response depends on Origin even if the request has none: a cache must not give one origin's response to
+  // another.
   const headers = anyone(rules) ? [] : ['vary', 'Origin']
   if (origin === undefined || !allows(rules, origin)) return headers
   pushOrigin(headers, rules, origin)
@@ -19,7 +20,7 @@ export function corsHeaders(rules: CorsRules, origin: string | undefined): reado
   return headers
 }
 
-/** @returns the answer's headers, or undefined where the rules refuse it. */
+/** @returns Headers of the response, or undefined if the rules do not allow the request. */
 export function preflightHeaders(
   rules: CorsRules,
   methods: readonly string[],
@@ -56,7 +57,7 @@ function anyone(rules: CorsRules): boolean {
   return rules.origins.includes('*')
 }
 
-/** Origins are compared whole, as the browser serialises them: no prefix, suffix or pattern. */
+/** Compares whole origins in the form in which browsers write them: no prefix, suffix or pattern. */
 function allows(rules: CorsRules, origin: string): boolean {
   return anyone(rules) || rules.origins.includes(origin)
 }

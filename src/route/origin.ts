@@ -1,26 +1,27 @@
 /**
- * From which pages a browser may use what it sends by itself. A WebSocket knows no cross-origin rules of the browser's,
- * and a cookie comes along whoever asked: there the route's list of origins stands in (RFC 6455 section 10.2).
+ * Checks from which web pages a browser may open a WebSocket or send a cookie. Browsers apply no cross-origin rules
+ * to WebSockets, and send a cookie whichever page makes the request; so the route lists the allowed origins (RFC 6455
+ * section 10.2).
  */
 import { GateError } from '../errors.ts'
 
-export interface Asked {
+export interface OriginCheck {
   readonly method: string
   readonly upgrade: boolean
-  /** The credential is a cookie. */
+  /** True if the credential is a cookie, which browsers send by themselves. */
   readonly ambient: boolean
 }
 
 const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** @param origin The only `Origin` header. @throws GateError ERR_ORIGIN_NOT_ALLOWED */
+/** @param origin Value of the single `Origin` header. @throws GateError ERR_ORIGIN_NOT_ALLOWED */
 export function checkOrigin(
   route: { readonly origins?: readonly string[] },
   origin: string | undefined,
-  { method, upgrade, ambient }: Asked,
+  { method, upgrade, ambient }: OriginCheck,
 ): void {
   const { origins } = route
-  // A page that only reads by a link or an address sends no Origin; one that changes something or opens a socket does.
+  // A browser may omit Origin for a safe request (a followed link), but sends it with changes and with WebSockets.
   const needed = ambient && (upgrade || !safe.has(method))
   const checked = ambient || origins !== undefined
   if (!checked || (origin === undefined && !needed)) return

@@ -1,9 +1,10 @@
 /**
- * Room: route. In: a canonical target. Out: the one route that serves it. Never does: look at who asks. Immutable:
- * an exchange that began with one table ends with it.
+ * Room: route. In: a canonical target. Out: the one route that serves it. Never does: look at the caller. A table is
+ * immutable: an exchange that began with one table ends with it.
  *
- * The host chooses first (exact, then the longest wildcard, then routes without one), the path second: exact,
- * then the longest prefix by whole segments. A host with routes of its own never falls through to another's.
+ * The host is matched first: exact name, then the longest wildcard, then routes without a host. The path is matched
+ * second: exact path, then the longest prefix of whole segments. A host that has routes never uses the routes of
+ * another host pattern.
  */
 import type { RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
@@ -11,12 +12,12 @@ import { parseRequestTarget, readAuthority, type Target } from './target.ts'
 
 export interface Route {
   readonly config: RouteConfig
-  /** `input.route` and its labels, serialised once. */
+  /** `input.route` with its labels as JSON text, made once. */
   readonly routeJson: string
   readonly labelsJson: string
 }
 
-/** The routes of one host pattern, by segments joined with NUL, which no segment holds. */
+/** The routes of one host pattern, keyed by path segments joined with NUL, which no segment can contain. */
 class Group {
   readonly exact = new Map<string, Route>()
   readonly prefix = new Map<string, Route>()
@@ -39,11 +40,11 @@ class Group {
 
 export class RouteTable {
   readonly #hosts = new Map<string, Group>()
-  /** `.example.com` for `*.example.com`, longest first. */
+  /** Wildcard groups; the suffix of `*.example.com` is `.example.com`. The longest suffix comes first. */
   readonly #wildcards: { readonly suffix: string; readonly group: Group }[] = []
   #any: Group | undefined
 
-  /** @throws GateError ERR_CONFIG_VALUE for a path or host that no request could have, or two routes alike. */
+  /** @throws GateError ERR_CONFIG_VALUE for a path or host that no request can have, and for two equal routes. */
   constructor(routes: readonly RouteConfig[]) {
     for (const [i, config] of routes.entries()) this.#add(config, `routes[${i}]`)
     this.#wildcards.sort((a, b) => b.suffix.length - a.suffix.length)
@@ -56,7 +57,10 @@ export class RouteTable {
     return group.find(target.segments) ?? 'no-route'
   }
 
-  /** Whether a TLS client that asked for one name may talk to the other: they must have the same routes. */
+  /**
+   * Returns true if a TLS client that asked for one server name may send requests for the other host: both must have
+   * the same routes.
+   */
   sameGroup(serverName: string, host: string): boolean {
     return serverName === host || this.#groupOf(serverName.toLowerCase()) === this.#groupOf(host)
   }
@@ -81,7 +85,7 @@ export class RouteTable {
       throw unusable(
         `${at}.path`,
         `${path} ends with a slash`,
-        'a prefix covers everything below it: leave the slash out',
+        'remove the final slash: a prefix covers all paths below it',
       )
     }
     const map = exact ? group.exact : group.prefix
@@ -90,8 +94,8 @@ export class RouteTable {
     if (twin !== undefined) {
       throw unusable(
         `${at}.path`,
-        `${config.path} is also the path of route ${twin.config.name}`,
-        'remove one of the two',
+        `${config.path} is already the path of route ${twin.config.name}`,
+        'remove one of the two routes',
       )
     }
     const labelsJson = JSON.stringify(config.labels)
@@ -133,12 +137,12 @@ function readPath(path: string, at: string): readonly string[] {
     const target = parseRequestTarget('GET', path, 'localhost', { scheme: 'http', maxBytes: 4096 })
     if (target.path === path && target.query === null) return target.segments
   } catch {
-    // Said below.
+    // The error is thrown below.
   }
   throw unusable(
     at,
     `${JSON.stringify(path)} is not a path in canonical form`,
-    'e.g. /orders, or =/orders for that path alone',
+    'use for example /orders, or =/orders for exactly that path',
   )
 }
 
@@ -147,12 +151,12 @@ function readHost(pattern: string, at: string): string {
     const { host, authority } = readAuthority(pattern, 'http')
     if (authority === pattern || authority === `[${pattern}]`) return host
   } catch {
-    // Said below.
+    // The error is thrown below.
   }
   throw unusable(
     at,
-    `${JSON.stringify(pattern)} is not a host name in lower case without port`,
-    'e.g. api.example.com or *.example.com',
+    `${JSON.stringify(pattern)} is not a lower-case host name without port`,
+    'use for example api.example.com or *.example.com',
   )
 }
 

@@ -1,48 +1,54 @@
 /**
- * The canonical target (design law 5): made once, before routing; the policy sees it, the route table matches it
- * and undici sends it, byte for byte. What could be read in two ways is refused, never repaired.
+ * The canonical request target. It is made once, before routing: the policy sees it, the route table matches it and
+ * undici sends it, byte for byte. A target that could be read in two ways is refused, never repaired.
  */
 import { isIPv4, isIPv6 } from 'node:net'
 import { encodedName, formDecode } from '../domain/form.ts'
 import { GateError } from '../errors.ts'
 
 export interface Target {
-  /** Path and query as they go upstream. */
+  /** Path and query in the form in which they are sent to the upstream. */
   readonly wire: string
-  /** The path alone, as in `wire`. */
+  /** The path alone, in the same form as in `wire`. */
   readonly path: string
-  /** After the first `?`, byte for byte; null where there is none. */
+  /** Text after the first `?`, byte for byte; null without a `?`. */
   readonly query: string | null
-  /** Percent-decoded once; an encoded slash does not split; matrix parameters are cut off. Empty for `/` and `*`. */
+  /**
+   * Percent-decoded once. An encoded slash does not split a segment; matrix parameters are cut off. Empty for `/` and
+   * `*`.
+   */
   readonly segments: readonly string[]
   /** Lower-case name without port, final dot or brackets. */
   readonly host: string
-  /** Host and, unless it is the scheme's default, port: the `Host` that goes upstream. */
+  /** Host with port, unless the port is the default of the scheme: the `Host` header for the upstream. */
   readonly authority: string
-  /** The path has `%2F` or `%25`. */
+  /** True if the path contains `%2F` or `%25`. */
   readonly encodedSlash: boolean
-  /** The path has `;`, as it is or encoded. */
+  /** True if the path contains `;`, plain or encoded. */
   readonly matrix: boolean
 }
 
 export interface TargetOptions {
-  /** Of the listener. */
+  /** Scheme of the listener. */
   readonly scheme: 'http' | 'https'
   readonly maxBytes: number
 }
 
 const maxQueryPairs = 256
 
-/** Nothing to decode, nothing to doubt: most paths. `//`, dots after a slash and `;` take the long way. */
+/**
+ * Paths without percent-encoding, which are most paths. `//`, a dot after a slash and `;` are checked on the slow
+ * path.
+ */
 const plainPath = /^\/[A-Za-z0-9\-_~!$&'()*+,=:@./]*$/
 const doubtful = /\/\/|\/\./
-/** RFC 3986 pchar, `/` and `;`; every other byte is refused. */
+/** Allowed characters of a path: pchar of RFC 3986, `/` and `;`. Every other byte is refused. */
 const pathAlphabet = /^(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*$/
 const queryAlphabet = /^(?:[\x21-\x22\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*$/
 
 /**
- * @param raw Request target as it came, one byte per character.
- * @param rawHost Value of the only `Host` header.
+ * @param raw Request target as received, one character per byte.
+ * @param rawHost Value of the single `Host` header.
  * @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG, ERR_HOST_MALFORMED
  */
 export function parseRequestTarget(
@@ -86,7 +92,7 @@ export function parseRequestTarget(
   }
   if (!pathAlphabet.test(rawPath)) throw new GateError('ERR_TARGET_MALFORMED')
   let encodedSlash = false
-  // Unreserved bytes are decoded, all other triplets kept in upper case (RFC 3986 section 6.2.2).
+  // Decode unreserved characters; write all other triplets in upper case (RFC 3986 section 6.2.2).
   const path = rawPath.replace(/%([0-9A-Fa-f]{2})/g, (triplet, hex: string) => {
     const code = Number.parseInt(hex, 16)
     if (code === 0x2f || code === 0x25) encodedSlash = true
@@ -94,7 +100,7 @@ export function parseRequestTarget(
   })
   const segments = readSegments(path)
   const wire = query === null ? path : `${path}?${query}`
-  // Encoded it is the same to an upstream that decodes first and cuts parameters off then.
+  // An encoded `;` counts too: an upstream that decodes first would cut parameters off at it.
   const matrix = path.includes(';') || path.includes('%3B')
   return { wire, path, query, segments, host, authority, encodedSlash, matrix }
 }
@@ -136,7 +142,7 @@ function encode(text: string): string {
   )
 }
 
-/** What a route must allow explicitly. @throws GateError ERR_TARGET_MALFORMED */
+/** Refuses features that a route must allow explicitly. @throws GateError ERR_TARGET_MALFORMED */
 export function checkTarget(
   target: Target,
   route: {
@@ -150,23 +156,26 @@ export function checkTarget(
     throw new GateError('ERR_TARGET_MALFORMED')
 }
 
-interface Place {
+interface Authority {
   readonly host: string
   readonly authority: string
 }
 
 const hostName =
   /^(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
-/** A last label of digits is an address to some and a name to others, unless it is the one spelling of an IPv4 address. */
+/**
+ * Matches hosts whose last label is a number. Some programs read them as an IPv4 address, others as a name; only the
+ * usual form of an IPv4 address is accepted.
+ */
 const numeric = /(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$/
 
-/** The last few answers: clients name few hosts, and the string is checked on every request. */
-const known = { http: new Map<string, Place>(), https: new Map<string, Place>() }
-const knownMax = 256
+/** Cache of parsed `Host` values: clients use few hosts, and the value is checked on every request. */
+const parsedHosts = { http: new Map<string, Authority>(), https: new Map<string, Authority>() }
+const maxParsedHosts = 256
 
-/** Host and port in one spelling. @throws GateError ERR_HOST_MALFORMED */
-export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
-  const places = known[scheme]
+/** Parses host and port into one canonical form. @throws GateError ERR_HOST_MALFORMED */
+export function readAuthority(raw: string, scheme: 'http' | 'https'): Authority {
+  const places = parsedHosts[scheme]
   const before = places.get(raw)
   if (before !== undefined) return before
   const parts = /^(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?$/.exec(raw)
@@ -178,19 +187,19 @@ export function readAuthority(raw: string, scheme: 'http' | 'https'): Place {
   const port = digits === undefined ? undefined : Number(digits)
   if (port !== undefined && (port < 1 || port > 65535)) throw new GateError('ERR_HOST_MALFORMED')
   const standard = scheme === 'https' ? 443 : 80
-  const place: Place = {
+  const place: Authority = {
     host: host.startsWith('[') ? host.slice(1, -1) : host,
     authority: port === undefined || port === standard ? host : `${host}:${port}`,
   }
-  if (places.size >= knownMax) places.clear()
+  if (places.size >= maxParsedHosts) places.clear()
   places.set(raw, place)
   return place
 }
 
-/** A name, or an address in its one spelling: with two, a route by host could be passed by. */
+/** Accepts a name, or an address in its canonical form. A second form of an address could bypass a route by host. */
 function isHost(host: string): boolean {
   if (host.startsWith('[')) {
-    // `isIPv6` also takes a zone, which is the client's own affair.
+    // `isIPv6` also accepts a zone, which has a meaning only on the client's machine.
     return (
       isIPv6(host.slice(1, -1)) &&
       !host.includes('%') &&
@@ -200,8 +209,11 @@ function isHost(host: string): boolean {
   return host.length <= 253 && hostName.test(host) && (!numeric.test(host) || isIPv4(host))
 }
 
-/** Absolute form: only of our scheme, without credentials, for the same host (RFC 9112 section 3.2.2). */
-function ofAbsolute(raw: string, place: Place, scheme: 'http' | 'https'): string {
+/**
+ * Returns path and query of an absolute-form target. It must have our scheme, no credentials and the same host (RFC
+ * 9112 section 3.2.2).
+ */
+function ofAbsolute(raw: string, place: Authority, scheme: 'http' | 'https'): string {
   const parts = /^([A-Za-z][A-Za-z0-9+.-]*):\/\/([^/?#@\\]+)((?:[/?].*)?)$/s.exec(raw)
   if (parts === null) throw new GateError('ERR_TARGET_MALFORMED')
   const [, itsScheme = '', authority = '', rest = ''] = parts
@@ -218,7 +230,7 @@ function checkQuery(query: string): void {
   if (pairs > maxQueryPairs) throw new GateError('ERR_TARGET_MALFORMED')
 }
 
-/** Decoded segments of a canonical path. @throws GateError ERR_TARGET_MALFORMED */
+/** Returns the decoded segments of a canonical path. @throws GateError ERR_TARGET_MALFORMED */
 function readSegments(path: string): string[] {
   if (path === '/') return []
   const parts = path.slice(1).split('/')
@@ -229,20 +241,20 @@ function readSegments(path: string): string[] {
     const last = i === parts.length - 1
     if (part === '' ? !last : decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
     refuseDots(whole)
-    // Behind the semicolon the policy does not look: no slash may hide there.
+    // The policy does not see the part after the semicolon, so no slash may hide there.
     if (end !== -1 && /%2f|\//i.test(whole.slice(end))) throw new GateError('ERR_TARGET_MALFORMED')
     return decoded
   })
 }
 
-/** Control characters, NUL and backslash have no innocent use in a path. */
+/** Control characters, NUL and backslash have no legitimate use in a path. */
 const refused = /[\0-\x1f\x7f-\x9f\\]/
 
 function decodeSegment(text: string): string {
   if (!text.includes('%')) return text
   let decoded: string
   try {
-    // Throws for overlong forms, surrogates and what is not UTF-8.
+    // Throws for overlong forms, surrogates and bytes that are not UTF-8.
     decoded = decodeURIComponent(text)
   } catch {
     throw new GateError('ERR_TARGET_MALFORMED')
@@ -251,7 +263,7 @@ function decodeSegment(text: string): string {
   return decoded
 }
 
-/** `.` and `..`, also behind an encoded slash or once more encoded: an upstream may decode what we keep. */
+/** Refuses `.` and `..`, also after an encoded slash or encoded twice: an upstream may decode further than the gate. */
 function refuseDots(segment: string): void {
   if (!segment.includes('.') && !segment.includes('%')) return
   for (const part of segment

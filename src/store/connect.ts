@@ -1,23 +1,26 @@
 /**
- * Room: store. In: URLs and statements. Out: rows, or a GateError that says what an operator can do. Never does:
- * decide, keep state beyond a connection. All of PostgreSQL is reached through here and `feed`.
+ * Room: store. In: URLs and statements. Out: rows, or a GateError that tells an operator what to do. Never does:
+ * decide, keep state beyond a connection. Only this room and `feed` talk to PostgreSQL.
  */
 import pg from 'pg'
 import { GateError } from '../errors.ts'
 
 const connectTimeoutMs = 3000
 
-/** Names of roles and schemas go into SQL text; nothing else ever does. */
+/**
+ * Pattern of schema and role names. They are the only values that are pasted into SQL text, so they must need no
+ * quoting.
+ */
 const identifier = /^[a-z_][a-z0-9_]{0,50}$/
 
 export interface ConnectOptions {
   readonly url: string
-  /** Shown in `pg_stat_activity`. */
+  /** Name of the connection, shown in `pg_stat_activity`. */
   readonly name: string
 }
 
 /**
- * One connected client; the caller ends it.
+ * Opens a connection; the caller closes it.
  * @throws GateError ERR_DATABASE_UNREACHABLE
  */
 export async function connect({ url, name }: ConnectOptions): Promise<pg.Client> {
@@ -30,12 +33,13 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
       keepAlive: true,
     })
   } catch (error) {
-    throw new GateError('ERR_DATABASE_UNREACHABLE', 'the database URL cannot be understood', {
+    throw new GateError('ERR_DATABASE_UNREACHABLE', 'the database URL is malformed', {
       cause: error,
       hint: 'it should look like postgres://login:password@host:5432/database',
     })
   }
-  // An error between queries (the server went away) must not end the process; the next query reports it.
+  // Without a listener, an error between two queries (the server went away) would end the process. The next query
+  // reports it.
   client.on('error', () => {})
   try {
     await client.connect()
@@ -46,7 +50,7 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   return client
 }
 
-/** Runs something with a client of its own. */
+/** Runs `use` with a connection that is closed afterwards. */
 export async function withClient<T>(
   options: ConnectOptions,
   use: (client: pg.Client) => Promise<T>,
@@ -61,11 +65,11 @@ export async function withClient<T>(
   }
 }
 
-/** @throws GateError ERR_CONFIG_VALUE when the name is not a plain lower-case identifier. */
+/** @throws GateError ERR_CONFIG_VALUE when the name is not a short lower-case identifier. */
 export function plainName(name: string, what: string): string {
   if (identifier.test(name)) return name
-  throw new GateError('ERR_CONFIG_VALUE', `${what}: ${JSON.stringify(name)} is not a plain name`, {
-    hint: 'use lower-case letters, digits and underscores, at most 51',
+  throw new GateError('ERR_CONFIG_VALUE', `${what}: ${JSON.stringify(name)} is not a valid name`, {
+    hint: 'use lower-case letters, digits and underscores, at most 51 characters',
   })
 }
 
@@ -75,10 +79,11 @@ interface PostgresError extends Error {
   readonly constraint?: string
 }
 
-const times = "times are like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
-/** What to do about it, by SQLSTATE. */
+const times = "write a time like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
+/** Hints for operators, by SQLSTATE. */
 const adviceByCode: Readonly<Record<string, string>> = {
-  '42501': 'the login lacks the role for this; see the table of roles in the README',
+  '42501':
+    'the database login lacks the role for this command; see the table of roles in the README',
   '3F000': 'run `dropgate migrate` first',
   '42P01': 'run `dropgate migrate` first',
   '42883': 'run `dropgate migrate` first',
@@ -86,23 +91,26 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '22007': times,
   '22008': times,
 }
-/** What a CHECK of revocations is there for, and what to do. */
+/** Returns the message and hint for a violated CHECK constraint of the table `revocations`. */
 function violated(constraint: string): { message: string; hint: string } | undefined {
   if (constraint === 'revocations_predicate') {
-    const hint = 'a row says whom it is for: subject, session_id, token_id, …'
-    return { message: 'the row names nobody', hint }
+    const hint = 'set at least one target column: subject, session_id, token_id, …'
+    return { message: 'the revocation has no target column set', hint }
   }
   if (constraint === 'revocations_times') {
-    return { message: 'a time is out of range', hint: 'times are from 2000 to 2200' }
+    return {
+      message: 'a time of the revocation is out of range',
+      hint: 'use times from the year 2000 to 2200',
+    }
   }
   const [, column] = /^revocations_(\w+)_check$/.exec(constraint) ?? []
   if (column === undefined) return undefined
   const hint =
-    'names have 1 to 1024 bytes, thumbprints are SHA-256 in base64url; docs/revocation.md'
-  return { message: `${column} cannot be matched`, hint }
+    'names must have 1 to 1024 bytes, thumbprints must be SHA-256 in base64url; see docs/revocation.md'
+  return { message: `the value of ${column} has a form that no gate can match`, hint }
 }
 
-/** What PostgreSQL said, as ours; network failures become ERR_DATABASE_UNREACHABLE. */
+/** Turns an error of PostgreSQL into a GateError; a network failure becomes ERR_DATABASE_UNREACHABLE. */
 export function refused(error: unknown): GateError {
   if (error instanceof GateError) return error
   const { code, message, hint, constraint = '' } = error as PostgresError
@@ -117,11 +125,11 @@ export function refused(error: unknown): GateError {
       hint: 'check that PostgreSQL runs and that the URL is right',
     })
   }
-  const known = violated(constraint)
-  const advice = hint ?? known?.hint ?? adviceByCode[code]
+  const violation = violated(constraint)
+  const advice = hint ?? violation?.hint ?? adviceByCode[code]
   return new GateError(
     'ERR_DATABASE_REFUSED',
-    `PostgreSQL refused: ${known?.message ?? message} (${code})`,
+    `PostgreSQL refused the statement: ${violation?.message ?? message} (${code})`,
     advice === undefined ? { cause: error } : { cause: error, hint: advice },
   )
 }
@@ -135,7 +143,7 @@ function unreachable(error: unknown, url: string): GateError {
       : code === '3D000'
         ? 'create the database first'
         : 'check that PostgreSQL runs and that the URL is right'
-  // The message of pg holds no password; the URL would.
+  // Show the host instead of the URL, which may contain a password. The message of pg contains none.
   return new GateError(
     'ERR_DATABASE_UNREACHABLE',
     `cannot connect to ${where}: ${message || code}`,
@@ -146,7 +154,7 @@ function unreachable(error: unknown, url: string): GateError {
   )
 }
 
-/** Host, port and database of a URL, without its credentials. */
+/** Returns host, port and database name of a URL, without its credentials. */
 function placeOf(url: string): string {
   try {
     const { host, pathname } = new URL(url)

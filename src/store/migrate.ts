@@ -8,11 +8,11 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { GateError } from '../errors.ts'
 import { plainName, refused, withClient } from './connect.ts'
 
-/** The `feed.schema_version` that this release reads. */
+/** The value of `feed.schema_version` that this release can read. */
 export const schemaVersion = 1
 
 const folder = new URL('./sql/', import.meta.url)
-/** Any fixed number; only migrators of dropgate take it. */
+/** Key of the advisory lock: any fixed number that no other program uses. */
 const lockId = 4_736_251_190
 
 /** The migrations that made databases before 0.1.0, as `migrations.name` and `migrations.digest` hold them. */
@@ -35,7 +35,7 @@ export interface MigrateOptions {
   readonly rolePrefix: string
 }
 
-export interface Migrated {
+export interface MigrationResult {
   readonly applied: readonly string[]
   readonly present: readonly string[]
 }
@@ -48,7 +48,7 @@ interface Migration {
 }
 
 /** @throws GateError ERR_DATABASE_UNREACHABLE, ERR_DATABASE_REFUSED, ERR_DATABASE_SCHEMA */
-export async function migrate(url: string, options: MigrateOptions): Promise<Migrated> {
+export async function migrate(url: string, options: MigrateOptions): Promise<MigrationResult> {
   const schema = plainName(options.schema, 'database.schema')
   const prefix = plainName(options.rolePrefix, 'database.role_prefix')
   return await withClient({ url, name: 'dropgate migrate' }, async (client) => {

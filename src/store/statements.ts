@@ -1,9 +1,11 @@
-/** The statements that commands run; values always travel as parameters. */
+/**
+ * SQL statements of the commands. Values are always passed as parameters, never in the SQL text.
+ */
 import type pg from 'pg'
 import { GateError } from '../errors.ts'
 import { plainName } from './connect.ts'
 
-/** The columns that say whom a revocation is for. */
+/** Columns that name the target of a revocation. */
 export const predicates = [
   'issuer',
   'subject',
@@ -34,8 +36,9 @@ const settable = [
 ] as const
 
 /**
- * What a command may set of a revocation; the table's CHECKs say what is allowed. Times are texts that PostgreSQL
- * reads; without `issued_before` it is a block.
+ * Columns of a revocation that a command may set; CHECK constraints of the table define the allowed values. Times are
+ * texts that PostgreSQL parses. A row without `issued_before` is a block: it revokes tokens whenever they were
+ * issued.
  */
 export type NewRevocation = Partial<
   Record<
@@ -48,7 +51,9 @@ export type NewRevocation = Partial<
   readonly claims?: Readonly<Record<string, unknown>>
 }
 
-/** As a person reads it: the hash as hex, and what `compare` is only where it is not the usual. */
+/**
+ * Columns in the order and form in which they are shown: the hash as hex, `compare` only where it is not the default.
+ */
 const shown = ['id', ...settable, 'created_by', 'created_at']
   .map((column) =>
     column === 'token_hash'
@@ -60,15 +65,15 @@ const shown = ['id', ...settable, 'created_by', 'created_at']
   .join(', ')
 
 export interface InsertOptions {
-  /** Also where no gate can match the row. */
+  /** Insert the row even if no gate can match it. */
   readonly force: boolean
-  /** The gates are to confirm the row, see `receiptsOf`. */
+  /** Ask the gates to confirm the row, see `receiptsOf`. */
   readonly wait: boolean
-  /** Name of the pepper that the token's hash was made with. */
+  /** Name of the pepper that was used to hash the token. */
   readonly pepper: string | undefined
 }
 
-/** @returns the row as stored. @throws GateError ERR_UNMATCHED */
+/** @returns The row as stored. @throws GateError ERR_UNMATCHED */
 export async function insertRevocation(
   client: pg.Client,
   schema: string,
@@ -87,9 +92,13 @@ export async function insertRevocation(
     )
     const [{ expires_at: expires, created_at: created }] = rows
     if (expires !== null && expires <= created) {
-      throw new GateError('ERR_USAGE', `it would have ended already: ${expires.toISOString()}`, {
-        hint: 'without an end a revocation lasts until it is lifted or no token can be hit by it',
-      })
+      throw new GateError(
+        'ERR_USAGE',
+        `the revocation would already have expired at ${expires.toISOString()}`,
+        {
+          hint: 'omit --expires to keep the revocation until it is lifted, or until every token that it could match has expired',
+        },
+      )
     }
     if (options.wait) await client.query(`SELECT ${name}.expect_receipts($1)`, [rows[0].id])
     await client.query('COMMIT')
@@ -119,16 +128,19 @@ async function checkMatched(
     'ERR_UNMATCHED',
     hashed
       ? `no gate can match ${demands.map((column) => demanding[column].option).join(' and ') || 'anything'}${issuer === undefined ? '' : ` of issuer ${issuer}`}`
-      : 'no gate has the pepper that this token was hashed with',
+      : 'no gate has the pepper that was used to hash this token',
     {
       hint: hashed
-        ? `set ${demands.map((column) => demanding[column].setting).join(' and ') || 'issuers'} on the gates, correct it, or insert it all the same with --force`
-        : 'revocation.pepper_file must be the same here and on the gates; --force inserts it all the same',
+        ? `set ${demands.map((column) => demanding[column].setting).join(' and ') || 'issuers'} in the configuration of the gates, correct the command, or insert the row anyway with --force`
+        : 'revocation.pepper_file must be the same here and on the gates; --force inserts the row anyway',
     },
   )
 }
 
-/** Columns that a gate must be set up for, see `demands()` in store/sql: what `revoke` calls them, and where that is. */
+/**
+ * Columns that a gate can match only with a certain setting (see `demands()` in store/sql): the option of `revoke`
+ * and the setting of the gate.
+ */
 const demanding = {
   token_hash: { option: '--token -', setting: 'revocation.pepper_file' },
   tenant: { option: '--tenant', setting: 'issuers[].claims.tenant' },
@@ -137,16 +149,19 @@ const demanding = {
   device_id: { option: '--device', setting: 'issuers[].claims.device' },
 } as const
 
-/** One gate that may be serving, and whether it has a row in force. */
+/** Confirmation by one gate that may be serving: whether it applies a row. */
 export interface Receipt {
   readonly gate: string
   readonly host: string
   readonly pid: number
-  /** From the insert to being in force there; null until it says so. */
+  /** Milliseconds from the insert until this gate applied the row; null until it confirms. */
   readonly ms: number | null
-  /** Open exchanges that it ended because of the row. */
+  /** Number of open exchanges that this gate ended because of the row. */
   readonly cuts: number | null
-  /** Without a receipt: when it stops allowing at the latest, whatever has happened to it. */
+  /**
+   * If the gate has not confirmed: the latest time until which it may still allow requests, even if it is cut off
+   * from the database.
+   */
   readonly may_allow_until: Date | null
 }
 
@@ -163,7 +178,7 @@ export async function receiptsOf(
   return rows
 }
 
-/** The gates that may be serving. */
+/** Lists the gates that may be serving. */
 export async function listFleet(
   client: pg.Client,
   schema: string,
@@ -181,7 +196,7 @@ export interface Purged {
   tombs: number
 }
 
-/** One batch of what is provably dead, see `purge()` in store/sql. */
+/** Deletes one batch of rows that can no longer match any token; see `purge()` in store/sql. */
 export async function purgeBatch(
   client: pg.Client,
   schema: string,
@@ -196,13 +211,13 @@ export async function purgeBatch(
 
 export interface Lifted {
   readonly row: Readonly<Record<string, unknown>>
-  /** Otherwise there was nothing to end. */
+  /** True if the row was a block, which was ended; otherwise there was nothing to end. */
   readonly wasBlock: boolean
 }
 
 /**
- * Ends a block and leaves a cutoff at this moment, so that tokens from before stay dead. `forget` deletes the row
- * instead: those tokens live again.
+ * Turns a block into a cutoff at this moment, so that tokens issued before stay revoked. With `forget` the row is
+ * deleted instead and those tokens are valid again.
  * @throws GateError ERR_NOT_FOUND
  */
 export async function liftRevocation(
@@ -222,13 +237,13 @@ export async function liftRevocation(
   const row = rows[0] as Record<string, unknown> | undefined
   if (row === undefined) {
     throw new GateError('ERR_NOT_FOUND', `there is no revocation ${id}`, {
-      hint: 'see `dropgate list`',
+      hint: '`dropgate list` shows the ids of all revocations',
     })
   }
   return { row, wasBlock: before.rows[0]?.issued_before === null }
 }
 
-/** The newest first; `unmatched` marks what no gate can match. */
+/** Lists revocations, the newest first; `unmatched` marks rows that no gate can match. */
 export async function listRevocations(
   client: pg.Client,
   schema: string,

@@ -1,8 +1,8 @@
 /**
- * Which addresses a name in the configuration may mean. A name is resolved when a connection is made, the answer is
- * checked and the checked address is the one dialled, so that whoever controls the name's DNS cannot point the
- * gate at itself, at this machine or at a cloud's metadata (DNS rebinding). Addresses that the configuration
- * writes out are checked when it is read.
+ * Checks the addresses to which the names of upstreams resolve. A name is resolved for each new connection, the
+ * result is checked, and the connection goes to the checked address. So the owner of the name's DNS cannot point the
+ * gate at itself, at this machine or at the metadata service of a cloud. Addresses written in the configuration are
+ * checked when it is loaded.
  */
 import { lookup as resolve } from 'node:dns'
 import type { LookupFunction } from 'node:net'
@@ -15,13 +15,16 @@ import { GateError } from '../errors.ts'
 export interface AddressRules {
   /** Networks that no upstream may be in. */
   readonly deny: readonly string[]
-  /** The gate's own admin port: on this machine it is nobody's upstream. */
+  /** Port of the gate's admin server. On this machine, no upstream may have it. */
   readonly adminPort: number
 }
 
 const loopback = new NetworkSet(['127.0.0.0/8', '::1'])
 
-/** Resolves like Node and leaves out what the rules refuse; fails with ERR_UPSTREAM_ADDRESS where nothing is left. */
+/**
+ * Resolves a name as Node does and removes addresses that the rules forbid. Fails with ERR_UPSTREAM_ADDRESS if none
+ * is left.
+ */
 export function lookupWithin(origin: string, rules: AddressRules): LookupFunction {
   const denied = new NetworkSet(rules.deny)
   const port = portOf(origin)
@@ -29,7 +32,7 @@ export function lookupWithin(origin: string, rules: AddressRules): LookupFunctio
   const refused = (text: string): boolean => {
     const address = plainAddress(text)
     if (address === undefined || isDenied(address, port, denied, rules)) return true
-    return !local && reached(address).some((each) => loopback.has(each))
+    return !local && reachableAddresses(address).some((each) => loopback.has(each))
   }
   return (name, options, callback) => {
     resolve(name, { ...options, all: true }, (error, found) => {
@@ -54,12 +57,15 @@ function isDenied(
   denied: NetworkSet,
   { adminPort }: AddressRules,
 ): boolean {
-  return reached(address).some(
+  return reachableAddresses(address).some(
     (each) => denied.has(each) || (port === adminPort && (loopback.has(each) || isOwn(each))),
   )
 }
 
-/** Prefixes in which an IPv4 address stands, with where; whoever routes them delivers to it. */
+/**
+ * Prefixes of IPv6 addresses that contain an IPv4 address, and its position: a router may deliver them to that IPv4
+ * address.
+ */
 const translated = [
   // ::/96, RFC 4291 section 2.5.5.1
   { prefix: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], at: 12, mask: 0 },
@@ -68,12 +74,15 @@ const translated = [
   { prefix: [0x00, 0x64, 0xff, 0x9b, 0x00, 0x01], at: 12, mask: 0 },
   // 2002::/16, RFC 3056
   { prefix: [0x20, 0x02], at: 2, mask: 0 },
-  // 2001::/32, RFC 4380: written inverted
+  // 2001::/32, RFC 4380: the IPv4 address is stored inverted
   { prefix: [0x20, 0x01, 0, 0], at: 12, mask: 0xff },
 ]
 
-/** What dialling an address may reach: itself, and the IPv4 address inside it. */
-function reached(address: string): string[] {
+/**
+ * Returns the addresses that a connection to this address may reach: the address itself and an IPv4 address inside
+ * it.
+ */
+function reachableAddresses(address: string): string[] {
   const bytes = addressBytes(address)
   if (bytes?.length !== 16 || loopback.has(address)) return [address]
   const inside = translated.filter(({ prefix }) => prefix.every((byte, i) => byte === bytes[i]))
@@ -91,13 +100,13 @@ export function rulesOf({ upstream_networks, admin }: Config): AddressRules {
 
 type Config = Pick<GateConfig, 'upstream_networks' | 'admin' | 'routes'>
 
-/** Addresses that the configuration writes out. @throws GateError ERR_CONFIG_VALUE */
+/** Checks addresses that are written in the configuration. @throws GateError ERR_CONFIG_VALUE */
 export function checkUpstreams(config: Config): void {
   for (const [i, { upstream }] of config.routes.entries()) {
     if (!isForbidden(upstream, rulesOf(config))) continue
     throw new GateError(
       'ERR_CONFIG_VALUE',
-      `routes[${i}].upstream: ${upstream} is an address that may not be dialled`,
+      `routes[${i}].upstream: ${upstream} is a forbidden upstream address`,
       { hint: "it is the gate's own admin port, or in upstream_networks.deny" },
     )
   }
@@ -116,7 +125,7 @@ function isOwn(address: string): boolean {
 }
 
 function forbidden(name: string): NodeJS.ErrnoException {
-  return new GateError('ERR_UPSTREAM_ADDRESS', `${name} resolves to nothing that may be dialled`, {
-    hint: 'see upstream_networks.deny',
+  return new GateError('ERR_UPSTREAM_ADDRESS', `${name} resolves only to forbidden addresses`, {
+    hint: 'upstream_networks.deny lists the forbidden addresses',
   })
 }

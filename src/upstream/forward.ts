@@ -1,6 +1,6 @@
 /**
- * Sends one allowed request upstream and hands the answer on, event by event. The path is the canonical string
- * that was decided on, byte for byte (design law 5). Failures arrive as GateErrors with the code of the answer.
+ * Sends one allowed request to the upstream and passes the response on, event by event. The path is byte for byte the
+ * canonical string on which the policy decided. Failures arrive as GateErrors with the code for the client.
  */
 import type { Duplex, Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
@@ -12,23 +12,25 @@ import { endedUnanswered, type Upstream } from './pools.ts'
 
 export interface UpstreamRequest {
   readonly method: string
-  /** `Target.wire`. */
+  /** Path and query to send: `Target.wire`. */
   readonly path: string
-  /** Flat name, value list made by `upstreamHeaders`. */
+  /** Flat list of names and values, made by `upstreamHeaders`. */
   readonly headers: string[]
-  /** The request's stream, its bytes where the policy has read them, or null where it has no body. */
+  /** Stream of the request body, its bytes if the policy has read them, or null if the request has no body. */
   readonly body: Readable | Buffer | null
-  /** Asks for the connection itself; it must be one of its own then, see `DedicatedConnection`. */
+  /**
+   * Asks the upstream to switch protocols. The request then needs a connection of its own, see `DedicatedConnection`.
+   */
   readonly upgrade?: 'websocket'
 }
 
-/** What the relay does with the answer. Exactly one of `onEnd` and `onError` comes last. */
+/** Receives the response. Exactly one of `onEnd` and `onError` is called last. */
 export interface UpstreamAnswer {
   onHead(status: number, rawHeaders: readonly Buffer[] | readonly string[], flow: Flow): void
   onData(chunk: Buffer, flow: Flow): void
   onEnd(): void
   onError(error: GateError): void
-  /** In place of a head: the upstream says that it has switched. Whether rightly is the caller's to see. */
+  /** Called instead of `onHead` when the upstream switches protocols. The receiver must check the handshake. */
   onSwitched(rawHeaders: readonly Buffer[] | readonly string[], socket: Duplex): void
 }
 
@@ -37,7 +39,7 @@ export interface Flow {
   resume(): void
 }
 
-/** A request under way; `abort` ends it so that the upstream never sees it as complete. */
+/** A request that is being sent or answered. `abort` ends it so that the upstream never sees it as complete. */
 export class Forwarding implements Linked<Forwarding> {
   before: Forwarding | undefined
   after: Forwarding | undefined
@@ -52,7 +54,9 @@ export class Forwarding implements Linked<Forwarding> {
   #abortedWith: Error | undefined
   #settled = false
   #failed = false
-  /** Monotonic µs of the last sign of life while no head has come; 0 afterwards, when undici's own timers rule. */
+  /**
+   * Monotonic µs of the last progress before response headers arrive; 0 afterwards, when undici's own timeouts apply.
+   */
   #waitingSinceUs = monotonicUs()
 
   private constructor(
@@ -81,7 +85,7 @@ export class Forwarding implements Linked<Forwarding> {
   }
 
   readonly #begin = (): void => {
-    // Cut meanwhile: nothing of it ever goes out.
+    // If the request was cut in this turn, nothing of it is sent.
     if (this.#abortedWith === undefined) this.#dispatch()
     else this.onResponseError(undefined, this.#abortedWith)
   }
@@ -104,7 +108,7 @@ export class Forwarding implements Linked<Forwarding> {
     }
   }
 
-  /** True once the upstream, and nobody here, has ended it early. */
+  /** True if the upstream ended the request too early, false if the gate did. */
   get failed(): boolean {
     return this.#failed
   }
@@ -118,7 +122,7 @@ export class Forwarding implements Linked<Forwarding> {
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller
     if (this.#settled || this.#abortedWith !== undefined) {
-      controller.abort(this.#abortedWith ?? new Error('given up'))
+      controller.abort(this.#abortedWith ?? new Error('the gate gave the request up'))
     }
   }
 
@@ -127,8 +131,7 @@ export class Forwarding implements Linked<Forwarding> {
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    // Interim answers (1xx, RFC 9110 section 15.2) end here: the client's answer is the one final answer, and an upstream
-    // could send interim ones without end.
+    // Interim responses (1xx) are not passed on: only the final response belongs to the decision.
     if (status < 200) {
       if (++this.#interim > maxInterim) this.abort(new GateError('ERR_UPSTREAM_MALFORMED'))
       return
@@ -174,9 +177,10 @@ export class Forwarding implements Linked<Forwarding> {
   }
 
   /**
-   * Once, and only what has no body: where no connection came about, so nothing was sent, or where a kept connection was
-   * closed while a request that changes nothing was on its way there (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). A
-   * time-out is not repeated: the caller has waited enough.
+   * Returns true if the request may be sent once more: it has no body, and either no connection was made (so nothing
+   * was sent), or a kept-alive connection was closed while a request with a safe method was on its way (RFC 9110
+   * section 9.2.2, RFC 9112 section 9.3.1). A request that timed out is not repeated: its client has waited long
+   * enough.
    */
   #mayRetry(error: Error): boolean {
     const { method, body } = this.#request
@@ -187,7 +191,10 @@ export class Forwarding implements Linked<Forwarding> {
       : safe.has(method) && endedUnanswered(error)
   }
 
-  /** Called by the sweep: undici has neither answered nor failed although every deadline of its own has passed. */
+  /**
+   * Fails a request for which undici has neither a response nor an error although all of undici's timeouts have
+   * passed. The sweep calls it.
+   */
   giveUpIfStalled(nowUs: number): void {
     const { connectMs, headersMs } = this.#pool.options
     if (nowUs - this.#waitingSinceUs < (connectMs + headersMs + 1000) * 1000) return
@@ -207,12 +214,12 @@ export class Forwarding implements Linked<Forwarding> {
   }
 }
 
-/** Nobody will read what is left of the body; its timer must not go on either. */
+/** Destroys the body stream when its rest will not be read, so that its idle timer stops. */
 function giveUp({ body }: UpstreamRequest): void {
   if (body !== null && !Buffer.isBuffer(body)) body.destroy()
 }
 
-/** Requests of this thread that have no head yet, for the sweep that backs undici's own timers up. */
+/** Requests of this thread without response headers yet; the sweep checks them in case undici's own timeouts fail. */
 const waiting = new LinkedList<Forwarding>()
 
 const sweep = setInterval(() => {
@@ -226,10 +233,10 @@ function codeOf(error: unknown): string {
   return typeof code === 'string' ? code : ''
 }
 
-/** Interim answers (1xx) that an upstream may send before the real one. */
+/** Most interim responses (1xx) that an upstream may send before the final one. */
 const maxInterim = 16
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
-/** RFC 9110 section 9.2.1. */
+/** Safe methods of RFC 9110 section 9.2.1. */
 const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 const unconnected = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN'])
 
@@ -240,7 +247,10 @@ const timeouts = new Set([
   'ETIMEDOUT',
 ])
 
-/** undici and socket failures by `code`, as undici's documentation asks (never by class); its parser gives a name only. */
+/**
+ * Turns errors of undici and sockets into GateErrors. It compares `code`, as undici's documentation asks; errors of
+ * undici's HTTP parser have only a name.
+ */
 function toGateError(error: unknown): GateError {
   if (error instanceof GateError) return error
   const code = codeOf(error)

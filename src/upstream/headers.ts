@@ -1,6 +1,6 @@
 /**
- * What travels with a request and with its answer: hop-by-hop headers end here, nothing that names the caller or the
- * gate is ever taken from the client, and ours are written last.
+ * Chooses the headers of upstream requests and of client responses. Hop-by-hop headers are removed, headers that
+ * identify the caller or the gate are never taken from the client, and the headers of the gate are written last.
  */
 import { isCors } from '../domain/cors.ts'
 import type { Principal } from '../domain/principal.ts'
@@ -17,16 +17,16 @@ export interface UpstreamHeaderOptions {
   readonly decisionId: string
   readonly clientAddress: string
   readonly scheme: string
-  /** Host and port as decided on. */
+  /** Host and port on which the policy decided. */
   readonly host: string
   readonly policyHeaders: readonly (readonly [name: string, value: string])[]
-  /** Names that the policy keeps from the upstream, also where it sets them. */
+  /** Header names that the policy removes, including headers that it set itself. */
   readonly removed: readonly string[]
 }
 
 /**
- * Never from a client, on any route: hop-by-hop, what we write ourselves, what upstreams take for the word of a proxy
- * in front of them, and what would change the method after it was decided on.
+ * Headers that are never taken from a client, on any route: hop-by-hop headers, headers that the gate writes, headers
+ * that upstreams believe from a proxy, and headers that would change the method after the decision.
  */
 const dropped = new Set([
   'connection',
@@ -58,9 +58,9 @@ const droppedPrefix =
   /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl)(?:-|$)|user)|ssl-client-)/
 
 /**
- * A client's headers as the policy and the upstream get them: what one of the two does not see the other must not
- * either. `host` stays for the policy; names are folded already, see `listener/headers`.
- * @param remove The route's own list, lower-case.
+ * Returns the client's headers for both the policy and the upstream, so that the upstream gets no header that the
+ * policy did not see. `host` is kept for the policy; `listener/headers` has already put the names in lower case.
+ * @param remove The header names that the route removes, in lower case.
  */
 export function passedOn(
   { pairs, connectionNames }: RequestHeaders,
@@ -79,7 +79,7 @@ export function passedOn(
   return out
 }
 
-/** @param pairs What `passedOn` left. @returns flat name, value list for undici */
+/** @param pairs Headers that `passedOn` returned. @returns Flat list of names and values for undici. */
 export function upstreamHeaders(
   pairs: readonly string[],
   options: UpstreamHeaderOptions,
@@ -114,7 +114,7 @@ export function upstreamHeaders(
   return out
 }
 
-/** By token: the same for each of its requests. */
+/** Cache of identity headers by principal: they are the same for each request with its token. */
 const identities = new WeakMap<Principal, readonly string[]>()
 
 function identityOf(principal: Principal): readonly string[] {
@@ -136,7 +136,7 @@ function readIdentity({ subject, issuer, clientId, sessionId, scopes }: Principa
 
 const plain = /^[\x21-\x24\x26-\x7e]*$/
 
-/** UTF-8 with every byte but visible ASCII, and `%`, percent-encoded. */
+/** Percent-encodes each byte of the UTF-8 text that is not visible ASCII, and `%`. */
 export function visible(text: string): string {
   if (plain.test(text)) return text
   let out = ''
@@ -161,15 +161,15 @@ const hopByHop = new Set([
   'upgrade',
 ])
 const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
-/** Obs-text is passed on; control characters are not. */
+/** Bytes above 0x7f are allowed in a header value (obs-text), control characters are not. */
 const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /**
- * The upstream's headers as the client gets them.
- * @param raw Flat name, value list as undici gives it.
- * @param cors Flat list of the route's cross-origin headers, in place of the upstream's and the policy's; undefined: it
- * has no rules.
- * @param set The policy's, in place of the upstream's of the same names.
+ * Returns the headers of the client's response.
+ * @param raw Flat list of names and values as undici gives it.
+ * @param cors Flat list of the cross-origin headers of the route, which replace those of the upstream and the policy;
+ * undefined if the route has no cross-origin rules.
+ * @param set Headers of the policy, which replace those of the upstream with the same names.
  * @throws GateError ERR_UPSTREAM_MALFORMED
  */
 export function responseHeaders(
@@ -187,14 +187,14 @@ export function responseHeaders(
     if (lower === 'connection') {
       named = [...(named ?? []), ...value.split(',').map((part) => part.trim().toLowerCase())]
     }
-    // Another coding would be taken off here with its name, and what it coded passed on as if it were plain.
+    // Refuse any other transfer coding: the header is removed here, so the client would take the coded body for plain.
     if (lower === 'transfer-encoding' && value.toLowerCase() !== 'chunked')
       throw new GateError('ERR_UPSTREAM_MALFORMED')
-    // The offer could only be taken up on a connection of the caller's own, see `listener/headers`.
+    // Remove the offer of connection-bound authentication: it needs a connection per caller, see `listener/headers`.
     if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
     if (cors !== undefined && isCors(lower)) continue
     if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
-    // Cookies are added to, not replaced: each is one of its own.
+    // A cookie of the policy is added to those of the upstream; every other header is replaced.
     if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
     out.push(name, value)
   }
@@ -208,7 +208,7 @@ export function responseHeaders(
   return withPolicy(kept, given)
 }
 
-/** A 204 has no body and says no length (RFC 9110 section 8.6). */
+/** Removes Content-Length: a 204 response must not have it (RFC 9110 section 8.6). */
 export function withoutLength(headers: readonly string[]): string[] {
   const kept: string[] = []
   for (let i = 0; i < headers.length; i += 2)

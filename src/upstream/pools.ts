@@ -1,11 +1,11 @@
 /**
- * Room: upstream. In: an allowed exchange with its canonical target and rebuilt headers. Out: the upstream's
- * answer, event by event, or a GateError. Never does: choose an upstream from the request, follow a redirect,
+ * Room: upstream. In: an allowed exchange with its canonical target and rebuilt headers. Out: the response of the
+ * upstream, event by event, or a GateError. Never does: choose an upstream from the request, follow a redirect,
  * buffer a body.
  *
- * One undici pool for each origin, timeouts and TLS identity, with our own admission limit in front: a request that
- * waits in a pool's queue has no deadline and cannot be aborted, and before undici 8.13 one that failed its checks took a
- * connection's slot with it for ever. So nothing is ever queued there, and a pool that shows a stall is replaced.
+ * There is one undici pool for each combination of origin, timeouts and TLS identity. The gate limits the requests in
+ * front of it, so that undici never queues one: a queued request has no deadline and cannot be aborted, and before
+ * undici 8.13 a request that failed its checks blocked a connection for ever. A pool that shows a stall is replaced.
  */
 import { isIP, type Socket } from 'node:net'
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
@@ -20,25 +20,28 @@ export interface PoolOptions {
   readonly connectMs: number
   readonly headersMs: number
   readonly idleMs: number
-  /** PEM texts and the name to verify. Always verified; without `ca` by the system's authorities. */
+  /**
+   * PEM texts, and the server name to verify. The upstream is always verified, without `ca` by the authorities of the
+   * system.
+   */
   readonly tls: RouteConfig['tls']
 }
 
 const retireMs = 60_000
 
-/** Where one request is sent: a place in a pool, or a connection of its own. */
+/** Where one request is sent: to a pool, or to a connection of its own. */
 export interface Upstream {
   readonly options: PoolOptions
   /**
-   * What the upstream's certificate must name. Given with each request: undici would take the name from the `Host`
-   * header, and that is the client's.
+   * Name that the certificate of the upstream must have. It is passed with each request: undici would otherwise take
+   * it from the `Host` header, which the client chooses.
    */
   readonly serverName: string
-  /** Takes a place. @throws GateError ERR_OVERLOADED */
+  /** Reserves a slot. @throws GateError ERR_OVERLOADED */
   admit(): Dispatcher
-  /** Gives the place back; exactly once for each `admit`. */
+  /** Frees a slot; to be called exactly once for each `admit`. */
   release(): void
-  /** What was admitted to has shown a stall. */
+  /** Reports that this dispatcher, returned by `admit`, has stalled. */
   replace(suspect: Dispatcher): void
 }
 
@@ -65,42 +68,45 @@ export class UpstreamPool implements Upstream {
     return this.#inFlight
   }
 
-  /** Takes a place. @throws GateError ERR_OVERLOADED when every connection is in use. */
+  /** Reserves a slot. @throws GateError ERR_OVERLOADED when every connection is in use. */
   admit(): Pool {
     if (this.#inFlight >= this.options.maxConnections) {
-      throw new GateError('ERR_OVERLOADED', 'The upstream has no free connection.')
+      throw new GateError('ERR_OVERLOADED', 'All connections to the upstream are in use.')
     }
     this.#inFlight++
     return this.#pool
   }
 
-  /** Gives the place back; the caller calls it exactly once for each `admit`. */
+  /** Frees a slot; the caller calls it exactly once for each `admit`. */
   release(): void {
     this.#inFlight--
   }
 
-  /** Puts a fresh pool in place of one that lost a slot; what is under way in the old one ends in peace. */
+  /** Replaces a pool that lost a slot by a new one. Requests in the old pool may finish. */
   replace(suspect: Dispatcher): void {
     if (suspect !== this.#pool || this.#closed) return
     this.#pool = this.#make()
-    // Closing waits for requests under way; a wedged one would hold it for ever, so it is not awaited.
+    // Do not wait for `close`: it waits for all requests, and a stalled one would keep it waiting for ever.
     suspect.close().catch(() => {})
   }
 
   /**
-   * A connection for one WebSocket. The place it takes is given back by `leave`, once its socket is closed.
-   * @throws GateError ERR_OVERLOADED when there are as many as may be.
+   * Returns a connection for one WebSocket. `leave` frees its slot when its socket is closed.
+   * @throws GateError ERR_OVERLOADED when the maximum number is open.
    */
   dedicated(): DedicatedConnection {
     if (this.#webSockets >= this.options.maxWebSockets) {
-      throw new GateError('ERR_OVERLOADED', 'The upstream has no free place for a WebSocket.')
+      throw new GateError(
+        'ERR_OVERLOADED',
+        'The limit of open WebSockets to the upstream is reached.',
+      )
     }
     this.#webSockets++
     const client = new Client(this.options.origin, clientOptions(this.options, this.#addresses))
     return new DedicatedConnection(this, client, () => this.#webSockets--)
   }
 
-  /** No route leads here any more: idle connections go now, busy ones when they are done. */
+  /** Closes the pool when no route uses it any more: idle connections at once, busy ones when their requests end. */
   retire(): void {
     if (this.#closed) return
     this.#closed = true
@@ -114,13 +120,13 @@ export class UpstreamPool implements Upstream {
 }
 
 /**
- * A connection for one upgrade, never shared and never used again. Once it is switched, its socket is
- * the caller's; if it is not, it ends with the answer.
+ * A connection for one upgrade, never shared and never reused. After a successful switch its socket belongs to the
+ * caller; otherwise it is closed after the response.
  */
 export class DedicatedConnection implements Upstream {
   readonly options: PoolOptions
   readonly serverName: string
-  /** Not held any longer than it is needed: its socket may live for days. */
+  /** Set to undefined as early as possible: the socket may live for days, the client need not. */
   #client: Client | undefined
   #onLeft: (() => void) | undefined
 
@@ -144,20 +150,20 @@ export class DedicatedConnection implements Upstream {
     this.release()
   }
 
-  /** Twice is fine. */
+  /** Frees the slot; calling it again does nothing. */
   leave(): void {
     this.#onLeft?.()
     this.#onLeft = undefined
   }
 }
 
-/** The pools of one worker: routes that agree on every option share connections, and no others do. */
+/** The pools of one worker. Routes share connections only if all their connection options are equal. */
 export class Pools {
   readonly #byOptions = new Map<string, UpstreamPool>()
-  /** The same by route: the request path compares no options. */
+  /** Pools by route, so that no request has to compare options. */
   readonly #byRoute = new WeakMap<RouteConfig, UpstreamPool>()
 
-  /** Pools for these routes; those that no route leads to any more are retired. */
+  /** Creates the pools for these routes, and retires pools that no route uses any more. */
   open(routes: readonly RouteConfig[], addresses: AddressRules): void {
     const rules = JSON.stringify([addresses.deny, addresses.adminPort])
     const wanted = new Set<string>()
@@ -175,12 +181,12 @@ export class Pools {
     for (const [key, pool] of this.#byOptions) {
       if (wanted.has(key)) continue
       this.#byOptions.delete(key)
-      // An exchange that began under the old configuration may still be on its way here.
+      // Wait: an exchange that began under the old configuration may still be about to use this pool.
       setTimeout(() => pool.retire(), retireMs).unref()
     }
   }
 
-  /** Also for a route of the configuration before. */
+  /** Returns the pool of a route, also of a route from the previous configuration. */
   for(route: RouteConfig): UpstreamPool {
     return this.#byRoute.get(route)!
   }
@@ -206,7 +212,7 @@ function optionsOf(route: RouteConfig): PoolOptions {
 function makePool(options: PoolOptions, addresses: AddressRules): Pool {
   return new Pool(options.origin, {
     ...clientOptions(options, addresses),
-    // One more than we admit: a connection that undici has not yet noticed closing is not a reason to queue.
+    // One more than the gate admits: undici may not yet have noticed that a connection closed, and must not queue then.
     connections: options.maxConnections + 1,
   })
 }
@@ -218,14 +224,14 @@ function clientOptions(options: PoolOptions, addresses: AddressRules): Client.Op
     lookup: lookupWithin(origin, addresses),
     allowH2: false,
     rejectUnauthorized: true,
-    // TLS sessions are kept by this connector, so those of one pool are never another's.
+    // Each connector keeps its own TLS sessions, so pools never share a session.
     ...(tls?.ca === undefined ? {} : { ca: tls.ca }),
     ...(tls?.cert === undefined ? {} : { cert: tls.cert, key: tls.key }),
   })
   return {
     pipelining: 1,
     allowH2: false,
-    // An address is verified as an address; asking for one by SNI is not allowed (RFC 6066 section 3).
+    // SNI must not hold an IP address (RFC 6066 section 3); the certificate is still verified against the address.
     connect: (dial, done) => {
       const named = isIP(dial.servername ?? '') === 0
       connect(named ? dial : withoutName(dial), (...result) => {
@@ -243,47 +249,49 @@ function clientOptions(options: PoolOptions, addresses: AddressRules): Client.Op
 const unanswered = new WeakSet<object>()
 
 /**
- * Whether a connection that had carried an answer before ended with no byte of the next: most likely it was closed as
- * idle while the request was on its way (RFC 9112 section 9.3.1).
- * @param error What undici gave for the request.
+ * Returns true if a connection that had carried a response before ended without any byte of the next one. Most likely
+ * the upstream closed it as idle while the request was on its way (RFC 9112 section 9.3.1).
+ * @param error The error that undici reported for the request.
  */
 export function endedUnanswered(error: Error): boolean {
   return unanswered.has(error)
 }
 
-/** For the answer of an upstream that has hung up to be read. */
+/** How long in ms a failed write is held back, so that the response of an upstream that has closed can be read. */
 const answerMs = 100
 const hungUp = new Set(['EPIPE', 'ECONNRESET'])
 
-type Written = (error?: NodeJS.ErrnoException | null) => void
+type WriteCallback = (error?: NodeJS.ErrnoException | null) => void
 
 /**
- * What undici does not say of a connection's end.
+ * Adds to a socket what undici does not do at the end of a connection.
  *
- * An upstream may answer before it has read the request and hang up (413, 401). The write that fails then must not end
- * the connection before what it has answered is read: the failure is told a little later, or after the last byte.
+ * First, an upstream may answer (413, 401) before it has read the whole request, and close. The write that then fails
+ * must not end the connection before the response is read: the failure is reported a little later, or after the last
+ * byte.
  *
- * And whether it ended unanswered. Invariant: what comes behind the last write of a request is of its answer, and before
- * the first write nothing has come.
+ * Second, it records whether the connection ended without a response. Invariant: bytes that arrive after the last
+ * write of a request belong to its response, and none arrive before the first write.
  */
 function attend(socket: Socket): void {
-  const hold = (done: Written, error: Error): void => {
-    let told = false
+  const hold = (done: WriteCallback, error: Error): void => {
+    let reported = false
     const tell = (): void => {
-      if (told) return
-      told = true
+      if (reported) return
+      reported = true
       clearTimeout(timer)
       socket.off('end', tell).off('close', tell)
       done(error)
     }
-    // What came while this thread was held up is read first: timers come before sockets in a turn.
+    // Read first the data that arrived while this thread was busy: timers run before sockets in a turn of the event
+    // loop.
     const timer = setTimeout(() => setImmediate(tell), answerMs)
     socket.once('end', tell).once('close', tell)
   }
-  // A stream passes the same function each time.
-  let last: Written | undefined
-  let lastHeld: Written = () => {}
-  const held = (done: Written): Written => {
+  // The stream passes the same callback each time, so its wrapper is reused.
+  let last: WriteCallback | undefined
+  let lastHeld: WriteCallback = () => {}
+  const held = (done: WriteCallback): WriteCallback => {
     if (done === last) return lastHeld
     last = done
     lastHeld = (error) => {
@@ -303,7 +311,7 @@ function attend(socket: Socket): void {
     readBefore = socket.bytesRead
     writev(chunks, held(done))
   }
-  // undici listens after this, so it is known before the request is told.
+  // This listener comes before that of undici, so the result is known when undici reports the error.
   socket.on('error', (error: NodeJS.ErrnoException) => {
     const ended = error.code === 'UND_ERR_SOCKET' || hungUp.has(error.code ?? '')
     if (ended && readBefore > 0 && socket.bytesRead === readBefore) unanswered.add(error)

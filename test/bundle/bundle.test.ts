@@ -112,7 +112,7 @@ t.test('the folder: good ones are activated, bad ones are said and change nothin
   put(one)
   await until('the good one is back', () => bundles.status().code === null)
   t.equal(activated.length, 1, 'the same bytes are no change')
-  t.same(logged, ['policy activated', 'the active bundle is in place again'])
+  t.same(logged, ['policy activated', 'the bundles folder contains the active bundle again'])
 
   // Written in place, slowly: what is half there is not taken, what is whole in the end is.
   const two = await revised(good, 'two', { who: 'bob' })

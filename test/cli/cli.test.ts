@@ -206,17 +206,17 @@ t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
 
 t.test('what goes wrong with a row is said, with what to do about it', async (t) => {
   const cases: [args: string[], exit: number, err: RegExp][] = [
-    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: a row says whom it is for/],
-    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused: the row names nobody \(23514\)/],
-    [['sql', "INSERT INTO dropgate.revocations (subject) VALUES ('')"], 1, /subject cannot be matched.*\n {2}hint: names have/],
+    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: set at least one target column/],
+    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused the statement: the revocation has no target column set \(23514\)/],
+    [['sql', "INSERT INTO dropgate.revocations (subject) VALUES ('')"], 1, /the value of subject has a form that no gate can match.*\n {2}hint: names must have/],
     [['sql', ''], 2, /there is no statement/],
     [['live', '--protocol', 'foo'], 2, /choices are http, websocket/],
     [['revoke', '--except-session', ''], 2, /--except-session is empty\n {2}hint/],
-    [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits beyond its prefix.*\n {2}hint/],
+    [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits set after its prefix.*\n {2}hint/],
     [['revoke', '--subject', 'x', '--timeout', '1s'], 2, /--timeout without --wait/],
-    [['revoke', '--subject', 'x', '--expires', '1h'], 1, /hint: times are like 2026-12-31/],
-    [['revoke', '--subject', 'x', '--expires', '2026-01-01'], 2, /it would have ended already/],
-    [['lift', '999'], 1, /hint: see `dropgate list`/],
+    [['revoke', '--subject', 'x', '--expires', '1h'], 1, /hint: write a time like 2026-12-31/],
+    [['revoke', '--subject', 'x', '--expires', '2026-01-01'], 2, /the revocation would already have expired/],
+    [['lift', '999'], 1, /hint: `dropgate list` shows the ids of all revocations/],
     [['config'], 2, /^Usage: dropgate config/],
   ] // biome-ignore format: a table
   for (const [args, exit, err] of cases) {

@@ -95,7 +95,7 @@ t.test(
       await t.rejects(log.open(), {
         code: 'ERR_CONFIG_FILE',
         message,
-        hint: /must be able to make/,
+        hint: /give the user of the gate permission to create/,
       })
       const beganMs = performance.now()
       await log.close()

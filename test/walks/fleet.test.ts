@@ -192,7 +192,7 @@ t.test('what no gate can match: a warning, a refusal, a mark, a count', async (t
   await t.rejects(revoke(config, { group: 'staff' }, noInput), {
     code: 'ERR_UNMATCHED',
     message: 'no gate can match --group',
-    hint: /^set issuers\[\]\.claims\.groups on the gates/,
+    hint: /^set issuers\[\]\.claims\.groups in the configuration of the gates/,
   })
   await t.rejects(revoke(config, { issuer: 'https://idp/', subject: 'a' }, noInput), {
     code: 'ERR_UNMATCHED',

@@ -1,4 +1,7 @@
-/** `demo` (`make start`): a gate with everything it needs on this machine, and the lines to try it with. */
+/**
+ * The command `demo` (`make start`): starts a gate with everything it needs on this machine, and prints commands to
+ * try.
+ */
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { Worker } from 'node:worker_threads'
@@ -20,7 +23,7 @@ export async function demo(file: string): Promise<number> {
   const { config, files } = loadConfig(file, {})
   const log = new ShortLog()
   const gate = new Gate(config, { log })
-  // A terminal that is closed ends it too.
+  // Closing the terminal ends the demo too.
   const stopped = untilStopped(
     () => print(farewell(gate.liveCount, config)),
     ['SIGINT', 'SIGTERM', 'SIGHUP'],
@@ -47,13 +50,13 @@ export async function demo(file: string): Promise<number> {
 
 function farewell(open: number, { drain_timeout }: GateConfig): string {
   if (open === 0) return '\nstopping ...'
-  const what = open === 1 ? 'one exchange that is open' : `${open} exchanges that are open`
-  return `\nstopping: ${what} may go on for up to ${drain_timeout / 1000} s; Ctrl-C again ends it at once`
+  const what = open === 1 ? 'one open exchange' : `${open} open exchanges`
+  return `\nstopping: ${what} may continue for up to ${drain_timeout / 1000} s; press Ctrl-C again to stop at once`
 }
 
-/** Forgets what an earlier demo did to alice. @returns the id that the next row will get */
+/** Deletes the revocations of alice from an earlier demo. @returns The id that the next row will get. */
 async function startAfresh(config: GateConfig): Promise<number | undefined> {
-  // Only in a database that is the demo's own.
+  // Only in the demo's own database.
   if (config.database.embedded === undefined) return undefined
   const url = databaseUrl(config, 'migrate_url')
   const table = `${config.database.schema}.revocations`
@@ -85,9 +88,13 @@ async function startWorld(config: GateConfig): Promise<{ world: Worker; token: s
   })
   if (report.type === 'ready') return { world, token: report.token }
   await world.terminate()
-  throw new GateError('ERR_LISTEN', `the demo's issuer or upstream: ${report.message}`, {
-    hint: 'if the demo runs already, go on with that one; else stop what listens there, or change the ports in dropgate.yaml',
-  })
+  throw new GateError(
+    'ERR_LISTEN',
+    `the demo's issuer or upstream did not start: ${report.message}`,
+    {
+      hint: 'if the demo is already running, use that one; otherwise stop the program that listens on the port, or change the ports in dropgate.yaml',
+    },
+  )
 }
 
 interface Scene {
@@ -125,22 +132,22 @@ function instructions({ config, gate, token, nextId }: Scene): string {
     '1. Alice is a clerk: her request is allowed.',
     `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/orders`,
     '',
-    '2. And she may listen: a line comes every second.',
+    '2. She may also open a stream: it sends a line every second.',
     `  curl -N -H "Authorization: Bearer $TOKEN" ${origin}/orders/news &`,
     '  npm run -s dropgate -- live',
     '',
-    '3. Revoke her: one row.',
+    '3. Revoke her access by inserting one row.',
     `  npm run -s dropgate -- sql "${insert}"`,
   ]
   if (onPath('psql'))
     lines.push('', '   or with psql:', `  psql "${databaseUrl(config, 'cli_url')}" -c "${insert}"`)
   lines.push(
     '',
-    '   What she had open has ended, and the same request is refused: 401, ERR_REVOKED.',
+    '   Her open stream has ended, and the same request is refused: 401, ERR_REVOKED.',
     `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/orders`,
     '',
-    '4. See the row, take it back, and sign in again. Tokens from before the lift stay dead, and those of the 5 s',
-    '   after it, by which clocks may differ.',
+    '4. See the row, lift it, and sign in again. Tokens from before the lift stay revoked, and so do those of the 5 s',
+    '   after it, because clocks may differ by that much.',
     '  npm run -s dropgate -- list',
     `  npm run -s dropgate -- lift ${nextId ?? 'ID'}`,
     `  sleep 6; TOKEN=$(curl -s "${issuer!.issuer}/token?subject=alice&role=clerk")`,
@@ -168,7 +175,10 @@ function onPath(name: string): boolean {
   })
 }
 
-/** The demo's terminal is for the lines to paste: only what went wrong is said, and later what has changed, in words. */
+/**
+ * A short log: the demo's terminal is for the commands to paste, so only problems are printed at first, and changes
+ * later.
+ */
 class ShortLog implements Log {
   talks = false
 

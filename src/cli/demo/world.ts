@@ -1,6 +1,6 @@
 /**
- * The demo's world, in a thread of its own: an issuer that signs a token for whoever asks, and an upstream that says
- * what reached it. Both on loopback; for trying things out only.
+ * The demo's issuer and upstream, in a thread of their own. The issuer signs any token that is asked for, and the
+ * upstream answers with the request that it received. Both listen on loopback and are only for trying dropgate out.
  */
 import {
   createServer,
@@ -12,7 +12,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 
 export interface WorldStart {
-  /** Issuer URL, http on loopback. */
+  /** URL of the issuer, http on loopback. */
   readonly issuer: string
   readonly audience: string
   /** Origin of the upstream. */
@@ -68,7 +68,7 @@ function seen(req: IncomingMessage): object {
   return { method, path: url, headers }
 }
 
-/** Events (server-sent), one a second, until somebody ends them. */
+/** Sends a server-sent event every second until the connection ends. */
 function news(res: ServerResponse): void {
   res.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
   const tell = (): void => {

@@ -1,4 +1,6 @@
-/** An X.509 certificate (RFC 5280) read by its fields; node:crypto keeps the key and checks signatures. */
+/**
+ * Parses the fields of an X.509 certificate (RFC 5280); node:crypto holds its key and checks signatures.
+ */
 import { X509Certificate } from 'node:crypto'
 import { BuiltinError, refuseWork } from '../values/operand.ts'
 import {
@@ -38,15 +40,15 @@ export interface Certificate {
   readonly serial: bigint
   readonly issuer: readonly NamePart[]
   readonly subject: readonly NamePart[]
-  /** Seconds since 1970. */
+  /** Time in seconds since 1970. */
   readonly notBefore: number
   readonly notAfter: number
   readonly extensions: readonly Extension[]
-  /** Bits of RFC 5280 section 4.2.1.3, the first one lowest; undefined when it says nothing. */
+  /** Bits of RFC 5280 section 4.2.1.3, the first one is the lowest; undefined without the extension. */
   readonly keyUsage: number | undefined
   readonly extKeyUsage: readonly string[] | undefined
   readonly isAuthority: boolean | undefined
-  /** Most intermediates below it. */
+  /** Most intermediate certificates that may follow below this one. */
   readonly maxPath: number | undefined
   readonly subjectKeyId: Buffer | undefined
   readonly authorityKeyId: Buffer | undefined
@@ -58,7 +60,7 @@ export interface Certificate {
 
 const maxCertificates = 32
 
-/** PEM, or base64 of PEM or of DER, one certificate after the other. @throws BuiltinError */
+/** Reads PEM, or base64 of PEM or DER, with one certificate after the other. @throws BuiltinError */
 export function readCertificates(text: string): Certificate[] {
   const pem = text.startsWith('-----BEGIN') ? text : fromBase64(text)
   const der =
@@ -86,7 +88,7 @@ function pemBlocks(pem: string): Buffer[] {
   const end = '-----END CERTIFICATE-----'
   for (let at = pem.indexOf('-----BEGIN '); at !== -1; at = pem.indexOf('-----BEGIN ', at)) {
     const begin = '-----BEGIN CERTIFICATE-----'
-    if (!pem.startsWith(begin, at)) throw new BuiltinError('a PEM block is no certificate')
+    if (!pem.startsWith(begin, at)) throw new BuiltinError('a PEM block is not a certificate')
     const stop = pem.indexOf(end, at)
     if (stop === -1) break
     out.push(fromBase64(pem.slice(at + begin.length, stop).replace(/[ \t]/g, '')))
@@ -126,7 +128,7 @@ function readCertificate({ whole }: Element): Certificate {
     notBefore: readTime(notBefore),
     notAfter: readTime(notAfter),
     extensions,
-    ...readKnown(extensions),
+    ...readExtensionFields(extensions),
   }
 }
 
@@ -148,7 +150,7 @@ function readExtensions({ content }: Element): Extension[] {
   })
 }
 
-type Known = Pick<
+type ExtensionFields = Pick<
   Certificate,
   | 'keyUsage'
   | 'extKeyUsage'
@@ -162,7 +164,7 @@ type Known = Pick<
   | 'uris'
 >
 
-function readKnown(extensions: readonly Extension[]): Known {
+function readExtensionFields(extensions: readonly Extension[]): ExtensionFields {
   const value = (id: string): Element | undefined => {
     const found = extensions.find((extension) => extension.id.join('.') === id)
     return found && readElements(found.value)[0]
@@ -196,7 +198,7 @@ function readKnown(extensions: readonly Extension[]): Known {
   }
 }
 
-/** The first bit of a bit string is the lowest of the number. */
+/** Returns a bit string as a number; its first bit is the lowest bit of the number. */
 function bitsOf(bytes: Buffer): number {
   let value = 0
   for (let bit = 0; bit < Math.min(bytes.length * 8, 9); bit++) {

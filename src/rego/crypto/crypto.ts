@@ -1,4 +1,6 @@
-/** `crypto.*` digests and MACs, over the bytes of a text. Keys and certificates are in their own files. */
+/**
+ * `crypto.*`: digests and MACs of the bytes of a text. Keys and certificates are in other files.
+ */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import type { Builtin, BuiltinTable } from '../registry.ts'
 import { bytesOf } from '../values/bytes.ts'

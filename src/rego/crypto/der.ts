@@ -1,4 +1,7 @@
-/** Distinguished Encoding Rules (X.690), read one element at a time; every length is checked against what holds it. */
+/**
+ * Parses Distinguished Encoding Rules (X.690), one element at a time. Every length is checked against the enclosing
+ * element.
+ */
 import { BuiltinError } from '../values/operand.ts'
 
 export const tag = {
@@ -18,7 +21,7 @@ export const tag = {
 export interface Element {
   readonly tag: number
   readonly content: Buffer
-  /** With tag and length. */
+  /** The bytes of the element, with tag and length. */
   readonly whole: Buffer
 }
 
@@ -55,7 +58,7 @@ function readElement(bytes: Buffer): Element {
   }
 }
 
-/** The elements within one that must be of a kind. @throws BuiltinError */
+/** Returns the elements inside an element, which must have the given tag. @throws BuiltinError */
 export function within(element: Element | undefined, kind: number): Element[] {
   return readElements(contentOf(element, kind))
 }
@@ -91,21 +94,21 @@ export function readInteger(element: Element | undefined): bigint {
   return BigInt.asIntN(bytes.length * 8, BigInt(`0x${bytes.toString('hex')}`))
 }
 
-/** The bytes of a bit string of whole bytes. @throws BuiltinError */
+/** Returns the bytes of a bit string, which must consist of whole bytes. @throws BuiltinError */
 export function readBits(element: Element | undefined): Buffer {
   const bytes = contentOf(element, tag.bitString)
   if (bytes.length === 0 || bytes[0]! > 7) throw malformed()
   return bytes.subarray(1)
 }
 
-/** Seconds since 1970. @throws BuiltinError */
+/** Returns seconds since 1970. @throws BuiltinError */
 export function readTime(element: Element | undefined): number {
   const text = element?.content.toString('latin1') ?? ''
   const short = element?.tag === tag.utcTime && /^[0-9]{12}Z$/.test(text)
   if (!short && !(element?.tag === tag.generalizedTime && /^[0-9]{14}Z$/.test(text))) {
     throw malformed()
   }
-  // Years of two digits are those of 1950 to 2049 (RFC 5280 section 4.1.2.5.1).
+  // A year of two digits means 1950 to 2049 (RFC 5280 section 4.1.2.5.1).
   const full = short ? (text < '5' ? '20' : '19') + text : text
   const [year, month, day, hour, minute, second] = [0, 4, 6, 8, 10, 12].map((at) =>
     Number(full.slice(at, at === 0 ? 4 : at + 2)),
@@ -113,7 +116,7 @@ export function readTime(element: Element | undefined): number {
   return Date.UTC(year, month - 1, day, hour, minute, second) / 1000
 }
 
-/** Text of any of the string types. */
+/** Returns the text of an element that has one of the string types. */
 export function readText({ tag: kind, content }: Element): string {
   if (kind === tag.utf8String) return content.toString('utf8')
   return kind === tag.bmpString

@@ -1,6 +1,6 @@
 /**
- * Signatures of JWS (RFC 7515) by node:crypto, synchronously: a decision awaits nothing, and jose only verifies by
- * promises. A key fits an algorithm by its type and curve, so that no public key is ever taken for a secret.
+ * Signatures of JWS (RFC 7515) with node:crypto, synchronously: a decision awaits nothing, and jose works only with
+ * promises. A key must fit the algorithm by type and curve, so that a public key is never used as a shared secret.
  */
 import {
   constants,
@@ -42,7 +42,7 @@ export const algorithms: ReadonlyMap<string, Algorithm> = new Map([
 ])
 
 export interface VerificationKey {
-  /** '' when the key names none. */
+  /** Algorithm of the key; '' if the key names none. */
   readonly alg: string
   readonly kid: string
   readonly key: KeyObject
@@ -62,7 +62,7 @@ function fits({ kind, curve }: Algorithm, key: KeyObject): boolean {
   }
 }
 
-/** False for an unknown algorithm, an unfit key, a wrong signature. */
+/** Returns false for an unknown algorithm, a key that does not fit it, or a wrong signature. */
 export function verifySignature(
   name: string,
   key: KeyObject,
@@ -97,12 +97,12 @@ export function verifySignature(
   }
 }
 
-/** @throws BuiltinError when the key is not for the algorithm. */
+/** @throws BuiltinError when the key does not fit the algorithm. */
 export function signContent(name: string, key: KeyObject, content: string): Buffer {
   const algorithm = algorithms.get(name)
   if (algorithm === undefined) throw new BuiltinError(`unknown JWS algorithm: ${name}`)
   if (key.type === 'public' || !fits(algorithm, key)) {
-    throw new BuiltinError(`the key is not for ${name}`)
+    throw new BuiltinError(`the key does not fit the algorithm ${name}`)
   }
   const bytes = Buffer.from(content)
   try {
@@ -127,17 +127,17 @@ export function signContent(name: string, key: KeyObject, content: string): Buff
   }
 }
 
-/** The one key of a JWK, or those of a set. @throws BuiltinError */
+/** Returns the key of a JWK, or all keys of a JWK set. @throws BuiltinError */
 export function readJwks(json: Value): VerificationKey[] {
-  if (!(json instanceof RegoObject)) throw new BuiltinError('not a JWK')
+  if (!(json instanceof RegoObject)) throw new BuiltinError('the value is not a JWK')
   const keys = json.get('keys')
   if (keys === undefined) return [keyOfJwk(json)]
-  if (!isArray(keys)) throw new BuiltinError('not a JWK set')
+  if (!isArray(keys)) throw new BuiltinError('the value is not a JWK set')
   return keys.map((each) => keyOfJwk(each))
 }
 
 function keyOfJwk(jwk: Value): VerificationKey {
-  if (!(jwk instanceof RegoObject)) throw new BuiltinError('not a JWK')
+  if (!(jwk instanceof RegoObject)) throw new BuiltinError('the value is not a JWK')
   const field = (name: string): string => {
     const value = jwk.get(name)
     return typeof value === 'string' ? value : ''
@@ -153,31 +153,31 @@ function importJwk(jwk: RegoObject, field: (name: string) => string): KeyObject 
       ? createPrivateKey({ key, format: 'jwk' })
       : createPublicKey({ key, format: 'jwk' })
   } catch (error) {
-    throw new BuiltinError(`not a JWK: ${(error as Error).message}`)
+    throw new BuiltinError(`the value is not a JWK: ${(error as Error).message}`)
   }
 }
 
-const known = new Map<string, readonly VerificationKey[]>()
-/** As many as OPA keeps. */
-const maxKnown = 100
+const cachedKeys = new Map<string, readonly VerificationKey[]>()
+/** Most cached key texts, the same number as in OPA. */
+const maxCachedKeys = 100
 
-/** The key of a PEM certificate or public key, or JWKs. @throws BuiltinError */
+/** Reads the key of a PEM certificate or public key, or JWKs. @throws BuiltinError */
 export function readKeys(text: string): readonly VerificationKey[] {
-  const cached = known.get(text)
+  const cached = cachedKeys.get(text)
   if (cached !== undefined) return cached
   const pem = readPem(text)
-  // Keys of algorithms that are not ours are passed over.
+  // Keys of unsupported algorithms are skipped.
   const keys =
     pem === undefined
       ? readJwks(readJson(text)).filter(({ alg }) => alg === '' || algorithms.has(alg))
       : [{ alg: '', kid: '', key: pem }]
-  if (known.size >= maxKnown) known.delete(known.keys().next().value!)
-  known.set(text, keys)
+  if (cachedKeys.size >= maxCachedKeys) cachedKeys.delete(cachedKeys.keys().next().value!)
+  cachedKeys.set(text, keys)
   return keys
 }
 
 function readPem(text: string): KeyObject | undefined {
-  // At the start of a line only: a JWK may carry a certificate within a string.
+  // Look for PEM at the start of a line only: a JWK may contain a certificate inside a string.
   const begin = text.startsWith('-----BEGIN ') ? 0 : text.indexOf('\n-----BEGIN ') + 1
   if (!text.startsWith('-----BEGIN ', begin)) return undefined
   const type = text.slice(begin + 11, text.indexOf('-----', begin + 11))

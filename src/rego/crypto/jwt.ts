@@ -1,4 +1,6 @@
-/** `io.jwt.*`: tokens taken apart, verified against constraints, and signed (RFC 7519, as OPA reads it). */
+/**
+ * `io.jwt.*`: decodes tokens, verifies them against constraints, and signs them (RFC 7519, in OPA's interpretation).
+ */
 import { createSecretKey } from 'node:crypto'
 import type { Evaluation } from '../evaluation.ts'
 import { readJson, writeJson } from '../json/json-text.ts'
@@ -17,26 +19,28 @@ import {
 
 interface Token {
   readonly header: RegoObject
-  /** What is signed: the first two sections as they came. */
+  /** The signed part of the token: its first two sections, unchanged. */
   readonly signed: string
   readonly payload: () => Buffer
   readonly signature: () => Buffer
 }
 
-/** Go's base64url with or without padding; line ends are passed over. @throws BuiltinError */
+/** Decodes base64url like Go, with or without padding; line ends are skipped. @throws BuiltinError */
 function decodeSection(section: string): Buffer {
   const digits = section.replace(/[\r\n]/g, '')
   const bare = digits.replace(/={1,2}$/, '')
   if (!/^[A-Za-z0-9_-]*$/.test(bare) || bare.length % 4 === 1) {
     throw new BuiltinError('a section of the token is not base64url')
   }
-  if (bare !== digits && digits.length % 4 !== 0) throw new BuiltinError('wrong padding')
+  if (bare !== digits && digits.length % 4 !== 0)
+    throw new BuiltinError('a section of the token has wrong base64 padding')
   return Buffer.from(bare, 'base64url')
 }
 
 function readObject(bytes: Buffer): RegoObject {
   const value = readJson(bytes.toString('utf8'))
-  if (!(value instanceof RegoObject)) throw new BuiltinError('a section is not a JSON object')
+  if (!(value instanceof RegoObject))
+    throw new BuiltinError('a section of the token is not a JSON object')
   return value
 }
 
@@ -55,7 +59,7 @@ function readToken(compact: string): Token {
   }
 }
 
-/** Tokens within tokens, each of which is shorter than the one around it. */
+/** Most levels of tokens inside tokens; each inner token is shorter than the outer one. */
 const maxNested = 16
 
 function decode(args: Args): Value {
@@ -71,7 +75,7 @@ function decode(args: Args): Value {
   throw new BuiltinError('tokens are nested too deeply')
 }
 
-/** By steps from both ends: an expression would try each run of quotes from each of its places. */
+/** Removes quotes from both ends. A regular expression would try each run of quotes from each of its positions. */
 function unquoted(text: string): string {
   let [from, to] = [0, text.length]
   while (from < to && `"'`.includes(text[from]!)) from++
@@ -79,7 +83,7 @@ function unquoted(text: string): string {
   return text.slice(from, to)
 }
 
-/** '' when it is absent. @throws BuiltinError when it is no text. */
+/** Returns a header parameter, '' if it is missing. @throws BuiltinError when it is not a text. */
 function headerText(header: RegoObject, name: string): string {
   const value = header.get(name) ?? ''
   if (typeof value !== 'string') throw new BuiltinError(`${name}: must be a string`)
@@ -90,7 +94,7 @@ interface Header {
   readonly alg: string
   readonly kid: string
   readonly cty: string
-  /** False when it lacks `alg` or asks for what is not understood. */
+  /** False if the header lacks `alg` or has a `crit` extension that is not supported. */
   readonly valid: boolean
 }
 
@@ -111,7 +115,7 @@ function readHeader(fields: RegoObject): Header {
   }
 }
 
-/** The key that the token names alone, else any whose algorithm is not another one. */
+/** Tries only the key that the token names, or else all keys that are not for another algorithm. */
 function verifiedByAny(
   keys: readonly VerificationKey[],
   { kid, alg }: Header,
@@ -151,7 +155,7 @@ interface Constraints {
   readonly alg: string
   readonly iss: string
   readonly aud: string
-  /** Nanoseconds since 1970. */
+  /** Time to check against, in nanoseconds since 1970. */
   readonly time: number
 }
 
@@ -162,7 +166,7 @@ function readConstraints(given: RegoObject, evaluation: Evaluation): Constraints
     if (name === 'time') {
       const ns = value instanceof RegoNumber ? Number(value.text) : Number.NaN
       if (!Number.isFinite(ns) || ns < 0) {
-        throw new BuiltinError('token time constraint: must be a number that is not negative')
+        throw new BuiltinError('token time constraint: must be a non-negative number')
       }
       time = ns
     } else if (['cert', 'secret', 'alg', 'iss', 'aud'].includes(String(name))) {
@@ -219,7 +223,7 @@ function verifiedBy({ keys, secret }: Constraints, header: Header, token: Token)
 function claimsHold(claims: RegoObject, { iss, aud, time }: Constraints): boolean {
   if (iss !== '' && claims.get('iss') !== iss) return false
   const audience = claims.get('aud')
-  // A token for somebody is not for a policy that names nobody.
+  // A token with an audience is refused if the policy names no audience.
   if (audience === undefined ? aud !== '' : !isFor(audience, aud)) return false
   const now = new RegoNumber(time / 1e9)
   const expires = claimedTime(claims, 'exp')
@@ -238,7 +242,7 @@ function claimedTime(claims: RegoObject, name: string): RegoNumber | undefined {
   throw new BuiltinError(`${name} value must be a number`)
 }
 
-/** @param headers, payload the texts that are signed as they are. */
+/** @param headers, payload Texts that are signed without changes. */
 function encodeSign(headers: string, payload: string, jwk: Value): string {
   const [first] = readJwks(jwk)
   if (first === undefined) throw new BuiltinError('no keys found in JWK set')
@@ -262,7 +266,7 @@ export const jwtBuiltins: BuiltinTable = {
       name.startsWith('HS') ? verifyBySecret(name) : verifyByKeys(name),
     ]),
   ),
-  // Not recorded: their arguments hold a private key.
+  // Not recorded in the decision log: the arguments contain a private key.
   'io.jwt.encode_sign': {
     call: ([headers, payload, key]) => encodeSign(writeJson(headers!), writeJson(payload!), key!),
     pinned: 'unrecorded',

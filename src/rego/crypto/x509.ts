@@ -1,7 +1,7 @@
 /**
- * `crypto.x509.*`: certificates as OPA shows them, with the fields that policies read, and chains verified as Go does:
- * the first certificate is the root, the last the leaf. A chain with name constraints or with a critical extension
- * that is not understood here is not valid.
+ * `crypto.x509.*`: shows certificates like OPA, with the fields that policies read, and verifies chains like Go: the
+ * first certificate is the root, the last one the leaf. A chain with name constraints, or with a critical extension
+ * that is not supported here, is invalid.
  */
 
 import type { Evaluation } from '../evaluation.ts'
@@ -12,7 +12,7 @@ import { type Args, BuiltinError, bigInt, object, text, texts } from '../values/
 import { isArray, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
 import { type Certificate, type NamePart, readCertificates } from './certificate.ts'
 
-/** Attribute types of a name by the field they go to. */
+/** Attribute types of a name, by the field that holds them. */
 const listFields: Readonly<Record<string, string>> = {
   '2.5.4.6': 'Country',
   '2.5.4.10': 'Organization',
@@ -49,7 +49,7 @@ function idTree(id: readonly number[]): Value {
   return id.map((part) => new RegoNumber(part))
 }
 
-/** Go's nil slices are null. */
+/** Go writes an empty (nil) list as null. */
 function orNull(values: readonly Value[]): Value {
   return values.length === 0 ? null : values
 }
@@ -58,7 +58,7 @@ function base64(bytes: Buffer | undefined): Value {
   return bytes === undefined ? null : bytes.toString('base64')
 }
 
-/** Extended key usages by Go's numbers. */
+/** Numbers of Go for extended key usages. */
 const usages: Readonly<Record<string, number>> = {
   '2.5.29.37.0': 0,
   '1.3.6.1.5.5.7.3.1': 1,
@@ -72,7 +72,7 @@ const usages: Readonly<Record<string, number>> = {
   '1.3.6.1.5.5.7.3.9': 9,
 }
 
-/** Signature algorithms by Go's numbers; older ones are not verified. */
+/** Numbers of Go for signature algorithms; older algorithms are not supported. */
 const signatures: Readonly<Record<string, number>> = {
   '1.2.840.113549.1.1.11': 4,
   '1.2.840.113549.1.1.12': 5,
@@ -90,7 +90,7 @@ function timeText(unixS: number): string {
 function addressText(bytes: Buffer): string {
   if (bytes.length === 4) return bytes.join('.')
   const groups = bytes.toString('hex').match(/..../g) ?? []
-  // The platform's own reader writes the short form.
+  // The URL class writes an IPv6 address in its short form.
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1)
 }
 
@@ -146,14 +146,14 @@ function certificateTree(of: Certificate): Value {
 interface Options {
   readonly nowS: number
   readonly dnsName: string | undefined
-  /** Object identifiers, of which every certificate must allow one. */
+  /** Object identifiers of key usages; every certificate must allow one of them. */
   readonly wanted: readonly string[]
 }
 
 const serverAuth = '1.3.6.1.5.5.7.3.1'
 const anyUsage = '2.5.29.37.0'
 
-/** Extensions that the checks below act on, or that restrict nothing. */
+/** Extensions that the checks below handle, or that restrict nothing. */
 const understood = new Set([
   '2.5.29.15',
   '2.5.29.37',
@@ -164,7 +164,7 @@ const understood = new Set([
 ])
 const nameConstraints = '2.5.29.30'
 
-/** Leaf first; undefined when there is none. */
+/** Returns a chain from the leaf to a root; undefined if there is none. */
 function chainOf(
   certificates: readonly Certificate[],
   options: Options,
@@ -181,7 +181,7 @@ function chainOf(
     return undefined
   }
   if (leaf.raw.equals(root.raw)) return allowing([leaf], options.wanted)
-  // Each certificate stands in a chain once, so the search ends; a few dozen signatures at most are checked.
+  // Each certificate is used once in a chain, so the search ends. This also limits the number of checked signatures.
   let left = 100
   const extend = (chain: Certificate[]): Certificate[] | undefined => {
     const last = chain.at(-1)!
@@ -208,7 +208,7 @@ function isFine(of: Certificate, { nowS }: Options): boolean {
   return true
 }
 
-/** The chain, when one of the wanted usages is allowed by all of it. */
+/** Returns the chain if all of its certificates allow one of the wanted usages. */
 function allowing(chain: Certificate[], wanted: readonly string[]): Certificate[] | undefined {
   const allows = ({ extKeyUsage }: Certificate, usage: string): boolean =>
     extKeyUsage === undefined || extKeyUsage.includes(anyUsage) || extKeyUsage.includes(usage)
@@ -218,7 +218,10 @@ function allowing(chain: Certificate[], wanted: readonly string[]): Certificate[
   return isAllowed ? chain : undefined
 }
 
-/** @param below intermediates between it and the leaf. */
+/**
+ * Returns true if a certificate may issue the one below it. @param below Number of intermediates between it and the
+ * leaf.
+ */
 function mayIssue(of: Certificate, below: number, isRoot: boolean): boolean {
   if (of.isAuthority !== true && !(isRoot && of.version < 3 && of.isAuthority === undefined))
     return false

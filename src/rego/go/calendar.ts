@@ -1,15 +1,15 @@
 /**
- * Moments as Go's `time.Time` has them: nanoseconds since 1970 and a zone; dates of the proleptic Gregorian calendar.
- * Zones come from the time zone data that Node carries, not from the machine.
+ * Points in time like Go's `time.Time`: nanoseconds since 1970 and a zone, with dates of the proleptic Gregorian
+ * calendar. Zones come from the time zone data of Node, not from the machine.
  */
 import { BuiltinError } from '../values/operand.ts'
 
 const secondNs = 1_000_000_000n
 
 export interface Zone {
-  /** '' for one that is an offset only. */
+  /** Name of the zone; '' for a zone that is only an offset. */
   readonly name: string
-  /** Seconds east of Greenwich at a moment, and the zone's abbreviation then. */
+  /** Returns the offset in seconds east of Greenwich at a given time, and the zone's abbreviation at that time. */
   readonly at: (unixS: number) => { readonly offsetS: number; readonly abbreviation: string }
 }
 
@@ -21,7 +21,7 @@ export function fixedZone(offsetS: number, abbreviation: string): Zone {
 
 export interface DateParts {
   readonly year: number
-  /** 1 to 12. */
+  /** Month from 1 to 12. */
   readonly month: number
   readonly day: number
   readonly hour: number
@@ -32,13 +32,13 @@ export interface DateParts {
 const minNs = -(1n << 63n)
 const maxNs = (1n << 63n) - 1n
 
-/** @throws BuiltinError beyond what 64 bits of nanoseconds hold. */
+/** @throws BuiltinError for a time that does not fit into 64 bits of nanoseconds. */
 export function checkedNs(ns: bigint): bigint {
   if (ns < minNs || ns > maxNs) throw new BuiltinError('time outside of valid range')
   return ns
 }
 
-/** Seconds and the nanoseconds above them. */
+/** Splits nanoseconds into whole seconds and the remaining nanoseconds. */
 export function splitNs(ns: bigint): { unixS: number; nanos: number } {
   const nanos = ((ns % secondNs) + secondNs) % secondNs
   return { unixS: Number((ns - nanos) / secondNs), nanos: Number(nanos) }
@@ -48,12 +48,13 @@ export function nsOf(unixS: number, nanos: number): bigint {
   return BigInt(unixS) * secondNs + BigInt(nanos)
 }
 
-/** Days since 1970-01-01. Months and days outside their range carry over. */
+/** Returns days since 1970-01-01. Months and days outside their range carry over. */
 export function daysOf(year: number, month: number, day: number): number {
   const months = year * 12 + (month - 1)
   const y = Math.floor(months / 12)
   const m = months - y * 12 + 1
-  // March first, so that the leap day is a year's last (Howard Hinnant, "chrono-compatible date algorithms").
+  // Years start in March here, so that the leap day is the last day of a year (Howard Hinnant, "chrono-compatible date
+  // algorithms").
   const shifted = m <= 2 ? y - 1 : y
   const era = Math.floor(shifted / 400)
   const yearOfEra = shifted - era * 400
@@ -89,7 +90,7 @@ export function daysInMonth(year: number, month: number): number {
   return daysOf(year, month + 1, 1) - daysOf(year, month, 1)
 }
 
-/** The wall clock of a zone. */
+/** Returns date and time that the wall clock of a zone shows. */
 export function partsOf(unixS: number, zone: Zone): DateParts & { readonly days: number } {
   const local = unixS + zone.at(unixS).offsetS
   const days = Math.floor(local / 86400)
@@ -103,7 +104,9 @@ export function partsOf(unixS: number, zone: Zone): DateParts & { readonly days:
   }
 }
 
-/** What a zone's wall clock shows -> seconds since 1970; a clock time that a change of offset skips moves on. */
+/**
+ * Returns seconds since 1970 for a wall clock time in a zone. A time that a change of offset skips is moved forward.
+ */
 export function unixOf(parts: DateParts, zone: Zone): number {
   const { year, month, day, hour, minute, second } = parts
   const local = daysOf(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
@@ -113,17 +116,17 @@ export function unixOf(parts: DateParts, zone: Zone): number {
 }
 
 const zones = new Map<string, Zone>()
-/** Zones kept, each some kilobytes of formatters. */
+/** Most cached zones; each has some kilobytes of formatters. */
 const maxZones = 1000
 
 /** @throws BuiltinError */
 export function zoneOf(name: string): Zone {
   if (name === '' || name === 'UTC') return utc
-  // The machine's own zone would make a decision depend on where it is taken.
+  // The zone of the machine would make a decision depend on where it is made, so `Local` means UTC.
   if (name === 'Local') return utc
-  const known = zones.get(name)
-  if (known !== undefined) return known
-  // Intl takes offsets and any letter case; the time zone database does not.
+  const cached = zones.get(name)
+  if (cached !== undefined) return cached
+  // Intl also accepts offsets and any letter case, which the time zone database does not.
   if (/^[+-]/.test(name)) throw unknownZone(name)
   let clock: Intl.DateTimeFormat
   try {
@@ -181,7 +184,7 @@ function abbreviationBy(format: Intl.DateTimeFormat, at: Date): string {
   return format.formatToParts(at).find(({ type }) => type === 'timeZoneName')?.value ?? ''
 }
 
-/** As the time zone database names zones that have no letters: `+03`, `-0330`. */
+/** Returns the abbreviation that the time zone database uses for zones without letters: `+03`, `-0330`. */
 function numericAbbreviation(offsetS: number): string {
   const minutes = Math.floor(Math.abs(offsetS) / 60)
   const [hour, minute] = [Math.floor(minutes / 60), minutes % 60].map((n) =>

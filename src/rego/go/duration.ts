@@ -1,4 +1,6 @@
-/** Durations as Go writes them (`1h30m`, `1.5s`), and OPA's own units above: `d`, `w`, `y`. */
+/**
+ * Durations in Go's form (`1h30m`, `1.5s`), and OPA's additional units `d`, `w`, `y`.
+ */
 import { BuiltinError } from '../values/operand.ts'
 
 const unitsNs: Readonly<Record<string, number>> = {
@@ -15,7 +17,7 @@ const longUnitsHours: Readonly<Record<string, number>> = { d: 24, w: 168, y: 876
 
 const most = 1n << 63n
 
-/** @returns nanoseconds. @throws BuiltinError */
+/** @returns Nanoseconds. @throws BuiltinError */
 export function parseDuration(text: string): bigint {
   if (!/[dwy]/.test(text)) return parseShort(text)
   if (!/^[-+]?(?:[0-9.]+(?:ms|us|µs|ns|[a-z]))+$/.test(text)) throw bad(text)
@@ -27,7 +29,7 @@ export function parseDuration(text: string): bigint {
   return parseShort(short)
 }
 
-/** Without an exponent. */
+/** Writes a number without an exponent. */
 function plain(value: number): string {
   if (value >= 1e21) return '9'.repeat(22)
   return value !== 0 && value < 1e-6 ? value.toFixed(20) : String(value)
@@ -61,7 +63,7 @@ function parseShort(text: string): bigint {
   return sign === '-' ? -total : total
 }
 
-/** By doubles, as Go computes it: fractions of a nanosecond are cut off. */
+/** Computes with doubles, as Go does: fractions of a nanosecond are cut off. */
 function fractionNs(digits: string, unitNs: number): bigint {
   let [value, scale] = [0, 1]
   for (const digit of digits.slice(0, 18)) {

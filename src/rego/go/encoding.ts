@@ -1,4 +1,4 @@
-/** `hex.*` and what of base64 is not left to the module, over the bytes of a text. */
+/** `hex.*`, and the functions of `base64` and `base64url` that OPA does not compile into the module or that are replaced: over the bytes of a text. */
 
 import type { BuiltinTable } from '../registry.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
@@ -35,9 +35,9 @@ export const encodingBuiltins: BuiltinTable = {
     call: (args) => {
       const digits = text(args, 0)
       const bytes = Buffer.from(digits, 'hex')
-      // Node stops at the first digit that is none.
+      // Node stops at the first character that is not a hexadecimal digit, so compare the lengths.
       if (digits.length % 2 !== 0 || bytes.length * 2 !== digits.length) {
-        throw new BuiltinError('not hexadecimal')
+        throw new BuiltinError('the text is not hexadecimal')
       }
       return textOf(bytes)
     },

@@ -1,14 +1,14 @@
-/** Percent-encoding as Go's `net/url` reads and writes it; `urlquery.*`. */
+/** `urlquery.*`, and percent-encoding like Go's `net/url`. */
 import { encodedName, encodedValue, unescapeBytes } from '../../domain/form.ts'
 import type { BuiltinTable } from '../registry.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { type Args, BuiltinError, object, text } from '../values/operand.ts'
 import { compareTexts, isArray, jsonKey, RegoObject, RegoSet, type Value } from '../values/value.ts'
 
-/** Characters beside letters, digits and `-_.~` that stand as they are. */
+/** Characters that are not encoded, besides letters, digits and `-_.~`. */
 export type Plain = string
 
-/** @param plain what stays as it is; every other byte becomes a triplet. */
+/** @param plain Characters that stay as they are; every other byte becomes a percent triplet. */
 export function escapeText(text: string, plain: Plain): string {
   let out = ''
   for (const byte of bytesOf(text)) {
@@ -23,7 +23,7 @@ export function escapeText(text: string, plain: Plain): string {
 
 const strayPercent = /%(?![0-9a-fA-F]{2})/
 
-/** @throws BuiltinError for a percent sign that no two hexadecimal digits follow. */
+/** @throws BuiltinError for a percent sign without two hexadecimal digits after it. */
 export function unescapeText(text: string): string {
   if (!text.includes('%')) return text
   if (strayPercent.test(text)) throw new BuiltinError('invalid URL escape')

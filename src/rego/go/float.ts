@@ -1,9 +1,11 @@
-/** Doubles as Go's `strconv` writes them: `%e`, `%f`, `%g`, correctly rounded, halves to even. */
+/**
+ * Formats doubles like Go's `strconv`: `%e`, `%f`, `%g`, correctly rounded, halves to even.
+ */
 
-/** Fractional digits after which a double has only zeros. */
+/** Number of decimal places after which every double has only zeros. */
 const maxFraction = 1100
 
-/** @param precision digits after the point; -1 as many as the value needs. */
+/** @param precision Number of digits after the point; -1 for as many as the value needs. */
 export function formatFloat(value: number, verb: 'e' | 'f' | 'g', precision: number): string {
   if (Number.isNaN(value)) return 'NaN'
   const sign = value < 0 || Object.is(value, -0) ? '-' : ''
@@ -22,7 +24,7 @@ function fixedOrExponent(size: number, verb: 'e' | 'f', precision: number): stri
     return plain(digits, exponent, 0)
   }
   const places = Math.min(precision, maxFraction)
-  const scaled = rounded(size, places)
+  const scaled = roundScaled(size, places)
     .toString()
     .padStart(places + 1, '0')
   const whole = scaled.slice(0, scaled.length - places)
@@ -30,19 +32,20 @@ function fixedOrExponent(size: number, verb: 'e' | 'f', precision: number): stri
   return precision === 0 ? whole : `${whole}.${fraction}`
 }
 
-/** As short as `%e` or `%f` gets, by the exponent. */
+/** Formats with `%e` or `%f`, depending on the exponent (`%g`). */
 function general(size: number, precision: number): string {
   const wanted = precision === 0 ? 1 : precision
   const { digits, exponent } = wanted < 0 ? shortest(size) : significant(size, wanted)
   const kept = digits.replace(/0+$/, '') || '0'
-  // A shortest number is decided as if by six digits; otherwise by those asked for, or by those it has.
+  // The choice between %e and %f compares the exponent with six digits for the shortest form, else with the requested
+  // digits, or with the digits of the number if it has fewer.
   const limit =
     wanted < 0 ? 6 : wanted > kept.length && kept.length >= exponent + 1 ? kept.length : wanted
   if (exponent < -4 || exponent >= limit) return scientific(kept, exponent)
   return plain(kept, exponent, 0)
 }
 
-/** Digits and the exponent of the first. */
+/** Digits of a number and the exponent of the first digit. */
 interface Scientific {
   readonly digits: string
   readonly exponent: number
@@ -57,13 +60,13 @@ function significant(size: number, count: number): Scientific {
   if (size === 0) return { digits: '0', exponent: 0 }
   const { exponent } = shortest(size)
   const places = Math.min(count, maxFraction) - 1 - exponent
-  const digits = rounded(size, places).toString()
-  // Rounding may have carried into one more digit.
+  const digits = roundScaled(size, places).toString()
+  // Rounding may have produced one more digit.
   const carried = digits.length - Math.min(count, maxFraction)
   return { digits: digits.slice(0, count), exponent: exponent + Math.max(carried, 0) }
 }
 
-/** `size` = mantissa × 2^exponent. */
+/** Returns mantissa and exponent with `size` = mantissa × 2^exponent. */
 function binary(size: number): { mantissa: bigint; exponent: number } {
   const view = new DataView(new ArrayBuffer(8))
   view.setFloat64(0, size)
@@ -76,13 +79,13 @@ function binary(size: number): { mantissa: bigint; exponent: number } {
   }
 }
 
-/** Go's `%b`: the mantissa as it is stored. */
+/** Formats like Go's `%b`: the stored mantissa and exponent. */
 export function formatMantissa(size: number): string {
   const { mantissa, exponent } = binary(size)
   return `${mantissa}p${exponent < 0 ? '-' : '+'}${Math.abs(exponent)}`
 }
 
-/** Go's `%x`: one bit before the point. */
+/** Formats like Go's `%x`: hexadecimal with one bit before the point. */
 export function formatHex(size: number, precision: number): string {
   let { mantissa, exponent } = binary(size)
   if (mantissa === 0n) return `0x0${precision > 0 ? `.${'0'.repeat(precision)}` : ''}p+00`
@@ -107,8 +110,8 @@ export function formatHex(size: number, precision: number): string {
   return `0x1${fraction === '' ? '' : `.${fraction}`}p${power < 0 ? '-' : '+'}${sized}`
 }
 
-/** `size` × 10^`places`, rounded to a whole number, halves to even. */
-function rounded(size: number, places: number): bigint {
+/** Returns `size` × 10^`places`, rounded to an integer, halves to even. */
+function roundScaled(size: number, places: number): bigint {
   const { mantissa, exponent } = binary(size)
   let [numerator, denominator] = [mantissa, 1n]
   if (exponent >= 0) numerator <<= BigInt(exponent)

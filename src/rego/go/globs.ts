@@ -1,12 +1,13 @@
 /**
- * `regex.globs_match`: whether two globs (characters, `.`, `[sets]`, each with `+` or `*`) have a text in common, as
- * OPA's library decides it (github.com/yashtewari/glob-intersection), its oddities at the end of a glob included.
- * Answers are kept by position, so that cost grows with the product of lengths and not exponentially.
+ * `regex.globs_match`: decides whether some text matches both of two globs (characters, `.`, `[sets]`, each with `+`
+ * or `*`). It follows OPA's library (github.com/yashtewari/glob-intersection), including its peculiar results at the
+ * end of a glob. Results are cached by position, so the cost grows with the product of the lengths, not
+ * exponentially.
  */
 import { BuiltinError, refuseWork } from '../values/operand.ts'
 
 interface Token {
-  /** Inclusive code points, in order, apart; undefined for any. */
+  /** Ranges of code points, inclusive, sorted, not overlapping; undefined for any character. */
   readonly ranges: readonly (readonly [number, number])[] | undefined
   readonly flag: '' | '+' | '*'
 }
@@ -31,7 +32,7 @@ function tokens(glob: string): Glob {
     if (char === undefined) throw new BuiltinError('the glob ends too early')
     if (char !== '\\') return { char, escaped: false }
     const escapedChar = chars[at++]
-    if (escapedChar === undefined) throw new BuiltinError('the glob ends with a backslash')
+    if (escapedChar === undefined) throw new BuiltinError('the glob ends with an unfinished escape')
     return { char: escapedChar, escaped: true }
   }
 
@@ -73,7 +74,7 @@ function tokens(glob: string): Glob {
       out[out.length - 1] = { ranges, flag: flag === '+' || last.flag === '+' ? '+' : '*' }
     } else out.push({ ranges, flag })
   }
-  if (out.length > maxTokens) refuseWork('regex.globs_match of long globs')
+  if (out.length > maxTokens) refuseWork('regex.globs_match with globs that are too long')
   return out
 }
 
@@ -98,7 +99,7 @@ function match(a: Token, b: Token): boolean {
   )
 }
 
-/** Without what both begin and end with; undefined when they differ there. */
+/** Removes the tokens that both globs begin and end with. Returns undefined if the globs differ there. */
 function trim(a: Glob, b: Glob): [Glob, Glob] | undefined {
   const plain = (x: Token | undefined, y: Token | undefined): boolean =>
     x?.flag === '' && y?.flag === ''
@@ -107,7 +108,7 @@ function trim(a: Glob, b: Glob): [Glob, Glob] | undefined {
     if (!match(a[left]!, b[left]!)) return undefined
     left++
   }
-  // One is left, since an empty glob would be decided otherwise.
+  // Keep one token: the result for an empty glob would be different.
   if (left > 0) left--
   let [rightA, rightB] = [a.length - 1, b.length - 1]
   while (rightA >= left && rightB >= left && plain(a[rightA], b[rightB])) {
@@ -126,7 +127,7 @@ type Side = 0 | 1
 
 class Intersection {
   readonly #globs: readonly [Glob, Glob]
-  readonly #known = new Map<number, boolean>()
+  readonly #results = new Map<number, boolean>()
   #steps = 0
 
   constructor(a: Glob, b: Glob) {
@@ -165,10 +166,10 @@ class Intersection {
 
   #star(side: Side, own: number, other: number): boolean {
     const key = ((own * (maxTokens + 1) + other) << 1) | side
-    const known = this.#known.get(key)
-    if (known !== undefined) return known
+    const cached = this.#results.get(key)
+    if (cached !== undefined) return cached
     const answer = this.#starred(side, own, other)
-    this.#known.set(key, answer)
+    this.#results.set(key, answer)
     return answer
   }
 
@@ -185,6 +186,6 @@ class Intersection {
   }
 
   #step(): void {
-    if (++this.#steps > maxSteps) refuseWork('regex.globs_match of such globs')
+    if (++this.#steps > maxSteps) refuseWork('regex.globs_match needs too many steps')
   }
 }

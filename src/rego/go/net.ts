@@ -1,6 +1,7 @@
 /**
- * `net.cidr_*` over addresses as numbers; two of them in place of the module's own, see module.ts. Addresses are read as strictly as Go reads them: no leading zeros, no zones;
- * one of version 4 mapped into version 6 counts as version 4. Looking names up is refused, see table.ts.
+ * `net.cidr_*`: computes with addresses as numbers. Two of these functions replace those compiled into the module, see
+ * policy/module.ts. Addresses are parsed as strictly as in Go: no leading zeros, no zones. An IPv4 address mapped into
+ * IPv6 counts as IPv4. Looking up names is refused, see registry.ts.
  */
 import { isIPv4, isIPv6 } from 'node:net'
 import type { BuiltinTable } from '../registry.ts'
@@ -20,7 +21,7 @@ const mappedPrefix = 0xffffn << 32n
 const maxAddresses = 65_536n
 const maxComparisons = 1_000_000
 
-/** @returns undefined when it is no address. */
+/** @returns Undefined if the text is not an address. */
 function readAddress(given: string): Address | undefined {
   if (isIPv4(given)) return { bits: 32, value: BigInt(`0x${hexOfV4(given)}`) }
   if (!isIPv6(given) || given.includes('%')) return undefined
@@ -63,7 +64,7 @@ function networkOf(given: string): Network | undefined {
   if (address === undefined || !/^[0-9]+$/.test(digits)) return undefined
   const written = Number(digits)
   if (written > (isIPv4(host) ? 32 : 128)) return undefined
-  // A mapped address with a prefix shorter than the mapping is a network of version 6.
+  // A mapped address with a prefix shorter than 96 bits is an IPv6 network.
   if (address.bits === 32 && !isIPv4(host) && written < 96) {
     return network({ bits: 128, value: mappedPrefix | address.value }, written)
   }
@@ -83,7 +84,7 @@ function holds(outer: Network, inner: Address): boolean {
   return outer.bits === inner.bits && network(inner, outer.prefix).value === outer.value
 }
 
-/** Of an address or of a whole network. @throws BuiltinError */
+/** Returns true if the network contains an address or a whole other network. @throws BuiltinError */
 function contains(outer: Network, given: string): boolean {
   const address = readAddress(given)
   if (address !== undefined) return holds(outer, address)
@@ -106,7 +107,7 @@ function writeAddress({ bits, value }: Address): string {
     .padStart(32, '0')
     .match(/..../g)!
     .map((group) => group.replace(/^0{1,3}/, ''))
-  // The longest run of zeros is left out (RFC 5952 section 4.2).
+  // The longest run of zeros is written as `::` (RFC 5952 section 4.2).
   let [best, length] = [-1, 1]
   for (let i = 0; i < 8; i++) {
     let end = i
@@ -131,7 +132,7 @@ function expand(args: Args): Value {
   return out
 }
 
-/** Networks of a text, array, set or object, each with what stands for it in the answer. */
+/** Returns the networks of a text, array, set or object, each with the value that stands for it in the result. */
 function indexed(value: Value): (readonly [cidr: string, index: Value])[] {
   const first = (of: Value): string => {
     const cidr = isArray(of) ? of[0] : of
@@ -161,11 +162,11 @@ function containsMatches([outer, inner]: Args): Value {
   return out
 }
 
-/** In the numbers of version 6, where mapped addresses are those of version 4. */
+/** A range of addresses as IPv6 numbers; IPv4 addresses are in the mapped range. */
 interface Range {
   readonly first: bigint
   readonly last: bigint
-  /** As it is written when nothing was merged into it. */
+  /** Text of the network as it was written, if nothing was merged into it. */
   readonly text: string | undefined
 }
 
@@ -173,7 +174,7 @@ function rangeOf(given: Value): Range {
   if (typeof given !== 'string') throw new BuiltinError('element must be string')
   const address = readAddress(given)
   if (address?.bits === 128) throw new BuiltinError('IPv6 invalid: needs prefix length')
-  // A bare address stands for its network of the days of classes, as in OPA.
+  // An address without a prefix stands for its class A, B or C network, as in OPA.
   const of = address === undefined ? parseNetwork(given) : network(address, classPrefix(address))
   const base = of.bits === 32 ? mappedPrefix : 0n
   const text = address === undefined ? writeNetwork(of) : `${writeAddress(address)}/${of.prefix}`
@@ -202,12 +203,12 @@ function order(a: bigint, b: bigint): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
 
-/** The lowest address of each version has none below it. */
+/** Returns the address before, or the same address if it is the lowest of its version. */
 function previous(value: bigint): bigint {
   return value === 0n || value === mappedPrefix ? value : value - 1n
 }
 
-/** The fewest networks that are the range together. */
+/** Returns the smallest list of networks that together cover the range. */
 function cidrsOf({ first, last }: Range): string[] {
   const isV4 = first >> 32n === 0xffffn && last >> 32n === 0xffffn
   const out: string[] = []

@@ -1,7 +1,7 @@
 /**
- * `regex.*` with RE2's syntax and its linear time, by re2js; matches follow one another as Go's `regexp` has them.
- * A pattern or a text may come from a request: lengths are capped, and a call that finds match after match ends
- * when it has had its time.
+ * `regex.*` with the syntax and linear time of RE2 (library re2js); repeated matches are found like in Go's `regexp`.
+ * A pattern or text may come from a request, so lengths are limited, and a call that looks for many matches ends
+ * after a time limit.
  */
 import { RE2JS } from 're2js'
 import type { BuiltinTable } from '../registry.ts'
@@ -10,9 +10,9 @@ import type { Value } from '../values/value.ts'
 import { globsIntersect } from './globs.ts'
 
 const maxPattern = 4096
-/** Characters of pattern times characters of text: what one match may cost. */
+/** Limit for characters of the pattern times characters of the text: the cost of one match. */
 const maxProduct = 1 << 27
-/** All matches of one call. */
+/** Longest time in ms for all matches of one call. */
 const maxMs = 250
 
 const compiled = new Map<string, RE2JS>()
@@ -20,8 +20,8 @@ const maxCompiled = 200
 
 /** @throws BuiltinError */
 function compile(pattern: string): RE2JS {
-  const known = compiled.get(pattern)
-  if (known !== undefined) return known
+  const cached = compiled.get(pattern)
+  if (cached !== undefined) return cached
   if (pattern.length > maxPattern) refuseWork(`a pattern of more than ${maxPattern} characters`)
   let regex: RE2JS
   try {
@@ -34,7 +34,7 @@ function compile(pattern: string): RE2JS {
   return regex
 }
 
-/** Start and end of a match and of its groups; -1 for a group that took no part. */
+/** Start and end of a match and of its groups; -1 for a group that did not match. */
 type Match = readonly number[]
 
 class Search {
@@ -42,11 +42,12 @@ class Search {
   readonly #until = performance.now() + maxMs
 
   constructor(regex: RE2JS, subject: string) {
-    if (regex.pattern().length * subject.length > maxProduct) refuseWork('a text of this length')
+    if (regex.pattern().length * subject.length > maxProduct)
+      refuseWork('the text is too long for this pattern')
     this.#matcher = regex.matcher(subject)
   }
 
-  /** The first match that begins at or after `at`. */
+  /** Returns the first match that begins at or after `at`. */
   from(at: number): Match | undefined {
     if (performance.now() > this.#until) refuseWork(`more than ${maxMs} ms of matching`)
     if (!this.#matcher.find(at)) return undefined
@@ -58,12 +59,15 @@ class Search {
   }
 }
 
-/** Length of the character at a place, 1 at the end. */
+/** Returns the length of the character at a position, 1 at the end. */
 function step(subject: string, at: number): number {
   return (subject.codePointAt(at) ?? 0) > 0xffff ? 2 : 1
 }
 
-/** Go's `FindAll`: an empty match right after another one is none. @param most all when negative. */
+/**
+ * Finds all matches like Go's `FindAll`, which skips an empty match right after another match.
+ * @param most Most matches to return; all if negative.
+ */
 function findAll(regex: RE2JS, subject: string, most: number): Match[] {
   const search = new Search(regex, subject)
   const found: Match[] = []
@@ -80,7 +84,7 @@ function findAll(regex: RE2JS, subject: string, most: number): Match[] {
   return found
 }
 
-/** @throws BuiltinError when the pattern is none. */
+/** @throws BuiltinError when the pattern is invalid. */
 export function matches(pattern: string, subject: string): boolean {
   return new Search(compile(pattern), subject).from(0) !== undefined
 }
@@ -124,7 +128,7 @@ function replace(args: Args): string {
   return out + subject.slice(lastEnd)
 }
 
-/** `$1`, `${name}`, `$$`; a dollar sign that names nothing stands for itself. */
+/** Expands `$1`, `${name}` and `$$`. A dollar sign without a name or number stays as it is. */
 function expand(template: string, match: Match, subject: string, regex: RE2JS): string {
   let out = ''
   let rest = template
@@ -153,7 +157,7 @@ function expand(template: string, match: Match, subject: string, regex: RE2JS): 
   }
 }
 
-/** A template such as `urn:foo:{.*}`: literal text, and patterns between the delimiters. */
+/** Matches a template such as `urn:foo:{.*}`: literal text, with patterns between the delimiters. */
 function templateMatch(args: Args): boolean {
   const [template, subject, open, close] = [0, 1, 2, 3].map((at) => text(args, at)) as [
     string,

@@ -1,4 +1,6 @@
-/** `semver.*`: Semantic Versioning 2.0.0, a leading `v` allowed. */
+/**
+ * `semver.*`: Semantic Versioning 2.0.0, with an optional leading `v`.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { BuiltinError, text } from '../values/operand.ts'
@@ -6,7 +8,7 @@ import { compareTexts, RegoNumber } from '../values/value.ts'
 
 interface Version {
   readonly core: readonly [bigint, bigint, bigint]
-  /** Empty for a release. */
+  /** Pre-release identifiers; empty for a release. */
   readonly pre: readonly string[]
 }
 
@@ -14,7 +16,7 @@ const identifiers = /^[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*$/
 const numeric = /^(?:0|[1-9][0-9]*)$/
 const int64 = 1n << 63n
 
-/** @returns undefined when it is none. */
+/** @returns Undefined if the text is not a version. */
 function read(given: string): Version | undefined {
   const whole = given.startsWith('v') ? given.slice(1) : given
   const plus = whole.indexOf('+')
@@ -45,7 +47,7 @@ function compareVersions(a: Version, b: Version): number {
   return Math.sign(a.pre.length - b.pre.length)
 }
 
-/** Numbers before words. */
+/** Compares pre-release identifiers; numbers come before words. */
 function compareIdentifiers(a: string, b: string): number {
   const [aIsNumber, bIsNumber] = [a, b].map((each) => /^[0-9]+$/.test(each))
   if (aIsNumber !== bIsNumber) return aIsNumber ? -1 : 1

@@ -1,6 +1,7 @@
 /**
- * `sprintf` by Go's `fmt` (https://pkg.go.dev/fmt): flags, width, precision, `*`, argument indexes, and what it
- * prints for a verb that does not fit. Arguments are integers, floats or texts; anything else is its text.
+ * `sprintf` like Go's `fmt` (https://pkg.go.dev/fmt): flags, width, precision, `*`, argument indexes, and Go's output
+ * for a verb that does not fit its argument. Arguments are integers, floats or texts; other values are converted to
+ * text.
  */
 
 import type { BuiltinTable } from '../registry.ts'
@@ -10,10 +11,10 @@ import { printable, quoted } from '../values/quote.ts'
 import { describe, RegoNumber, type Value } from '../values/value.ts'
 import { formatFloat, formatHex, formatMantissa } from './float.ts'
 
-/** bigint for integers of any size, as Go's int64 and *big.Int. */
+/** A bigint stands for integers of any size, like Go's int64 and *big.Int. */
 type Argument = bigint | number | string
 
-/** Widths and precisions that Go accepts, and what one call may print. */
+/** Largest width and precision (Go's limit), and most characters of one result. */
 const maxWidth = 1_000_000
 const maxOutput = 1 << 24
 
@@ -149,7 +150,7 @@ class Printer {
     return value > maxWidth ? undefined : value
   }
 
-  /** `[3]`. @returns whether there was one. */
+  /** Reads an argument index such as `[3]`. @returns True if there was one. */
   #readIndex(): boolean {
     if (this.#format[this.#at] !== '[') return false
     this.#reordered = true
@@ -187,11 +188,11 @@ function formatted(verb: string, arg: Argument, flags: Flags): string {
       : typeof arg === 'number'
         ? ofFloat(verb, arg, flags)
         : ofInteger(verb, arg, flags)
-  // A *big.Int says so itself.
+  // For a *big.Int, Go prints its own form of the error.
   if (done === undefined && typeof arg === 'bigint' && !int64(arg)) {
     return `%!${verb}(big.Int=${arg})`
   }
-  // The flags still act on the value of a verb that does not fit.
+  // For a verb that does not fit, Go still applies the flags to the value.
   return done ?? `%!${verb}(${goType(arg)}=${formatted('v', arg, flags)})`
 }
 
@@ -260,7 +261,7 @@ function ofInteger(verb: string, arg: bigint, flags: Flags): string | undefined 
   if (verb === 'c' && !big) return pad(runeText(arg), flags)
   if (verb === 'q' && !big) return pad(quotedRune(runeText(arg)), flags)
   if (verb === 'U' && !big) return pad(unicodeText(arg, flags), { ...flags, zero: false })
-  // A *big.Int takes %s as %d.
+  // A *big.Int treats %s like %d.
   const base = verb === 's' && big ? 10 : Object.hasOwn(radix, verb) ? radix[verb] : undefined
   if (base === undefined) return undefined
   const size = arg < 0n ? -arg : arg
@@ -301,7 +302,7 @@ function unicodeText(arg: bigint, { precision, sharp }: Flags): string {
   return `U+${digits}${sharp && char !== '' && printable(char) ? ` '${char}'` : ''}`
 }
 
-/** Go's `fmt.Sprintf`. */
+/** Formats a text like Go's `fmt.Sprintf`. */
 export function formatText(format: string, values: readonly Value[]): string {
   return new Printer(format, values.map(argument)).print()
 }

@@ -1,6 +1,6 @@
 /**
- * InputUsage the part of Go's `text/template` that needs no program: fields, variables, pipelines, `if`, `with`, `range`.
- * Named templates, loops that are left early and functions that escape are refused by name.
+ * Parses the part of Go's `text/template` that policies may use: fields, variables, pipelines, `if`, `with`, `range`.
+ * Named templates, `break`, `continue` and escaping functions are refused with an error that names them.
  */
 import { BuiltinError, refuseWork } from '../values/operand.ts'
 
@@ -13,7 +13,7 @@ export type Term =
   | { readonly kind: 'group'; readonly pipeline: Pipeline }
 export interface Operand {
   readonly term: Term
-  /** Field names behind it. */
+  /** Field names that follow the term. */
   readonly fields: readonly string[]
 }
 export interface Pipeline {
@@ -35,7 +35,7 @@ export const functions = [
   'and', 'or', 'not', 'len', 'index', 'print', 'println', 'printf', 'eq', 'ne', 'lt', 'le', 'gt', 'ge',
 ] // biome-ignore format: a list
 
-/** Characters of a template, and how deep its parts may stand in one another. */
+/** Most characters of a template, and most nested levels. */
 const maxLength = 1 << 16
 const maxDepth = 100
 
@@ -85,7 +85,7 @@ function pieces(source: string): Piece[] {
       next.lastIndex = at
       const found = next.exec(source)
       if (found === null) throw new BuiltinError('the template has an action that cannot be read')
-      // What follows a blank does not belong to what stands before it: `.a .b` are two operands.
+      // A field after a space starts a new operand: `.a .b` are two operands.
       tokens.push(skipped > 0 && found[0].startsWith('.') ? ` ${found[0]}` : found[0])
       at += found[0].length
     }
@@ -105,9 +105,9 @@ class TemplateReader {
     if (this.#at < this.#pieces.length) throw new BuiltinError('unexpected {{end}} or {{else}}')
   }
 
-  /** Up to an `end` or `else`, which is left. */
+  /** Reads nodes up to an `end` or `else`, which is not consumed. */
   nodes(depth: number): Node[] {
-    if (depth > maxDepth) refuseWork('a template nested so deeply')
+    if (depth > maxDepth) refuseWork('a template that is nested too deeply')
     const out: Node[] = []
     for (let piece = this.#pieces[this.#at]; piece !== undefined; piece = this.#pieces[this.#at]) {
       if (piece.kind === 'text') out.push(piece)
@@ -162,7 +162,7 @@ class PipelineReader {
   }
 
   #pipeline(depth: number): Pipeline {
-    if (depth > maxDepth) refuseWork('a template nested so deeply')
+    if (depth > maxDepth) refuseWork('a template that is nested too deeply')
     const ahead = this.#tokens.slice(this.#at, this.#at + 4)
     const isVariable = (token: string | undefined): boolean => /^\$./.test(token ?? '')
     let declared: readonly string[] = []
@@ -206,7 +206,7 @@ class PipelineReader {
       term = { kind: 'dot' }
       if (token.length > 1) fields.push(token.slice(1))
     } else term = readTerm(token)
-    // A field right behind, without a blank.
+    // Fields that follow directly, without a space.
     while (/^\../.test(this.#tokens[this.#at] ?? ''))
       fields.push(this.#tokens[this.#at++]!.slice(1))
     return { term, fields }
@@ -219,7 +219,7 @@ function readTerm(token: string): Term {
     try {
       return { kind: 'text', value: JSON.parse(token) as string }
     } catch {
-      throw new BuiltinError(`the text ${token} cannot be read`)
+      throw new BuiltinError(`the text ${token} is malformed`)
     }
   }
   if (token.startsWith('$')) return { kind: 'variable', name: token }
@@ -227,7 +227,7 @@ function readTerm(token: string): Term {
   if (token === 'nil') return { kind: 'literal', value: null }
   if (/^-?[0-9]/.test(token)) {
     const value = Number(token)
-    if (!Number.isFinite(value)) throw new BuiltinError(`the number ${token} cannot be read`)
+    if (!Number.isFinite(value)) throw new BuiltinError(`the number ${token} is malformed`)
     return { kind: 'literal', value }
   }
   if (functions.includes(token)) return { kind: 'function', name: token }

@@ -1,6 +1,6 @@
 /**
- * `strings.render_template`: Go's `text/template` over an object, as far as template-read.ts reads it. A number of the
- * object is its text, as it is in OPA: it is never zero and never compares with a number of the template.
+ * `strings.render_template`: Go's `text/template` on an object, with the syntax that template-read.ts supports. A
+ * number of the object is treated as a text, as in OPA: it is never zero and never equals a number of the template.
  */
 
 import type { BuiltinTable } from '../registry.ts'
@@ -17,7 +17,10 @@ import {
 import { formatText } from './sprintf.ts'
 import { type Node, type Operand, type Pipeline, readTemplate, type Term } from './template-read.ts'
 
-/** undefined is what is missing; a JavaScript number is one of the template. */
+/**
+ * A value of the object or the template: undefined if it is missing, a JavaScript number if it was written in the
+ * template.
+ */
 type Data = Value | number | undefined
 
 const maxOutput = 1 << 22
@@ -34,13 +37,13 @@ class Rendering {
 
   render(nodes: readonly Node[], dot: Data): string {
     this.#nodes(nodes, dot)
-    // Go's mark for what is missing, and OPA's.
+    // Replace Go's mark for a missing value by that of OPA.
     return this.#out.replaceAll('<no value>', '<undefined>')
   }
 
   #step(): void {
     if (++this.#steps > maxSteps || this.#out.length > maxOutput) {
-      refuseWork('strings.render_template of such a template')
+      refuseWork('strings.render_template needs too many steps or writes too much')
     }
   }
 
@@ -101,7 +104,7 @@ class Rendering {
     return value
   }
 
-  /** @param piped the value of the command before. */
+  /** @param piped Result of the previous command of the pipeline. */
   #command(operands: readonly Operand[], dot: Data, piped: readonly Data[]): Data {
     this.#step()
     const [first, ...rest] = operands as [Operand, ...Operand[]]
@@ -167,7 +170,7 @@ function isTrue(value: Data): boolean {
   return typeof value !== 'object' || !isArray(value) || value.length > 0
 }
 
-/** As Go's `fmt` prints it. */
+/** Returns the text that Go's `fmt` prints for a value. */
 function printed(value: Data): string {
   if (value === undefined || value === null) return '<no value>'
   if (value instanceof RegoNumber) return value.text
@@ -245,7 +248,10 @@ function at(value: Data, key: Data): Data {
   return items[key]
 }
 
-/** Blanks between all, or only where neither neighbour is a text. */
+/**
+ * Joins arguments with spaces: between all of them (println), or only between two arguments that are not texts
+ * (print).
+ */
 function joined(args: readonly Data[], lines: boolean): string {
   let out = ''
   for (const [i, value] of args.entries()) {
@@ -257,11 +263,11 @@ function joined(args: readonly Data[], lines: boolean): string {
 
 function forPrintf(value: Data): Value {
   if (typeof value === 'number') return new RegoNumber(value)
-  // A number of the object is a text to Go's printf.
+  // Go's printf gets a number of the object as a text.
   return value instanceof RegoNumber ? value.text : (value ?? null)
 }
 
-/** @param equality true and false can be compared for it, but not ordered. */
+/** @param equality True for equality tests: they accept booleans, which have no order. */
 function order(a: Data, b: Data, equality: boolean): number {
   const [x, y] = [a, b].map((value) => (value instanceof RegoNumber ? value.text : value))
   if (typeof x === 'string' && typeof y === 'string') return compareTexts(x, y)

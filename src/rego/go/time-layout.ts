@@ -1,6 +1,6 @@
 /**
- * Go's reference-time layouts (https://pkg.go.dev/time#pkg-constants): `2006-01-02T15:04:05Z07:00` and the like, for
- * writing and for reading, with Go's rules for what may be left out and what is out of range.
+ * Formats and parses times with Go's reference layouts (https://pkg.go.dev/time#pkg-constants), such as
+ * `2006-01-02T15:04:05Z07:00`, with Go's rules for optional parts and ranges.
  */
 
 import { BuiltinError } from '../values/operand.ts'
@@ -26,7 +26,7 @@ export const longDays = [
 ] // biome-ignore format: a list
 const short = (name: string): string => name.slice(0, 3)
 
-/** Layouts that have a name. */
+/** Layouts that have a name in Go. */
 const named: Readonly<Record<string, string>> = {
   ANSIC: 'Mon Jan _2 15:04:05 2006',
   UnixDate: 'Mon Jan _2 15:04:05 MST 2006',
@@ -44,14 +44,14 @@ export function layoutNamed(layout: string): string {
   return Object.hasOwn(named, layout) ? named[layout]! : layout
 }
 
-/** The elements of a layout, longest first where one begins another. */
+/** Elements of a layout; an element that begins with another one comes before it. */
 const elements = [
   'January', 'Jan', 'Monday', 'Mon', 'MST', '002', '01', '02', '03', '04', '05', '06', '15', '1', '2006', '2',
   '_2', '__2', '3', '4', '5', 'PM', 'pm', '-070000', '-07:00:00', '-0700', '-07:00', '-07',
   'Z070000', 'Z07:00:00', 'Z0700', 'Z07:00', 'Z07',
 ] as const // biome-ignore format: a list
 
-/** `.` then the digit, times; `0` is written in full, `9` without zeros at the end. */
+/** A fraction of a second: `.` and repeated digits. `0` is written with all digits, `9` without zeros at the end. */
 interface Fraction {
   readonly separator: string
   readonly digit: '0' | '9'
@@ -67,7 +67,7 @@ interface Chunk {
 
 function nextChunk(layout: string): Chunk {
   for (let i = 0; i < layout.length; i++) {
-    // "_2006" is an underscore, then the year.
+    // "_2006" means an underscore, then the year.
     if (layout.startsWith('_2006', i)) return chunk(layout, i + 1, '2006', 4)
     const found = elements.find((each) => layout.startsWith(each, i))
     if (found !== undefined) {
@@ -190,7 +190,7 @@ function part(element: string, parts: DateParts & { readonly days: number }): st
   }
 }
 
-/** @returns nanoseconds since 1970, not yet checked to fit 64 bits. @throws BuiltinError */
+/** @returns Nanoseconds since 1970; the caller must check that they fit into 64 bits. @throws BuiltinError */
 export function parseTime(layout: string, value: string): bigint {
   return new TimeReader(layout, value).read()
 }
@@ -270,7 +270,7 @@ class TimeReader {
     return taken
   }
 
-  /** One or two digits; `fixed` two. */
+  /** Reads one or two digits, exactly two if `fixed` is true. */
   #number(fixed: boolean, name: string, min: number, max: number): number {
     if (!isDigit(this.#value, 0) || (fixed && !isDigit(this.#value, 1))) throw this.#bad(name)
     const value = Number(this.#take(isDigit(this.#value, 1) ? 2 : 1))
@@ -365,7 +365,7 @@ class TimeReader {
     return Number(taken)
   }
 
-  /** A fraction of a second that the layout does not name is read all the same. */
+  /** Reads a fraction of a second even if the layout has none, as Go does. */
   #readUnasked(): void {
     if (!/^[.,]/.test(this.#value) || !isDigit(this.#value, 1)) return
     if (typeof nextChunk(this.#layout).element === 'object') return
@@ -414,7 +414,7 @@ class TimeReader {
     this.#zone = fixedZone(sign === '-' ? -seconds : seconds, '')
   }
 
-  /** Any abbreviation but UTC stands for no offset that could be known; Go's answer is then UTC's. */
+  /** Reads a zone abbreviation. The offset of an abbreviation other than UTC is unknown; Go then uses UTC. */
   #readAbbreviation(): void {
     const known = /^(?:UTC|ChST|MeST|GMT)/.exec(this.#value)?.[0]
     if (known !== undefined) {
@@ -434,7 +434,7 @@ class TimeReader {
     if (known === 'UTC') this.#zone = utc
   }
 
-  /** @returns whether there were any. */
+  /** Reads hours after `GMT`. @returns True if there were any. */
   #readHours(): boolean {
     const hours = /^[+-]([0-9]+)/.exec(this.#value)
     if (hours === null || Number(hours[1]) > 23) return false

@@ -1,4 +1,6 @@
-/** `time.*`: moments are nanoseconds since 1970, alone or as `[ns, zone]` or `[ns, zone, layout]`. */
+/**
+ * `time.*`: times are nanoseconds since 1970, alone or as `[ns, zone]` or `[ns, zone, layout]`.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { toBigInt } from '../values/decimal.ts'
@@ -24,7 +26,7 @@ interface Moment {
   readonly layout: string
 }
 
-/** Layouts and texts are read in time that grows with the product of their lengths. */
+/** Longest layout and text: parsing takes time in the product of their lengths. */
 const maxLength = 1000
 
 function short(args: Args, at: number): string {
@@ -62,13 +64,15 @@ function addDate(args: Args): Value {
     month: parts.month + months,
     day: parts.day + days,
   }
-  // Far outside of what nanoseconds hold, and of what doubles hold exactly.
+  // This date is far outside the range of nanoseconds, and of what a double holds exactly.
   const reached = daysOf(moved.year, moved.month, moved.day)
   if (!(Math.abs(reached) < 1e6)) throw new BuiltinError('time outside of valid range')
   return new RegoNumber(checkedNs(nsOf(unixOf(moved, zone), nanos)))
 }
 
-/** Years, months, days, hours, minutes, seconds between two moments, by the first one's calendar. */
+/**
+ * Returns years, months, days, hours, minutes and seconds between two times, in the calendar of the first one's zone.
+ */
 function difference(args: Args): Value {
   const { ns: a, zone } = moment(args, 0)
   const { ns: b } = moment(args, 1)

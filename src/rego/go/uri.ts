@@ -1,14 +1,16 @@
-/** `uri.*` as Go's `net/url` splits a reference, with its rules for authority, port and escapes. */
+/**
+ * `uri.*`: splits a URI like Go's `net/url`, with its rules for authority, port and escapes.
+ */
 import { isIPv6 } from 'node:net'
 import type { BuiltinTable } from '../registry.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 import { RegoObject, type Value } from '../values/value.ts'
 import { escapeText, unescapeText } from './escaping.ts'
 
-/** Parts, '' where there is none. */
+/** Parts of a URI; a missing part is ''. */
 interface Uri {
   readonly scheme: string
-  /** With its port; an address of version 6 in brackets. */
+  /** Host with its port; an IPv6 address is in brackets. */
   readonly host: string
   readonly path: string
   readonly rawPath: string
@@ -17,7 +19,7 @@ interface Uri {
 }
 
 const plainInPath = '$&+,/:;=@'
-/** ASCII that a host may hold beside letters, digits and `-_.~`. */
+/** ASCII characters that a host may contain besides letters, digits and `-_.~`. */
 const plainInHost = '!"$&\'()*+,:;<=>[]'
 
 function invalid(why: string): BuiltinError {
@@ -37,7 +39,7 @@ function parseUri(whole: string): Uri {
   const query = mark === -1 ? '' : afterScheme.slice(mark + 1)
   let rest = mark === -1 ? afterScheme : afterScheme.slice(0, mark)
   if (!rest.startsWith('/')) {
-    // Opaque, as mailto: is.
+    // An opaque URI, such as mailto:, has no host and path.
     if (scheme !== '') return { ...none, scheme, query }
     if (rest.split('/', 1)[0]!.includes(':')) throw invalid('colon in the first segment')
   }
@@ -88,7 +90,7 @@ function parseHost(scheme: string, host: string): string {
   }
   const first = host.indexOf(':')
   if (first !== -1) {
-    // Hosts with colons, as in a list of hosts and ports, are for other schemes.
+    // Other schemes may have hosts with colons, such as a list of hosts with ports.
     const strict = scheme === 'http' || scheme === 'https'
     checkPort(host.slice(strict ? first : host.lastIndexOf(':')))
   }
@@ -99,7 +101,7 @@ function checkPort(port: string): void {
   if (!/^(?::[0-9]*)?$/.test(port)) throw invalid('port')
 }
 
-/** Only bytes beyond ASCII may be escaped in a host. */
+/** Decodes a host, in which only bytes above ASCII may be percent-encoded. */
 function unescapeHost(host: string): string {
   for (const [triplet] of host.matchAll(/%(?:..?)?/gs)) {
     if (/^%[0-7]/.test(triplet) && triplet !== '%25') throw invalid('escape in the host')

@@ -1,13 +1,15 @@
-/** `uuid.*`: RFC 4122 identifiers, read and made. */
+/**
+ * `uuid.*`: parses and creates identifiers of RFC 4122.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { integer, text } from '../values/operand.ts'
 import { RegoNumber, RegoObject, type Value } from '../values/value.ts'
 
-/** Intervals of 100 ns between the start of the Gregorian calendar and 1970. */
+/** Number of 100 ns intervals between the start of the Gregorian calendar and 1970. */
 const gregorian = 0x01b21dd213814000n
 
-/** @returns undefined when it is none. */
+/** @returns Undefined if the text is not a UUID. */
 function read(given: string): Buffer | undefined {
   let digits: string
   if (given.length === 32) digits = given
@@ -49,7 +51,7 @@ function parse(given: string): Value | undefined {
     BigInt(bytes.readUInt32BE(0)) |
     (BigInt(bytes.readUInt16BE(4)) << 32n) |
     (BigInt(bytes.readUInt16BE(6) & 0x0fff) << 48n)
-  // Identifiers before 1677 wrap around, as OPA's 64 bits do.
+  // Times of identifiers before 1677 wrap around, as in OPA's 64-bit numbers.
   out.set('time', new RegoNumber(BigInt.asIntN(64, (time - gregorian) * 100n)))
   out.set('nodeid', node.toString('hex').match(/../g)!.join('-'))
   out.set('macvariables', scope(node[0]!))
@@ -86,7 +88,7 @@ export const uuidBuiltins: BuiltinTable = {
       text(args, 0)
       const most = Math.abs(integer(args, 1))
       if (most === 0) return new RegoNumber(0)
-      // 128 bits over at most 53: no value is likelier than another by more than 2^-75.
+      // 128 random bits modulo a range of at most 53 bits: no value is more likely than another by more than 2^-75.
       const bits = BigInt(`0x${evaluation.random(16).toString('hex')}`)
       return new RegoNumber(bits % BigInt(most))
     },

@@ -1,6 +1,6 @@
 /**
- * A tree of graphql-tree.ts written as GraphQL text, so that a document which a policy has changed is read again by
- * the same parser. Names come from the policy's data: what is no name is refused.
+ * Writes a tree of graphql-tree.ts as GraphQL text, so that a document that a policy changed is parsed again by the
+ * same parser. Names come from the data of the policy; a text that is not a valid name is refused.
  */
 
 import { BuiltinError } from '../values/operand.ts'
@@ -19,7 +19,7 @@ function name(node: RegoObject, field: string): string {
 
 function checkedName(value: Value): string {
   if (typeof value !== 'string' || !/^[_A-Za-z][_0-9A-Za-z]*$/.test(value)) {
-    throw new BuiltinError('not a GraphQL name')
+    throw new BuiltinError('the text is not a GraphQL name')
   }
   return value
 }

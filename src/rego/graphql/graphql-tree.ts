@@ -1,6 +1,6 @@
 /**
- * GraphQL documents as trees of Rego values in the shape that OPA's parser gives them (vektah/gqlparser): every text and
- * flag is there, empty lists and absent parts are not; positions and comments are left out.
+ * Converts GraphQL documents to trees of Rego values with the structure that OPA's parser uses (vektah/gqlparser).
+ * All texts and flags are included; empty lists, missing parts, positions and comments are left out.
  */
 import type {
   ArgumentNode,
@@ -21,7 +21,7 @@ import { RegoNumber, RegoObject, type Value } from '../values/value.ts'
 
 type Parts = Readonly<Record<string, Value | undefined>>
 
-/** Without what is absent or empty. */
+/** Returns an object without missing and empty parts. */
 function tree(parts: Parts): RegoObject {
   const out = new RegoObject()
   for (const [name, value] of Object.entries(parts)) {
@@ -98,7 +98,7 @@ function directives(nodes: readonly (DirectiveNode | ConstDirectiveNode)[] | und
   return list(nodes, directiveTree)
 }
 
-/** @throws BuiltinError when it is empty, which OPA's parser does not take. */
+/** @throws BuiltinError for an empty selection set, which OPA's parser refuses. */
 function selections(set: SelectionSetNode | undefined): Value {
   if (set?.selections.length === 0) throw new BuiltinError('expected at least one definition')
   return list(set?.selections, selectionTree)
@@ -184,7 +184,7 @@ function fieldTree(node: FieldDefinitionNode | InputValueDefinitionNode): Value 
   })
 }
 
-/** Kind of definition here -> there. */
+/** Names of the kinds of definitions: in graphql-js -> in OPA. */
 export const typeKinds: Readonly<Record<string, string>> = {
   ScalarType: 'SCALAR',
   ObjectType: 'OBJECT',

@@ -1,6 +1,6 @@
 /**
- * `graphql.*` by the GraphQL reference implementation, with OPA's trees (graphql-tree.ts) for answers. A query comes
- * from a request: its tokens are counted before anything is built of them.
+ * `graphql.*`, with the GraphQL reference implementation and OPA's trees (graphql-tree.ts) as results. A query comes
+ * from a request, so its tokens are counted before it is parsed.
  */
 import { createRequire } from 'node:module'
 import type * as Library from 'graphql'
@@ -13,7 +13,7 @@ import { queryText, schemaText } from './graphql-text.ts'
 import { queryTree, schemaTree } from './graphql-tree.ts'
 
 const require = createRequire(import.meta.url)
-/** Loaded when a policy asks for it: it costs a thread 80 ms of CPU and some megabytes. */
+/** Loaded only when a policy uses it, because it takes 80 ms of CPU and some megabytes per thread. */
 const library = (): typeof Library => require('graphql') as typeof Library
 const schemaErrors: typeof validateSDL = (document) =>
   (require('graphql/validation/validate.js') as { validateSDL: typeof validateSDL }).validateSDL(
@@ -21,14 +21,17 @@ const schemaErrors: typeof validateSDL = (document) =>
   )
 
 const maxLength = 1 << 18
-/** Fields of one name are compared each with each. */
+/**
+ * Limit for tokens of a query. Validation compares all fields with the same name in pairs, so its cost grows with the
+ * square.
+ */
 const maxQueryTokens = 5000
 const maxSchemaTokens = 100_000
 
 /** @throws BuiltinError */
 function read(source: string, maxTokens: number): DocumentNode {
   if (source.length > maxLength) refuseWork(`GraphQL of more than ${maxLength} characters`)
-  // OPA's parser takes an empty document.
+  // OPA's parser accepts an empty document.
   if (/^\s*$/.test(source)) return { kind: 'Document' as Library.Kind.DOCUMENT, definitions: [] }
   try {
     return library().parse(source, {
@@ -49,7 +52,7 @@ function readQuery(value: Value): DocumentNode {
   const document = read(source, maxQueryTokens)
   const isQuery = ({ kind }: { kind: string }): boolean =>
     kind === 'OperationDefinition' || kind === 'FragmentDefinition'
-  if (!document.definitions.every(isQuery)) throw new BuiltinError('not a query')
+  if (!document.definitions.every(isQuery)) throw new BuiltinError('the document is not a query')
   return document
 }
 
@@ -59,11 +62,11 @@ function readSchema(value: Value): DocumentNode {
   const document = read(source, maxSchemaTokens)
   const isQuery = ({ kind }: { kind: string }): boolean =>
     kind === 'OperationDefinition' || kind === 'FragmentDefinition'
-  if (document.definitions.some(isQuery)) throw new BuiltinError('not a schema')
+  if (document.definitions.some(isQuery)) throw new BuiltinError('the document is not a schema')
   return document
 }
 
-/** An extension of a type that is not defined defines it, as OPA's library has it. */
+/** Turns an extension of an undefined type into its definition, as OPA's library does. */
 function withDefinitions(document: DocumentNode): DocumentNode {
   const nameOf = (node: object): string => (node as { name?: { value: string } }).name?.value ?? ''
   const isType = (kind: string): boolean => /Type(?:Definition|Extension)$/.test(kind)
@@ -84,14 +87,14 @@ function withDefinitions(document: DocumentNode): DocumentNode {
 }
 
 const built = new Map<string, GraphQLSchema>()
-/** A schema usually comes with the bundle and is built once. */
+/** Most cached schemas. A schema usually comes with the bundle and is built once. */
 const maxBuilt = 8
 
 /** @throws BuiltinError */
 function schemaOf(value: Value, document: DocumentNode): GraphQLSchema {
   if (typeof value !== 'string') return buildSchema(document)
-  const known = built.get(value)
-  if (known !== undefined) return known
+  const cached = built.get(value)
+  if (cached !== undefined) return cached
   const schema = buildSchema(document)
   if (built.size >= maxBuilt) built.delete(built.keys().next().value!)
   built.set(value, schema)
@@ -104,12 +107,12 @@ function buildSchema(document: DocumentNode): GraphQLSchema {
   const [first] = schemaErrors(complete)
   if (first !== undefined) throw new BuiltinError(first.message)
   const schema = library().buildASTSchema(complete, { assumeValidSDL: true })
-  // A schema without a query is one for OPA's library.
+  // OPA's library accepts a schema without a query type.
   const error = library()
     .validateSchema(schema)
     .find(({ message }) => !/^Query root type must/.test(message))
   if (error !== undefined) throw new BuiltinError(error.message)
-  // What was found above is kept in the schema and would be found again.
+  // Build the schema again: the first one would keep the error about the missing query type and report it later.
   return library().buildASTSchema(complete, { assumeValid: true })
 }
 
@@ -125,7 +128,7 @@ function parseBoth(query: Value, schema: Value): [RegoObject, RegoObject] {
   return [queryTree(queryDocument), schemaTree(schemaDocument)]
 }
 
-/** @returns undefined in place of a BuiltinError. */
+/** Calls `what`. @returns Undefined if it throws a BuiltinError. */
 function attempt<T>(what: () => T): T | undefined {
   try {
     return what()

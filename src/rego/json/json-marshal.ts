@@ -1,4 +1,6 @@
-/** `json.marshal_with_options`: JSON text, with a prefix and an indent for each line where they are asked for. */
+/**
+ * `json.marshal_with_options`: writes JSON text, optionally with a prefix and an indent on each line.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { type Args, BuiltinError, object, refuseWork } from '../values/operand.ts'
@@ -20,7 +22,7 @@ function marshal(args: Args): string {
   return (pretty ?? asked) ? prefix + indented(text, prefix, indent) : text
 }
 
-/** Go's `json.Indent` over text without spaces. */
+/** Indents compact JSON text like Go's `json.Indent`. */
 function indented(text: string, prefix: string, indent: string): string {
   let [out, depth, inString] = ['', 0, false]
   const line = (): string => `\n${prefix}${indent.repeat(depth)}`

@@ -1,4 +1,6 @@
-/** `json.patch` (RFC 6902) over Rego values, sets included: a member of a set is its own key. */
+/**
+ * `json.patch` (RFC 6902) on Rego values, including sets: the key of a set's member is the member itself.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { toBigInt } from '../values/decimal.ts'
@@ -16,7 +18,7 @@ import {
 
 type Path = readonly Value[]
 
-/** Operations times characters. */
+/** Limit for the number of operations times the number of characters. */
 const maxCopied = 20_000_000
 
 function readPath(value: Value): Path {
@@ -53,7 +55,7 @@ function valueAt(value: Value, path: Path): Value {
   return path.reduce<Value>(childAt, value)
 }
 
-/** A copy with another child at a key. */
+/** Returns a copy with another child at one key. */
 function withChild(value: Value, key: Value, child: Value): Value {
   if (isArray(value)) return value.with(indexOf(key, value.length), child)
   if (value instanceof RegoSet) {
@@ -64,22 +66,22 @@ function withChild(value: Value, key: Value, child: Value): Value {
   return copy
 }
 
-/** A copy whose parent of the path's end has been changed. */
-function edited(value: Value, path: Path, edit: (parent: Value, key: Value) => Value): Value {
+/** Returns a copy in which `edit` has changed the parent of the last path element. */
+function editAt(value: Value, path: Path, edit: (parent: Value, key: Value) => Value): Value {
   const [key, ...rest] = path as [Value, ...Value[]]
   if (rest.length === 0) return edit(value, key)
-  return withChild(value, key, edited(childAt(value, key), rest, edit))
+  return withChild(value, key, editAt(childAt(value, key), rest, edit))
 }
 
 function inserted(value: Value, path: Path, child: Value): Value {
   if (path.length === 0) return child
-  return edited(value, path, (parent, key) => {
+  return editAt(value, path, (parent, key) => {
     if (parent instanceof RegoObject) return withChild(parent, key, child)
     if (parent instanceof RegoSet) {
       if (compare(key, child) !== 0) throw new BuiltinError('a member of a set is its own key')
       return new RegoSet([...parent, child])
     }
-    if (!isArray(parent)) throw new BuiltinError('the path leads into no array or object')
+    if (!isArray(parent)) throw new BuiltinError('the path does not lead into an array or object')
     const index = indexOf(key, parent.length)
     if (index < 0 || index > parent.length) throw new BuiltinError('index out of bounds')
     return parent.toSpliced(index, 0, child)
@@ -87,7 +89,7 @@ function inserted(value: Value, path: Path, child: Value): Value {
 }
 
 function removed(value: Value, path: Path): Value {
-  return edited(value, path, (parent, key) => {
+  return editAt(value, path, (parent, key) => {
     childAt(parent, key)
     if (isArray(parent)) return parent.toSpliced(indexOf(key, parent.length), 1)
     if (parent instanceof RegoSet) {
@@ -99,8 +101,8 @@ function removed(value: Value, path: Path): Value {
   })
 }
 
-/** @param value undefined after the whole document was removed. */
-function applied(value: Value | undefined, operation: Value): Value | undefined {
+/** Applies one operation. @param value The document, undefined after it was removed as a whole. */
+function applyOperation(value: Value | undefined, operation: Value): Value | undefined {
   if (!(operation instanceof RegoObject)) throw new BuiltinError('an operation is not an object')
   const field = (name: string): Value => {
     const found = operation.get(name)
@@ -136,7 +138,7 @@ function applied(value: Value | undefined, operation: Value): Value | undefined 
       return put(value, valueAt(document(), readPath(field('from'))))
     case 'test':
       if (compare(valueAt(document(), path), field('value')) !== 0) {
-        throw new BuiltinError('the value is another one')
+        throw new BuiltinError('the test operation found a different value')
       }
       return value
     default:
@@ -146,10 +148,11 @@ function applied(value: Value | undefined, operation: Value): Value | undefined 
 
 function patch(args: Args): Value | undefined {
   const operations = array(args, 1)
-  // Each one copies what lies on its path, the whole document at most.
+  // Each operation copies the values along its path, at most the whole document.
   const size = printTerm(args[0]!).length + printTerm(operations).length
-  if (operations.length * size > maxCopied) refuseWork('json.patch of so much')
-  return operations.reduce<Value | undefined>(applied, args[0]!)
+  if (operations.length * size > maxCopied)
+    refuseWork('json.patch with too many operations on a large document')
+  return operations.reduce<Value | undefined>(applyOperation, args[0]!)
 }
 
 export const jsonPatchBuiltins: BuiltinTable = {

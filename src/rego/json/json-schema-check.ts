@@ -1,4 +1,6 @@
-/** Whether a JSON value is a schema: each keyword of the type it must have, patterns compiled, references found. */
+/**
+ * Checks that a JSON value is a valid schema: each keyword has the right type, patterns compile, references resolve.
+ */
 
 import { matches } from '../go/regex.ts'
 import { toBigInt } from '../values/decimal.ts'
@@ -34,7 +36,7 @@ export function checkSchema(root: Value): void {
       throw new BuiltinError('Expected: valid schema, given: Invalid JSON')
     }
     seen.add(schema)
-    if (seen.size > maxSchemas) refuseWork('a JSON Schema of so many parts')
+    if (seen.size > maxSchemas) refuseWork('the JSON Schema has too many parts')
     open.push(...checkKeywords(schema, root))
   }
 }
@@ -43,7 +45,7 @@ function invalid(given: string, expected: string): BuiltinError {
   return new BuiltinError(`Invalid type. Expected: ${expected}, given: ${given}`)
 }
 
-/** @returns the schemas within. */
+/** Checks the keywords of one schema. @returns The schemas inside it. */
 function checkKeywords(schema: RegoObject, root: Value): Value[] {
   const within: Value[] = []
   const reference = schema.get('$ref')
@@ -88,7 +90,7 @@ function innerMaps(schema: RegoObject, names: readonly string[]): Value[] {
     const value = schema.get(name)
     if (value === undefined) return []
     if (!(value instanceof RegoObject)) throw new BuiltinError(`${name} must be of type object`)
-    // Compiles the pattern, or throws.
+    // `matches` throws if the pattern does not compile.
     if (name === 'patternProperties') for (const [key] of value) matches(key as string, '')
     return Array.from(value, ([, inner]) => inner)
   })
@@ -142,7 +144,7 @@ function checkTexts(schema: RegoObject): void {
   if (typeof pattern === 'string') matches(pattern, '')
   const format = schema.get('format')
   if (typeof format === 'string' && !isKnownFormat(format)) {
-    refuseWork(`the format ${format.slice(0, 60)} is not one that is checked here`)
+    refuseWork(`the format ${format.slice(0, 60)} is not supported in a JSON Schema`)
   }
   const required = list(schema, 'required')
   if (!required.every((name) => typeof name === 'string')) throw invalid('required', 'string')

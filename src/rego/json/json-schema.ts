@@ -1,7 +1,7 @@
 /**
- * `json.verify_schema` and `json.match_schema`: JSON Schema of drafts 4 to 7 mixed, as OPA's library reads it, with its
- * words for errors. A schema may come from a request: references stay within it, patterns are RE2's, and steps are
- * counted. What cannot be checked here (a format that is not listed) is refused, never passed over.
+ * `json.verify_schema` and `json.match_schema`: JSON Schema with the mix of drafts 4 to 7 that OPA's library accepts,
+ * and with its error texts. A schema may come from a request, so references must stay inside it, patterns use RE2
+ * syntax, and steps are counted. Unsupported keywords (such as an unlisted format) are refused, never ignored.
  */
 import { isIPv4, isIPv6 } from 'node:net'
 import { matches } from '../go/regex.ts'
@@ -31,14 +31,14 @@ interface Failure {
 const maxSteps = 100_000
 const maxDepth = 300
 
-/** JSON values, from a text or from a Rego value. @throws BuiltinError */
+/** Reads a JSON value from a text or from a Rego value. @throws BuiltinError */
 function readDocument(value: Value): Value {
   if (typeof value === 'string') return readJson(value)
   if (value instanceof RegoObject || isArray(value)) return readJson(toJson(value))
   throw new BuiltinError('wrong type, expected string or object')
 }
 
-/** Whether a text is of a format; formats that are not here are refused. */
+/** Checks for each supported format; other formats are refused. */
 const formats: Readonly<Record<string, (text: string) => boolean>> = {
   date: (text) => isTime('2006-01-02', text),
   time: (text) => isTime('15:04:05', text) || isTime('15:04:05Z07:00', text),
@@ -81,7 +81,7 @@ function isPattern(pattern: string): boolean {
   }
 }
 
-/** One document against one schema; the schema has been checked. */
+/** Matches one document against one schema, which was checked before. */
 class Matching {
   readonly #root: Value
   #steps = 0
@@ -92,8 +92,9 @@ class Matching {
   }
 
   failures(schema: Value, value: Value, path: readonly string[]): Failure[] {
-    // A reference may lead back to where it stands.
-    if (++this.#steps > maxSteps || this.#depth > maxDepth) refuseWork('json.match_schema')
+    // A reference may point to itself, so steps and depth are limited.
+    if (++this.#steps > maxSteps || this.#depth > maxDepth)
+      refuseWork('json.match_schema needs too many steps')
     this.#depth++
     const failures = this.#failures(schema, value, path)
     this.#depth--
@@ -348,7 +349,7 @@ function ofNumber(
   const multiple = keywords.get('multipleOf')
   if (multiple instanceof RegoNumber) {
     const is = isMultiple(value.decimal, multiple.decimal)
-    if (is === undefined) refuseWork('a multiple of such a number')
+    if (is === undefined) refuseWork('multipleOf with a number that has too many digits')
     if (!is) fail('multiple_of', `Must be a multiple of ${multiple.text}`)
   }
   bound(keywords, 'minimum', 'exclusiveMinimum', (limit, exclusive) => {
@@ -363,7 +364,7 @@ function ofNumber(
   })
 }
 
-/** Draft 4 makes a limit exclusive by a flag, later drafts have a keyword of its own. */
+/** Draft 4 marks a limit as exclusive by a boolean; later drafts use a keyword of its own. */
 function bound(
   keywords: RegoObject,
   name: string,
@@ -375,7 +376,7 @@ function bound(
   if (exclusive instanceof RegoNumber) each(exclusive, true)
 }
 
-/** What a reference within the schema points at. @throws BuiltinError */
+/** Returns the schema that a reference inside the root schema points to. @throws BuiltinError */
 export function resolve(root: Value, reference: string): Value {
   if (!reference.startsWith('#')) {
     throw new BuiltinError(`the reference ${reference.slice(0, 100)} leaves the schema`)
@@ -389,7 +390,8 @@ export function resolve(root: Value, reference: string): Value {
         : isArray(value)
           ? value[Number(name)]
           : undefined
-    if (next === undefined) throw new BuiltinError('the reference points at nothing')
+    if (next === undefined)
+      throw new BuiltinError('the reference points to a missing part of the schema')
     value = next
   }
   return value

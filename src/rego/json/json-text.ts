@@ -1,8 +1,10 @@
-/** JSON as Go's `encoding/json` reads and writes it, where a builtin's text is JSON. */
+/**
+ * Reads and writes JSON like Go's `encoding/json`, for builtins whose results are JSON text.
+ */
 import { BuiltinError } from '../values/operand.ts'
 import { fromJson, toJson, type Value } from '../values/value.ts'
 
-/** @throws BuiltinError when it is not JSON. */
+/** @throws BuiltinError when the text is not JSON. */
 export function readJson(text: string): Value {
   try {
     return fromJson(text)
@@ -20,7 +22,7 @@ const escaped: Readonly<Record<string, string>> = {
   '\u2029': '\\u2029',
 }
 
-/** What HTML would read as markup is escaped; these characters stand in strings only. */
+/** Escapes the characters that HTML would treat as markup. In JSON text they occur only inside strings. */
 export function writeJson(value: Value): string {
   return toJson(value).replace(/[<>&\u2028\u2029]/g, (char) => escaped[char]!)
 }

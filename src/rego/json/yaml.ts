@@ -1,6 +1,6 @@
 /**
- * `yaml.*`: the first document of a text, as JSON values. Aliases are followed a hundred times at most, so that a short
- * text cannot become a long value.
+ * `yaml.*`: converts the first document of a YAML text to JSON values. At most a hundred aliases are followed, so
+ * that a short text cannot become a huge value.
  */
 import { createRequire } from 'node:module'
 import type * as Library from 'yaml'
@@ -9,14 +9,14 @@ import { type Args, BuiltinError, refuseWork, text } from '../values/operand.ts'
 import { isArray, jsonKey, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
 
 const require = createRequire(import.meta.url)
-/** Loaded when a policy asks for it: it costs a thread 35 ms of CPU. */
+/** Loaded only when a policy uses it, because loading takes 35 ms of CPU per thread. */
 const library = (): typeof Library => require('yaml') as typeof Library
 
 const maxLength = 1 << 16
 
 function documentsOf(source: string): Library.Document[] {
   if (source.length > maxLength) refuseWork(`YAML of more than ${maxLength} characters`)
-  // Of a key that comes twice the last one counts, as in OPA.
+  // If a key appears twice, the last one counts, as in OPA.
   const options = { intAsBigInt: true, merge: true, uniqueKeys: false, logLevel: 'silent' } as const
   const documents = library().parseAllDocuments(source, options)
   return Array.isArray(documents) ? documents : []
@@ -52,10 +52,10 @@ function toRego(value: unknown): Value {
     return new RegoObject(Array.from(value, ([key, of]) => [jsonKey(toRego(key)), toRego(of)]))
   }
   if (value instanceof Date) return value.toISOString().replace('.000Z', 'Z')
-  throw new BuiltinError('yaml: a value that JSON does not have')
+  throw new BuiltinError('yaml: the value has a type that JSON does not have')
 }
 
-/** What the library's writer takes, keys in order. */
+/** Converts a value for the writer of the library, with sorted keys. */
 function toPlain(value: Value): unknown {
   if (value instanceof RegoNumber) {
     return /[.eE]/.test(value.text) ? Number(value.text) : BigInt(value.text)
@@ -77,7 +77,7 @@ export const yamlBuiltins: BuiltinTable = {
     load: library,
     call: ([value]) => {
       if (typeof value !== 'string') return false
-      // The documents after the first are checked, though none of them is read.
+      // Documents after the first are checked too, although their values are not used.
       return documentsOf(value).every(({ errors }) => errors.length === 0)
     },
   },

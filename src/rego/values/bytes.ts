@@ -1,7 +1,7 @@
 /**
- * Rego strings are bytes, JavaScript's are not. A byte that is not UTF-8 stands in a string as the lone surrogate
- * U+DC80 to U+DCFF (as Python's `surrogateescape` has it), so that what is decoded, hashed and encoded again is
- * the same bytes.
+ * Rego strings consist of bytes, JavaScript strings do not. A byte that is not UTF-8 is represented by a lone
+ * surrogate U+DC80 to U+DCFF (like `surrogateescape` of Python), so that decoding, hashing and encoding work on the
+ * same bytes.
  */
 import { isUtf8 } from 'node:buffer'
 

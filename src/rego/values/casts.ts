@@ -1,4 +1,6 @@
-/** `cast_*`: the deprecated assertions of a type. */
+/**
+ * `cast_*`: the deprecated builtins that assert a type.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { array, BuiltinError, boolean, members, object, text } from './operand.ts'

@@ -1,20 +1,24 @@
 /**
- * Decimal numbers by their digits. An exponent is compared, never expanded: `1e1000000000` costs what `1` costs.
+ * Decimal numbers as digits and an exponent. An exponent is compared, never expanded: `1e1000000000` costs no more
+ * than `1`.
  */
 
-/** `negative ? -1 : 1` × `digits` × 10^`exponent`; digits without zeros at either end, '0' for zero. */
+/**
+ * The number (`negative ? -1 : 1`) × `digits` × 10^`exponent`. `digits` has no zeros at either end; it is '0' for
+ * zero.
+ */
 export interface Decimal {
   readonly negative: boolean
   readonly digits: string
   readonly exponent: number
 }
 
-/** Digits that a number may be written out with. */
+/** Most digits of a number that is written without an exponent. */
 const maxDigits = 100_000
 
 const zero: Decimal = { negative: false, digits: '0', exponent: 0 }
 
-/** @param text of a JSON number. */
+/** @param text Text of a JSON number. */
 export function readDecimal(text: string): Decimal {
   const negative = text.startsWith('-')
   const unsigned = negative ? text.slice(1) : text
@@ -51,14 +55,14 @@ export function sign({ digits, negative }: Decimal): number {
   return digits === '0' ? 0 : negative ? -1 : 1
 }
 
-/** @returns undefined when it has a fraction or more digits than is reasonable. */
+/** @returns Undefined if the number has a fraction or too many digits. */
 export function toBigInt({ negative, digits, exponent }: Decimal): bigint | undefined {
   if (exponent < 0 || digits.length + exponent > maxDigits) return undefined
   const whole = BigInt(digits + '0'.repeat(exponent))
   return negative ? -whole : whole
 }
 
-/** @returns undefined when it would take more digits than is reasonable. */
+/** @returns Undefined if the computation would need too many digits. */
 export function isMultiple(value: Decimal, of: Decimal): boolean | undefined {
   if (value.digits === '0') return true
   const least = Math.min(value.exponent, of.exponent)

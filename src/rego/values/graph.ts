@@ -1,10 +1,12 @@
-/** `graph.reachable_paths`: every path from the given vertices to an end or to a cycle. */
+/**
+ * `graph.reachable_paths`: returns every path from the given vertices to an end or to a cycle.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { type Args, members, object, refuseWork } from './operand.ts'
 import { isArray, RegoSet, type Value } from './value.ts'
 
-/** Vertices on all paths together: their number grows as the factorial of the graph's size. */
+/** Most vertices on all paths together: the number of paths can grow with the factorial of the graph's size. */
 const maxVertices = 100_000
 
 function paths(args: Args): Value {

@@ -1,10 +1,12 @@
-/** `numbers.range_step`. */
+/**
+ * `numbers.range_step`: a list of integers with a step between them.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { type Args, BuiltinError, bigInt, refuseWork } from './operand.ts'
 import { RegoNumber, type Value } from './value.ts'
 
-/** Numbers in one range; the module's memory would hold some millions. */
+/** Most numbers in one range; the memory of the module would hold some millions. */
 const maxNumbers = 100_000n
 
 function rangeStep(args: Args): Value {

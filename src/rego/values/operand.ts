@@ -1,41 +1,41 @@
 /**
- * Reading a builtin's arguments. A wrong one is a BuiltinError, which makes the call undefined as OPA's own errors
- * do; what would take time or memory without bound is a GateError, which ends the evaluation in a denial: an
- * undefined that a policy negates must never be had by asking for too much.
+ * Reads the arguments of builtins. A wrong argument is a BuiltinError, which makes the call undefined, as OPA's own
+ * errors do. A call that would need too much time or memory is a GateError, which ends the evaluation with a denial:
+ * if it were undefined, a caller could make a negated condition true by asking for too much.
  */
 import { GateError } from '../../errors.ts'
 import { toBigInt } from './decimal.ts'
 import { isArray, RegoNumber, RegoObject, RegoSet, typeName, type Value } from './value.ts'
 
-/** The call has no value. The message goes into `print` and tests, never to a client. */
+/** The call is undefined. The message is for `print` and tests; it never reaches a client. */
 export class BuiltinError extends Error {}
 
 /** @throws GateError ERR_POLICY_FAILED */
 export function refuseWork(why: string): never {
-  throw new GateError('ERR_POLICY_FAILED', `a builtin was asked for too much: ${why}`)
+  throw new GateError('ERR_POLICY_FAILED', `a builtin exceeds a limit: ${why}`)
 }
 
 export type Args = readonly Value[]
 
-function wrong(at: number, wanted: string, got: Value): BuiltinError {
+function wrongOperand(at: number, wanted: string, got: Value): BuiltinError {
   return new BuiltinError(`operand ${at + 1} must be ${wanted} but got ${typeName(got)}`)
 }
 
 export function text(args: Args, at: number): string {
   const value = args[at]!
-  if (typeof value !== 'string') throw wrong(at, 'string', value)
+  if (typeof value !== 'string') throw wrongOperand(at, 'string', value)
   return value
 }
 
 export function boolean(args: Args, at: number): boolean {
   const value = args[at]!
-  if (typeof value !== 'boolean') throw wrong(at, 'boolean', value)
+  if (typeof value !== 'boolean') throw wrongOperand(at, 'boolean', value)
   return value
 }
 
 export function number(args: Args, at: number): RegoNumber {
   const value = args[at]!
-  if (!(value instanceof RegoNumber)) throw wrong(at, 'number', value)
+  if (!(value instanceof RegoNumber)) throw wrongOperand(at, 'number', value)
   return value
 }
 
@@ -47,7 +47,7 @@ export function bigInt(args: Args, at: number): bigint {
   return whole
 }
 
-/** An integer that a JavaScript number holds exactly. */
+/** Returns an integer that a JavaScript number holds exactly. */
 export function integer(args: Args, at: number): number {
   const whole = Number(bigInt(args, at))
   if (!Number.isSafeInteger(whole)) throw new BuiltinError(`operand ${at + 1} is out of range`)
@@ -56,34 +56,34 @@ export function integer(args: Args, at: number): number {
 
 export function object(args: Args, at: number): RegoObject {
   const value = args[at]!
-  if (!(value instanceof RegoObject)) throw wrong(at, 'object', value)
+  if (!(value instanceof RegoObject)) throw wrongOperand(at, 'object', value)
   return value
 }
 
 export function array(args: Args, at: number): readonly Value[] {
   const value = args[at]!
-  if (!isArray(value)) throw wrong(at, 'array', value)
+  if (!isArray(value)) throw wrongOperand(at, 'array', value)
   return value
 }
 
 export function set(args: Args, at: number): RegoSet {
   const value = args[at]!
-  if (!(value instanceof RegoSet)) throw wrong(at, 'set', value)
+  if (!(value instanceof RegoSet)) throw wrongOperand(at, 'set', value)
   return value
 }
 
-/** The members of an array or set, in order. */
+/** Returns the members of an array or set, in order. */
 export function members(args: Args, at: number): readonly Value[] {
   const value = args[at]!
   if (isArray(value)) return value
   if (value instanceof RegoSet) return value.sorted()
-  throw wrong(at, 'one of {array, set}', value)
+  throw wrongOperand(at, 'one of {array, set}', value)
 }
 
-/** The members of an array or set of strings. */
+/** Returns the members of an array or set of strings. */
 export function texts(args: Args, at: number): readonly string[] {
   return members(args, at).map((member) => {
-    if (typeof member !== 'string') throw wrong(at, 'a collection of strings', member)
+    if (typeof member !== 'string') throw wrongOperand(at, 'a collection of strings', member)
     return member
   })
 }

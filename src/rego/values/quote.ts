@@ -1,10 +1,12 @@
-/** Texts between quotes as Go's `strconv.Quote` writes them, which is how OPA shows a string within a term. */
+/**
+ * Quotes strings like Go's `strconv.Quote`; OPA shows strings inside terms in this form.
+ */
 
 const escapes: Readonly<Record<string, string>> = {
   '"': '\\"', '\\': '\\\\', '\n': '\\n', '\t': '\\t', '\r': '\\r', '\b': '\\b', '\f': '\\f', '\v': '\\v', '\x07': '\\a',
 } // biome-ignore format: a table
 
-/** Go's `strconv.Quote`. */
+/** Returns the text in the form of Go's `strconv.Quote`. */
 export function quoted(text: string, ascii = false): string {
   let out = '"'
   for (const char of text) {
@@ -20,7 +22,7 @@ export function quoted(text: string, ascii = false): string {
   return `${out}"`
 }
 
-/** Letters, marks, numbers, punctuation, symbols; no space but the ASCII one. */
+/** Returns true for letters, marks, numbers, punctuation and symbols, and for the ASCII space only. */
 export function printable(char: string): boolean {
   return /^[\p{L}\p{M}\p{N}\p{P}\p{S}]$/u.test(char)
 }

@@ -1,6 +1,6 @@
 /**
- * `strings.*` and what is left of the text functions. Those compiled into the module are not here, but for `replace`, which
- * takes the place of its own, see module.ts.
+ * The text functions (`strings.*` and others) that OPA does not compile into the module, and `replace`, which replaces the
+ * one that is compiled into it, see policy/module.ts.
  */
 
 import type { BuiltinTable } from '../registry.ts'
@@ -12,7 +12,7 @@ const maxProduct = 1 << 30
 /** Letters that `replace` may put in. */
 const maxReplaced = 1 << 26
 
-/** A text, or an array or set of texts. */
+/** Returns a text as a list of one, or the members of an array or set of texts. */
 function oneOrMany(args: Args, at: number): readonly string[] {
   const value = args[at]!
   if (typeof value === 'string') return [value]
@@ -22,7 +22,10 @@ function oneOrMany(args: Args, at: number): readonly string[] {
   return texts(args, at)
 }
 
-/** Cost by the sum of both lists, not by their product: texts that begin alike stand together when sorted. */
+/**
+ * Sorts both lists, so that the cost depends on the sum of their lengths, not on the product: in sorted order, a text
+ * stands next to its prefixes.
+ */
 function anyPrefix(values: readonly string[], prefixes: readonly string[]): boolean {
   const sorted = [...values].sort()
   return prefixes.some((prefix) => {
@@ -40,14 +43,17 @@ function reversed(values: readonly string[]): string[] {
   return values.map((value) => [...value].reverse().join(''))
 }
 
-/** What is searched and what for; a text that nearly matches everywhere costs their product. */
+/**
+ * Returns the text to search in and the text to search for. If they match almost everywhere, a search costs the
+ * product of their lengths, so that is limited.
+ */
 function searched(args: Args): [base: string, search: string] {
   const [base, search] = [text(args, 0), text(args, 1)]
-  if (base.length * search.length > maxProduct) refuseWork('a search of this length')
+  if (base.length * search.length > maxProduct) refuseWork('the texts of a search are too long')
   return [base, search]
 }
 
-/** By code points, overlapping ones too. */
+/** Returns the positions of all matches, in code points; matches may overlap. */
 function indexes(args: Args): Value {
   const [base, search] = searched(args)
   if (search === '') throw new BuiltinError('empty search character')
@@ -55,7 +61,7 @@ function indexes(args: Args): Value {
   let [at, points] = [0, 0]
   for (let i = base.indexOf(search); i !== -1; i = base.indexOf(search, i + 1)) {
     for (; at < i; points++) at += base.codePointAt(at)! > 0xffff ? 2 : 1
-    // Found inside of a surrogate pair: not at a code point.
+    // A match that starts inside a surrogate pair is not at a code point.
     if (at === i) found.push(new RegoNumber(points))
   }
   return found
@@ -70,29 +76,28 @@ function count(args: Args): Value {
 }
 
 /**
- * As Go's `strings.Replacer`, which OPA uses. Where nothing is looked for, the new text stands before every byte (not
- * letter) and at the end.
+ * As Go's `strings.Replacer`, which OPA uses. An empty pattern matches before every byte (not letter) and at the end.
  */
 function replace(args: Args): Value {
   const [base, search] = searched(args)
   const by = text(args, 2)
-  // A letter is found in letters only; nothing, and bytes that are none, also inside of them.
+  // A pattern of letters is found between letters only; an empty one, and bytes that are no letters, also within letters.
   const byLetters = search !== '' && search.isWellFormed()
   const [where, what, put] = byLetters ? [base, search, by] : [base, search, by].map(latin)
   const parts = what === '' ? ['', ...where!, ''] : where!.split(what!)
   if ((parts.length - 1) * put!.length > maxReplaced) refuseWork('a replacement of this length')
   const replaced = parts.join(put)
   if (!byLetters) return textOf(Buffer.from(replaced, 'latin1'))
-  // Bytes that come to stand side by side may be a letter.
+  // Bytes that come to stand side by side may form a letter.
   return replaced.isWellFormed() ? replaced : textOf(bytesOf(replaced))
 }
 
-/** One letter for each byte. */
+/** One character for each byte. */
 function latin(of: string): string {
   return bytesOf(of).toString('latin1')
 }
 
-/** The first `n` parts, or the last where `n` is negative. */
+/** Returns the first `n` parts, or the last ones if `n` is negative. */
 function splitN(args: Args): Value {
   const [base, separator, n] = [text(args, 0), text(args, 1), integer(args, 2)]
   const parts = separator === '' ? [...base] : base.split(separator)

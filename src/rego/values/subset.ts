@@ -1,13 +1,16 @@
-/** `object.subset`: objects within objects, member by member; sets; runs of an array; a set within an array. */
+/**
+ * `object.subset`: compares objects member by member, sets, a part of an array with the array, and a set with an
+ * array.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { BuiltinError, refuseWork } from './operand.ts'
 import { compare, isArray, keyOf, RegoObject, RegoSet, type Value } from './value.ts'
 
-/** Comparisons of one search of an array within an array, whose cost is their product. */
+/** Most comparisons for an array within an array: the cost is the product of their lengths. */
 const maxSteps = 10_000_000
 
-/** @returns undefined when the two are of different kinds. */
+/** @returns Undefined if the two values are of different types. */
 function alike(whole: Value, part: Value): boolean | undefined {
   if (whole instanceof RegoObject && part instanceof RegoObject) return withinObject(whole, part)
   if (whole instanceof RegoSet && part instanceof RegoSet) {
@@ -17,7 +20,7 @@ function alike(whole: Value, part: Value): boolean | undefined {
   return undefined
 }
 
-/** Counts a member once for each time the array has it, as OPA does. */
+/** A member counts once for each time that the array contains it, as in OPA. */
 function setWithinArray(whole: readonly Value[], part: RegoSet): boolean {
   const found = whole.filter((member) => part.has(member)).length
   return found >= part.size && whole.length > 0
@@ -32,7 +35,7 @@ function withinObject(whole: RegoObject, part: RegoObject): boolean {
   return true
 }
 
-/** A run of the whole that equals the part. */
+/** Returns true if consecutive members of the whole equal the part. */
 function withinArray(whole: readonly Value[], part: readonly Value[]): boolean {
   const [keys, wanted] = [whole.map(keyOf), part.map(keyOf)]
   let steps = 0
@@ -41,7 +44,7 @@ function withinArray(whole: readonly Value[], part: readonly Value[]): boolean {
     while (at < wanted.length && keys[from + at] === wanted[at]) at++
     if (at === wanted.length) return true
     steps += at + 1
-    if (steps > maxSteps) refuseWork('object.subset of long arrays')
+    if (steps > maxSteps) refuseWork('object.subset with arrays that are too long')
   }
   return false
 }

@@ -1,4 +1,6 @@
-/** `units.*`: amounts with SI and binary units, computed exactly as OPA's rationals and 64-bit floats are. */
+/**
+ * `units.*`: amounts with SI and binary units, computed with the same rounding as OPA's rationals and 64-bit floats.
+ */
 
 import type { BuiltinTable } from '../registry.ts'
 import { BuiltinError, refuseWork, text } from './operand.ts'
@@ -10,10 +12,10 @@ interface Ratio {
 }
 
 const decimalPowers = ['k', 'm', 'g', 't', 'p', 'e']
-/** OPA's milli is the double 0.001. */
+/** OPA defines milli as the double 0.001. */
 const milli: Ratio = { numerator: 1152921504606847n, denominator: 1n << 60n }
 
-/** Beyond this an amount of some bytes would become a number of megabytes. */
+/** Largest exponent: above it, an amount of a few bytes would expand to megabytes. */
 const maxExponent = 5000
 
 /** @throws BuiltinError */
@@ -41,7 +43,8 @@ function readRatio(amount: string): Ratio {
     throw new BuiltinError('could not parse amount to a number')
   }
   const power = Number(exponent) - fraction.length
-  if (Math.abs(power) > maxExponent || whole.length > maxExponent) refuseWork('units of this size')
+  if (Math.abs(power) > maxExponent || whole.length > maxExponent)
+    refuseWork('the amount has too many digits')
   const digits = BigInt(whole + fraction) * (sign === '-' ? -1n : 1n)
   return {
     numerator: digits * 10n ** BigInt(Math.max(power, 0)),
@@ -53,7 +56,7 @@ function times(a: Ratio, b: Ratio): Ratio {
   return { numerator: a.numerator * b.numerator, denominator: a.denominator * b.denominator }
 }
 
-/** @param unit lower-case, without a `b` at its end: '', 'k', 'ki', … */
+/** @param unit Unit in lower case without a final `b`: '', 'k', 'ki', … */
 function factorOf(unit: string): bigint | undefined {
   if (unit === '') return 1n
   const power = decimalPowers.indexOf(unit[0]!) + 1
@@ -63,7 +66,7 @@ function factorOf(unit: string): bigint | undefined {
 
 function parseUnits(given: string): RegoNumber {
   const [amount, unit] = splitAmount(given.replaceAll('"', ''))
-  // Only the first letter's case tells: m is milli, M is mega.
+  // Only the case of the first letter matters: m is milli, M is mega.
   const name = unit.slice(0, 1) + unit.slice(1).toLowerCase()
   const factor = name === 'm' ? undefined : factorOf(name.toLowerCase())
   if (factor === undefined && name !== 'm') throw new BuiltinError(`unit ${unit} not recognized`)
@@ -76,7 +79,7 @@ function parseUnits(given: string): RegoNumber {
   return new RegoNumber(tenPlaces(numerator, denominator))
 }
 
-/** Halves away from zero. */
+/** Writes a quotient with ten decimal places; halves are rounded away from zero. */
 function tenPlaces(numerator: bigint, denominator: bigint): string {
   const size = numerator < 0n ? -numerator : numerator
   const scaled = (size * 10n ** 10n * 2n + denominator) / (denominator * 2n)
@@ -88,18 +91,20 @@ function parseBytes(given: string): RegoNumber {
   const [amount, unit] = splitAmount(given.toLowerCase().replaceAll('"', ''))
   const factor = unit === 'b' ? undefined : factorOf(unit.replace(/b$/, ''))
   if (factor === undefined) throw new BuiltinError(`byte unit ${unit} not recognized`)
-  const number = rounded(readRatio(amount))
-  const { numerator, denominator } = rounded(times(number, { numerator: factor, denominator: 1n }))
+  const number = roundToBits(readRatio(amount))
+  const { numerator, denominator } = roundToBits(
+    times(number, { numerator: factor, denominator: 1n }),
+  )
   return new RegoNumber(numerator / denominator)
 }
 
-/** To 64 bits of mantissa, halves to even. */
-function rounded(ratio: Ratio): Ratio {
+/** Rounds to 64 bits of mantissa, halves to even. */
+function roundToBits(ratio: Ratio): Ratio {
   if (ratio.numerator === 0n) return ratio
   const negative = ratio.numerator < 0n
   const size = negative ? -ratio.numerator : ratio.numerator
   const bits = (value: bigint): number => value.toString(2).length
-  // So that the quotient has 64 bits or one more.
+  // Shift so that the quotient has 64 or 65 bits.
   let shift = 64 - (bits(size) - bits(ratio.denominator))
   let divided = divide(size, ratio.denominator, shift)
   if (bits(divided.quotient) > 64) {

@@ -1,19 +1,19 @@
 /**
- * Rego values as builtins see them. What crosses between the module and the host is their text as
- * `opa_value_dump` writes and `opa_value_parse` reads it: JSON, and beside it sets (`{1, 2}`, `set()`) and keys
- * of any type. Nothing is lost on the way: a number keeps its digits, a set stays a set.
+ * Rego values as builtins see them. Module and host exchange them as text that `opa_value_dump` writes and
+ * `opa_value_parse` reads: JSON, extended by sets (`{1, 2}`, `set()`) and keys of any type. Nothing is lost: a number
+ * keeps its digits, a set stays a set.
  */
 import { compareDecimals, type Decimal, decimalKey, readDecimal } from './decimal.ts'
 import { quoted } from './quote.ts'
 
 export type Value = null | boolean | string | RegoNumber | readonly Value[] | RegoSet | RegoObject
 
-/** A number by its digits; what JavaScript's own numbers would round or lose stays as written. */
+/** A number as its digits, because a JavaScript number would round large or precise values. */
 export class RegoNumber {
   readonly text: string
   #decimal: Decimal | undefined
 
-  /** @param value JSON number text, a safe integer, a finite double or a bigint. */
+  /** @param value Text of a JSON number, a safe integer, a finite double or a bigint. */
   constructor(value: string | number | bigint) {
     this.text = typeof value === 'string' ? value : doubleText(value)
   }
@@ -48,7 +48,7 @@ export class RegoSet {
     return this.#members.size
   }
 
-  /** In Rego's order. */
+  /** Returns the members in Rego's order. */
   sorted(): Value[] {
     return [...this.#members.values()].sort(compare)
   }
@@ -85,24 +85,24 @@ export class RegoObject {
     return this.#entries.size
   }
 
-  /** In the order of first appearance. */
+  /** Iterates in the order in which the keys were first added. */
   [Symbol.iterator](): IterableIterator<readonly [Value, Value]> {
     return this.#entries.values()
   }
 
-  /** In Rego's order of keys. */
+  /** Returns the members in Rego's order of keys. */
   sorted(): (readonly [Value, Value])[] {
     return [...this.#entries.values()].sort(([a], [b]) => compare(a, b))
   }
 }
 
 function doubleText(value: number | bigint): string {
-  // JavaScript writes 1e21 as "1e+21", which is JSON too.
+  // JavaScript writes 1e21 as "1e+21", which is also valid JSON.
   if (typeof value === 'number' && !Number.isFinite(value)) throw new RangeError('not a number')
   return String(value)
 }
 
-/** The same text for equal values, another for unequal ones. */
+/** Returns a text that is the same for equal values and different for unequal ones. */
 export function keyOf(value: Value): string {
   if (typeof value === 'string') return `"${value}`
   if (value instanceof RegoNumber) return decimalKey(value.decimal)
@@ -112,7 +112,7 @@ export function keyOf(value: Value): string {
   return `:${list(Array.from(value, ([key, of]) => list([keyOf(key), keyOf(of)])).sort())}`
 }
 
-/** Length before text: no two lists of texts give one. */
+/** Puts the length before each text, so that two different lists never give the same result. */
 function list(texts: readonly string[]): string {
   let out = ''
   for (const text of texts) out += `${text.length},${text}`
@@ -123,7 +123,7 @@ export function isArray(value: Value): value is readonly Value[] {
   return Array.isArray(value)
 }
 
-/** Rego's name of a value's type. */
+/** Returns Rego's name for the type of a value. */
 export function typeName(value: Value): string {
   if (value === null) return 'null'
   if (typeof value === 'boolean') return 'boolean'
@@ -135,7 +135,7 @@ export function typeName(value: Value): string {
 
 const order = ['null', 'boolean', 'number', 'string', 'array', 'object', 'set']
 
-/** Rego's total order: by type, then by value. */
+/** Compares two values in Rego's total order: by type, then by value. */
 export function compare(a: Value, b: Value): number {
   if (typeof a === 'string' && typeof b === 'string') return compareTexts(a, b)
   const byType = order.indexOf(typeName(a)) - order.indexOf(typeName(b))
@@ -161,7 +161,7 @@ function compareLists(a: readonly Value[], b: readonly Value[]): number {
   return a.length - b.length
 }
 
-/** By code point, as bytes of UTF-8 compare; UTF-16 units differ from that beyond U+D7FF. */
+/** Compares by code point, which is the order of the UTF-8 bytes. The order of UTF-16 units differs above U+D7FF. */
 export function compareTexts(a: string, b: string): number {
   if (a === b) return 0
   for (let i = 0; i < Math.min(a.length, b.length); i++) {
@@ -173,7 +173,7 @@ export function compareTexts(a: string, b: string): number {
   return a.length - b.length
 }
 
-/** @param text as `opa_value_dump` writes it. @throws SyntaxError */
+/** @param text Text written by `opa_value_dump`. @throws SyntaxError */
 export function parseTerm(text: string): Value {
   const reader = new TermReader(text)
   const value = reader.value()
@@ -181,7 +181,7 @@ export function parseTerm(text: string): Value {
   return value
 }
 
-/** Levels of arrays, objects and sets; deeper values would exhaust the stack. */
+/** Most nested levels of arrays, objects and sets; deeper values would exhaust the stack. */
 const maxDepth = 1000
 
 class TermReader {
@@ -231,7 +231,7 @@ class TermReader {
     while (this.#at < this.#text.length && this.#text.charCodeAt(this.#at) <= 0x20) this.#at++
   }
 
-  /** Steps over `char` if it is next. */
+  /** Steps over `char` if it is the next character. */
   #take(char: string): boolean {
     this.#space()
     if (this.#text[this.#at] !== char) return false
@@ -304,18 +304,18 @@ class TermReader {
   }
 
   #unexpected(): SyntaxError {
-    return new SyntaxError(`a term cannot be read at ${this.#at}`)
+    return new SyntaxError(`the text of a term is malformed at position ${this.#at}`)
   }
 }
 
-/** Whether an odd number of backslashes stands before `at`. */
+/** Returns true if an odd number of backslashes stands before `at`. */
 function escaped(text: string, at: number): boolean {
   let from = at
   while (text[from - 1] === '\\') from--
   return (at - from) % 2 === 1
 }
 
-/** Text for `opa_value_parse`. */
+/** Returns the text of a value for `opa_value_parse`. */
 export function printTerm(value: Value): string {
   if (typeof value === 'string') return quote(value)
   if (value === null || typeof value === 'boolean') return String(value)
@@ -327,12 +327,12 @@ export function printTerm(value: Value): string {
   return `{${Array.from(value, ([key, of]) => `${printTerm(key)}:${printTerm(of)}`).join(',')}}`
 }
 
-/** A lone surrogate would abort the module. */
+/** Quotes a text without lone surrogates: one would abort the module. */
 function quote(text: string): string {
   return JSON.stringify(text.toWellFormed())
 }
 
-/** As OPA writes a term in texts: `{"a": [1, 2]}`, members in Rego's order. */
+/** Returns the text that OPA shows for a term: `{"a": [1, 2]}`, with members in Rego's order. */
 export function describe(value: Value): string {
   if (value instanceof RegoSet) {
     return value.size === 0 ? 'set()' : `{${value.sorted().map(describe).join(', ')}}`
@@ -347,7 +347,7 @@ export function describe(value: Value): string {
   return typeof value === 'string' ? quoted(value) : printTerm(value)
 }
 
-/** As OPA turns a value into JSON: sets become sorted arrays, keys become texts. */
+/** Returns the JSON that OPA makes of a value: sets become sorted arrays, keys become texts. */
 export function toJson(value: Value): string {
   if (isArray(value)) return `[${value.map(toJson).join(',')}]`
   if (value instanceof RegoSet) return `[${value.sorted().map(toJson).join(',')}]`
@@ -357,14 +357,14 @@ export function toJson(value: Value): string {
   return `{${members.map(([key, of]) => `${quote(key)}:${of}`).join(',')}}`
 }
 
-/** The text under which a key of any type stands in JSON. */
+/** Returns the text of a key in JSON, where keys must be strings. */
 export function jsonKey(key: Value): string {
   return typeof key === 'string' ? key : toJson(key)
 }
 
-/** @param text JSON. @throws SyntaxError */
+/** @param text Text of a JSON value. @throws SyntaxError */
 export function fromJson(text: string): Value {
-  // The engine's own reader decides what is JSON; ours, which also takes sets, keeps the digits.
+  // JSON.parse decides whether the text is JSON. Our reader would also accept sets, but keeps all digits.
   JSON.parse(text)
   return parseTerm(text)
 }
