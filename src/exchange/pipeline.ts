@@ -53,18 +53,19 @@ import type { Arrived, Decided, Identified, RequestHead, Trace } from './stages.
 /** Takes one request through the stages. Never throws; the exchange is answered, relayed or destroyed. */
 export function handle(context: ExchangeContext, arrival: Arrival): void {
   const exchange = new Exchange(context, arrival)
-  const refuse = (error: unknown): void => exchange.refuse(error, {})
   try {
     const arrived = arrive(context, exchange.req, exchange.via, exchange.upgrade, exchange.trace)
     if (crossOrigin(exchange, arrived) === 'answered') return
     const caller = identify(context, arrived)
     if (caller instanceof Promise) {
-      caller.then((principal) => admit(exchange, arrived, principal)).catch(refuse)
+      caller
+        .then((principal) => admit(exchange, arrived, principal))
+        .catch((error) => exchange.refuse(error, {}))
     } else {
       admit(exchange, arrived, caller)
     }
   } catch (error) {
-    refuse(error)
+    exchange.refuse(error, {})
   }
 }
 
@@ -183,7 +184,6 @@ export function checkCaller(context: ExchangeContext, { arrived, principal }: Id
 function admit(exchange: Exchange, arrived: Arrived, principal: Principal | undefined): void {
   const { req, res } = exchange
   const identified: Identified = { arrived, principal, body: undefined }
-  const refuse = (error: unknown): void => exchange.refuse(error, { identified })
   try {
     checkCaller(exchange.context, identified)
     const limits = bodyLimits(exchange, arrived)
@@ -191,9 +191,9 @@ function admit(exchange: Exchange, arrived: Arrived, principal: Principal | unde
     else
       collectBody(req, res, limits)
         .then((body) => decide(exchange, { arrived, principal, body }))
-        .catch(refuse)
+        .catch((error) => exchange.refuse(error, { identified }))
   } catch (error) {
-    refuse(error)
+    exchange.refuse(error, { identified })
   }
 }
 
