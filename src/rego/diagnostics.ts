@@ -1,6 +1,6 @@
 /** `trace` and `print`: notes for an author. A gate has nowhere to write them, so they are read and dropped. */
 
-import type { BuiltinTable } from './registry.ts'
+import type { BuiltinTable } from './builtin.ts'
 import { text } from './values/operand.ts'
 
 export const diagnosticBuiltins: BuiltinTable = {

@@ -1,23 +1,26 @@
 /**
- * What the builtins of one evaluation share. Answers that the world gives (the moment, chance) are pinned: the same
- * call answers the same for a whole evaluation, and what was answered can be read for the decision log
- * (`nd_builtin_cache`), so that a decision can be replayed.
+ * One evaluation, as its builtins see it. Results that depend on the moment or on chance are pinned: the same call has
+ * the same result for a whole evaluation, and the decision log can record it (`nd_builtin_cache`), so that the decision
+ * can be replayed.
  */
 import { randomBytes } from 'node:crypto'
 import { GateError } from '../errors.ts'
+import type { Builtin, BuiltinContext } from './builtin.ts'
 import { builtins } from './registry.ts'
 import { bytesOf } from './values/bytes.ts'
 import { BuiltinError } from './values/operand.ts'
-import { parseTerm, printTerm, type Value } from './values/value.ts'
+import { parseTerm, printTerm } from './values/value.ts'
 
 /** Text for `opa_value_parse`; the bytes of a string that is no UTF-8, which it does not take; Rego's undefined. */
 export type Result = string | Buffer | undefined
 
-const noAnswers: ReadonlyMap<string, ReadonlyMap<string, Result>> = new Map()
+/** Name of a builtin -> `[arguments]` -> its result, as texts of terms. */
+type ResultsByCall = ReadonlyMap<string, ReadonlyMap<string, Result>>
 
-export class Evaluation {
+const noResults: ResultsByCall = new Map()
+
+export class Evaluation implements BuiltinContext {
   #nowNs: bigint | undefined
-  /** Name, then argument texts joined, of what the world answered. */
   readonly #pinned = new Map<string, Map<string, Result>>()
 
   /** Nanoseconds since 1970: beyond what a JavaScript number holds. */
@@ -30,10 +33,10 @@ export class Evaluation {
     return randomBytes(bytes)
   }
 
-  /** Name -> `[arguments]` -> value, as texts of terms; empty when the world was not asked. */
-  get ndBuiltinCache(): ReadonlyMap<string, ReadonlyMap<string, Result>> {
-    // Nearly every evaluation asks nothing.
-    if (this.#pinned.size === 0) return noAnswers
+  /** Empty when no builtin was called whose result depends on the moment or on chance. */
+  get ndBuiltinCache(): ResultsByCall {
+    // Nearly every evaluation calls none.
+    if (this.#pinned.size === 0) return noResults
     return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 
@@ -52,20 +55,17 @@ export class Evaluation {
     if (builtin === undefined) {
       throw new GateError('ERR_POLICY_FAILED', `the builtin ${name} is not provided`)
     }
-    if (builtin.pinned === undefined) return this.#answer(builtin.call, args)
+    if (builtin.pinned === undefined) return this.#resultOf(builtin.call, args)
     const key = `[${args.join(',')}]`
-    const answers = this.#pinned.get(name)
-    if (answers?.has(key)) return answers.get(key)
-    const answer = this.#answer(builtin.call, args)
-    if (answers === undefined) this.#pinned.set(name, new Map([[key, answer]]))
-    else answers.set(key, answer)
-    return answer
+    const results = this.#pinned.get(name)
+    if (results?.has(key)) return results.get(key)
+    const result = this.#resultOf(builtin.call, args)
+    if (results === undefined) this.#pinned.set(name, new Map([[key, result]]))
+    else results.set(key, result)
+    return result
   }
 
-  #answer(
-    call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined,
-    args: readonly string[],
-  ): Result {
+  #resultOf(call: Builtin['call'], args: readonly string[]): Result {
     try {
       const value = call(args.map(parseTerm), this)
       if (typeof value === 'string' && !value.isWellFormed()) return bytesOf(value)

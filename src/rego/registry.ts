@@ -3,11 +3,11 @@
  * OPA are compiled into the module. A bundle that needs one that is not provided is refused when it is vetted.
  */
 
+import type { Builtin, BuiltinTable } from './builtin.ts'
 import { cryptoBuiltins } from './crypto/crypto.ts'
 import { jwtBuiltins } from './crypto/jwt.ts'
 import { x509Builtins } from './crypto/x509.ts'
 import { diagnosticBuiltins } from './diagnostics.ts'
-import type { Evaluation } from './evaluation.ts'
 import { encodingBuiltins } from './go/encoding.ts'
 import { escapingBuiltins } from './go/escaping.ts'
 import { netBuiltins } from './go/net.ts'
@@ -29,18 +29,6 @@ import { numberBuiltins } from './values/numbers.ts'
 import { stringBuiltins } from './values/strings.ts'
 import { subsetBuiltins } from './values/subset.ts'
 import { unitBuiltins } from './values/units.ts'
-import type { Value } from './values/value.ts'
-
-export interface Builtin {
-  /** @returns undefined for Rego's undefined. @throws BuiltinError for the same, with a reason. */
-  readonly call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined
-  /** Done before the first call: what is costly to load and few policies use. */
-  readonly load?: () => unknown
-  /** Where the answer is the world's: the first one of an evaluation stands, and is recorded or too secret to be. */
-  readonly pinned?: 'recorded' | 'unrecorded'
-}
-
-export type BuiltinTable = Readonly<Record<string, Builtin>>
 
 export const builtins: ReadonlyMap<string, Builtin> = new Map(
   [

@@ -1,6 +1,6 @@
 /** `crypto.*` digests and MACs, over the bytes of a text. Keys and certificates are in their own files. */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import type { Builtin, BuiltinTable } from '../registry.ts'
+import type { Builtin, BuiltinTable } from '../builtin.ts'
 import { bytesOf } from '../values/bytes.ts'
 import { type Args, text } from '../values/operand.ts'
 

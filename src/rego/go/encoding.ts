@@ -1,6 +1,6 @@
 /** `hex.*` and what of base64 is not left to the module, over the bytes of a text. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 

@@ -1,6 +1,6 @@
 /** Percent-encoding as Go's `net/url` reads and writes it; `urlquery.*`. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { type Args, BuiltinError, object, text } from '../values/operand.ts'
 import { compareTexts, isArray, jsonKey, RegoObject, RegoSet, type Value } from '../values/value.ts'

@@ -3,7 +3,7 @@
  * one of version 4 mapped into version 6 counts as version 4. Looking names up is refused, see table.ts.
  */
 import { isIPv4, isIPv6 } from 'node:net'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, members, refuseWork, text } from '../values/operand.ts'
 import { isArray, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
 

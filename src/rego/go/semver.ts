@@ -1,6 +1,6 @@
 /** `semver.*`: Semantic Versioning 2.0.0, a leading `v` allowed. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 import { compareTexts, RegoNumber } from '../values/value.ts'
 

@@ -3,7 +3,7 @@
  * prints for a verb that does not fit. Arguments are integers, floats or texts; anything else is its text.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf } from '../values/bytes.ts'
 import { array, refuseWork, text } from '../values/operand.ts'
 import { printable, quoted } from '../values/quote.ts'

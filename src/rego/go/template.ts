@@ -3,7 +3,7 @@
  * object is its text, as it is in OPA: it is never zero and never compares with a number of the template.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { array, BuiltinError, object, refuseWork, text } from '../values/operand.ts'
 import {
   compareTexts,

@@ -1,6 +1,6 @@
 /** `uri.*` as Go's `net/url` splits a reference, with its rules for authority, port and escapes. */
 import { isIPv6 } from 'node:net'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 import { RegoObject, type Value } from '../values/value.ts'
 import { escapeText, unescapeText } from './escaping.ts'

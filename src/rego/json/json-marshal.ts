@@ -1,6 +1,6 @@
 /** `json.marshal_with_options`: JSON text, with a prefix and an indent for each line where they are asked for. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, object, refuseWork } from '../values/operand.ts'
 import { writeJson } from './json-text.ts'
 

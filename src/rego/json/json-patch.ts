@@ -1,6 +1,6 @@
 /** `json.patch` (RFC 6902) over Rego values, sets included: a member of a set is its own key. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { toBigInt } from '../values/decimal.ts'
 import { type Args, array, BuiltinError, refuseWork } from '../values/operand.ts'
 import {

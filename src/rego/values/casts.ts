@@ -1,6 +1,6 @@
 /** `cast_*`: the deprecated assertions of a type. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { array, BuiltinError, boolean, members, object, text } from './operand.ts'
 import { RegoSet } from './value.ts'
 

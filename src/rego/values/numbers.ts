@@ -1,6 +1,6 @@
 /** `numbers.range_step`. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, bigInt, refuseWork } from './operand.ts'
 import { RegoNumber, type Value } from './value.ts'
 

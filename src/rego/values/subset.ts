@@ -1,6 +1,6 @@
 /** `object.subset`: objects within objects, member by member; sets; runs of an array; a set within an array. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, refuseWork } from './operand.ts'
 import { compare, isArray, keyOf, RegoObject, RegoSet, type Value } from './value.ts'
 

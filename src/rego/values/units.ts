@@ -1,6 +1,6 @@
 /** `units.*`: amounts with SI and binary units, computed exactly as OPA's rationals and 64-bit floats are. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, refuseWork, text } from './operand.ts'
 import { RegoNumber } from './value.ts'
 
