@@ -1,6 +1,6 @@
 /** `/v1/live`: what is open now, page by page, and the cut of one of it. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { LiveEntry, LiveFilter } from '../messages.ts'
+import type { LiveEntry, LiveFilter } from '../domain/live-entry.ts'
 
 export interface LiveQuery {
   readonly filter: LiveFilter

@@ -1,6 +1,6 @@
 /** The log thread: takes batches from every worker's port and writes them. Owns the sink. */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
-import { asGateError } from '../errors.ts'
+import { asGateError, type GateErrorData } from '../errors.ts'
 import type { LogBatch } from '../messages.ts'
 import { Sink, type SinkConfig } from './sink.ts'
 
@@ -13,9 +13,8 @@ export type LogReport =
   | { readonly type: 'closed' }
   | {
       readonly type: 'failed'
-      readonly code: string
-      readonly message: string
-      readonly hint: string | undefined
+      readonly error: GateErrorData
+      /** Lines that were not written. */
       readonly lost: number
     }
 
@@ -41,8 +40,7 @@ function run(sink: Sink): void {
     try {
       sink.write(bytes)
     } catch (error) {
-      const { code, message, hint } = asGateError(error, 'ERR_CONFIG_FILE')
-      report({ type: 'failed', code, message, hint, lost: lines })
+      report({ type: 'failed', error: asGateError(error, 'ERR_CONFIG_FILE').data, lost: lines })
     }
   }
   const serve = (from: MessagePort): void => {
@@ -67,6 +65,5 @@ function run(sink: Sink): void {
 try {
   run(new Sink(workerData as SinkConfig))
 } catch (error) {
-  const { code, message, hint } = asGateError(error)
-  report({ type: 'failed', code, message, hint, lost: 0 })
+  report({ type: 'failed', error: asGateError(error).data, lost: 0 })
 }

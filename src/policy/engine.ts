@@ -7,10 +7,10 @@ import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
-import type { PolicyPackage } from '../messages.ts'
 import { parseAnswer, unusable } from './answer.ts'
 import { PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
+import type { PolicyPackage } from './package.ts'
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
@@ -27,7 +27,7 @@ export class ActivePolicy {
   constructor(policy: PolicyPackage, maxMemoryBytes: number) {
     this.stamp = { bundle: policy.bundle, revision: policy.revision }
     this.generation = policy.generation
-    this.plan = new InputPlan(policy.reads.input)
+    this.plan = new InputPlan(policy.usage.input)
     this.#package = policy
     this.#maxMemoryBytes = maxMemoryBytes
     this.#instance = this.#instantiate()
@@ -76,9 +76,9 @@ export class ActivePolicy {
   }
 
   #instantiate(): PolicyInstance {
-    const { module, initialPages, data, reads } = this.#package
+    const { module, initialPages, data, usage } = this.#package
     const maxMemoryBytes = this.#maxMemoryBytes
-    const keepHeap = reads.patterns
+    const keepHeap = usage.patterns
     return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
   }
 }

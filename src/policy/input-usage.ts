@@ -35,8 +35,8 @@ export function findInputUsage(wasm: Uint8Array): InputUsage {
 }
 
 /** The field at `path`, undefined when nothing of it is read; below a field read whole, the whole one. */
-export function inputUsageOf(reads: UsedField, ...path: readonly string[]): UsedField | undefined {
-  let at = reads
+export function inputUsageOf(usage: UsedField, ...path: readonly string[]): UsedField | undefined {
+  let at = usage
   for (const name of path) {
     if (at.whole) return at
     const next = at.fields.get(name)

@@ -81,17 +81,17 @@ export class InputPlan {
   /** A token is seen many times. */
   readonly #principals = new WeakMap<object, PrincipalTexts>()
 
-  constructor(reads: UsedField) {
-    const read = (...path: readonly string[]): boolean => inputUsageOf(reads, ...path) !== undefined
-    this.headers = namesOf(inputUsageOf(reads, 'attributes', 'request', 'http', 'headers'))
-    this.headerValues = namesOf(inputUsageOf(reads, 'header_values'))
+  constructor(usage: UsedField) {
+    const read = (...path: readonly string[]): boolean => inputUsageOf(usage, ...path) !== undefined
+    this.headers = namesOf(inputUsageOf(usage, 'attributes', 'request', 'http', 'headers'))
+    this.headerValues = namesOf(inputUsageOf(usage, 'header_values'))
     this.source = read('attributes', 'source')
     this.destination = read('attributes', 'destination')
     this.time = read('attributes', 'request', 'time')
     this.http = new Set(httpFields.filter((name) => read('attributes', 'request', 'http', name)))
     this.labels = read('attributes', 'contextExtensions')
     this.top = new Set(topFields.filter((name) => read(name)))
-    this.#principal = inputUsageOf(reads, 'principal')
+    this.#principal = inputUsageOf(usage, 'principal')
   }
 
   /** A body is collected for such a policy. */

@@ -7,6 +7,7 @@ import type { Dispatcher } from 'undici'
 import { monotonicUs } from '../domain/clock.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import { atEndOfTurn } from '../domain/turn.ts'
+import type { UpstreamAnswer } from '../domain/upstream-answer.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
 import { endedUnanswered, type Upstream } from './pools.ts'
 
@@ -20,21 +21,6 @@ export interface UpstreamRequest {
   readonly body: Readable | Buffer | null
   /** Asks for the connection itself; it must be one of its own then, see `DedicatedConnection`. */
   readonly upgrade?: 'websocket'
-}
-
-/** What the relay does with the answer. Exactly one of `onEnd` and `onError` comes last. */
-export interface UpstreamAnswer {
-  onHead(status: number, rawHeaders: readonly Buffer[] | readonly string[], flow: Flow): void
-  onData(chunk: Buffer, flow: Flow): void
-  onEnd(): void
-  onError(error: GateError): void
-  /** In place of a head: the upstream says that it has switched. Whether rightly is the caller's to see. */
-  onSwitched(rawHeaders: readonly Buffer[] | readonly string[], socket: Duplex): void
-}
-
-export interface Flow {
-  pause(): void
-  resume(): void
 }
 
 /** A request under way; `abort` ends it so that the upstream never sees it as complete. */
