@@ -1,6 +1,6 @@
 /**
  * The vetting thread: tries a bundle out where a runaway rule can be stopped. It runs once and answers once;
- * whoever started it ends it at the deadline.
+ * bundle/vet.ts ends it at the deadline.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'

@@ -40,7 +40,9 @@ export async function vet(request: VetRequest, timeoutMs: number): Promise<Vette
         reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run broke off', { cause: error })),
       )
       worker.once('exit', () =>
-        reject(new GateError('ERR_BUNDLE_TRIAL', 'the trial run ended without a word')),
+        reject(
+          new GateError('ERR_BUNDLE_TRIAL', 'the thread of the trial run ended without an answer'),
+        ),
       )
     })
     if (!report.ok) throw GateError.from(report.error)

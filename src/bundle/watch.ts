@@ -46,7 +46,7 @@ export interface BundleStatus {
   readonly warnings: readonly string[]
 }
 
-/** A worker stands still while it copies them, about 50 ms, which is noticed by everyone it serves. */
+/** A worker answers no request while it copies them, about 50 ms, which its clients notice. */
 const maxDataBytes = 32 << 20
 
 const suffix = '.tar.gz'
@@ -239,7 +239,7 @@ function warningsOf(content: BundleContent, dataBytes: number): string[] {
   const warnings = content.hazards.map((hazard) => `the bundle may not be what it seems: ${hazard}`)
   if (dataBytes > maxDataBytes) {
     warnings.push(
-      `its data takes ${dataBytes >> 20} MiB in every worker, which serves nobody while it copies them (1 to 2 ms each): keep what changes often, or is large, out of the bundle`,
+      `its data takes ${dataBytes >> 20} MiB in every worker, which answers no request while it copies them (1 to 2 ms each): keep what changes often, or is large, out of the bundle`,
     )
   }
   return warnings

@@ -218,7 +218,7 @@ function verifiedBy({ keys, secret }: Constraints, header: Header, token: Token)
 function claimsHold(claims: RegoObject, { iss, aud, time }: Constraints): boolean {
   if (iss !== '' && claims.get('iss') !== iss) return false
   const audience = claims.get('aud')
-  // A token for somebody is not for a policy that names nobody.
+  // A token that names an audience is not valid where the policy names none.
   if (audience === undefined ? aud !== '' : !isFor(audience, aud)) return false
   const now = new RegoNumber(time / 1e9)
   const expires = claimedTime(claims, 'exp')
