@@ -242,6 +242,11 @@ export class GateError extends Error {
   get status(): number {
     return table[this.code].status
   }
+
+  /** What a client may read: the table's sentence, while `message` may name what only an operator should. */
+  get title(): string {
+    return table[this.code].title
+  }
 }
 
 export interface GateErrorData {

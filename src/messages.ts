@@ -1,14 +1,19 @@
 /**
- * The typed messages between the threads. Rooms import types only; the constants are for worker and supervisor.
+ * The messages between the threads, and nothing else: what a message carries has its type in the folder that makes it.
+ * Rooms import types only; the constants are for worker and supervisor.
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
  */
 import type { MessagePort } from 'node:worker_threads'
+import type { BundleCost } from './bundle/cost.ts'
 import type { GateConfig } from './config/options.ts'
+import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
+import type { KeySet } from './identity/key-set.ts'
 import type { MemoryImage } from './policy/host.ts'
 import type { InputUsage } from './policy/input-usage.ts'
+import type { PolicyPackage } from './policy/package.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
@@ -52,56 +57,6 @@ export interface WorkerStart {
   /** `labels` of every decision event, as JSON text. */
   readonly labelsJson: string
 }
-
-/** A policy ready to be instantiated; the Module is shared, and so is its data. */
-export interface PolicyPackage {
-  /** Counts activations in this gate; workers report it back. */
-  readonly generation: number
-  readonly bundle: string
-  readonly revision: string
-  /** SHA-256 of the bundle's bytes, hex. */
-  readonly digest: string
-  readonly module: WebAssembly.Module
-  /** Pages of 64 KiB that the module's memory needs at least. */
-  readonly initialPages: number
-  /**
-   * The memory of the trial run's instance once it had read the data. A worker that read it would stand still for seconds
-   * where it is large, at each swap and after each trap; as JSON text it is only where no worker is.
-   */
-  readonly data: string | MemoryImage
-  /** What of the input it reads. */
-  readonly reads: InputUsage
-}
-
-/** The keys of one issuer, as public JWKs that passed admission. */
-export interface KeySet {
-  readonly issuer: string
-  /** Counts changes of this issuer's set; a verified token enters the cache only if it is unchanged. */
-  readonly version: number
-  readonly keys: readonly Readonly<Record<string, unknown>>[]
-}
-
-/** One open exchange, as operators see it. */
-export interface LiveEntry {
-  /** The decision id. */
-  readonly id: string
-  readonly worker: number
-  readonly route: string
-  readonly protocol: 'http' | 'websocket'
-  readonly issuer: string | null
-  readonly subject: string | null
-  readonly client_id: string | null
-  readonly session_id: string | null
-  readonly address: string | null
-  readonly age_ms: number
-  readonly bytes_in: number
-  readonly bytes_out: number
-}
-
-/** What is given must be equal. */
-export type LiveFilter = Partial<
-  Readonly<Record<'issuer' | 'subject' | 'client_id' | 'route' | 'protocol', string>>
->
 
 /** Asked of one worker, answered under the same number. */
 export type WorkerQuestion =
@@ -188,26 +143,10 @@ export interface VetRequest {
   readonly module: WebAssembly.Module
   readonly initialPages: number
   readonly data: PolicyPackage['data']
-  readonly reads: InputUsage
+  readonly usage: InputUsage
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
-}
-
-/** What a policy cost in its trial run, per entrypoint. */
-export interface TrialCost {
-  readonly decision: string
-  /** Median and longest evaluation of a trial input. */
-  readonly evaluation_us: number
-  readonly longest_us: number
-}
-
-export interface BundleCost {
-  /** Reading its data took this long in the trial run. */
-  readonly load_ms: number
-  /** Memory of one instance after the trial run. */
-  readonly memory_bytes: number
-  readonly decisions: readonly TrialCost[]
 }
 
 export type VetReport =

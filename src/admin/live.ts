@@ -2,7 +2,7 @@
  * The paths `/v1/live` (list open exchanges page by page) and `/v1/live/:id/cut` (cut one of them).
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { LiveEntry, LiveFilter } from '../messages.ts'
+import type { LiveEntry, LiveFilter } from '../domain/live-entry.ts'
 
 export interface LiveQuery {
   readonly filter: LiveFilter

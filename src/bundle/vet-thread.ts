@@ -4,10 +4,11 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
-import type { BundleCost, TrialCost, VetReport, VetRequest } from '../messages.ts'
+import type { VetReport, VetRequest } from '../messages.ts'
 import { parseAnswer } from '../policy/answer.ts'
 import { type MemoryImage, PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
+import type { BundleCost, TrialCost } from './cost.ts'
 
 /** Most rounds over the trial inputs, and most milliseconds for all rounds together. */
 const rounds = 100
@@ -29,9 +30,9 @@ function report(request: VetRequest): VetReport {
 
 /** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
 function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
-  const { reads, decisions, ...options } = request
+  const { usage, decisions, ...options } = request
   const beganMs = performance.now()
-  const instance = new PolicyInstance({ ...options, keepHeap: reads.patterns })
+  const instance = new PolicyInstance({ ...options, keepHeap: usage.patterns })
   const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
   const data = typeof options.data === 'string' ? instance.image() : options.data
   const missing = instance.missingBuiltins
@@ -41,7 +42,7 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
       `the bundle uses builtins that dropgate does not provide: ${missing.join(', ')}`,
     )
   }
-  const inputs = trialInputs(new InputPlan(reads.input))
+  const inputs = trialInputs(new InputPlan(usage.input))
   const costs: TrialCost[] = []
   for (const decision of new Set(decisions)) {
     const entrypoint = instance.entrypoints.get(decision)

@@ -5,11 +5,13 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
+import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
-import type { BundleCost, PolicyPackage } from '../messages.ts'
 import { findInputUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
+import type { PolicyPackage } from '../policy/package.ts'
 import { type ArchiveLimits, type BundleContent, readArchive } from './archive.ts'
+import type { BundleCost } from './cost.ts'
 import { vet } from './vet.ts'
 
 export interface BundlesOptions {
@@ -25,11 +27,7 @@ export interface BundlesOptions {
   readonly onActivate: (policy: PolicyPackage) => void
   /** Called when a new bundle was refused; the reason is in `status` as well. */
   readonly onRefused: () => void
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-    error(fields: object, message: string): void
-  }
+  readonly log: Log
 }
 
 /** State of the bundle for operators; the names follow OPA's bundle status. */
@@ -90,8 +88,8 @@ export class Bundles {
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
-        const { module, initialPages, data, reads } = this.#active
-        await vet({ module, initialPages, data, reads, maxMemoryBytes, decisions }, vetTimeoutMs)
+        const { module, initialPages, data, usage } = this.#active
+        await vet({ module, initialPages, data, usage, maxMemoryBytes, decisions }, vetTimeoutMs)
       }
       this.#decisions = decisions
     })
@@ -163,10 +161,10 @@ export class Bundles {
     }
     const { bytes: wasm, initialPages } = prepareModule(content.wasm)
     const module = await compile(wasm)
-    const reads = findInputUsage(content.wasm)
+    const usage = findInputUsage(content.wasm)
     const { maxMemoryBytes } = limits
     const { cost, data } = await vet(
-      { module, initialPages, data: content.data, reads, maxMemoryBytes, decisions },
+      { module, initialPages, data: content.data, usage, maxMemoryBytes, decisions },
       limits.vetTimeoutMs,
     )
     if (this.#closed) return
@@ -179,7 +177,7 @@ export class Bundles {
       module,
       initialPages,
       data,
-      reads,
+      usage,
     }
     this.#status = {
       name,

@@ -126,9 +126,9 @@ async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
   const content = await readArchive(bytes, { maxBundleBytes, maxUnpackedBytes })
   const { bytes: wasm, initialPages } = prepareModule(content.wasm)
   const module = await WebAssembly.compile(wasm)
-  const reads = findInputUsage(content.wasm)
+  const usage = findInputUsage(content.wasm)
   return new ActivePolicy(
-    { ...content, generation: 1, bundle: path, module, initialPages, reads },
+    { ...content, generation: 1, bundle: path, module, initialPages, usage },
     max_memory,
   )
 }

@@ -1,7 +1,7 @@
 /** `live` and `cut`: what is open in the running gate, and the end of one of it. */
 import type { LivePage } from '../admin/live.ts'
+import type { LiveEntry } from '../domain/live-entry.ts'
 import { GateError } from '../errors.ts'
-import type { LiveEntry } from '../messages.ts'
 import { askGate } from './admin.ts'
 import { commandName } from './output.ts'
 

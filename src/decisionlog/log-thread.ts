@@ -2,7 +2,7 @@
  * The log thread: receives lines from all workers and writes them. It owns the sink.
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
-import { asGateError } from '../errors.ts'
+import { asGateError, type GateErrorData } from '../errors.ts'
 import type { LogBatch } from '../messages.ts'
 import { Sink, type SinkConfig } from './sink.ts'
 
@@ -15,9 +15,8 @@ export type LogReport =
   | { readonly type: 'closed' }
   | {
       readonly type: 'failed'
-      readonly code: string
-      readonly message: string
-      readonly hint: string | undefined
+      readonly error: GateErrorData
+      /** Lines that were not written. */
       readonly lost: number
     }
 
@@ -43,8 +42,7 @@ function run(sink: Sink): void {
     try {
       sink.write(bytes)
     } catch (error) {
-      const { code, message, hint } = asGateError(error, 'ERR_CONFIG_FILE')
-      report({ type: 'failed', code, message, hint, lost: lines })
+      report({ type: 'failed', error: asGateError(error, 'ERR_CONFIG_FILE').data, lost: lines })
     }
   }
   const serve = (from: MessagePort): void => {
@@ -69,6 +67,5 @@ function run(sink: Sink): void {
 try {
   run(new Sink(workerData as SinkConfig))
 } catch (error) {
-  const { code, message, hint } = asGateError(error)
-  report({ type: 'failed', code, message, hint, lost: 0 })
+  report({ type: 'failed', error: asGateError(error).data, lost: 0 })
 }

@@ -4,13 +4,14 @@
  * a port for each worker.
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
-import { type Code, GateError } from '../errors.ts'
+import type { Log } from '../domain/log.ts'
+import { GateError } from '../errors.ts'
 import type { LogCommand, LogReport } from './log-thread.ts'
 import { nameOf, type SinkConfig } from './sink.ts'
 
 export interface DecisionLogOptions {
   readonly sink: SinkConfig
-  readonly log: { error(fields: object, message: string): void }
+  readonly log: Pick<Log, 'error'>
 }
 
 /**
@@ -45,9 +46,9 @@ export class DecisionLog {
         thread.on('message', (report: LogReport) => {
           if (report.type === 'open') resolve()
           else if (report.type === 'failed') {
-            const { code, message, hint, lost } = report
-            reject(new GateError(code as Code, message, hint === undefined ? {} : { hint }))
-            this.#note(message, lost)
+            const error = GateError.from(report.error)
+            reject(error)
+            this.#note(error.message, report.lost)
           }
         })
         thread.once('error', (error) => {

@@ -12,8 +12,9 @@
  */
 import { monotonicUs } from '../domain/clock.ts'
 import type { CutReason } from '../domain/exchange.ts'
+import type { LiveEntry } from '../domain/live-entry.ts'
 import { asGateError } from '../errors.ts'
-import type { LiveEntry, WorkerAnswer, WorkerQuestion } from '../messages.ts'
+import type { WorkerAnswer, WorkerQuestion } from '../messages.ts'
 import { askAgain, callerOf, findDenial } from './authorize.ts'
 import type { ExchangeContext } from './context.ts'
 import type { OpenExchange } from './stages.ts'

@@ -1,6 +1,6 @@
 /** What is open on all workers, for operators: a page of it, and the cut of one exchange. */
 import type { LivePage, LiveQuery } from '../admin/live.ts'
-import type { LiveEntry } from '../messages.ts'
+import type { LiveEntry } from '../domain/live-entry.ts'
 import type { Supervisor } from './supervisor.ts'
 
 export class LiveExchanges {

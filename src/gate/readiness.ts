@@ -1,6 +1,6 @@
 /** Whether the gate decides rightly now, and what is missing: `/readyz`, `status` and a takeover ask here. */
 import { monotonicUs } from '../domain/clock.ts'
-import type { PolicyPackage } from '../messages.ts'
+import type { PolicyPackage } from '../policy/package.ts'
 import type { GateRooms } from './rooms.ts'
 
 export interface Readiness {

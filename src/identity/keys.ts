@@ -7,8 +7,8 @@ import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
 import { isTrusted } from '../config/trust.ts'
 import { asGateError, GateError } from '../errors.ts'
-import type { KeySet } from '../messages.ts'
 import { admitKeys, type Jwk } from './admit.ts'
+import type { KeySet } from './key-set.ts'
 
 export interface KeyStoreOptions {
   readonly issuers: readonly IssuerConfig[]

@@ -9,9 +9,9 @@ import type { IssuerConfig } from '../config/options.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
-import type { KeySet } from '../messages.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
+import type { KeySet } from './key-set.ts'
 import { type Header, parseTokenShape } from './shape.ts'
 
 export interface TokenVerifierOptions {

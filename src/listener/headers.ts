@@ -3,6 +3,7 @@
  * merged view: that one hides repeats. What a later hop could read otherwise is refused.
  */
 import type { IncomingMessage } from 'node:http'
+import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
 
 export interface HeaderLimits {
@@ -10,21 +11,6 @@ export interface HeaderLimits {
   readonly header_bytes: number
   readonly header_value_bytes: number
   readonly cookies: number
-}
-
-export interface RequestHeaders {
-  /** Flat name, value list; names lower-case, in the order received. */
-  readonly pairs: readonly string[]
-  /** Value of the only `Host`. */
-  readonly host: string
-  /** −1 where there is none. */
-  readonly contentLength: number
-  readonly chunked: boolean
-  readonly expectContinue: boolean
-  /** Names that `Connection` lists: not forwarded. */
-  readonly connectionNames: readonly string[]
-  /** A name that came more than once and is not one of the lists that may. */
-  readonly repeated: string | undefined
 }
 
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])

@@ -3,8 +3,8 @@
  * socket and the connection closed, so that nothing after it is read as another request.
  */
 import type { Duplex } from 'node:stream'
+import { problemOf } from '../domain/problem.ts'
 import { type Code, GateError } from '../errors.ts'
-import { problemOf } from '../response/deny.ts'
 
 /** The parser's codes (llhttp, Node) as ours. */
 const parserCodes: Readonly<Record<string, Code>> = {

@@ -1,7 +1,7 @@
 /**
  * The policy's result set -> Answer: a boolean, or the object of OPA's Envoy plugin. Only a boolean `true`, or an
  * object whose `allowed` is `true`, allows; a wrong type in any known field, a second result: no usable answer, which
- * denies (design law 1). Fields that the plugin does not know are the policy's own, as they are there.
+ * denies (design law 1). Fields that the plugin does not know are the policy's own, for the plugin as well.
  */
 import type { Answer, QueryChange } from '../domain/decision.ts'
 
@@ -15,12 +15,12 @@ const none: readonly never[] = []
 
 const allowed = plain(true, 'true')
 const denied = plain(false, 'false')
-/** Undefined is the policy's silence: a deny like any other. */
+/** Undefined: no rule of the policy applied, which denies like `false`. */
 const silent = plain(false, undefined)
 
 /**
- * Policies give few different objects ("role x"): the last ones are not parsed again. No decision is kept here, only
- * what a text says.
+ * Policies give few different objects ("role x"): the last ones are not parsed again. This is no cache of decisions:
+ * the same text always means the same.
  */
 const known = new Map<string, Answer>()
 const knownMax = 256
@@ -41,7 +41,7 @@ export function parseAnswer(resultSet: string): Answer {
   return answer
 }
 
-/** An answer that denies because there is none to be had. @param detail For the gate's log. */
+/** The answer that denies because the policy gave no usable one. @param detail For the gate's log. */
 export function unusable(detail: string, resultJson?: string): Answer {
   return { ...denied, failure: 'ERR_POLICY_FAILED', detail, status: 503, resultJson }
 }

@@ -7,10 +7,10 @@ import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
-import type { PolicyPackage } from '../messages.ts'
 import { parseAnswer, unusable } from './answer.ts'
 import { PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
+import type { PolicyPackage } from './package.ts'
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
@@ -27,13 +27,13 @@ export class ActivePolicy {
   constructor(policy: PolicyPackage, maxMemoryBytes: number) {
     this.stamp = { bundle: policy.bundle, revision: policy.revision }
     this.generation = policy.generation
-    this.plan = new InputPlan(policy.reads.input)
+    this.plan = new InputPlan(policy.usage.input)
     this.#package = policy
     this.#maxMemoryBytes = maxMemoryBytes
     this.#instance = this.#instantiate()
   }
 
-  /** True once it has run away too often; see supervisor.ts. */
+  /** True once too many of its evaluations did not end; see gate/supervisor.ts. */
   get suspended(): boolean {
     return this.#suspended
   }
@@ -42,7 +42,7 @@ export class ActivePolicy {
     this.#suspended = true
   }
 
-  /** True while it is not evaluated for this caller, in whose evaluation a worker was lost; see supervisor.ts. */
+  /** True while the policy is not evaluated for this caller, since a worker was lost doing so; see gate/supervisor.ts. */
   refuses(caller: Caller): boolean {
     // Nearly always there is none.
     const untilUs = this.#suspendedCallers?.get(caller.name)
@@ -58,7 +58,7 @@ export class ActivePolicy {
     const id = this.#instance.entrypoints.get(entrypoint)
     if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
     try {
-      // Where it throws, the broken one stays, and is replaced or refused the next time.
+      // If this throws, the broken instance stays, and the next decision tries again.
       if (this.#instance.broken) this.#instance = this.#instantiate()
       return parseAnswer(this.#instance.evaluate(id, inputText))
     } catch (error) {
@@ -70,15 +70,15 @@ export class ActivePolicy {
     return [...this.#instance.entrypoints.keys()]
   }
 
-  /** What the world answered in the last decision (`nd_builtin_cache`), undefined when it was not asked. */
+  /** `nd_builtin_cache` of the last decision, undefined when it called no builtin that depends on the moment or on chance. */
   get ndBuiltinCache(): string | undefined {
     return this.#instance.ndBuiltinCache
   }
 
   #instantiate(): PolicyInstance {
-    const { module, initialPages, data, reads } = this.#package
+    const { module, initialPages, data, usage } = this.#package
     const maxMemoryBytes = this.#maxMemoryBytes
-    const keepHeap = reads.patterns
+    const keepHeap = usage.patterns
     return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap })
   }
 }
@@ -101,12 +101,12 @@ export class PolicyEngine {
     this.#active = new ActivePolicy(policy, this.#maxMemoryBytes)
   }
 
-  /** Suspends the active policy if it is the one that ran away. */
+  /** Suspends the active policy if it is still the one whose evaluations did not end. */
   suspend(generation: number): void {
     if (this.#active?.generation === generation) this.#active.suspend()
   }
 
-  /** Those for whom the active policy is not evaluated, if it is the one that ran away; in place of those before. */
+  /** Replaces the callers for whom this policy is not evaluated; nothing happens where another policy is active by now. */
   suspendCallers(generation: number, callers: ReadonlyMap<string, number>): void {
     if (this.#active?.generation === generation) this.#active.suspendCallers(callers)
   }

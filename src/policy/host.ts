@@ -60,7 +60,7 @@ const neededFunctions = [
 const evaluationsPerHeap = 64
 const keptHeapBytes = 1 << 20
 
-/** What the module says then. */
+/** The module's message when its memory is used up. */
 const outOfMemory = 'opa_malloc: failed'
 
 /** Room for an input that needs no room on the heap; nothing of it is looked at after its evaluation. */
@@ -159,7 +159,7 @@ export class PolicyInstance {
     return this.#builtins.filter((name) => name !== '' && !builtins.has(name)).map(explainMissing)
   }
 
-  /** True after a trap: whatever it would answer now means nothing. */
+  /** True after a trap: no answer of this instance means anything any more. */
   get broken(): boolean {
     return this.#broken
   }
@@ -169,7 +169,10 @@ export class PolicyInstance {
     return this.#memory.buffer.byteLength
   }
 
-  /** What the world answered in the last evaluation, as `nd_builtin_cache`; undefined when it was not asked. */
+  /**
+   * `nd_builtin_cache` of the last evaluation: the results of builtins that depend on the moment or on chance. Undefined
+   * when it called none.
+   */
   get ndBuiltinCache(): string | undefined {
     const answers = this.#evaluation.ndBuiltinCache
     if (answers.size === 0) return undefined
@@ -191,7 +194,7 @@ export class PolicyInstance {
     try {
       return this.#evaluate(entrypoint, inputText, format)
     } catch (error) {
-      // All that it lacks may be what earlier evaluations have left on the heap, which is put back by now.
+      // The memory may be full only of what earlier evaluations left on the heap, which has been put back by now.
       if (kept && this.#aborted === outOfMemory)
         return this.#evaluate(entrypoint, inputText, format)
       throw error

@@ -35,8 +35,8 @@ export function findInputUsage(wasm: Uint8Array): InputUsage {
 }
 
 /** The field at `path`, undefined when nothing of it is read; below a field read whole, the whole one. */
-export function inputUsageOf(reads: UsedField, ...path: readonly string[]): UsedField | undefined {
-  let at = reads
+export function inputUsageOf(usage: UsedField, ...path: readonly string[]): UsedField | undefined {
+  let at = usage
   for (const name of path) {
     if (at.whole) return at
     const next = at.fields.get(name)
@@ -71,63 +71,7 @@ interface Parts {
 const ruleName = /^g\d+\./
 
 function readParts(wasm: Uint8Array): Parts {
-  const types: Signature[] = []
-  const functionTypes: number[] = []
-  const codes: Uint8Array[] = []
-  const data: { at: number; bytes: Uint8Array }[] = []
-  const names = new Map<number, string>()
-  let imported = 0
-  let evalIndex = -1
-  const reader = new Reader(wasm, 8, wasm.length)
-  while (!reader.done) {
-    const id = reader.byte()
-    const inner = reader.slice(reader.leb())
-    if (id === section.custom) {
-      if (inner.name() === 'name') readNames(inner, names)
-      continue
-    }
-    if (id === section.import) {
-      for (let left = inner.leb(); left > 0; left--) {
-        inner.name()
-        inner.name()
-        if (inner.byte() === kind.func) {
-          functionTypes.push(inner.leb())
-          imported++
-        } else if (inner.byte() === 1) {
-          // The memory's limits: a least and a most.
-          inner.leb()
-          inner.leb()
-        } else inner.leb()
-      }
-      continue
-    }
-    const known: number[] = [
-      section.type,
-      section.function,
-      section.export,
-      section.code,
-      section.data,
-    ]
-    if (!known.includes(id)) continue
-    for (let left = inner.leb(); left > 0; left--) {
-      if (id === section.type) {
-        if (inner.byte() !== 0x60) throw notUnderstood()
-        types.push({ params: values(inner), results: values(inner) })
-      } else if (id === section.function) functionTypes.push(inner.leb())
-      else if (id === section.export) {
-        const name = inner.name()
-        const isFunction = inner.byte() === kind.func
-        const index = inner.leb()
-        if (isFunction && name === 'eval') evalIndex = index
-      } else if (id === section.code) codes.push(inner.slice(inner.leb()).rest())
-      else {
-        if (inner.leb() !== 0 || inner.byte() !== op.i32Const) throw notUnderstood()
-        const at = inner.signedLeb()
-        if (inner.byte() !== op.end) throw notUnderstood()
-        data.push({ at, bytes: inner.slice(inner.leb()).rest() })
-      }
-    }
-  }
+  const { types, functionTypes, imported, evalIndex, codes, names, data } = readSections(wasm)
   const signatures = functionTypes.map((type) => types[type] ?? fail())
   const bodies = new Map<number, Body>()
   for (const [i, code] of codes.entries()) {
@@ -138,6 +82,85 @@ function readParts(wasm: Uint8Array): Parts {
   }
   if (!bodies.has(evalIndex) || names.size === 0) throw notUnderstood()
   return { types, signatures, names, bodies, evalIndex, data }
+}
+
+/** What the sections of a module hold, entry by entry. */
+interface Sections {
+  readonly types: Signature[]
+  /** By function, those that are imported first. */
+  readonly functionTypes: number[]
+  imported: number
+  evalIndex: number
+  readonly codes: Uint8Array[]
+  readonly names: Map<number, string>
+  readonly data: { readonly at: number; readonly bytes: Uint8Array }[]
+}
+
+function readSections(wasm: Uint8Array): Sections {
+  const sections: Sections = {
+    types: [],
+    functionTypes: [],
+    imported: 0,
+    evalIndex: -1,
+    codes: [],
+    names: new Map(),
+    data: [],
+  }
+  const reader = new Reader(wasm, 8, wasm.length)
+  while (!reader.done) {
+    const id = reader.byte()
+    const inner = reader.slice(reader.leb())
+    if (id === section.custom) {
+      if (inner.name() === 'name') readNames(inner, sections.names)
+      continue
+    }
+    const readEntry = entryReaders.get(id)
+    if (readEntry === undefined) continue
+    for (let left = inner.leb(); left > 0; left--) readEntry(inner, sections)
+  }
+  return sections
+}
+
+/** By section; entries of the others say nothing about the input. */
+const entryReaders: ReadonlyMap<number, (entry: Reader, into: Sections) => void> = new Map([
+  [section.type, readType],
+  [section.import, readImport],
+  [section.function, (entry, { functionTypes }) => void functionTypes.push(entry.leb())],
+  [section.export, readExport],
+  [section.code, (entry, { codes }) => void codes.push(entry.slice(entry.leb()).rest())],
+  [section.data, readData],
+])
+
+function readType(entry: Reader, { types }: Sections): void {
+  if (entry.byte() !== 0x60) throw notUnderstood()
+  types.push({ params: values(entry), results: values(entry) })
+}
+
+function readImport(entry: Reader, into: Sections): void {
+  entry.name()
+  entry.name()
+  if (entry.byte() === kind.func) {
+    into.functionTypes.push(entry.leb())
+    into.imported++
+  } else if (entry.byte() === 1) {
+    // The memory's limits: a least and a most.
+    entry.leb()
+    entry.leb()
+  } else entry.leb()
+}
+
+function readExport(entry: Reader, into: Sections): void {
+  const name = entry.name()
+  const isFunction = entry.byte() === kind.func
+  const index = entry.leb()
+  if (isFunction && name === 'eval') into.evalIndex = index
+}
+
+function readData(entry: Reader, { data }: Sections): void {
+  if (entry.leb() !== 0 || entry.byte() !== op.i32Const) throw notUnderstood()
+  const at = entry.signedLeb()
+  if (entry.byte() !== op.end) throw notUnderstood()
+  data.push({ at, bytes: entry.slice(entry.leb()).rest() })
 }
 
 function values(reader: Reader): number {
@@ -173,6 +196,54 @@ const nothing: Slot = { holding: new Holding(), constant: undefined }
 const something: Slot = {
   holding: Object.assign(new Holding(), { other: true }),
   constant: undefined,
+}
+
+/** The walk through one function, instruction by instruction. */
+interface Walk {
+  /** Of the function. */
+  readonly index: number
+  readonly reader: Reader
+  readonly stack: Slot[]
+  /** The stack's height at the beginning of each open block. */
+  readonly heights: number[]
+}
+
+function pop(stack: Slot[]): Slot {
+  return stack.pop() ?? nothing
+}
+
+/** Blocks and branches. @returns false for other instructions */
+function followBlocks(code: number, { reader, stack, heights }: Walk): boolean {
+  switch (code) {
+    case op.nop:
+    case op.unreachable:
+      return true
+    case op.block:
+    case op.loop:
+      if (reader.byte() !== 0x40) throw notUnderstood()
+      heights.push(stack.length)
+      return true
+    case op.if:
+      if (reader.byte() !== 0x40) throw notUnderstood()
+      pop(stack)
+      heights.push(stack.length)
+      return true
+    case op.else:
+      stack.length = heights.at(-1) ?? 0
+      return true
+    case op.end:
+      stack.length = Math.min(stack.length, heights.pop() ?? stack.length)
+      return true
+    case op.br:
+      reader.leb()
+      return true
+    case op.brIf:
+      reader.leb()
+      pop(stack)
+      return true
+    default:
+      return false
+  }
 }
 
 /** Deeper than any path worth telling apart. */
@@ -219,96 +290,87 @@ class Analysis {
       reader.leb()
       reader.byte()
     }
-    const stack: Slot[] = []
-    const pop = (): Slot => stack.pop() ?? nothing
-    const heights: number[] = []
+    const walk: Walk = { index, reader, stack: [], heights: [] }
     while (!reader.done) {
-      switch (reader.byte()) {
-        case op.nop:
-        case op.unreachable:
-          break
-        case op.block:
-        case op.loop:
-          if (reader.byte() !== 0x40) throw notUnderstood()
-          heights.push(stack.length)
-          break
-        case op.if:
-          if (reader.byte() !== 0x40) throw notUnderstood()
-          pop()
-          heights.push(stack.length)
-          break
-        case op.else:
-          stack.length = heights.at(-1) ?? 0
-          break
-        case op.end:
-          stack.length = Math.min(stack.length, heights.pop() ?? stack.length)
-          break
-        case op.br:
-          reader.leb()
-          break
-        case op.brIf:
-          reader.leb()
-          pop()
-          break
-        case op.return:
-          this.#note(this.#returns.get(index)!, pop())
-          break
-        case op.drop:
-          pop()
-          break
-        case op.i32Eqz:
-          pop()
-          stack.push(something)
-          break
-        case op.i32Eq:
-        case op.i32Ne:
-          pop()
-          pop()
-          stack.push(something)
-          break
-        case op.i32Const:
-          stack.push({ holding: nothing.holding, constant: reader.signedLeb() })
-          break
-        case op.i64Const:
-          while ((reader.byte() & 0x80) !== 0);
-          stack.push(something)
-          break
-        case op.localGet:
-          stack.push({ holding: this.#local(index, reader.leb()), constant: undefined })
-          break
-        case op.localSet:
-          this.#note(this.#local(index, reader.leb()), pop())
-          break
-        case op.localTee:
-          this.#note(this.#local(index, reader.leb()), stack.at(-1) ?? nothing)
-          break
-        case op.i32Load: {
-          reader.leb()
-          const offset = reader.leb()
-          this.#readAll(pop())
-          // `eval` finds the input in its context, at offset 0.
-          stack.push(index === this.#parts.evalIndex && offset === 0 ? this.#input() : something)
-          break
-        }
-        case op.i32Store:
-          reader.leb()
-          reader.leb()
-          this.#readAll(pop())
-          pop()
-          break
-        case op.call:
-          this.#call(reader.leb(), stack)
-          break
-        case op.callIndirect:
-          this.#callAny(this.#parts.types[reader.leb()] ?? fail(), stack)
-          reader.byte()
-          break
-        default:
-          throw notUnderstood()
-      }
+      const code = reader.byte()
+      if (
+        !followBlocks(code, walk) &&
+        !this.#moveValues(code, walk) &&
+        !this.#useValues(code, walk)
+      )
+        throw notUnderstood()
     }
     // What is left is the function's value.
-    if (stack.length > 0) this.#note(this.#returns.get(index)!, stack.at(-1)!)
+    if (walk.stack.length > 0) this.#note(this.#returns.get(index)!, walk.stack.at(-1)!)
+  }
+
+  /** Between locals and the stack, where nothing of a value is read. @returns false for other instructions */
+  #moveValues(code: number, { index, reader, stack }: Walk): boolean {
+    switch (code) {
+      case op.return:
+        this.#note(this.#returns.get(index)!, pop(stack))
+        return true
+      case op.drop:
+        pop(stack)
+        return true
+      case op.i32Eqz:
+        pop(stack)
+        stack.push(something)
+        return true
+      case op.i32Eq:
+      case op.i32Ne:
+        pop(stack)
+        pop(stack)
+        stack.push(something)
+        return true
+      case op.i32Const:
+        stack.push({ holding: nothing.holding, constant: reader.signedLeb() })
+        return true
+      case op.i64Const:
+        while ((reader.byte() & 0x80) !== 0);
+        stack.push(something)
+        return true
+      case op.localGet:
+        stack.push({ holding: this.#local(index, reader.leb()), constant: undefined })
+        return true
+      case op.localSet:
+        this.#note(this.#local(index, reader.leb()), pop(stack))
+        return true
+      case op.localTee:
+        this.#note(this.#local(index, reader.leb()), stack.at(-1) ?? nothing)
+        return true
+      default:
+        return false
+    }
+  }
+
+  /** In memory and in calls, where a value may be read. @returns false for other instructions */
+  #useValues(code: number, { index, reader, stack }: Walk): boolean {
+    switch (code) {
+      case op.i32Load: {
+        reader.leb()
+        const offset = reader.leb()
+        this.#readAll(pop(stack))
+        // `eval` finds the input in its context, at offset 0.
+        stack.push(index === this.#parts.evalIndex && offset === 0 ? this.#input() : something)
+        return true
+      }
+      case op.i32Store:
+        reader.leb()
+        reader.leb()
+        this.#readAll(pop(stack))
+        pop(stack)
+        return true
+      case op.call:
+        this.#call(reader.leb(), stack)
+        return true
+      case op.callIndirect:
+        this.#callAny(this.#parts.types[reader.leb()] ?? fail(), stack)
+        reader.byte()
+        return true
+      default:
+        return false
+    }
   }
 
   #call(index: number, stack: Slot[]): void {

@@ -1,8 +1,8 @@
 /**
  * The Rego contract (docs/policies.md): one exchange -> `input` as JSON text. Built by concatenation, since text is
  * what the module takes and what the decision log writes; only strings are ever serialised. The policy gets what
- * it reads (input-usage.ts); the log gets that and whence the request came, its own words (method, path, host, headers), who
- * asked and how fresh the feed was, all without secrets and bodies. Nothing is written twice that nobody has read.
+ * it reads (input-usage.ts); the log gets that, and in every case where the request came from, its method, path, host and
+ * headers, its caller and the age of the feed, all without secrets and bodies.
  */
 
 import { encodedName, encodedValue, formDecode } from '../domain/form.ts'
@@ -10,7 +10,7 @@ import { keepDigits, quote } from '../domain/json.ts'
 import { hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { inputUsageOf, type UsedField } from './input-usage.ts'
 
-/** The request and its caller: the same whenever it is decided on. */
+/** The request and its caller: the same each time the request is decided. */
 export interface InputParts {
   readonly requestId: string
   readonly method: string
@@ -23,7 +23,7 @@ export interface InputParts {
   readonly headers: readonly string[]
   /** Bytes of body, -1 when not known beforehand. */
   readonly size: number
-  /** There is a body and the policy does not get it. */
+  /** The request has a body that the policy does not get. */
   readonly bodyWithheld: boolean
   readonly sourceAddress: string
   readonly sourcePort: number
@@ -42,11 +42,11 @@ export interface InputParts {
 export interface BodyTexts {
   /** The body as a JSON string. */
   readonly quoted: string
-  /** What it says, as JSON text. */
+  /** The body's content, as JSON text. */
   readonly parsed: string
 }
 
-/** What may differ when the same request is decided on again. */
+/** What may differ when the same request is decided again. */
 export interface InputState {
   readonly timeRfc3339: string
   /** Undefined where it was not taken, or the policy does not read it. */
@@ -69,7 +69,7 @@ export interface PolicyInput {
 /** Which headers are read: all, none, or those. */
 type Names = 'all' | ReadonlySet<string>
 
-/** What a policy reads, as questions that the building asks. Made once per policy. */
+/** What a policy reads, as the questions that `buildInput` asks. Made once per policy. */
 export class InputPlan {
   readonly headers: Names
   readonly headerValues: Names
@@ -80,20 +80,20 @@ export class InputPlan {
   readonly labels: boolean
   readonly top: ReadonlySet<string>
   readonly #principal: UsedField | undefined
-  /** A token is seen many times. */
+  /** By principal: a token is seen many times. */
   readonly #principals = new WeakMap<object, PrincipalTexts>()
 
-  constructor(reads: UsedField) {
-    const read = (...path: readonly string[]): boolean => inputUsageOf(reads, ...path) !== undefined
-    this.headers = namesOf(inputUsageOf(reads, 'attributes', 'request', 'http', 'headers'))
-    this.headerValues = namesOf(inputUsageOf(reads, 'header_values'))
+  constructor(usage: UsedField) {
+    const read = (...path: readonly string[]): boolean => inputUsageOf(usage, ...path) !== undefined
+    this.headers = namesOf(inputUsageOf(usage, 'attributes', 'request', 'http', 'headers'))
+    this.headerValues = namesOf(inputUsageOf(usage, 'header_values'))
     this.source = read('attributes', 'source')
     this.destination = read('attributes', 'destination')
     this.time = read('attributes', 'request', 'time')
     this.http = new Set(httpFields.filter((name) => read('attributes', 'request', 'http', name)))
     this.labels = read('attributes', 'contextExtensions')
     this.top = new Set(topFields.filter((name) => read(name)))
-    this.#principal = inputUsageOf(reads, 'principal')
+    this.#principal = inputUsageOf(usage, 'principal')
   }
 
   /** A body is collected for such a policy. */
@@ -226,7 +226,7 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
   return { text, logged, erased, masked }
 }
 
-/** What was asked for by a request that came to no evaluation, for the decision log: the words of `input` that are known. */
+/** For the decision log: what a request asked for that was refused before any evaluation, in the fields of `input`. */
 export function askedInput(asked: {
   readonly method: string
   /** As it came, where it was not understood. */

@@ -1,9 +1,9 @@
 /**
- * InputUsage and rewrites the bytes of an OPA WebAssembly module before it is compiled.
+ * Reads an OPA WebAssembly module and rewrites its bytes before it is compiled.
  *
  * Some builtins that OPA compiles into the module (in C) answer otherwise than `opa eval` does, or never. The function of
  * each in `replacedNatives` gets another body, which asks the host as a rule asks it for a builtin that is not compiled in.
- * Every caller is answered by it, and no function gets another number.
+ * Every rule that calls the function gets the host's answer, and no function gets another number.
  *
  * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds
  * WASM frames (a rule conflict, a failing builtin) never puts it back, and after some hundreds of them every
@@ -22,7 +22,7 @@ export interface PreparedModule {
   readonly initialPages: number
 }
 
-/** A builtin of the module that the host answers: what OPA calls its function, and as what the host knows it. */
+/** A builtin of the module that the host answers instead: the function's name in the module, and the builtin's name. */
 export interface ReplacedNative {
   readonly function: string
   readonly builtin: string
@@ -36,7 +36,7 @@ export const replacedNatives: readonly ReplacedNative[] = [
   // A mapped address (`::ffff:10.1.2.3`) is in no network of version 4. Also `net.cidr_overlap`.
   { function: 'opa_cidr_contains', builtin: 'net.cidr_contains', params: 2 },
   { function: 'opa_cidr_intersects', builtin: 'net.cidr_intersects', params: 2 },
-  // What has no padding, or is not base64 at all, is decoded all the same.
+  // The module decodes text without padding, and text that is not base64 at all.
   { function: 'opa_base64_decode', builtin: 'base64.decode', params: 1 },
   { function: 'opa_base64_is_valid', builtin: 'base64.is_valid', params: 1 },
   { function: 'opa_base64_url_decode', builtin: 'base64url.decode', params: 1 },
@@ -46,7 +46,7 @@ interface Section {
   readonly id: number
   readonly start: number
   readonly end: number
-  /** Of what is in it. */
+  /** Where its content begins. */
   readonly at: number
 }
 

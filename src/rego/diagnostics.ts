@@ -2,7 +2,7 @@
  * `trace` and `print`: notes for policy authors. A gate has no place to write them, so they are parsed and dropped.
  */
 
-import type { BuiltinTable } from './registry.ts'
+import type { BuiltinTable } from './builtin.ts'
 import { text } from './values/operand.ts'
 
 export const diagnosticBuiltins: BuiltinTable = {

@@ -5,10 +5,11 @@
  */
 import { randomBytes } from 'node:crypto'
 import { GateError } from '../errors.ts'
+import type { Builtin, BuiltinContext } from './builtin.ts'
 import { builtins } from './registry.ts'
 import { bytesOf } from './values/bytes.ts'
 import { BuiltinError } from './values/operand.ts'
-import { parseTerm, printTerm, type Value } from './values/value.ts'
+import { parseTerm, printTerm } from './values/value.ts'
 
 /**
  * Text for `opa_value_parse`; a Buffer for a string that is not UTF-8, which `opa_value_parse` refuses; undefined for
@@ -16,9 +17,12 @@ import { parseTerm, printTerm, type Value } from './values/value.ts'
  */
 export type Result = string | Buffer | undefined
 
-const noAnswers: ReadonlyMap<string, ReadonlyMap<string, Result>> = new Map()
+/** Name of a builtin -> `[arguments]` -> its result, as texts of terms. */
+type ResultsByCall = ReadonlyMap<string, ReadonlyMap<string, Result>>
 
-export class Evaluation {
+const noResults: ResultsByCall = new Map()
+
+export class Evaluation implements BuiltinContext {
   #nowNs: bigint | undefined
   /** Pinned results by name of the builtin, then by the joined texts of its arguments. */
   readonly #pinned = new Map<string, Map<string, Result>>()
@@ -33,10 +37,10 @@ export class Evaluation {
     return randomBytes(bytes)
   }
 
-  /** Pinned results: name -> `[arguments]` -> result, as texts of terms. Empty if no such builtin was called. */
-  get ndBuiltinCache(): ReadonlyMap<string, ReadonlyMap<string, Result>> {
+  /** Pinned results. Empty if no such builtin was called. */
+  get ndBuiltinCache(): ResultsByCall {
     // Nearly every evaluation calls no such builtin.
-    if (this.#pinned.size === 0) return noAnswers
+    if (this.#pinned.size === 0) return noResults
     return new Map([...this.#pinned].filter(([name]) => builtins.get(name)?.pinned === 'recorded'))
   }
 
@@ -55,20 +59,17 @@ export class Evaluation {
     if (builtin === undefined) {
       throw new GateError('ERR_POLICY_FAILED', `dropgate does not provide the builtin ${name}`)
     }
-    if (builtin.pinned === undefined) return this.#answer(builtin.call, args)
+    if (builtin.pinned === undefined) return this.#resultOf(builtin.call, args)
     const key = `[${args.join(',')}]`
-    const answers = this.#pinned.get(name)
-    if (answers?.has(key)) return answers.get(key)
-    const answer = this.#answer(builtin.call, args)
-    if (answers === undefined) this.#pinned.set(name, new Map([[key, answer]]))
-    else answers.set(key, answer)
-    return answer
+    const results = this.#pinned.get(name)
+    if (results?.has(key)) return results.get(key)
+    const result = this.#resultOf(builtin.call, args)
+    if (results === undefined) this.#pinned.set(name, new Map([[key, result]]))
+    else results.set(key, result)
+    return result
   }
 
-  #answer(
-    call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined,
-    args: readonly string[],
-  ): Result {
+  #resultOf(call: Builtin['call'], args: readonly string[]): Result {
     try {
       const value = call(args.map(parseTerm), this)
       if (typeof value === 'string' && !value.isWellFormed()) return bytesOf(value)

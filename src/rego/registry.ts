@@ -4,11 +4,11 @@
  * vetted.
  */
 
+import type { Builtin, BuiltinTable } from './builtin.ts'
 import { cryptoBuiltins } from './crypto/crypto.ts'
 import { jwtBuiltins } from './crypto/jwt.ts'
 import { x509Builtins } from './crypto/x509.ts'
 import { diagnosticBuiltins } from './diagnostics.ts'
-import type { Evaluation } from './evaluation.ts'
 import { encodingBuiltins } from './go/encoding.ts'
 import { escapingBuiltins } from './go/escaping.ts'
 import { netBuiltins } from './go/net.ts'
@@ -30,21 +30,6 @@ import { numberBuiltins } from './values/numbers.ts'
 import { stringBuiltins } from './values/strings.ts'
 import { subsetBuiltins } from './values/subset.ts'
 import { unitBuiltins } from './values/units.ts'
-import type { Value } from './values/value.ts'
-
-export interface Builtin {
-  /** @returns Undefined for Rego's undefined. @throws BuiltinError: the call is undefined too, with a reason. */
-  readonly call: (args: readonly Value[], evaluation: Evaluation) => Value | undefined
-  /** Called before the first call of the builtin, to load code that is large and used by few policies. */
-  readonly load?: () => unknown
-  /**
-   * Set for results that depend on more than the arguments. The first result of an evaluation is reused; it is
-   * recorded in the decision log unless it is too secret.
-   */
-  readonly pinned?: 'recorded' | 'unrecorded'
-}
-
-export type BuiltinTable = Readonly<Record<string, Builtin>>
 
 export const builtins: ReadonlyMap<string, Builtin> = new Map(
   [

@@ -5,7 +5,8 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isCors } from '../domain/cors.ts'
-import { codes, type GateError } from '../errors.ts'
+import { problemOf } from '../domain/problem.ts'
+import type { GateError } from '../errors.ts'
 
 export interface Denial {
   readonly decisionId: string
@@ -85,26 +86,6 @@ export function answerPreflight(
   if (bodyPending(req)) res.shouldKeepAlive = false
   res.writeHead(204, ['x-dropgate-decision-id', decisionId, ...headers])
   res.end()
-}
-
-/** Returns the problem document as JSON text. */
-export function problemOf(
-  error: GateError,
-  decisionId: string,
-  status: number = error.status,
-): string {
-  return JSON.stringify({
-    type: 'about:blank',
-    title: titleOf(error),
-    status,
-    code: error.code,
-    decision_id: decisionId,
-  })
-}
-
-/** Returns the title of the error code. The message of the error may hold details that only operators should read. */
-function titleOf(error: GateError): string {
-  return codes[error.code].title
 }
 
 /** Builds the `WWW-Authenticate` header. It names no error if the request had no credential (RFC 6750 section 3). */

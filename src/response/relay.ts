@@ -5,8 +5,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { atEndOfTurn } from '../domain/turn.ts'
+import type { Flow, UpstreamAnswer } from '../domain/upstream-answer.ts'
 import { asGateError, type GateError } from '../errors.ts'
-import type { Flow, UpstreamAnswer } from '../upstream/forward.ts'
 import { linger } from './deny.ts'
 
 /** Callbacks and streams of the exchange whose response is relayed. */

@@ -7,6 +7,7 @@ import type { Dispatcher } from 'undici'
 import { monotonicUs } from '../domain/clock.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import { atEndOfTurn } from '../domain/turn.ts'
+import type { UpstreamAnswer } from '../domain/upstream-answer.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
 import { endedUnanswered, type Upstream } from './pools.ts'
 
@@ -22,21 +23,6 @@ export interface UpstreamRequest {
    * Asks the upstream to switch protocols. The request then needs a connection of its own, see `DedicatedConnection`.
    */
   readonly upgrade?: 'websocket'
-}
-
-/** Receives the response. Exactly one of `onEnd` and `onError` is called last. */
-export interface UpstreamAnswer {
-  onHead(status: number, rawHeaders: readonly Buffer[] | readonly string[], flow: Flow): void
-  onData(chunk: Buffer, flow: Flow): void
-  onEnd(): void
-  onError(error: GateError): void
-  /** Called instead of `onHead` when the upstream switches protocols. The receiver must check the handshake. */
-  onSwitched(rawHeaders: readonly Buffer[] | readonly string[], socket: Duplex): void
-}
-
-export interface Flow {
-  pause(): void
-  resume(): void
 }
 
 /** A request that is being sent or answered. `abort` ends it so that the upstream never sees it as complete. */

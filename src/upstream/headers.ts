@@ -4,8 +4,8 @@
  */
 import { isCors } from '../domain/cors.ts'
 import type { Principal } from '../domain/principal.ts'
+import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
-import type { RequestHeaders } from '../listener/headers.ts'
 
 export interface UpstreamHeaderOptions {
   readonly forward: {

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { readArchive } from '../../src/bundle/archive.ts'
 import { Bundles } from '../../src/bundle/watch.ts'
-import type { PolicyPackage } from '../../src/messages.ts'
+import type { PolicyPackage } from '../../src/policy/package.ts'
 import { compile, type Entry, packed, revised, unpacked } from '../harness/bundle.ts'
 import { pause, until } from '../harness/wait.ts'
 

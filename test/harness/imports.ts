@@ -1,14 +1,36 @@
-/** Who imports whom, read from the text of the files: type-only imports are gone before anything runs, so they do not count. */
-import { existsSync, readFileSync } from 'node:fs'
+/** Who imports whom, read from the text of the files. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 
-/** @returns paths from the root of the repository, and the names of packages and of `node:` modules */
+export interface Import {
+  readonly from: string
+  /** A path like `from`, or the name of a package or of a `node:` module. */
+  readonly to: string
+  /** Gone before anything runs. */
+  readonly typeOnly: boolean
+}
+
+/** @param file Its path; what it imports of the project is named from the same folder. */
+export function importsIn(file: string, text: string): Import[] {
+  const found = [
+    ...text.matchAll(/^(?:import|export) (type )?(?:[^;'"]*? from )?'([^']+)'/gm),
+    ...text.matchAll(/\b(typeof )?import\('([^']+)'\)/g),
+  ]
+  return found.map(([, type, to]) => ({
+    from: file,
+    to: to!.startsWith('.') ? normalize(join(dirname(file), to!)) : to!,
+    typeOnly: type !== undefined,
+  }))
+}
+
+/**
+ * Of what runs: type-only imports do not count.
+ * @returns paths from the root of the repository, and the names of packages and of `node:` modules
+ */
 export function importsOf(file: string): readonly string[] {
-  const text = readFileSync(file, 'utf8')
-  const found = text.matchAll(/^(?:import|export) (?!type )(?:[^;'"]*? from )?'([^']+)'/gm)
-  return [...found].map(([, to]) =>
-    to!.startsWith('.') ? normalize(join(dirname(file), to!)) : to!,
-  )
+  return importsIn(file, readFileSync(file, 'utf8'))
+    .filter(({ typeOnly }) => !typeOnly)
+    .map(({ to }) => to)
 }
 
 /** Everything that is loaded with this file, itself included. */
@@ -21,4 +43,17 @@ export function loadedWith(file: string): ReadonlySet<string> {
   }
   follow(file)
   return loaded
+}
+
+export interface Source {
+  /** From `src/`. */
+  readonly file: string
+  readonly text: string
+}
+
+export function readSources(): readonly Source[] {
+  return readdirSync('src', { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts') && !file.endsWith('.d.ts'))
+    .sort()
+    .map((file) => ({ file, text: readFileSync(join('src', file), 'utf8') }))
 }

@@ -1,10 +1,10 @@
 /** Compiled policies without the gate around them. */
 import { readArchive } from '../../src/bundle/archive.ts'
-import type { PolicyPackage } from '../../src/messages.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { findInputUsage } from '../../src/policy/input-usage.ts'
 import { prepareModule } from '../../src/policy/module.ts'
+import type { PolicyPackage } from '../../src/policy/package.ts'
 import { compile } from './bundle.ts'
 
 const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
@@ -14,8 +14,8 @@ export async function packageOf(bundle: Buffer): Promise<PolicyPackage> {
   const content = await readArchive(bundle, limits)
   const { bytes, initialPages } = prepareModule(content.wasm)
   const module = await WebAssembly.compile(bytes)
-  const reads = findInputUsage(content.wasm)
-  return { generation: 1, bundle: 'b', ...content, module, initialPages, reads }
+  const usage = findInputUsage(content.wasm)
+  return { generation: 1, bundle: 'b', ...content, module, initialPages, usage }
 }
 
 /** The policy of one module as a worker has it, `package gate.authz` unless it says otherwise. */

@@ -3,9 +3,10 @@
  * beside a GateError is a crash and goes on to the caller.
  */
 import type { IncomingMessage } from 'node:http'
+import type { RequestHeaders } from '../../src/domain/request-headers.ts'
 import { GateError } from '../../src/errors.ts'
 import { parseTokenShape } from '../../src/identity/shape.ts'
-import { parseHeaders, type RequestHeaders } from '../../src/listener/headers.ts'
+import { parseHeaders } from '../../src/listener/headers.ts'
 import { parseRequestTarget } from '../../src/route/target.ts'
 import { passedOn, upstreamHeaders } from '../../src/upstream/headers.ts'
 import { passed, reasonsAgainst, repeats } from './headers.ts'

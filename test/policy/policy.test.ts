@@ -129,10 +129,10 @@ t.test('trial runs: what is refused, and why', async (t) => {
     data = {},
     decisions = [decision],
   ): Promise<{ code: string; message: string } | undefined> => {
-    const { module, initialPages, data: text, reads } = await packageOf(rego, data)
+    const { module, initialPages, data: text, usage } = await packageOf(rego, data)
     const maxMemoryBytes = 64 << 20
     try {
-      await vet({ module, initialPages, data: text, reads, maxMemoryBytes, decisions }, 3000)
+      await vet({ module, initialPages, data: text, usage, maxMemoryBytes, decisions }, 3000)
       return undefined
     } catch (error) {
       return error as { code: string; message: string }

@@ -2,7 +2,7 @@
  * `crypto.*`: digests and MACs of the bytes of a text. Keys and certificates are in other files.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import type { Builtin, BuiltinTable } from '../registry.ts'
+import type { Builtin, BuiltinTable } from '../builtin.ts'
 import { bytesOf } from '../values/bytes.ts'
 import { type Args, text } from '../values/operand.ts'
 

@@ -2,9 +2,8 @@
  * `io.jwt.*`: decodes tokens, verifies them against constraints, and signs them (RFC 7519, in OPA's interpretation).
  */
 import { createSecretKey } from 'node:crypto'
-import type { Evaluation } from '../evaluation.ts'
+import type { Builtin, BuiltinContext, BuiltinTable } from '../builtin.ts'
 import { readJson, writeJson } from '../json/json-text.ts'
-import type { Builtin, BuiltinTable } from '../registry.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { type Args, BuiltinError, object, text } from '../values/operand.ts'
 import { compare, isArray, RegoNumber, RegoObject, type Value } from '../values/value.ts'
@@ -159,9 +158,9 @@ interface Constraints {
   readonly time: number
 }
 
-function readConstraints(given: RegoObject, evaluation: Evaluation): Constraints {
+function readConstraints(given: RegoObject, context: BuiltinContext): Constraints {
   const texts = new Map<string, string>()
-  let time = Number(evaluation.nowNs)
+  let time = Number(context.nowNs)
   for (const [name, value] of given) {
     if (name === 'time') {
       const ns = value instanceof RegoNumber ? Number(value.text) : Number.NaN
@@ -188,9 +187,9 @@ function readConstraints(given: RegoObject, evaluation: Evaluation): Constraints
   }
 }
 
-function decodeVerify(args: Args, evaluation: Evaluation): Value {
+function decodeVerify(args: Args, context: BuiltinContext): Value {
   const unverified: Value = [false, new RegoObject(), new RegoObject()]
-  const constraints = readConstraints(object(args, 1), evaluation)
+  const constraints = readConstraints(object(args, 1), context)
   let compact = text(args, 0)
   for (let depth = 0; depth < maxNested; depth++) {
     const token = readToken(compact)

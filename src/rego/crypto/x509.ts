@@ -4,10 +4,9 @@
  * that is not supported here, is invalid.
  */
 
-import type { Evaluation } from '../evaluation.ts'
+import type { BuiltinContext, BuiltinTable } from '../builtin.ts'
 import { nsOf, utc } from '../go/calendar.ts'
 import { formatTime } from '../go/time-layout.ts'
-import type { BuiltinTable } from '../registry.ts'
 import { type Args, BuiltinError, bigInt, object, text, texts } from '../values/operand.ts'
 import { isArray, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
 import { type Certificate, type NamePart, readCertificates } from './certificate.ts'
@@ -281,7 +280,7 @@ function readOptions(given: RegoObject, nowS: number): Options {
   return { nowS: at, dnsName, wanted }
 }
 
-function now({ nowNs }: Evaluation): number {
+function now({ nowNs }: BuiltinContext): number {
   return Number(nowNs / 1_000_000_000n)
 }
 
@@ -290,9 +289,9 @@ export const x509Builtins: BuiltinTable = {
     call: (args) => readCertificates(text(args, 0)).map(certificateTree),
   },
   'crypto.x509.parse_and_verify_certificates': {
-    call: (args, evaluation) => verified(args, readOptions(new RegoObject(), now(evaluation))),
+    call: (args, context) => verified(args, readOptions(new RegoObject(), now(context))),
   },
   'crypto.x509.parse_and_verify_certificates_with_options': {
-    call: (args, evaluation) => verified(args, readOptions(object(args, 1), now(evaluation))),
+    call: (args, context) => verified(args, readOptions(object(args, 1), now(context))),
   },
 }

@@ -1,6 +1,6 @@
 /** `hex.*`, and the functions of `base64` and `base64url` that OPA does not compile into the module or that are replaced: over the bytes of a text. */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 

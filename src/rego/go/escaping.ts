@@ -1,6 +1,6 @@
 /** `urlquery.*`, and percent-encoding like Go's `net/url`. */
 import { encodedName, encodedValue, unescapeBytes } from '../../domain/form.ts'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf, textOf } from '../values/bytes.ts'
 import { type Args, BuiltinError, object, text } from '../values/operand.ts'
 import { compareTexts, isArray, jsonKey, RegoObject, RegoSet, type Value } from '../values/value.ts'

@@ -4,7 +4,7 @@
  * IPv6 counts as IPv4. Looking up names is refused, see registry.ts.
  */
 import { isIPv4, isIPv6 } from 'node:net'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, members, refuseWork, text } from '../values/operand.ts'
 import { isArray, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
 

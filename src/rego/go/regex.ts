@@ -4,7 +4,7 @@
  * after a time limit.
  */
 import { RE2JS } from 're2js'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, integer, refuseWork, text } from '../values/operand.ts'
 import type { Value } from '../values/value.ts'
 import { globsIntersect } from './globs.ts'

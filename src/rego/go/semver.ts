@@ -2,7 +2,7 @@
  * `semver.*`: Semantic Versioning 2.0.0, with an optional leading `v`.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 import { compareTexts, RegoNumber } from '../values/value.ts'
 

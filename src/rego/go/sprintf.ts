@@ -4,7 +4,7 @@
  * text.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf } from '../values/bytes.ts'
 import { array, refuseWork, text } from '../values/operand.ts'
 import { printable, quoted } from '../values/quote.ts'

@@ -3,7 +3,7 @@
  * number of the object is treated as a text, as in OPA: it is never zero and never equals a number of the template.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { array, BuiltinError, object, refuseWork, text } from '../values/operand.ts'
 import {
   compareTexts,

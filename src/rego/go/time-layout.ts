@@ -51,6 +51,15 @@ const elements = [
   'Z070000', 'Z07:00:00', 'Z0700', 'Z07:00', 'Z07',
 ] as const // biome-ignore format: a list
 
+const dateElements = [
+  '06', '2006', 'Jan', 'January', '1', '01', 'Mon', 'Monday', '2', '_2', '02', '__2', '002',
+] as const // biome-ignore format: a list
+type DateElement = (typeof dateElements)[number]
+
+function isDate(element: Element): element is DateElement {
+  return (dateElements as readonly Element[]).includes(element)
+}
+
 /** A fraction of a second: `.` and repeated digits. `0` is written with all digits, `9` without zeros at the end. */
 interface Fraction {
   readonly separator: string
@@ -287,6 +296,11 @@ class TimeReader {
   }
 
   #readElement(element: Exclude<Element, Fraction>): void {
+    if (isDate(element)) this.#readDate(element)
+    else this.#readTimeOfDay(element)
+  }
+
+  #readDate(element: DateElement): void {
     switch (element) {
       case '06': {
         const year = this.#digits(2)
@@ -328,6 +342,11 @@ class TimeReader {
         this.#yearDay = this.#digits(length)
         break
       }
+    }
+  }
+
+  #readTimeOfDay(element: Exclude<Element, Fraction | DateElement>): void {
+    switch (element) {
       case '15':
         this.#hour = this.#number(false, 'hour', 0, 23)
         break

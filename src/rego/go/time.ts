@@ -2,7 +2,7 @@
  * `time.*`: times are nanoseconds since 1970, alone or as `[ns, zone]` or `[ns, zone, layout]`.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { toBigInt } from '../values/decimal.ts'
 import { type Args, BuiltinError, integer, number, refuseWork, text } from '../values/operand.ts'
 import { isArray, RegoNumber, type Value } from '../values/value.ts'

@@ -2,7 +2,7 @@
  * `uri.*`: splits a URI like Go's `net/url`, with its rules for authority, port and escapes.
  */
 import { isIPv6 } from 'node:net'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, text } from '../values/operand.ts'
 import { RegoObject, type Value } from '../values/value.ts'
 import { escapeText, unescapeText } from './escaping.ts'

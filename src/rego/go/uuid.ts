@@ -2,7 +2,7 @@
  * `uuid.*`: parses and creates identifiers of RFC 4122.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { integer, text } from '../values/operand.ts'
 import { RegoNumber, RegoObject, type Value } from '../values/value.ts'
 
@@ -80,16 +80,16 @@ function random(bytes: Buffer): string {
 export const uuidBuiltins: BuiltinTable = {
   'uuid.parse': { call: (args) => parse(text(args, 0)) },
   'uuid.rfc4122': {
-    call: (_args, evaluation) => random(evaluation.random(16)),
+    call: (_args, context) => random(context.random(16)),
     pinned: 'recorded',
   },
   'rand.intn': {
-    call: (args, evaluation) => {
+    call: (args, context) => {
       text(args, 0)
       const most = Math.abs(integer(args, 1))
       if (most === 0) return new RegoNumber(0)
       // 128 random bits modulo a range of at most 53 bits: no value is more likely than another by more than 2^-75.
-      const bits = BigInt(`0x${evaluation.random(16).toString('hex')}`)
+      const bits = BigInt(`0x${context.random(16).toString('hex')}`)
       return new RegoNumber(bits % BigInt(most))
     },
     pinned: 'recorded',

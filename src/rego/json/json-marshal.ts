@@ -2,7 +2,7 @@
  * `json.marshal_with_options`: writes JSON text, optionally with a prefix and an indent on each line.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, object, refuseWork } from '../values/operand.ts'
 import { writeJson } from './json-text.ts'
 

@@ -2,7 +2,7 @@
  * `json.patch` (RFC 6902) on Rego values, including sets: the key of a set's member is the member itself.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { toBigInt } from '../values/decimal.ts'
 import { type Args, array, BuiltinError, refuseWork } from '../values/operand.ts'
 import {

@@ -6,7 +6,7 @@ import { matches } from '../go/regex.ts'
 import { toBigInt } from '../values/decimal.ts'
 import { BuiltinError, refuseWork } from '../values/operand.ts'
 import { isArray, keyOf, RegoNumber, RegoObject, type Value } from '../values/value.ts'
-import { isKnownFormat, resolve } from './json-schema.ts'
+import { isKnownFormat } from './json-schema-formats.ts'
 
 const types = ['array', 'boolean', 'integer', 'number', 'null', 'object', 'string']
 const schemas = [
@@ -39,6 +39,26 @@ export function checkSchema(root: Value): void {
     if (seen.size > maxSchemas) refuseWork('the JSON Schema has too many parts')
     open.push(...checkKeywords(schema, root))
   }
+}
+
+/** What a reference within the schema points at. @throws BuiltinError */
+export function resolve(root: Value, reference: string): Value {
+  if (!reference.startsWith('#')) {
+    throw new BuiltinError(`the reference ${reference.slice(0, 100)} leaves the schema`)
+  }
+  let value = root
+  for (const part of reference.slice(1).split('/').slice(1)) {
+    const name = decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~')
+    const next: Value | undefined =
+      value instanceof RegoObject
+        ? value.get(name)
+        : isArray(value)
+          ? value[Number(name)]
+          : undefined
+    if (next === undefined) throw new BuiltinError('the reference points at nothing')
+    value = next
+  }
+  return value
 }
 
 function invalid(given: string, expected: string): BuiltinError {

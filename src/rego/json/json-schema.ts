@@ -3,10 +3,9 @@
  * and with its error texts. A schema may come from a request, so references must stay inside it, patterns use RE2
  * syntax, and steps are counted. Unsupported keywords (such as an unlisted format) are refused, never ignored.
  */
-import { isIPv4, isIPv6 } from 'node:net'
+
+import type { BuiltinTable } from '../builtin.ts'
 import { matches } from '../go/regex.ts'
-import { parseTime } from '../go/time-layout.ts'
-import type { BuiltinTable } from '../registry.ts'
 import { isMultiple } from '../values/decimal.ts'
 import { type Args, BuiltinError, refuseWork } from '../values/operand.ts'
 import {
@@ -19,7 +18,8 @@ import {
   typeName,
   type Value,
 } from '../values/value.ts'
-import { checkSchema } from './json-schema-check.ts'
+import { checkSchema, resolve } from './json-schema-check.ts'
+import { formats } from './json-schema-formats.ts'
 import { readJson } from './json-text.ts'
 
 interface Failure {
@@ -36,49 +36,6 @@ function readDocument(value: Value): Value {
   if (typeof value === 'string') return readJson(value)
   if (value instanceof RegoObject || isArray(value)) return readJson(toJson(value))
   throw new BuiltinError('wrong type, expected string or object')
-}
-
-/** Checks for each supported format; other formats are refused. */
-const formats: Readonly<Record<string, (text: string) => boolean>> = {
-  date: (text) => isTime('2006-01-02', text),
-  time: (text) => isTime('15:04:05', text) || isTime('15:04:05Z07:00', text),
-  'date-time': (text) => isTime('2006-01-02T15:04:05Z07:00', text),
-  hostname: (text) =>
-    text.length < 256 &&
-    /^(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/.test(
-      text,
-    ),
-  email: (text) => text.length < 321 && /^[^\s@<>()]+@[^\s@<>()]+$/.test(text),
-  ipv4: isIPv4,
-  ipv6: (text) => isIPv6(text) && !text.includes('%'),
-  uri: (text) => /^[A-Za-z][A-Za-z0-9+.-]*:/.test(text) && !/[\s\\]/.test(text),
-  'uri-reference': (text) => !/[\s\\]/.test(text),
-  uuid: (text) => /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i.test(text),
-  regex: (text) => isPattern(text),
-  'json-pointer': (text) => text.length < 10_000 && /^(?:\/(?:[^/~]|~[01])*)*$/.test(text),
-}
-
-export function isKnownFormat(format: string): boolean {
-  return Object.hasOwn(formats, format)
-}
-
-function isTime(layout: string, text: string): boolean {
-  try {
-    return text.length < 100 && typeof parseTime(layout, text) === 'bigint'
-  } catch (error) {
-    if (error instanceof BuiltinError) return false
-    throw error
-  }
-}
-
-function isPattern(pattern: string): boolean {
-  try {
-    matches(pattern, '')
-    return true
-  } catch (error) {
-    if (error instanceof BuiltinError) return false
-    throw error
-  }
 }
 
 /** Matches one document against one schema, which was checked before. */
@@ -374,27 +331,6 @@ function bound(
   const [limit, exclusive] = [keywords.get(name), keywords.get(exclusiveName)]
   if (limit instanceof RegoNumber) each(limit, exclusive === true)
   if (exclusive instanceof RegoNumber) each(exclusive, true)
-}
-
-/** Returns the schema that a reference inside the root schema points to. @throws BuiltinError */
-export function resolve(root: Value, reference: string): Value {
-  if (!reference.startsWith('#')) {
-    throw new BuiltinError(`the reference ${reference.slice(0, 100)} leaves the schema`)
-  }
-  let value = root
-  for (const part of reference.slice(1).split('/').slice(1)) {
-    const name = decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~')
-    const next: Value | undefined =
-      value instanceof RegoObject
-        ? value.get(name)
-        : isArray(value)
-          ? value[Number(name)]
-          : undefined
-    if (next === undefined)
-      throw new BuiltinError('the reference points to a missing part of the schema')
-    value = next
-  }
-  return value
 }
 
 function matchSchema(args: Args): Value {

@@ -4,7 +4,7 @@
  */
 import { createRequire } from 'node:module'
 import type * as Library from 'yaml'
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, refuseWork, text } from '../values/operand.ts'
 import { isArray, jsonKey, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
 

@@ -2,7 +2,7 @@
  * `cast_*`: the deprecated builtins that assert a type.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { array, BuiltinError, boolean, members, object, text } from './operand.ts'
 import { RegoSet } from './value.ts'
 

@@ -2,7 +2,7 @@
  * `graph.reachable_paths`: returns every path from the given vertices to an end or to a cycle.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, members, object, refuseWork } from './operand.ts'
 import { isArray, RegoSet, type Value } from './value.ts'
 

@@ -2,7 +2,7 @@
  * `numbers.range_step`: a list of integers with a step between them.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, bigInt, refuseWork } from './operand.ts'
 import { RegoNumber, type Value } from './value.ts'
 

@@ -3,7 +3,7 @@
  * one that is compiled into it, see policy/module.ts.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { bytesOf, textOf } from './bytes.ts'
 import { type Args, BuiltinError, integer, refuseWork, text, texts } from './operand.ts'
 import { RegoNumber, typeName, type Value } from './value.ts'

@@ -3,7 +3,7 @@
  * array.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, refuseWork } from './operand.ts'
 import { compare, isArray, keyOf, RegoObject, RegoSet, type Value } from './value.ts'
 

@@ -2,7 +2,7 @@
  * `units.*`: amounts with SI and binary units, computed with the same rounding as OPA's rationals and 64-bit floats.
  */
 
-import type { BuiltinTable } from '../registry.ts'
+import type { BuiltinTable } from '../builtin.ts'
 import { BuiltinError, refuseWork, text } from './operand.ts'
 import { RegoNumber } from './value.ts'
 
