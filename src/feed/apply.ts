@@ -30,7 +30,7 @@ export interface Changes {
   readonly partial: boolean
   readonly tombs: readonly { readonly id: number; readonly keys: Buffer }[]
   readonly rows: readonly RevocationRow[]
-  /** Those that tombstones and rows are of. */
+  /** Ids of the transactions that wrote these rows and tombstones. */
   readonly transactions: ReadonlySet<bigint>
 }
 
@@ -75,9 +75,17 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
 const stride = 256
 const sliceMs = 5
 
-export interface Applying {
-  /** Told of each row that this release cannot hold. */
-  readonly onUnmatchable: (row: RevocationRow, error: GateError) => void
+/** Called with each row that this release cannot hold. */
+export type OnUnmatchable = (row: RevocationRow, error: GateError) => void
+
+/** @throws GateError ERR_LEDGER_FULL */
+export function writeRow(ledger: Ledger, row: RevocationRow, onUnmatchable: OnUnmatchable): void {
+  try {
+    ledger.upsert(row)
+  } catch (error) {
+    if (!(error instanceof GateError) || error.code !== 'ERR_LEDGER_UNMATCHABLE') throw error
+    onUnmatchable(row, error)
+  }
 }
 
 /**
@@ -88,7 +96,7 @@ export interface Applying {
 export async function apply(
   ledger: Ledger,
   changes: Pick<Changes, 'rows' | 'tombs'>,
-  { onUnmatchable }: Applying,
+  onUnmatchable: OnUnmatchable,
 ): Promise<void> {
   const present = new Map<number, Uint8Array>()
   let since = performance.now()
@@ -105,12 +113,7 @@ export async function apply(
       await breathe()
     }
     present.set(row.id, row.keys)
-    try {
-      ledger.upsert(row)
-    } catch (error) {
-      if (!(error instanceof GateError) || error.code !== 'ERR_LEDGER_UNMATCHABLE') throw error
-      onUnmatchable(row, error)
-    }
+    writeRow(ledger, row, onUnmatchable)
   }
   for (const [i, { id, keys }] of tombs.entries()) {
     if (i % stride === 0) await breathe()
@@ -119,20 +122,20 @@ export async function apply(
   }
 }
 
-/** Room for rows that are about to be written; waits only where they outrun growth. */
+/** Makes room for rows that are about to be written; waits only where they come faster than the ledger grows. */
 export async function reserve(ledger: Ledger, rows: readonly RevocationRow[]): Promise<void> {
   let further = 0
   for (const { keys } of rows) further += Math.max(0, keys.length / keyBytes - 1)
   const growing = ledger.reserve(rows.length, further)
   if (growing === undefined) return
-  // What is written already must not wait for it.
+  // The rows that are written already must not wait for the growth.
   ledger.publish()
   await growing
 }
 
 /**
- * What ticks brought while a second session reads everything else: the last word on each row, which what that session
- * reads, being older, must not undo.
+ * Changes that ticks brought beside a second session: the last word on each row. The session reads an older snapshot, so
+ * a row of it must not undo one of these.
  */
 export class Deferred {
   readonly #rows = new Map<number, { row: RevocationRow | undefined; gone: Buffer[] }>()
@@ -154,7 +157,7 @@ export class Deferred {
     return this.#rows.has(id)
   }
 
-  /** Keys of the row as last seen; undefined where it is gone or nothing is known of it. */
+  /** Keys of the row as last seen; undefined where it is gone or no tick has shown it. */
   keysOf(id: number): Uint8Array | undefined {
     return this.#rows.get(id)?.row?.keys
   }

@@ -1,17 +1,15 @@
 /**
- * What is too much for a tick, read by a session of its own from a snapshot of its own: everything (a full load), or what
- * a cursor has not seen. Meanwhile ticks go on from that snapshot; what they bring is newer and wins.
+ * The second session: it reads what is too much for a tick from a snapshot of its own, either every row (a full load) or
+ * what a cursor has not seen. Meanwhile ticks go on from that snapshot; what they bring is newer and wins.
  */
 import type pg from 'pg'
 import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
-import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
 import { connect } from '../store/connect.ts'
-import { type Deferred, reserve, revocationKind } from './apply.ts'
+import { type Deferred, type OnUnmatchable, reserve, revocationKind, writeRow } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
 import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
-import type { Overlay } from './overlay.ts'
 
 const sliceMs = 5
 
@@ -20,9 +18,9 @@ export class Bulk {
   readonly #client: pg.Client
   readonly #schema: string
   readonly ident: Ident
-  /** The newest transactions that its snapshot shows something of. */
+  /** The newest transactions that its snapshot shows a row or a tombstone of. */
   readonly #newest: readonly bigint[]
-  /** Rows of the whole table, once counted. */
+  /** Rows of the whole table; null until they are counted. */
   expected: number | null = null
   /** Rows read so far. */
   rows = 0
@@ -62,7 +60,7 @@ export class Bulk {
     stream.destroy()
   }
 
-  /** Where ticks go on from: all that this session will have read. */
+  /** The cursor that ticks go on from: it covers all that this session will have read. */
   cursorAfter(before: Cursor | undefined): Cursor {
     return cursorOf(this.ident, this.#newest, before)
   }
@@ -73,7 +71,7 @@ export class Bulk {
     return this.expected
   }
 
-  /** Every row into a table that nobody reads. @returns those that this release cannot match */
+  /** Reads every row into a table that no worker reads yet. @returns the rows that this release cannot match */
   async load(loading: Loading, deferred: Deferred): Promise<RevocationRow[]> {
     const unmatchable: RevocationRow[] = []
     const reader = new RowReader((entry, length, flags) => {
@@ -95,71 +93,93 @@ export class Bulk {
     return unmatchable
   }
 
-  /** What `cursor` has not seen, into the serving ledger: rows first, then what they do not replace is removed. */
+  /**
+   * Reads what `cursor` has not seen into the serving ledger: rows first, then the removal of what they do not replace.
+   * @param onWritten More of them are in the ledger and published.
+   */
   async catchUp(
-    ledger: Ledger,
     cursor: string,
     deferred: Deferred,
-    overlay: Overlay,
-    on: {
-      readonly unmatchable: (row: RevocationRow, error: GateError) => void
-      /** More of them are in the ledger and published. */
-      readonly written: () => void
-    },
+    into: CatchUpTarget,
+    onWritten: () => void,
   ): Promise<void> {
     const missing = complementOf(cursor)
-    // A row may have been filed under several keys since.
+    const gone = await this.#readTombs(missing)
+    await this.#writeRows(missing, { gone, deferred, into, onWritten })
+    await removeGone(into.ledger, gone, deferred)
+    await this.#client.query('COMMIT')
+  }
+
+  /** @returns the keys that rows were filed under: one row may have been filed under several since the cursor */
+  async #readTombs(missing: string): Promise<Map<number, Buffer[]>> {
     const gone = new Map<number, Buffer[]>()
     const tombs = new TombReader((id, keys) => {
       const more = gone.get(id)
       if (more === undefined) gone.set(id, [keys])
       else more.push(keys)
     })
-    const schema = this.#schema
-    await copyOut(
-      this.#client,
-      `SELECT row_id, keys FROM ${schema}.tombs WHERE kind = '${revocationKind}' AND (${missing})`,
-      (chunk) => tombs.push(chunk),
-    )
+    const query = `SELECT row_id, keys FROM ${this.#schema}.tombs WHERE kind = '${revocationKind}' AND (${missing})`
+    await copyOut(this.#client, query, (chunk) => tombs.push(chunk))
     tombs.end()
+    return gone
+  }
+
+  /** Takes out of `gone` the keys that a row is still filed under. */
+  async #writeRows(
+    missing: string,
+    { gone, deferred, into, onWritten }: RowsToWrite,
+  ): Promise<void> {
+    const { ledger } = into
     let batch: RevocationRow[] = []
     const rows = new RowReader((entry, length, flags) => {
       this.rows++
       batch.push(rowOf(entry, length, flags))
     })
     const breathe = breather(sliceMs)
-    await copyOut(
-      this.#client,
-      `SELECT ${rowColumns} FROM ${schema}.live WHERE ${missing}`,
-      async (chunk) => {
-        rows.push(chunk)
-        await reserve(ledger, batch)
-        for (const row of batch) {
-          const keys = gone.get(row.id)
-          if (keys !== undefined) gone.set(row.id, without(keys, row.keys))
-          overlay.confirm(row.id)
-          if (deferred.has(row.id)) continue
-          try {
-            ledger.upsert(row)
-          } catch (error) {
-            if (!(error instanceof GateError) || error.code !== 'ERR_LEDGER_UNMATCHABLE')
-              throw error
-            on.unmatchable(row, error)
-          }
-        }
-        batch = []
-        ledger.publish()
-        on.written()
-        await breathe()
-      },
-    )
-    rows.end()
-    for (const [id, keys] of gone) {
-      const now = deferred.keysOf(id)
-      for (const each of now === undefined ? keys : without(keys, now)) ledger.remove(id, each)
+    const query = `SELECT ${rowColumns} FROM ${this.#schema}.live WHERE ${missing}`
+    await copyOut(this.#client, query, async (chunk) => {
+      rows.push(chunk)
+      await reserve(ledger, batch)
+      for (const row of batch) {
+        const keys = gone.get(row.id)
+        if (keys !== undefined) gone.set(row.id, without(keys, row.keys))
+        into.confirm(row.id)
+        if (!deferred.has(row.id)) writeRow(ledger, row, into.noteUnmatchable)
+      }
+      batch = []
+      ledger.publish()
+      onWritten()
       await breathe()
-    }
-    await this.#client.query('COMMIT')
+    })
+    rows.end()
+  }
+}
+
+/** Where a catch-up writes. */
+export interface CatchUpTarget {
+  readonly ledger: Ledger
+  readonly noteUnmatchable: OnUnmatchable
+  /** The row has been read from the table: it is not provisional any more. */
+  confirm(id: number): void
+}
+
+interface RowsToWrite {
+  readonly gone: Map<number, Buffer[]>
+  readonly deferred: Deferred
+  readonly into: CatchUpTarget
+  readonly onWritten: () => void
+}
+
+async function removeGone(
+  ledger: Ledger,
+  gone: ReadonlyMap<number, readonly Buffer[]>,
+  deferred: Deferred,
+): Promise<void> {
+  const breathe = breather(sliceMs)
+  for (const [id, keys] of gone) {
+    const now = deferred.keysOf(id)
+    for (const each of now === undefined ? keys : without(keys, now)) ledger.remove(id, each)
+    await breathe()
   }
 }
 

@@ -1,33 +1,37 @@
 /**
- * When the whole ledger is compared with the whole table, and what came of it; verify.ts is one comparison. Never does:
- * tick. The feed takes the session that is ready, ticks on it and hands it back with the ledger that its snapshot shows.
+ * Decides when the whole ledger is compared with the whole table, and keeps the result; verify.ts is one comparison. Never
+ * does: tick. The feed ticks on the session of the comparison, so that the ledger is what that session's snapshot shows.
  */
+import type { Log } from '../domain/log.ts'
 import { type Digest, digestBuckets } from '../revocation/digest.ts'
-import type { FeedOptions } from './feed.ts'
 import type { Verification } from './verify.ts'
 
+/** How soon another try follows where provisional rows were in the way. */
 const soonMs = 1000
 
+export interface ComparisonOptions {
+  /** Mean time between two comparisons; 0 for never. */
+  readonly verifyMs: number
+  readonly open: () => Promise<Verification>
+  readonly log: Log
+  readonly metrics: { count(name: 'dropgate_feed_comparisons_total', label: string): void }
+}
+
 export class Comparisons {
-  readonly #options: Pick<FeedOptions, 'verifyMs' | 'log' | 'metrics'>
-  readonly #open: () => Promise<Verification>
-  /** Its session is open, and nothing was read on it. */
+  readonly #options: ComparisonOptions
+  /** The session of the next comparison: open, and no statement was sent on it. */
   #ready: Verification | undefined
-  /** Busy with the sums of the table. */
+  /** The session that sums up the table. */
   #summing: Verification | undefined
-  /** By `performance.now()`; Infinity while one is under way, or for never. */
+  /** When the next comparison begins, by `performance.now()`; Infinity while one is under way, or for never. */
   #dueAt: number
   #done = 0
   #differences = 0
   #differs = false
   #closed = false
 
-  constructor(
-    options: Pick<FeedOptions, 'verifyMs' | 'log' | 'metrics'>,
-    open: () => Promise<Verification>,
-  ) {
+  constructor(options: ComparisonOptions) {
     this.#options = options
-    this.#open = open
     this.#dueAt = this.#next()
   }
 
@@ -39,12 +43,12 @@ export class Comparisons {
     return this.#differences
   }
 
-  /** The last one found a difference, and nothing was loaded since. */
+  /** The last comparison found a difference, and no load has begun since. */
   get differs(): boolean {
     return this.#differs
   }
 
-  /** Everything is loaded anew: what was found is of no account any more. */
+  /** A load begins: the difference that was found goes with what it replaces. */
   forget(): void {
     this.#differs = false
   }
@@ -53,7 +57,8 @@ export class Comparisons {
   prepare(): void {
     if (performance.now() < this.#dueAt) return
     this.#dueAt = Infinity
-    this.#open()
+    this.#options
+      .open()
       .then((verification) => {
         if (this.#closed) verification.close()
         else this.#ready = verification
@@ -61,13 +66,14 @@ export class Comparisons {
       .catch((error: unknown) => this.#note(error))
   }
 
+  /** The session of a comparison that can begin now; the caller hands it back with `begin`, `postpone` or `fail`. */
   take(): Verification | undefined {
     const ready = this.#ready
     this.#ready = undefined
     return ready
   }
 
-  /** The ledger is what this session's snapshot shows; summing up the table is left to it. */
+  /** The ledger is what this session's snapshot shows; the session goes on to sum up the table. */
   begin(verification: Verification, digest: Digest): void {
     this.#summing = verification
     verification.hold(digest)
@@ -81,12 +87,13 @@ export class Comparisons {
       })
   }
 
-  /** The ledger is ahead of every snapshot at the moment. */
+  /** The ledger is not what any snapshot shows at the moment. */
   postpone(verification: Verification): void {
     verification.close()
     this.#dueAt = performance.now() + soonMs
   }
 
+  /** The session did not answer. */
   fail(verification: Verification, error: unknown): void {
     verification.close()
     this.#note(error)
@@ -118,6 +125,9 @@ export class Comparisons {
     if (found === 0) return
     this.#differences++
     this.#differs = true
-    log.error({ differing: found, of: digestBuckets }, 'the ledger is not what the table holds')
+    log.error(
+      { differing: found, of: digestBuckets },
+      'the ledger differs from the table: everything is loaded anew',
+    )
   }
 }

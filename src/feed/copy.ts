@@ -14,7 +14,7 @@ export const rowColumns = 'id, keys, issued_before, exact, auth_time, expires_at
 /** A stream that has not given a byte for this long is dead. Bytes count, not completion. */
 const silenceMs = 10_000
 
-/** Every chunk of a COPY, in order; the next one is asked for when the handler is done with this one. */
+/** Hands on every chunk of a COPY, in order; the next one is asked for when the handler is done with this one. */
 export async function copyOut(
   client: pg.Client,
   query: string,
@@ -100,7 +100,7 @@ abstract class CopyReader {
 /** Microseconds from 1970 to 2000, where PostgreSQL's times begin. */
 const epochUs = 946_684_800_000_000
 
-/** Rows of `live`. The entry is reused: whoever wants to keep a row calls `rowOf`. */
+/** Rows of `live`. The entry is reused for each row: to keep a row, call `rowOf`. */
 export class RowReader extends CopyReader {
   readonly #entry: Entry = newEntry()
   readonly #onRow: (entry: Entry, keyLength: number, flags: number) => void
@@ -143,7 +143,7 @@ export class TombReader extends CopyReader {
   }
 }
 
-/** A row of its own; to be called before the entry is handed to anybody else. */
+/** A copy of the row; to be called before the ledger takes the entry, which changes it. */
 export function rowOf(entry: Entry, keyLength: number, flags: number): RevocationRow {
   const cutoff = flags !== 0
   return {
@@ -180,7 +180,7 @@ function brokenOff(): GateError {
   )
 }
 
-/** Most rows that a chunk of this size can hold: what room has to be made for. */
+/** Most rows that a chunk of this size can hold: room is made for that many. */
 export function mostRows(chunk: Buffer): number {
   return Math.ceil(chunk.length / (2 + 12 + 4 + keyBytes + 4 + 10 + 4)) + 1
 }

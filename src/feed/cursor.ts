@@ -1,9 +1,9 @@
 /**
- * Where the feed stands, as pure transitions: what a tick's meta row means for the cursor. No I/O.
+ * How far the feed has come: what a tick's meta row means for the cursor, and whether ticks can go on from it. No I/O.
  */
 import { GateError } from '../errors.ts'
 
-/** The meta row: which database answered and what it had seen. Made by `state()`. */
+/** The meta row: which database answered and what its snapshot was. Made by `state()`. */
 export interface Ident {
   /** `pg_snapshot` as text: `xmin:xmax:xip,…`. */
   readonly snapshot: string
@@ -20,28 +20,28 @@ export interface Ident {
   readonly pointers: readonly string[]
   /** Id of the key that notifications are authenticated with. */
   readonly mac_key: number
-  /** Share of the queue of notifications that somebody has not read yet. */
+  /** Share of the server's queue of notifications that is in use: some session has not read these yet. */
   readonly queue_usage: number
 }
 
 /** What the ledger holds: everything visible in `snapshot` of the database that it names. */
 export interface Cursor extends Ident {
-  /** A `pg_snapshot` as text: what is asked from, confirmed by and kept. See `cursorOf`. */
+  /** A `pg_snapshot` as text: ticks ask from it, receipts go by it, the snapshot file keeps it. See `cursorOf`. */
   readonly seen: string
 }
 
 /**
  * The cursor after what a snapshot shows was read: that snapshot, but up to the newest transaction of a row or tombstone
  * that was seen, and no further. A crash of PostgreSQL gives ids again: the newest ones, whose transactions left nothing
- * in the log that had been flushed. A snapshot counts them as over, so it would hide the rows of those who get them next,
- * and vouch for them in receipts.
+ * in the log that had been flushed. A snapshot counts them as over, so it would hide the rows of the transactions that get
+ * these ids next, and vouch for them in receipts.
  *
  *  1. What is visible is flushed: a commit is on the disk before others see it, since the triggers raise
  *     `synchronous_commit` in every transaction that changes a row.
  *  2. The log is one line, so with that commit all before it has survived: no id up to its transaction's is given again.
  *     Here that is every id below the xmax of `seen`.
  *  3. A transaction below it that was not over is in xip, and asked for until a later cursor has it as over. Those at or
- *     above it need not be in xip: from there on everything is asked for, whichever run of the server it is of.
+ *     above it need not be in xip: from there on every row is asked for, of any run of the server.
  *  4. Nothing is read twice: from the xmax of `seen` on the snapshot showed no row, or xmax would be higher. (But rows
  *     with stamps of another server's time, until `reset_feed`; they are no proof of anything here and do not count.)
  *  5. It never falls, also where an older transaction has changed the newest row, which then has the older id: what was
@@ -121,9 +121,9 @@ export function partsOf(snapshot: string): { xmin: bigint; xmax: bigint; open: r
 }
 
 /** Whether a transaction is visible in a snapshot. */
-export type Seen = (xid: bigint) => boolean
+export type Visible = (xid: bigint) => boolean
 
-export function seenIn(snapshot: string): Seen {
+export function seenIn(snapshot: string): Visible {
   const { xmax, open } = partsOf(snapshot)
   return (xid) => xid < xmax && !open.includes(xid)
 }

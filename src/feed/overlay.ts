@@ -1,5 +1,5 @@
 /**
- * Provisional denies: rows from notifications, in force before a tick has shown them. They are never believed for long:
+ * Provisional denials: rows from notifications, in force before a tick has shown them. None of them stays without proof:
  *
  *  - a row of a transaction that the cursor has seen is ignored: a tick was faster, or the row is gone again already;
  *  - a tick that shows the row confirms it;
@@ -8,7 +8,7 @@
  */
 import type { RevocationRow } from '../domain/revocation.ts'
 import type { Ledger } from '../revocation/ledger.ts'
-import type { Seen } from './cursor.ts'
+import type { Visible } from './cursor.ts'
 import type { Payload } from './payload.ts'
 
 interface Provisional {
@@ -30,16 +30,16 @@ export class Overlay {
   }
 
   /** @param tick Number of the last tick sent. @returns how many rows are in force that were not before. */
-  add(ledger: Ledger, payload: Payload, seen: Seen, tick: number): number {
+  add(ledger: Ledger, payload: Payload, seen: Visible, tick: number): number {
     if (seen(payload.xid)) return 0
     let added = 0
     for (const row of payload.rows) {
-      // What the ledger holds already is from a tick and stays as it is.
+      // A row that the ledger holds already is from a tick and stays as it is.
       if (this.#rows.has(row.id) || ledger.has(row.id, row.keys) || !ledger.hasRoom(1)) continue
       try {
         ledger.upsert(row)
       } catch {
-        // What cannot be matched is for the tick to show and to say.
+        // A row that cannot be matched comes again with the tick, which reports it.
         continue
       }
       this.#rows.set(row.id, { row, xid: payload.xid, afterTick: tick })
@@ -53,24 +53,24 @@ export class Overlay {
     if (this.#rows.size > 0) this.#rows.delete(id)
   }
 
-  /** A full load has shown what there is of these: they are not provisional any more, or not at all. */
-  forget(seen: Seen): void {
+  /** A full load has shown all rows of these transactions: a row is in its table now, or does not exist. */
+  forget(seen: Visible): void {
     for (const [id, { xid }] of this.#rows) if (seen(xid)) this.#rows.delete(id)
   }
 
   /**
-   * What a tick that was under its cap did not show.
+   * Drops the rows that a tick under its cap did not show.
    * @param judges Whether this tick's answer speaks of that transaction.
-   * @returns ids of rows that were dropped though their transaction is not to be seen: nobody committed them
+   * @returns ids of dropped rows whose transaction is not visible either: it was not committed
    */
-  settle(ledger: Ledger, tick: number, judges: Seen, seen: Seen): number[] {
-    const unheardOf: number[] = []
+  settle(ledger: Ledger, tick: number, judges: Visible, seen: Visible): number[] {
+    const uncommitted: number[] = []
     for (const [id, { row, xid, afterTick }] of this.#rows) {
       if (tick <= afterTick || !judges(xid)) continue
       ledger.remove(id, row.keys)
       this.#rows.delete(id)
-      if (!seen(xid)) unheardOf.push(id)
+      if (!seen(xid)) uncommitted.push(id)
     }
-    return unheardOf
+    return uncommitted
   }
 }

@@ -12,7 +12,7 @@ import { changesCap, type Ident } from './cursor.ts'
 import type { MacKey } from './payload.ts'
 
 const watchMs = 50
-/** How long our own notification may take on its way back. */
+/** How long the gate's own notification may take on its way back. */
 const echoMs = 1000
 
 /** Without these on, rows come unstamped or unannounced. */
@@ -60,7 +60,7 @@ export class Session {
     return this.#lost
   }
 
-  /** Who answers, the key of its notifications, and the names of triggers that are not on. */
+  /** The database that answers, the key of its notifications, and the names of triggers that are not on. */
   async greet(): Promise<{ ident: Ident; mac: MacKey; missingTriggers: string[] }> {
     const { rows } = await this.#guarded(
       this.#client.query(
@@ -76,13 +76,17 @@ export class Session {
 
   async listen(channel: string): Promise<void> {
     if (!/^[a-z0-9_]{1,60}$/.test(channel))
-      throw new GateError('ERR_DATABASE_SCHEMA', 'the channel has a strange name')
+      throw new GateError(
+        'ERR_DATABASE_SCHEMA',
+        'invalid notification channel name in dropgate.feed',
+      )
     await this.#guarded(this.#client.query(`LISTEN ${channel}`))
   }
 
   /**
-   * A pooler in transaction mode gives LISTEN to one server connection and drops what comes on it while no client holds
-   * it. So somebody else sends a notification while this session is idle: it must arrive here.
+   * Tests that notifications of other sessions arrive. A pooler in transaction mode gives LISTEN to one server connection
+   * and drops what comes on it while no client holds it. So another session sends a notification while this one is idle.
+   * @throws GateError ERR_DATABASE_REFUSED
    */
   async hearsOthers(url: string, channel: string): Promise<void> {
     const nonce = `n${randomUUID()}`
@@ -99,7 +103,7 @@ export class Session {
       await withClient({ url, name: 'dropgate self-test' }, (client) =>
         client.query('SELECT pg_notify($1, $2)', [channel, nonce]),
       )
-      if (this.#lost === undefined && !(await heard)) throw notKept()
+      if (this.#lost === undefined && !(await heard)) throw listenNotKept()
     } finally {
       clearTimeout(timer)
       this.#onMessage = before
@@ -141,7 +145,7 @@ export class Session {
       if (this.#stream.bytesRead !== bytes) {
         bytes = this.#stream.bytesRead
         silentMs = 0
-        // Time in which this thread itself did not look is not silence of the other side.
+        // Time in which this thread itself did not run is not silence of the server.
       } else silentMs += Math.min(passedMs, 2 * watchMs)
       if (silentMs > this.#silenceMs) {
         this.#stream.destroy(new Error(`no answer for ${Math.round(silentMs)} ms`))
@@ -160,7 +164,7 @@ export class Session {
   }
 }
 
-/** What was committed since a snapshot, by whichever session. */
+/** Asks a session for what was committed since a snapshot. */
 export async function readChanges(
   client: pg.Client,
   schema: string,
@@ -175,7 +179,7 @@ export async function readChanges(
   return rows as unknown as ChangeRow[]
 }
 
-function notKept(): GateError {
+function listenNotKept(): GateError {
   return new GateError('ERR_DATABASE_REFUSED', 'this connection does not keep its LISTEN', {
     hint: 'database.url leads through a pooler in transaction mode: connect to PostgreSQL directly, or in session mode',
   })

@@ -7,22 +7,24 @@
  * Tags are written before the slots they announce, and a slot's words never change once its tag is there; so each row
  * whose tag is in the file is in it as a whole.
  *
- * It ends with an HMAC by the key of the notifications: a damaged file, one of another database or one that somebody has
- * taken rows out of is not read. It holds digests and row ids, no identifier.
+ * It ends with an HMAC by the key of the notifications: a file that is damaged, is of another database or has lost rows to
+ * an intruder is not used. It holds digests and row ids, no identifier.
  */
 import { createHmac } from 'node:crypto'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { makeFolder } from '../domain/folder.ts'
-import { GateError } from '../errors.ts'
+import type { Log } from '../domain/log.ts'
+import { asGateError, GateError } from '../errors.ts'
 import type { Given, Ledger } from '../revocation/ledger.ts'
 import { type Cursor, gapAfter, type Ident } from './cursor.ts'
+import type { InForce } from './in-force.ts'
 import type { MacKey } from './payload.ts'
 
 const magic = Buffer.from('dropgate ledger 3\n')
 const pieceBytes = 1 << 20
-/** A written piece is smaller, and what writing it took is left to others three times over: the feed goes first. */
+/** A written piece is smaller, and a rest of three times as long as its writing follows: the feed goes first. */
 const writtenBytes = 1 << 18
 const restShare = 3
 const macBytes = 32
@@ -39,32 +41,47 @@ interface Head {
 const everyMs = 60_000
 const share = 1 / 20
 
-/** When to write the file; one writing at a time, never waited for. */
+/** Decides when the file is read and written; one writing at a time, never waited for. */
 export class SnapshotFile {
   readonly #path: string
+  readonly #log: Log
   #writing: Promise<void> | undefined
   #notBefore = 0
   #version = -1
   #closing = false
 
-  constructor(path: string) {
+  constructor(path: string, log: Log) {
     this.#path = path
+    this.#log = log
   }
 
-  async restore(ident: Ident, mac: MacKey): Promise<Restored | undefined> {
-    const restored = await readFile(this.#path, ident, mac)
-    // What has just been read need not be written yet.
-    if (restored !== undefined) this.#notBefore = performance.now() + everyMs
-    return restored
+  /**
+   * Puts what an earlier run has left on this machine in force; ticks bring what has changed since.
+   * @returns the cursor that belongs to it; undefined where there is no file that can be used, and the log says why
+   */
+  async restore(ident: Ident, mac: MacKey, inForce: InForce): Promise<Cursor | undefined> {
+    const { ledger } = inForce
+    const startedAt = performance.now()
+    try {
+      const saved = await readFile(this.#path, ident, mac)
+      if (saved === undefined) return undefined
+      // The file is as new as what it was read into: it need not be written yet.
+      this.#notBefore = performance.now() + everyMs
+      const loading = await ledger.restoreLoad(saved.given)
+      inForce.learnPointers(saved.cursor.pointers)
+      await ledger.finishLoad(loading, async () => {})
+      const ms = Math.round(performance.now() - startedAt)
+      this.#log.info({ rows: ledger.rows, ms }, 'revocations are restored from the snapshot file')
+      return saved.cursor
+    } catch (error) {
+      const { code, message } = asGateError(error, 'ERR_SNAPSHOT_FILE')
+      this.#log.warn({ code }, `${message}; everything is loaded from the table`)
+      return undefined
+    }
   }
 
-  /** @param onDone Told of what was written, or of what went wrong. */
-  keep(
-    ledger: Ledger,
-    cursor: Cursor,
-    mac: MacKey,
-    onDone: (result: { bytes: number; ms: number } | Error) => void,
-  ): void {
+  /** Begins to write the file, where that is due. */
+  keep(ledger: Ledger, cursor: Cursor, mac: MacKey): void {
     const startedAt = performance.now()
     const { version } = ledger
     if (this.#writing !== undefined || startedAt < this.#notBefore || version === this.#version) {
@@ -72,8 +89,13 @@ export class SnapshotFile {
     }
     this.#version = version
     this.#writing = writeFile(this.#path, ledger, cursor, mac, this.#rest)
-      .then((bytes) => onDone({ bytes, ms: Math.round(performance.now() - startedAt) }))
-      .catch((error: Error) => onDone(error))
+      .then((bytes) => {
+        const ms = Math.round(performance.now() - startedAt)
+        this.#log.info({ bytes, ms }, 'the snapshot file is written')
+      })
+      .catch((error: Error) => {
+        this.#log.error({ err: error }, 'the snapshot file cannot be written')
+      })
       .finally(() => {
         this.#notBefore =
           performance.now() + Math.max(everyMs, (performance.now() - startedAt) / share)
@@ -84,7 +106,7 @@ export class SnapshotFile {
   readonly #rest = (tookMs: number): Promise<void> | undefined =>
     this.#closing ? undefined : pause(tookMs * restShare)
 
-  /** What is being written is finished, as fast as it can be. */
+  /** Finishes the writing under way, without rests. */
   async close(): Promise<void> {
     this.#closing = true
     await this.#writing
@@ -92,7 +114,7 @@ export class SnapshotFile {
 }
 
 /**
- * @param rest Called after each piece with what it took, ms.
+ * @param rest Called after each piece with how long its writing took.
  * @returns bytes written. The control thread works on it for less than a millisecond at a time.
  */
 export async function writeFile(
@@ -144,13 +166,13 @@ export async function writeFile(
   }
 }
 
-export interface Restored {
+export interface SavedLedger {
   readonly cursor: Cursor
   readonly given: Given
 }
 
 /**
- * @param ident Who answers now: a file of another database, or older than what can be caught up with, is of no use.
+ * @param ident The database that answers now: a file of another one, or of one that its cursor cannot go on from, is not used.
  * @returns undefined where there is no file
  * @throws GateError ERR_SNAPSHOT_FILE with the sentence that says why it is not used
  */
@@ -158,7 +180,7 @@ export async function readFile(
   path: string,
   ident: Ident,
   mac: MacKey,
-): Promise<Restored | undefined> {
+): Promise<SavedLedger | undefined> {
   let file: FileHandle
   try {
     file = await open(path, 'r')

@@ -1,7 +1,7 @@
 /**
- * The whole ledger against the whole table, in the background: sums over all rows (revocation/digest.ts), made of one
- * moment without holding anything up. The session that will sum up the table also reads what the cursor has not seen, in
- * the same snapshot; with that applied the ledger is what its snapshot shows, and its sums are taken.
+ * One comparison of the whole ledger with the whole table, in the background: sums over all rows (revocation/digest.ts),
+ * both of one moment, while ticks and requests go on. The session that will sum up the table also answers a tick in the
+ * same snapshot; with that applied the ledger is what its snapshot shows, and its sums are taken.
  */
 import type pg from 'pg'
 import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.ts'

@@ -1,17 +1,18 @@
 /**
- * Room: fleet. In: what this gate has in force. Out: its row in `gates`, receipts for rows that somebody waits for, and
+ * Room: fleet. In: what this gate has in force. Out: its row in `gates`, receipts for rows that a writer waits for, and
  * now and then a purge. Never does: decide, hold up the feed (it has a session of its own), claim what is not in the
  * feed's cursor.
  *
- * A receipt says *when* a row came into force here, so the moments of the newest rows are remembered. Whether it may be
- * given is PostgreSQL's to say: the writer's transaction must be visible in the cursor that a tick has proved.
+ * A receipt says *when* a row came into force here, so the moments of the newest rows are remembered. PostgreSQL decides
+ * whether it may be given: the writer's transaction must be visible in the cursor that a tick has proved.
  */
 import type { Socket } from 'node:net'
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
+import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import { connect, plainName, refused } from '../store/connect.ts'
 
-/** What a gate says of itself, see `beat()` in store/sql. */
+/** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
   readonly host: string
   readonly pid: number
@@ -46,7 +47,7 @@ export interface FleetOptions {
 }
 
 export interface FleetStatus {
-  /** Gates that have been heard of lately, this one included. */
+  /** Gates that have reported lately, this one included. */
   readonly gates: number
   /** Rows that no gate could match when they were inserted, since the tables were made. */
   readonly unmatched_rows: number
@@ -54,7 +55,7 @@ export interface FleetStatus {
 }
 
 const beatMs = 500
-/** Shortest time between two looks for waiting writers. */
+/** Shortest time between two queries for waiting writers. */
 const lookMs = 50
 const answerMs = 3000
 const retryMs = 1000
@@ -79,8 +80,7 @@ export class Fleet {
   #unmatched = 0
   #problem: string | undefined
   #closed = false
-  #poked = false
-  #wake: () => void = () => {}
+  readonly #sleep = new WakeableSleep()
   #purgeAt: number
   #running: Promise<void> | undefined
 
@@ -106,7 +106,7 @@ export class Fleet {
       if (this.#inForce.size <= maxRemembered) break
       this.#inForce.delete(id)
     }
-    this.#poke()
+    this.#sleep.wake()
   }
 
   /** Open exchanges that a worker has ended because of this row. */
@@ -115,7 +115,7 @@ export class Fleet {
     if (row === undefined) return
     row.cuts += exchanges
     this.#late.add(id)
-    this.#poke()
+    this.#sleep.wake()
   }
 
   status(): FleetStatus {
@@ -126,11 +126,11 @@ export class Fleet {
     }
   }
 
-  /** Takes the gate out of the list, if the database can still be told. */
+  /** Takes the gate out of the list, if the database can still be reached. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#poke()
+    this.#sleep.close()
     await this.#running
   }
 
@@ -139,7 +139,7 @@ export class Fleet {
     while (!this.#closed) {
       try {
         this.#client = await connect({ url: to.url, name: 'dropgate fleet' })
-        // A lost heartbeat is made up for by the next; receipts are for those who wait now.
+        // The next heartbeat makes up for a lost one; a receipt is of use only to a writer that waits now.
         await this.#ask('SET synchronous_commit = off', [])
         await this.#serve()
         await this.#ask(`SELECT ${this.#schema}.leave($1)`, [id])
@@ -149,7 +149,7 @@ export class Fleet {
           log.warn({ code, hint }, `this gate cannot report to the fleet: ${message}`)
         }
         this.#problem = message
-        await this.#sleep(retryMs)
+        await this.#sleep.sleep(retryMs)
       } finally {
         this.#client?.end().catch(() => {})
         this.#client = undefined
@@ -161,15 +161,15 @@ export class Fleet {
   async #serve(): Promise<void> {
     for (let beatAt = 0; !this.#closed; ) {
       const now = performance.now()
-      this.#poked = false
+      this.#sleep.reset()
       if (now >= beatAt) {
         beatAt = now + beatMs
         await this.#beat()
       }
-      await this.#confirm()
+      await this.#giveReceipts()
       if (now >= this.#purgeAt) await this.#purge()
       await new Promise((resolve) => setTimeout(resolve, lookMs))
-      if (!this.#poked) await this.#sleep(Math.max(0, beatAt - performance.now()))
+      if (!this.#sleep.woken) await this.#sleep.sleep(beatAt - performance.now())
     }
   }
 
@@ -185,7 +185,7 @@ export class Fleet {
     this.#problem = undefined
   }
 
-  async #confirm(): Promise<void> {
+  async #giveReceipts(): Promise<void> {
     const { id } = this.#options
     const cursor = this.#options.cursor()
     if (cursor === null) return
@@ -203,13 +203,13 @@ export class Fleet {
     await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
       id,
       ids,
-      // One that came with a full load: in force now at the latest.
+      // A row that came with a full load: in force now at the latest.
       known.map((row) => (row === undefined ? 0 : (nowUs - row.sinceUs) / 1000)),
       known.map((row) => row?.cuts ?? 0),
     ])
   }
 
-  /** Whoever comes first purges; the others find it busy or nothing left. */
+  /** The first gate that comes purges; the others find the purge busy or nothing left to purge. */
   async #purge(): Promise<void> {
     this.#purgeAt = this.#nextPurge()
     let revocations = 0
@@ -221,9 +221,13 @@ export class Fleet {
       const full = Number(row!.revocations) === purgeBatch || Number(row!.tombs) === purgeBatch
       if (!full || this.#closed) break
       await this.#beat()
-      await this.#sleep(purgePauseMs)
+      await this.#sleep.sleep(purgePauseMs)
     }
-    if (revocations > 0) this.#options.log.info({ revocations }, 'purged what was dead')
+    if (revocations > 0)
+      this.#options.log.info(
+        { revocations },
+        'purged revocations that no living token can match, and their tombstones',
+      )
   }
 
   /** At a random moment, so that gates which start together do not all come at once. */
@@ -247,22 +251,5 @@ export class Fleet {
     } finally {
       clearTimeout(late)
     }
-  }
-
-  #poke(): void {
-    this.#poked = true
-    this.#wake()
-  }
-
-  #sleep(ms: number): Promise<void> {
-    if (this.#closed) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = setTimeout(done, ms)
-      function done(): void {
-        clearTimeout(timer)
-        resolve()
-      }
-      this.#wake = done
-    })
   }
 }

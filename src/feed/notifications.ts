@@ -1,0 +1,83 @@
+/**
+ * What a notification does: rows that are denied at once, or a reason to tick; and the warning that the server's queue of
+ * notifications fills up. Never does: lift, prove freshness.
+ */
+import type { Log } from '../domain/log.ts'
+import { type Cursor, seenIn } from './cursor.ts'
+import type { InForce } from './in-force.ts'
+import { type MacKey, parsePayload } from './payload.ts'
+
+/** A tick follows a payload that was understood at this distance: its rows are in force already. */
+const confirmMs = 20
+/** Share of the queue in use from which on it counts as crowded: PostgreSQL refuses NOTIFY when it is full. */
+const crowdedShare = 0.25
+
+export class Notifications {
+  readonly #inForce: InForce
+  readonly #wake: () => void
+  readonly #log: Log
+  readonly #metrics: { count(name: 'dropgate_feed_payloads_total', label: string): void }
+  #confirming: NodeJS.Timeout | undefined
+  #crowded = false
+  /** The key that payloads are authenticated with; without it each only wakes the feed. */
+  mac: MacKey | undefined
+
+  constructor(
+    inForce: InForce,
+    options: {
+      /** A tick is worth sending now. */
+      readonly wake: () => void
+      readonly log: Log
+      readonly metrics: { count(name: 'dropgate_feed_payloads_total', label: string): void }
+    },
+  ) {
+    this.#inForce = inForce
+    this.#wake = options.wake
+    this.#log = options.log
+    this.#metrics = options.metrics
+  }
+
+  /** A session does not read its notifications and may stop any moment: until then ticks deliver, and are sent faster. */
+  get crowded(): boolean {
+    return this.#crowded
+  }
+
+  /**
+   * @param at What ticks have shown so far; undefined before anything is known.
+   * @param lastTick Number of the last tick sent: it may have missed the rows of this message.
+   */
+  receive(message: string, at: Cursor | undefined, lastTick: number): void {
+    const carriesRows = message.startsWith('p')
+    const payload =
+      carriesRows && this.mac !== undefined ? parsePayload(message, this.mac) : undefined
+    if (payload === undefined || at === undefined || !this.#inForce.ledger.loaded) {
+      this.#metrics.count('dropgate_feed_payloads_total', carriesRows ? 'refused' : 'wake')
+      this.#wake()
+      return
+    }
+    this.#metrics.count('dropgate_feed_payloads_total', 'rows')
+    this.#inForce.denyProvisionally(payload, seenIn(at.seen), lastTick)
+    this.#confirming ??= setTimeout(() => {
+      this.#confirming = undefined
+      this.#wake()
+    }, confirmMs)
+  }
+
+  /** @param usage Share of the server's queue of notifications that is in use. */
+  noteQueueUsage(usage: number): void {
+    const crowded = usage > crowdedShare
+    if (crowded && !this.#crowded) {
+      this.#log.warn({ usage, hint: stuckListenerHint }, 'the queue of notifications fills up')
+    }
+    this.#crowded = crowded
+  }
+
+  close(): void {
+    clearTimeout(this.#confirming)
+  }
+}
+
+const stuckListenerHint =
+  'a session on this server (any database) holds LISTEN and does not read; find it with ' +
+  "SELECT pid, datname, usename, application_name, state, xact_start FROM pg_stat_activity WHERE state LIKE 'idle in " +
+  "transaction%' ORDER BY xact_start, and end it with pg_terminate_backend(pid); see docs/feed.md"

@@ -1,0 +1,263 @@
+/**
+ * The feed's states, and what each event does in each of them. `table` is complete by type: tsc refuses a state or an
+ * event with a cell missing. `StateMachine` is the only place that changes the state; feed.ts supplies the acts. No I/O.
+ *
+ *   connecting         no session, or one that is being given up. What is held serves on, and ages.
+ *   resuming           a session is open, and no tick has been answered on it yet.
+ *   loading            everything is read on a second session. Ticks go on from that session's snapshot; what they bring
+ *                      denies at once; nothing is fresh before both have met.
+ *   catching-up        the same for what the cursor has not seen, when that is more than a tick may carry.
+ *   loading-alone      the session of the ticks is lost; the second session goes on with its load.
+ *   catching-up-alone  the same for a catch-up.
+ *   following          ticks from the cursor: every `tick`, and at once when a notification says that there is something.
+ *   closed
+ *
+ * Invariants. Each names what enforces it; then the tests that try to break it. The test "any walk through the table
+ * keeps the invariants" tries all of them.
+ *
+ *  1. A backlog (the second session and what ticks bring beside it) exists in the two loading and the two catching-up
+ *     states and in no other, and there is never more than one. Enforced by: each cell that enters or leaves these states
+ *     names the act that makes or ends it; `startLoad` ends the former one. Test: "TRUNCATE during a load".
+ *  2. A load has no cursor, so the gate vouches for no row during it; resuming, catching-up and following have one.
+ *     Enforced by: `startLoad` drops the cursor, `resume` finds a gap where there is none, `finishBacklog` sets it.
+ *     Test: "a load that fails while the ledger serves puts no file in its place".
+ *  3. Freshness is proved in following only. Enforced by: `proveFreshness` is in cells that lead there, after the state
+ *     is entered. Test: "a connection that falls silent is given up and freshness ages meanwhile".
+ *  4. Only a tick leads to following: a tick with no backlog, or one that was sent after the second session was done.
+ *     Enforced by: the cells of `tick applied` and `bulk done`. Test: "a restart reads the file and what has changed since".
+ *  5. A lost session takes away neither the cursor nor the backlog. Enforced by: no act in the cells of `session lost`.
+ *     Test: "killed sessions, fifteen in a row".
+ *  6. A backlog that failed takes away no cursor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
+ *     Test: "the server restarts in the middle of a load".
+ *  7. Nothing begins once the feed is closed: what was under way ends without effect. Enforced by: the row of closed, and
+ *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, whatever was under way".
+ *  8. An event that cannot happen in a state changes nothing and is an error. Enforced by: `transitionOf`.
+ *     Test: "an event that cannot happen in a state is ERR_INTERNAL with both names".
+ */
+import { GateError } from '../errors.ts'
+import type { Cursor, Ident } from './cursor.ts'
+
+export type State =
+  | 'connecting'
+  | 'resuming'
+  | 'loading'
+  | 'loading-alone'
+  | 'catching-up'
+  | 'catching-up-alone'
+  | 'following'
+  | 'closed'
+
+/** What `status` calls a state: without a tick on the present session it is connecting. */
+export const shownAs = {
+  connecting: 'connecting',
+  resuming: 'connecting',
+  loading: 'loading',
+  'loading-alone': 'connecting',
+  'catching-up': 'catching-up',
+  'catching-up-alone': 'connecting',
+  following: 'following',
+  closed: 'closed',
+} as const satisfies Record<State, string>
+
+/** A tick that was answered and whose rows are in the ledger. */
+export interface AppliedTick {
+  readonly cursor: Cursor
+  /** Monotonic, when it was sent: freshness is dated from here. */
+  readonly sentAtUs: number
+  /** PostgreSQL's clock less this machine's. */
+  readonly clockOffsetMs: number
+}
+
+/** Each event and what comes with it. */
+export interface Events {
+  /** LISTEN is committed; the database that answers. */
+  readonly 'session opened': Ident
+  readonly 'session lost': undefined
+  /** Rows since the cursor cannot be told; the reason. */
+  readonly 'gap found': string
+  /** A comparison found that the ledger differs from the table; the sentence for the log. */
+  readonly 'difference found': string
+  readonly 'tick applied': AppliedTick
+  /** There is more than a tick may carry: nothing of it was applied. */
+  readonly 'tick over the cap': undefined
+  /** A tick sent after the second session was done is in the ledger: together they are all that this cursor shows. */
+  readonly 'bulk done': Cursor
+  readonly 'bulk failed': undefined
+  readonly closed: undefined
+}
+export type Event = keyof Events
+
+/** What transitions do. */
+export interface Acts {
+  /** Restores the snapshot file where nothing is held; finds a gap where the cursor cannot go on. */
+  readonly resume: (ident: Ident) => Promise<void>
+  /** Drops cursor and backlog, and begins to read everything. */
+  readonly startLoad: (why: string) => Promise<void>
+  /** Begins to read what the cursor has not seen. */
+  readonly startCatchUp: () => Promise<void>
+  readonly moveCursor: (tick: AppliedTick) => void
+  /** Ticks beside the second session go on from here. */
+  readonly moveBacklog: (tick: AppliedTick) => void
+  readonly proveFreshness: (tick: AppliedTick) => void
+  /** Brings what the second session read and what ticks brought beside it together; the cursor is the tick's. */
+  readonly finishBacklog: (cursor: Cursor) => Promise<void>
+  readonly dropBacklog: () => void
+  /** Closes all that is open. */
+  readonly release: () => void
+}
+
+/** Acts that can do with what comes with this event. */
+type ActOn<E extends Event> = {
+  [A in keyof Acts]: Acts[A] extends (data: Events[E]) => unknown ? A : never
+}[keyof Acts]
+
+interface Move<E extends Event> {
+  /** Done before the state changes: what the new state claims must be true first. */
+  readonly before?: ActOn<E>
+  readonly to: State
+  /** Done in the new state. */
+  readonly after?: ActOn<E>
+}
+
+export type Transition<E extends Event> = 'impossible' | 'ignored' | Move<E>
+
+const load = { to: 'loading', after: 'startLoad' } as const
+const catchUp = { to: 'catching-up', after: 'startCatchUp' } as const
+const follow = { before: 'moveCursor', to: 'following', after: 'proveFreshness' } as const
+const meet = { before: 'finishBacklog', to: 'following' } as const
+const giveUp = { to: 'connecting', after: 'dropBacklog' } as const
+const close = { to: 'closed', after: 'release' } as const
+
+export const table: { readonly [S in State]: { readonly [E in Event]: Transition<E> } } = {
+  connecting: {
+    'session opened': { to: 'resuming', after: 'resume' },
+    'session lost': { to: 'connecting' },
+    'gap found': 'impossible',
+    'difference found': 'impossible',
+    'tick applied': 'impossible',
+    'tick over the cap': 'impossible',
+    'bulk done': 'impossible',
+    'bulk failed': 'impossible',
+    closed: close,
+  },
+  resuming: {
+    'session opened': 'impossible',
+    'session lost': { to: 'connecting' },
+    'gap found': load,
+    'difference found': 'impossible',
+    'tick applied': follow,
+    'tick over the cap': catchUp,
+    'bulk done': 'impossible',
+    'bulk failed': 'impossible',
+    closed: close,
+  },
+  loading: {
+    'session opened': 'impossible',
+    'session lost': { to: 'loading-alone' },
+    'gap found': load,
+    'difference found': load,
+    'tick applied': { before: 'moveBacklog', to: 'loading' },
+    'tick over the cap': { to: 'loading' },
+    'bulk done': meet,
+    'bulk failed': giveUp,
+    closed: close,
+  },
+  'loading-alone': {
+    'session opened': { to: 'loading', after: 'resume' },
+    'session lost': { to: 'loading-alone' },
+    'gap found': 'impossible',
+    'difference found': 'impossible',
+    'tick applied': 'impossible',
+    'tick over the cap': 'impossible',
+    'bulk done': 'impossible',
+    'bulk failed': 'impossible',
+    closed: close,
+  },
+  'catching-up': {
+    'session opened': 'impossible',
+    'session lost': { to: 'catching-up-alone' },
+    'gap found': load,
+    'difference found': load,
+    'tick applied': { before: 'moveBacklog', to: 'catching-up' },
+    'tick over the cap': { to: 'catching-up' },
+    'bulk done': meet,
+    'bulk failed': giveUp,
+    closed: close,
+  },
+  'catching-up-alone': {
+    'session opened': { to: 'catching-up', after: 'resume' },
+    'session lost': { to: 'catching-up-alone' },
+    'gap found': 'impossible',
+    'difference found': 'impossible',
+    'tick applied': 'impossible',
+    'tick over the cap': 'impossible',
+    'bulk done': 'impossible',
+    'bulk failed': 'impossible',
+    closed: close,
+  },
+  following: {
+    'session opened': 'impossible',
+    'session lost': { to: 'connecting' },
+    'gap found': load,
+    'difference found': load,
+    'tick applied': follow,
+    'tick over the cap': catchUp,
+    'bulk done': 'impossible',
+    'bulk failed': 'impossible',
+    closed: close,
+  },
+  closed: {
+    'session opened': 'ignored',
+    'session lost': 'ignored',
+    'gap found': 'ignored',
+    'difference found': 'ignored',
+    'tick applied': 'ignored',
+    'tick over the cap': 'ignored',
+    'bulk done': 'ignored',
+    'bulk failed': 'ignored',
+    closed: 'ignored',
+  },
+}
+
+/** @throws GateError ERR_INTERNAL for an event that cannot happen in this state */
+export function transitionOf<E extends Event>(state: State, event: E): 'ignored' | Move<E> {
+  const transition: Transition<E> = table[state][event]
+  if (transition !== 'impossible') return transition
+  throw new GateError('ERR_INTERNAL', `the feed is ${state}, where "${event}" cannot happen`, {
+    hint: 'this is a defect of dropgate; the feed connects anew and goes on from its cursor',
+  })
+}
+
+/** Events come one after the other, from the loop of the feed; only `closed` may come in the middle of an act. */
+export class StateMachine {
+  readonly #acts: Acts
+  #state: State = 'connecting'
+
+  constructor(acts: Acts) {
+    this.#acts = acts
+  }
+
+  get state(): State {
+    return this.#state
+  }
+
+  /** Resolves when the acts of the transition are done. @throws what they throw, and see `transitionOf` */
+  async on<E extends Event>(event: E, data: Events[E]): Promise<void> {
+    const transition = transitionOf(this.#state, event)
+    if (transition === 'ignored') return
+    const { before, to, after } = transition
+    if (before !== undefined) await this.#do(before, data)
+    if (this.closed) return
+    this.#state = to
+    if (after !== undefined) await this.#do(after, data)
+  }
+
+  get closed(): boolean {
+    return this.#state === 'closed'
+  }
+
+  #do<E extends Event>(act: ActOn<E>, data: Events[E]): Promise<void> | void {
+    // `ActOn` has seen to it that this act takes this data; the compiler cannot follow it through the look-up.
+    return (this.#acts[act] as (data: Events[E]) => Promise<void> | void)(data)
+  }
+}
