@@ -1,25 +1,8 @@
 /**
- * Network: a range of IP addresses in CIDR notation. An IPv4 address mapped into IPv6 is the IPv4 address, everywhere.
- * Not: subnet mask, host.
+ * Network: a range of IP addresses in CIDR notation; of their spelling, see address.ts. Not: subnet mask, host.
  */
-import { BlockList, isIP, SocketAddress } from 'node:net'
-import { addressBytes } from './peer.ts'
-
-/**
- * An address in its one spelling: IPv6 compressed and in lower case, without zone; mapped IPv4 as IPv4.
- * @returns undefined for what is no address
- */
-export function plainAddress(text: string): string | undefined {
-  const kind = isIP(text)
-  if (kind === 4) return text
-  if (kind === 0) return undefined
-  const zone = text.indexOf('%')
-  const { address } = new SocketAddress({
-    address: zone === -1 ? text : text.slice(0, zone),
-    family: 'ipv6',
-  })
-  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
-}
+import { BlockList } from 'node:net'
+import { addressBytes, plainAddress } from './address.ts'
 
 const cidr = /^([0-9A-Fa-f:.]+)(?:\/(0|[1-9][0-9]{0,2}))?$/
 
@@ -44,8 +27,8 @@ function parseNetwork(network: string): Network {
 }
 
 /**
- * What is wrong with a network that somebody wrote, undefined when it is fine. An address inside of a network is not its
- * name: whether one machine or all of them are meant cannot be told.
+ * What is wrong with a network as written, undefined when it is fine. An address inside of a network is not its name:
+ * whether one machine or all of them are meant cannot be told.
  */
 export function networkProblem(text: string): string | undefined {
   let network: Network

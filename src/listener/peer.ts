@@ -4,7 +4,9 @@
  * the first hop that is not trusted may have been written by the client (RFC 7239 section 8.1).
  */
 import type { Socket } from 'node:net'
-import { type NetworkSet, plainAddress } from '../domain/network.ts'
+import { plainAddress } from '../domain/address.ts'
+import { tokenCharacters } from '../domain/http.ts'
+import type { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
 
 /** One end of a TCP connection and the other, as the gate believes them. */
@@ -131,7 +133,8 @@ function readForwarded(pairs: readonly string[]): ForwardedPeer {
   return { hops: capped(hops), scheme }
 }
 
-const forwardedPair = /^([A-Za-z]+)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:[\]]+)|"([^"\\]*)")$/
+/** More than RFC 7239 allows without quotes: `:` and brackets too, since proxies write IPv6 addresses and ports that way. */
+const forwardedPair = new RegExp(`^([A-Za-z]+)=(?:([${tokenCharacters}:[\\]]+)|"([^"\\\\]*)")$`)
 
 /** Splits; without quotes in the text this is `split`. */
 function outsideQuotes(text: string, separator: ',' | ';'): string[] {

@@ -4,7 +4,8 @@
  * else, without the header, or with a malformed one is closed without a word: nothing of it was HTTP yet.
  */
 import { createServer, type Server as NetServer, type Socket } from 'node:net'
-import { type NetworkSet, plainAddress } from '../domain/network.ts'
+import { plainAddress } from '../domain/address.ts'
+import type { NetworkSet } from '../domain/network.ts'
 import type { Ends } from './peer.ts'
 
 /** `ends` undefined: the load balancer speaks for itself (health checks). */

@@ -6,7 +6,8 @@
  * Rows on the exchange (network, client certificate) are filed under that key and looked up by it, each time: what
  * a token's stamp covers is exactly the rows filed under a key of the token.
  */
-import { addressBytes, type PeerIdentity } from '../domain/peer.ts'
+import { addressBytes } from '../domain/address.ts'
+import type { PeerIdentity } from '../domain/peer.ts'
 import { heldKeys, type Principal } from '../domain/principal.ts'
 import { everyoneKey, keyOf, networkKey, prefixCode, wordsOfKeys } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
