@@ -5,6 +5,7 @@
  * A leaf is written in the file with its unit (`5s`, `16KiB`) and arrives as a number (ms, bytes).
  */
 import { type Static, Type } from 'typebox'
+import { methods, tokenCharacters } from '../domain/http.ts'
 
 export type Unit = 'duration' | 'size' | 'workers' | 'path' | 'pem'
 
@@ -119,7 +120,6 @@ const algorithms = [
   'PS384',
   'PS512',
 ]
-const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /** Where in a token something is. */
 const claim = (what: string, standard?: string) =>
@@ -185,7 +185,7 @@ const issuer = group({
       default: ['authorization'],
     },
     'authorization, cookie:NAME or websocket-protocol',
-    "^(?:authorization|websocket-protocol|cookie:[!#$%&'*+\\-.^_`|~0-9A-Za-z]+)$",
+    `^(?:authorization|websocket-protocol|cookie:[${tokenCharacters}]+)$`,
   ),
   jwks_uri: optional(
     text({

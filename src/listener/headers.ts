@@ -3,6 +3,7 @@
  * merged view: that one hides repeats. What a later hop could read otherwise is refused.
  */
 import type { IncomingMessage } from 'node:http'
+import { foldedName, methods, valueCharacters } from '../domain/http.ts'
 import { GateError } from '../errors.ts'
 
 export interface HeaderLimits {
@@ -27,20 +28,23 @@ export interface RequestHeaders {
   readonly repeated: string | undefined
 }
 
-const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+const known: ReadonlySet<string> = new Set(methods)
 
 /** @throws GateError ERR_METHOD_UNKNOWN, ERR_METHOD_NOT_ALLOWED */
 export function parseMethod(method: string | undefined): string {
-  if (method !== undefined && methods.has(method)) return method
+  if (method !== undefined && known.has(method)) return method
   throw new GateError(
     method === 'CONNECT' || method === 'TRACE' ? 'ERR_METHOD_NOT_ALLOWED' : 'ERR_METHOD_UNKNOWN',
   )
 }
 
-/** CGI-like upstreams fold every other character of a name into `_`: each would be another spelling of a name of ours. */
+/**
+ * Fewer than a token may hold (RFC 9110 section 5.6.2), on purpose: CGI-like upstreams fold every other character into `_`,
+ * so a client could write one of our names in another spelling.
+ */
 const goodName = /^[0-9a-z-]+$/
-/** Tab, visible ASCII and space: no obs-text, which regular expressions and upstreams decode differently. */
-const goodValue = /^[\t\x20-\x7e]*$/
+/** No obs-text, unlike RFC 9110: regular expressions and upstreams decode it differently. */
+const goodValue = new RegExp(`^[${valueCharacters}]*$`)
 
 /** May come once at most, whatever the route says (besides those with rules of their own below). */
 const single = new Set([
@@ -210,7 +214,7 @@ function parseConnection(value: string): string[] {
     .split(',')
     .map((name) => name.trim())
     .filter((name) => name !== '')
-  if (names.some((name) => protectedName.test(name.replace(/[_.]/g, '-'))))
+  if (names.some((name) => protectedName.test(foldedName(name))))
     throw new GateError('ERR_HEADER_MALFORMED')
   return names
 }

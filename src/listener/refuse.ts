@@ -3,6 +3,7 @@
  * socket and the connection closed, so that nothing after it is read as another request.
  */
 import type { Duplex } from 'node:stream'
+import { methods } from '../domain/http.ts'
 import { type Code, GateError } from '../errors.ts'
 import { problemOf } from '../response/deny.ts'
 
@@ -35,7 +36,7 @@ const statusText: Readonly<Record<number, string>> = {
 
 /** What a status demands beside itself (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4). */
 const moreHeaders: Readonly<Record<number, string>> = {
-  405: 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n',
+  405: `allow: ${methods.join(', ')}\r\n`,
   426: 'upgrade: websocket\r\nsec-websocket-version: 13\r\n',
 }
 

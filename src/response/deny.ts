@@ -5,6 +5,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isCors } from '../domain/cors.ts'
+import { methods } from '../domain/http.ts'
 import { codes, type GateError } from '../errors.ts'
 
 export interface Denial {
@@ -19,9 +20,6 @@ export interface Denial {
   readonly cors?: readonly string[]
   readonly body?: string | undefined
 }
-
-/** Methods of a route that names none. */
-export const everyMethod = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 export function deny(res: ServerResponse, error: GateError, denial: Denial): void {
   const { decisionId, req } = denial
@@ -45,7 +43,7 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
     )
   headers.push('content-length', String(Buffer.byteLength(body)))
   if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error))
-  if (status === 405) headers.push('allow', (denial.allow ?? everyMethod).join(', '))
+  if (status === 405) headers.push('allow', (denial.allow ?? methods).join(', '))
   if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
   const pending = bodyPending(req)
   if (framingInDoubt(error) || pending) res.shouldKeepAlive = false

@@ -5,6 +5,7 @@
 import type { Duplex, Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { monotonicUs } from '../domain/clock.ts'
+import { idempotentMethods, safeMethods } from '../domain/http.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import { atEndOfTurn } from '../domain/turn.ts'
 import { asGateError, type Code, GateError } from '../errors.ts'
@@ -104,7 +105,7 @@ export class Forwarding implements Linked<Forwarding> {
     }
   }
 
-  /** True once the upstream, and nobody here, has ended it early. */
+  /** True once the upstream has ended it early; false where the gate did. */
   get failed(): boolean {
     return this.#failed
   }
@@ -183,8 +184,8 @@ export class Forwarding implements Linked<Forwarding> {
     if (this.#retried || this.#settled || this.#abortedWith !== undefined || body !== null)
       return false
     return this.#controller === undefined
-      ? idempotent.has(method) && unconnected.has(codeOf(error))
-      : safe.has(method) && endedUnanswered(error)
+      ? idempotentMethods.has(method) && unconnected.has(codeOf(error))
+      : safeMethods.has(method) && endedUnanswered(error)
   }
 
   /** Called by the sweep: undici has neither answered nor failed although every deadline of its own has passed. */
@@ -207,7 +208,7 @@ export class Forwarding implements Linked<Forwarding> {
   }
 }
 
-/** Nobody will read what is left of the body; its timer must not go on either. */
+/** What is left of the body is not read any more; its timer must not go on either. */
 function giveUp({ body }: UpstreamRequest): void {
   if (body !== null && !Buffer.isBuffer(body)) body.destroy()
 }
@@ -228,9 +229,6 @@ function codeOf(error: unknown): string {
 
 /** Interim answers (1xx) that an upstream may send before the real one. */
 const maxInterim = 16
-const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
-/** RFC 9110 section 9.2.1. */
-const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 const unconnected = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN'])
 
 const timeouts = new Set([

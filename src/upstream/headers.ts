@@ -3,6 +3,7 @@
  * gate is ever taken from the client, and ours are written last.
  */
 import { isCors } from '../domain/cors.ts'
+import { foldedName, hopByHop, isToken, obsText, valueCharacters } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
 import type { RequestHeaders } from '../listener/headers.ts'
@@ -29,15 +30,7 @@ export interface UpstreamHeaderOptions {
  * in front of them, and what would change the method after it was decided on.
  */
 const dropped = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authorization',
-  'proxy-authenticate',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
+  ...hopByHop,
   'http2-settings',
   'expect',
   'forwarded',
@@ -85,12 +78,15 @@ export function upstreamHeaders(
   options: UpstreamHeaderOptions,
 ): string[] {
   const { forward, principal, policyHeaders, removed } = options
+  // Folded, since a CGI-like upstream would read a client's `x-role` beside the policy's `x_role` as one header.
+  const set = policyHeaders.length === 0 ? none : policyHeaders.map(([name]) => foldedName(name))
+  const withheld = removed.length === 0 ? none : removed.map(foldedName)
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
     if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
-    if (policyHeaders.length > 0 && policyHeaders.some(([set]) => set === name)) continue
-    if (removed.length > 0 && removed.includes(name)) continue
+    if (set.length > 0 && set.includes(name)) continue
+    if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)
   }
   out.push(
@@ -110,9 +106,13 @@ export function upstreamHeaders(
     )
     if (principal !== undefined) out.push(...identityOf(principal))
   }
-  for (const [name, value] of policyHeaders) if (!removed.includes(name)) out.push(name, value)
+  for (let i = 0; i < set.length; i++) {
+    if (!withheld.includes(set[i]!)) out.push(...policyHeaders[i]!)
+  }
   return out
 }
+
+const none: readonly string[] = []
 
 /** By token: the same for each of its requests. */
 const identities = new WeakMap<Principal, readonly string[]>()
@@ -149,20 +149,8 @@ export function visible(text: string): string {
   return out
 }
 
-const hopByHop = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-])
-const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 /** Obs-text is passed on; control characters are not. */
-const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
+const fieldValue = new RegExp(`^[${valueCharacters}${obsText}]*$`)
 
 /**
  * The upstream's headers as the client gets them.
@@ -182,7 +170,7 @@ export function responseHeaders(
   for (let i = 0; i < raw.length; i += 2) {
     const name = textOf(raw[i]!)
     const value = textOf(raw[i + 1]!)
-    if (!token.test(name) || !fieldValue.test(value)) throw new GateError('ERR_UPSTREAM_MALFORMED')
+    if (!isToken(name) || !fieldValue.test(value)) throw new GateError('ERR_UPSTREAM_MALFORMED')
     const lower = name.toLowerCase()
     if (lower === 'connection') {
       named = [...(named ?? []), ...value.split(',').map((part) => part.trim().toLowerCase())]
@@ -193,7 +181,7 @@ export function responseHeaders(
     // The offer could only be taken up on a connection of the caller's own, see `listener/headers`.
     if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
     if (cors !== undefined && isCors(lower)) continue
-    if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
+    if (hopByHop.has(lower) || isOurs(lower)) continue
     // Cookies are added to, not replaced: each is one of its own.
     if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
     out.push(name, value)
@@ -206,6 +194,11 @@ export function responseHeaders(
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
   }
   return withPolicy(kept, given)
+}
+
+/** Whether a reader may take it for a header that the gate writes. @param name Lower case. */
+function isOurs(name: string): boolean {
+  return name.charCodeAt(0) === 0x78 && foldedName(name).startsWith('x-dropgate-')
 }
 
 /** A 204 has no body and says no length (RFC 9110 section 8.6). */
