@@ -11,6 +11,7 @@ import { dirname } from 'node:path'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { makeFolder } from '../domain/folder.ts'
+import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
 import { type LiveOptions, serveLive } from './live.ts'
 import { OneRequest } from './one-request.ts'
@@ -28,7 +29,7 @@ export interface AdminOptions extends LiveOptions {
   readonly metrics: () => string
   /** During a rolling restart the gate before still has the port: take it once it is free. */
   readonly waitForPort: boolean
-  readonly log: { info(fields: object, message: string): void }
+  readonly log: Pick<Log, 'info'>
 }
 
 const retryMs = 250

@@ -5,6 +5,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
+import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import type { BundleCost, PolicyPackage } from '../messages.ts'
 import { findInputUsage } from '../policy/input-usage.ts'
@@ -25,11 +26,7 @@ export interface BundlesOptions {
   readonly onActivate: (policy: PolicyPackage) => void
   /** A candidate was refused; the message is in `status` as well. */
   readonly onRefused: () => void
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-    error(fields: object, message: string): void
-  }
+  readonly log: Log
 }
 
 /** Names follow OPA's bundle status. */

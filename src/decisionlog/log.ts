@@ -3,13 +3,14 @@
  * lose a line without counting it. This is the control thread's end: it starts the log thread and hands out ports.
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import type { Log } from '../domain/log.ts'
 import { type Code, GateError } from '../errors.ts'
 import type { LogCommand, LogReport } from './log-thread.ts'
 import { nameOf, type SinkConfig } from './sink.ts'
 
 export interface DecisionLogOptions {
   readonly sink: SinkConfig
-  readonly log: { error(fields: object, message: string): void }
+  readonly log: Pick<Log, 'error'>
 }
 
 /** Loading the thread takes seconds on a busy machine; what takes longer hangs. */

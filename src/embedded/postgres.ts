@@ -22,6 +22,7 @@ import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeFolder } from '../domain/folder.ts'
+import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
 import { connect, withClient } from '../store/connect.ts'
 import { migrate } from '../store/migrate.ts'
@@ -33,7 +34,7 @@ export interface EmbeddedOptions {
   readonly rolePrefix: string
   /** Folder of the binaries; those that came by npm when absent. */
   readonly native?: string | undefined
-  readonly log: { info(fields: object, message: string): void }
+  readonly log: Pick<Log, 'info'>
 }
 
 /** The three logins: the gate's, the commands' (revoker and lifter), the migrator's. */

@@ -14,7 +14,9 @@
  *   following    ticks from the cursor: every `tick`, and at once when a notification says that there is something.
  *   closed
  */
+
 import { monotonicUs } from '../domain/clock.ts'
+import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { asGateError, type GateError } from '../errors.ts'
 import { type Ledger, type Loading, unmatchable } from '../revocation/ledger.ts'
@@ -55,11 +57,7 @@ export interface FeedOptions {
    * from a payload and from the tick that confirms it. Undefined: too many to say.
    */
   readonly onRows: (rows: readonly RevocationRow[] | undefined) => void
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-    error(fields: object, message: string): void
-  }
+  readonly log: Log
   readonly metrics: {
     count(
       name:

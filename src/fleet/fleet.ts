@@ -9,6 +9,7 @@
 import type { Socket } from 'node:net'
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
+import type { Log } from '../domain/log.ts'
 import { connect, plainName, refused } from '../store/connect.ts'
 
 /** What a gate says of itself, see `beat()` in store/sql. */
@@ -39,10 +40,7 @@ export interface FleetOptions {
   readonly cursor: () => string | null
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-  }
+  readonly log: Pick<Log, 'info' | 'warn'>
 }
 
 export interface FleetStatus {
