@@ -7,7 +7,7 @@ import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
-import { connect } from '../store/connect.ts'
+import { connect, destroyClient } from '../store/connect.ts'
 import { type Deferred, reserve } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
 import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
@@ -56,10 +56,7 @@ export class Bulk {
   }
 
   close(): void {
-    const { stream } = (this.#client as unknown as { connection: { stream: { destroy(): void } } })
-      .connection
-    this.#client.end().catch(() => {})
-    stream.destroy()
+    destroyClient(this.#client)
   }
 
   /** Where ticks go on from: all that this session will have read. */

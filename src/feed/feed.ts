@@ -17,6 +17,7 @@
 
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
+import { Pacer } from '../domain/pacer.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { asGateError, type GateError } from '../errors.ts'
 import { type Ledger, type Loading, unmatchable } from '../revocation/ledger.ts'
@@ -141,8 +142,7 @@ export class Feed {
   #bulks = 0
   #reconnects = 0
   #closed = false
-  #wake: () => void = () => {}
-  #woken = false
+  readonly #pacer = new Pacer()
   #confirming: NodeJS.Timeout | undefined
   #running: Promise<void> | undefined
 
@@ -198,7 +198,7 @@ export class Feed {
     this.#session?.close()
     this.#reading?.bulk.close()
     this.#comparisons.close()
-    this.#wake()
+    this.#pacer.close()
     await this.#running
     await this.#file?.close()
     this.#state = 'closed'
@@ -236,7 +236,7 @@ export class Feed {
       this.#state = 'connecting'
       this.#reconnects++
       metrics.count('dropgate_feed_reconnects_total')
-      await this.#sleep(backoffMs(attempt, Math.random()))
+      await this.#pacer.pause(backoffMs(attempt, Math.random()))
     }
   }
 
@@ -248,7 +248,7 @@ export class Feed {
     if (this.#closed) return
     session.onEvents(
       (message) => this.#onNotification(message),
-      () => this.#wake(),
+      () => this.#pacer.wake(),
     )
     const { ident, mac, missingTriggers } = await session.greet()
     checkIdent(ident)
@@ -273,7 +273,7 @@ export class Feed {
     const gap = at === undefined ? 'first load' : gapAfter(at, ident)
     if (gap !== undefined) await this.#startLoad(gap)
     while (!this.#closed) {
-      this.#woken = false
+      this.#pacer.begin()
       const sentAt = performance.now()
       await this.#tick(session)
       this.#state = this.#reading?.kind ?? 'following'
@@ -290,7 +290,7 @@ export class Feed {
       }
       if (session.lost !== undefined) throw session.lost
       const pauseMs = this.#crowded ? Math.min(tickMs, crowdedMs) : tickMs
-      if (!this.#woken) await this.#sleep(pauseMs - (performance.now() - sentAt))
+      await this.#pacer.untilWoken(pauseMs - (performance.now() - sentAt))
       if (session.lost !== undefined) throw session.lost
     }
   }
@@ -305,8 +305,7 @@ export class Feed {
         : undefined
     if (payload === undefined || at === undefined || !this.#ledger.loaded) {
       metrics.count('dropgate_feed_payloads_total', message.startsWith('p') ? 'refused' : 'wake')
-      this.#woken = true
-      this.#wake()
+      this.#pacer.wake()
       return
     }
     metrics.count('dropgate_feed_payloads_total', 'rows')
@@ -316,8 +315,7 @@ export class Feed {
     }
     this.#confirming ??= setTimeout(() => {
       this.#confirming = undefined
-      this.#woken = true
-      this.#wake()
+      this.#pacer.wake()
     }, confirmMs)
   }
 
@@ -528,8 +526,7 @@ export class Feed {
       .finally(() => {
         clearInterval(said)
         reading.bulk.close()
-        this.#woken = true
-        this.#wake()
+        this.#pacer.wake()
       })
   }
 
@@ -599,17 +596,5 @@ export class Feed {
       )
     }
     this.#crowded = now
-  }
-
-  #sleep(ms: number): Promise<void> {
-    if (ms <= 0 || this.#closed) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = setTimeout(done, ms)
-      function done(): void {
-        clearTimeout(timer)
-        resolve()
-      }
-      this.#wake = done
-    })
   }
 }

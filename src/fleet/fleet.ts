@@ -1,16 +1,16 @@
 /**
- * Room: fleet. In: what this gate has in force. Out: its row in `gates`, receipts for rows that somebody waits for, and
+ * Room: fleet. In: what this gate has in force. Out: its row in `gates`, receipts for rows that a writer waits for, and
  * now and then a purge. Never does: decide, hold up the feed (it has a session of its own), claim what is not in the
  * feed's cursor.
  *
  * A receipt says *when* a row came into force here, so the moments of the newest rows are remembered. Whether it may be
  * given is PostgreSQL's to say: the writer's transaction must be visible in the cursor that a tick has proved.
  */
-import type { Socket } from 'node:net'
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
-import { connect, plainName, refused } from '../store/connect.ts'
+import { Pacer } from '../domain/pacer.ts'
+import { connect, plainName, refused, socketOf } from '../store/connect.ts'
 
 /** What a gate says of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -77,8 +77,7 @@ export class Fleet {
   #unmatched = 0
   #problem: string | undefined
   #closed = false
-  #poked = false
-  #wake: () => void = () => {}
+  readonly #pacer = new Pacer()
   #purgeAt: number
   #running: Promise<void> | undefined
 
@@ -104,7 +103,7 @@ export class Fleet {
       if (this.#inForce.size <= maxRemembered) break
       this.#inForce.delete(id)
     }
-    this.#poke()
+    this.#pacer.wake()
   }
 
   /** Open exchanges that a worker has ended because of this row. */
@@ -113,7 +112,7 @@ export class Fleet {
     if (row === undefined) return
     row.cuts += exchanges
     this.#late.add(id)
-    this.#poke()
+    this.#pacer.wake()
   }
 
   status(): FleetStatus {
@@ -128,7 +127,7 @@ export class Fleet {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#poke()
+    this.#pacer.close()
     await this.#running
   }
 
@@ -147,7 +146,7 @@ export class Fleet {
           log.warn({ code, hint }, `this gate cannot report to the fleet: ${message}`)
         }
         this.#problem = message
-        await this.#sleep(retryMs)
+        await this.#pacer.pause(retryMs)
       } finally {
         this.#client?.end().catch(() => {})
         this.#client = undefined
@@ -159,7 +158,7 @@ export class Fleet {
   async #serve(): Promise<void> {
     for (let beatAt = 0; !this.#closed; ) {
       const now = performance.now()
-      this.#poked = false
+      this.#pacer.begin()
       if (now >= beatAt) {
         beatAt = now + beatMs
         await this.#beat()
@@ -167,7 +166,7 @@ export class Fleet {
       await this.#confirm()
       if (now >= this.#purgeAt) await this.#purge()
       await new Promise((resolve) => setTimeout(resolve, lookMs))
-      if (!this.#poked) await this.#sleep(Math.max(0, beatAt - performance.now()))
+      await this.#pacer.untilWoken(beatAt - performance.now())
     }
   }
 
@@ -207,7 +206,7 @@ export class Fleet {
     ])
   }
 
-  /** Whoever comes first purges; the others find it busy or nothing left. */
+  /** The gate that comes first purges; the others find it busy or nothing left. */
   async #purge(): Promise<void> {
     this.#purgeAt = this.#nextPurge()
     let revocations = 0
@@ -219,7 +218,7 @@ export class Fleet {
       const full = Number(row!.revocations) === purgeBatch || Number(row!.tombs) === purgeBatch
       if (!full || this.#closed) break
       await this.#beat()
-      await this.#sleep(purgePauseMs)
+      await this.#pacer.pause(purgePauseMs)
     }
     if (revocations > 0) this.#options.log.info({ revocations }, 'purged what was dead')
   }
@@ -235,9 +234,9 @@ export class Fleet {
   /** A session that does not answer is destroyed; asking it politely to end would wait as well. */
   async #ask(text: string, values: unknown[]): Promise<Record<string, unknown>[]> {
     const client = this.#client!
-    const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
+    const socket = socketOf(client)
     const late = setTimeout(
-      () => stream.destroy(new Error(`no answer for ${answerMs} ms`)),
+      () => socket.destroy(new Error(`no answer for ${answerMs} ms`)),
       this.#closed ? lookMs * 10 : answerMs,
     )
     try {
@@ -245,22 +244,5 @@ export class Fleet {
     } finally {
       clearTimeout(late)
     }
-  }
-
-  #poke(): void {
-    this.#poked = true
-    this.#wake()
-  }
-
-  #sleep(ms: number): Promise<void> {
-    if (this.#closed) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = setTimeout(done, ms)
-      function done(): void {
-        clearTimeout(timer)
-        resolve()
-      }
-      this.#wake = done
-    })
   }
 }
