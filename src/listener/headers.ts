@@ -46,7 +46,7 @@ const goodName = /^[0-9a-z-]+$/
 /** No obs-text, unlike RFC 9110: regular expressions and upstreams decode it differently. */
 const goodValue = new RegExp(`^[${valueCharacters}]*$`)
 
-/** May come once at most, whatever the route says (besides those with rules of their own below). */
+/** Refused when they come twice, on every route; `host` and `authorization` have codes of their own below. */
 const single = new Set([
   'access-control-request-method',
   'content-length',
@@ -90,7 +90,7 @@ const lists = new Set([
   'x-forwarded-for',
 ])
 
-/** Naming one of these in `Connection`, however it is spelt, would make a hop drop what we decided on. */
+/** One of these named in `Connection`, in any spelling, would make a later hop drop a header that was decided on. */
 const protectedName =
   /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
 

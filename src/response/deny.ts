@@ -4,9 +4,11 @@
  * not be read as the next request.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { isCors } from '../domain/cors.ts'
 import { methods } from '../domain/http.ts'
 import { codes, type GateError } from '../errors.ts'
+import { closeLastBy } from '../node-quirks.ts'
 
 export interface Denial {
   readonly decisionId: string
@@ -55,23 +57,26 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
 const lingerMs = 2000
 
 /**
- * What a client is still sending is thrown away for a while after the last answer: to close at once resets the
- * connection, and the reset overtakes the answer (RFC 9112 section 9.6).
+ * After the last answer, bytes that the client is still sending are read and dropped for a while: to close at once resets
+ * the connection, and the reset overtakes the answer (RFC 9112 section 9.6).
  */
 export function linger(req: IncomingMessage): void {
   const { socket } = req
-  const destroySoon = socket.destroySoon.bind(socket)
-  // What Node calls after the last answer.
-  socket.destroySoon = () => {
+  closeLastBy(socket, (destroySoon) => {
     if (req.complete) {
       destroySoon()
       return
     }
     socket.end()
     req.resume()
-    const timer = setTimeout(() => socket.destroy(), lingerMs)
-    socket.once('close', () => clearTimeout(timer))
-  }
+    destroyAfter(socket, lingerMs)
+  })
+}
+
+/** Destroys a socket that is not closed by then. */
+export function destroyAfter(socket: Duplex, ms: number): void {
+  const timer = setTimeout(() => socket.destroy(), ms)
+  socket.once('close', () => clearTimeout(timer))
 }
 
 /** Says yes to a preflight; there is no body. */

@@ -36,7 +36,7 @@ export interface TunnelOptions {
   readonly upstream: Duplex
   /** Called for each piece, before it is passed on. */
   readonly onBytes: (fromClient: number, toClient: number) => void
-  /** A side sent what is no frame: whoever is told cuts. */
+  /** A side sent what is no frame: the owner of the tunnel must cut it. */
   readonly onMalformed: () => void
   /** Both sockets are closed. `done` after a close frame, else whose connection ended first. */
   readonly onOver: (ending: 'done' | 'client' | 'upstream') => void
@@ -154,6 +154,7 @@ export class Tunnel {
     })
   }
 
+  /** Both sockets share one deadline, and the last one set counts: not `destroyAfter` of deny.ts, which gives each its own. */
   #destroyAfter(ms: number): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
