@@ -191,6 +191,34 @@ t.test(
   },
 )
 
+t.test('each fact stands in one file', async (t) => {
+  const facts: readonly (readonly [what: string, pattern: RegExp, file: string])[] = [
+    ['the list of methods', /'GET',\s*'HEAD',\s*'POST'|\bGET, HEAD, POST\b/, 'domain/http.ts'],
+    ['safe methods', /'GET',\s*'HEAD',\s*'OPTIONS'\]/, 'domain/http.ts'],
+    [
+      'the characters of a token',
+      /[`^_.|~-]{4}0-9A-Za-z|A-Za-z0-9[^\]\n]*[!#$%&'*+.^`|~]{8}/,
+      'domain/http.ts',
+    ],
+    ['names that end at each hop', /'keep-alive'/, 'domain/http.ts'],
+    ['the spelling of addresses', /\bSocketAddress\b|startsWith\('::ffff:'\)/, 'domain/address.ts'],
+    ['the scan of JSON with one reading', /\bnew Set\(\) : undefined\b/, 'domain/strict-json.ts'],
+    ["the log's interface", /: object, message: string\): void(?! (?:\{|=>))/, 'domain/log.ts'],
+    ["the socket of a session's client", /\bconnection: \{ stream\b/, 'store/connect.ts'],
+    [
+      "Node's internals",
+      /\._paused\b|\._parent\b|\._writev?\b|\.(?:destroySoon|closeIdleConnections) = |\.emit\('(?:drain|listening)'|\.removeAllListeners\('connection'/,
+      'node-quirks.ts',
+    ],
+  ]
+  for (const [what, pattern, home] of facts) {
+    const found = files.filter(
+      (file) => !file.startsWith('rego/') && pattern.test(readFileSync(join('src', file), 'utf8')),
+    )
+    t.same(found, [home], what)
+  }
+})
+
 t.test('a comment leads to documents of this repository only', async (t) => {
   for (const file of files) {
     const text = readFileSync(join('src', file), 'utf8')
