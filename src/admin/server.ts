@@ -7,12 +7,13 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener, type Server } from 'node:http'
-import type { Socket } from 'node:net'
 import { dirname } from 'node:path'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { makeFolder } from '../domain/folder.ts'
+import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
+import { wrapConnections } from '../node-quirks.ts'
 import { type LiveOptions, serveLive } from './live.ts'
 import { OneRequest } from './one-request.ts'
 
@@ -29,7 +30,7 @@ export interface AdminOptions extends LiveOptions {
   readonly metrics: () => string
   /** True in a rolling restart, where the previous gate still has the port: take the port when it is free. */
   readonly waitForPort: boolean
-  readonly log: { info(fields: object, message: string): void }
+  readonly log: Pick<Log, 'info'>
 }
 
 const retryMs = 250
@@ -170,14 +171,12 @@ function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
   })
   // Node answers these requests itself, and would keep the connection open.
   server.on('checkExpectation', (_req, res) => res.writeHead(417, { connection: 'close' }).end())
-  const take = server.listeners('connection') as ((connection: Duplex) => void)[]
-  server.removeAllListeners('connection')
-  server.on('connection', (socket: Socket) => {
+  wrapConnections(server, (socket) => {
     const connection = new OneRequest(socket, maxHeadBytes)
     strangers.add(connection)
     connection.on('close', () => strangers.delete(connection))
     if (strangers.size > maxStrangers) strangers.values().next().value!.destroy()
-    for (const each of take) each.call(server, connection)
+    return connection
   })
   return server
 }

@@ -7,6 +7,7 @@
  * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
 import { type Static, Type } from 'typebox'
+import { methods, tokenCharacters } from '../domain/http.ts'
 
 export type Unit = 'duration' | 'size' | 'workers' | 'path' | 'pem'
 
@@ -121,7 +122,6 @@ const algorithms = [
   'PS384',
   'PS512',
 ]
-const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /** An option that says where in a token a value is found. */
 const claim = (what: string, standard?: string) =>
@@ -196,7 +196,7 @@ const issuer = group({
       default: ['authorization'],
     },
     'authorization, cookie:NAME or websocket-protocol',
-    "^(?:authorization|websocket-protocol|cookie:[!#$%&'*+\\-.^_`|~0-9A-Za-z]+)$",
+    `^(?:authorization|websocket-protocol|cookie:[${tokenCharacters}]+)$`,
   ),
   jwks_uri: optional(
     text({

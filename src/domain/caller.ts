@@ -4,7 +4,7 @@
  * principal, which is one token.
  */
 import { hash } from 'node:crypto'
-import { addressBytes } from './peer.ts'
+import { addressBytes } from './address.ts'
 import { keyOf } from './revocation.ts'
 
 export interface Caller {

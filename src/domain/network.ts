@@ -1,25 +1,9 @@
 /**
- * Network: a range of IP addresses in CIDR notation. An IPv4 address mapped into IPv6 counts as the IPv4 address.
- * Not: subnet mask, host.
- */
-import { BlockList, isIP, SocketAddress } from 'node:net'
-import { addressBytes } from './peer.ts'
-
 /**
- * Returns an address in its canonical form: IPv6 compressed, in lower case, without zone; mapped IPv4 as IPv4.
- * @returns Undefined for a text that is not an IP address.
+ * Network: a range of IP addresses in CIDR notation; address.ts has their spelling. Not: subnet mask, host.
  */
-export function plainAddress(text: string): string | undefined {
-  const kind = isIP(text)
-  if (kind === 4) return text
-  if (kind === 0) return undefined
-  const zone = text.indexOf('%')
-  const { address } = new SocketAddress({
-    address: zone === -1 ? text : text.slice(0, zone),
-    family: 'ipv6',
-  })
-  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
-}
+import { BlockList } from 'node:net'
+import { addressBytes, plainAddress } from './address.ts'
 
 const cidr = /^([0-9A-Fa-f:.]+)(?:\/(0|[1-9][0-9]{0,2}))?$/
 

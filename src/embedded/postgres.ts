@@ -23,6 +23,7 @@ import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeFolder } from '../domain/folder.ts'
+import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
 import { connect, withClient } from '../store/connect.ts'
 import { migrate } from '../store/migrate.ts'
@@ -34,7 +35,7 @@ export interface EmbeddedOptions {
   readonly rolePrefix: string
   /** Folder of the PostgreSQL binaries; those of the npm package when absent. */
   readonly native?: string | undefined
-  readonly log: { info(fields: object, message: string): void }
+  readonly log: Pick<Log, 'info'>
 }
 
 /** URLs of the three logins: for the gate, for commands (revoker and lifter) and for the migrator. */

@@ -24,6 +24,7 @@
  * ERR_INTERNAL. `Exchange.refuse` counts and records it, response/deny writes the refusal's body. No error leads to the
  * upstream.
  */
+import { methods as everyMethod } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
 import { checkBinding } from '../identity/binding.ts'
@@ -33,7 +34,7 @@ import { type BodyLimits, collectBody } from '../listener/body.ts'
 import { checkRepeats, headerOf, parseHeaders, parseMethod } from '../listener/headers.ts'
 import { resolvePeer, type Via } from '../listener/peer.ts'
 import type { Upgrade } from '../listener/upgrade.ts'
-import { answerPreflight, everyMethod } from '../response/deny.ts'
+import { answerPreflight } from '../response/deny.ts'
 import { Relay } from '../response/relay.ts'
 import { corsHeaders, preflightHeaders } from '../route/cors.ts'
 import { checkOrigin } from '../route/origin.ts'

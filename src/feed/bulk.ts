@@ -6,7 +6,7 @@ import type pg from 'pg'
 import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
-import { connect } from '../store/connect.ts'
+import { connect, destroyClient } from '../store/connect.ts'
 import { type Deferred, type OnUnmatchable, reserve, revocationKind, writeRow } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
 import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
@@ -54,10 +54,7 @@ export class Bulk {
   }
 
   close(): void {
-    const { stream } = (this.#client as unknown as { connection: { stream: { destroy(): void } } })
-      .connection
-    this.#client.end().catch(() => {})
-    stream.destroy()
+    destroyClient(this.#client)
   }
 
   /** The cursor that ticks go on from: it covers all that this session will have read. */

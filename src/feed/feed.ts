@@ -10,6 +10,7 @@
  * freshness, dated from when it was *sent*. See reference: PostgreSQL documentation, "System Information Functions",
  * pg_snapshot.
  */
+
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type pg from 'pg'
 import { GateError } from '../errors.ts'
-import { connect, withClient } from '../store/connect.ts'
+import { connect, socketOf, withClient } from '../store/connect.ts'
 import type { ChangeRow } from './apply.ts'
 import { changesCap, type Ident } from './cursor.ts'
 import type { MacKey } from './payload.ts'
@@ -39,7 +39,7 @@ export class Session {
     this.#client = client
     this.#schema = schema
     this.#silenceMs = silenceMs
-    this.#stream = (client as unknown as { connection: { stream: Socket } }).connection.stream
+    this.#stream = socketOf(client)
     client.on('error', (error) => this.#lose(error))
     client.on('end', () => this.#lose(new Error('the connection was closed')))
     client.on('notification', ({ payload }) => this.#onMessage(payload ?? ''))

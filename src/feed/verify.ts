@@ -5,7 +5,7 @@
  */
 import type pg from 'pg'
 import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.ts'
-import { connect } from '../store/connect.ts'
+import { connect, destroyClient } from '../store/connect.ts'
 import type { ChangeRow } from './apply.ts'
 import { keyVersion } from './cursor.ts'
 import { readChanges } from './session.ts'
@@ -30,10 +30,7 @@ export class Verification {
   }
 
   close(): void {
-    const { stream } = (this.#client as unknown as { connection: { stream: { destroy(): void } } })
-      .connection
-    this.#client.end().catch(() => {})
-    stream.destroy()
+    destroyClient(this.#client)
   }
 
   /** The first statement of the transaction, so its snapshot is taken now. */

@@ -6,11 +6,11 @@
  * A receipt says *when* a row came into force here, so the moments of the newest rows are remembered. PostgreSQL decides
  * whether it may be given: the writer's transaction must be visible in the cursor that a tick has proved.
  */
-import type { Socket } from 'node:net'
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
+import type { Log } from '../domain/log.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
-import { connect, plainName, refused } from '../store/connect.ts'
+import { connect, plainName, refused, socketOf } from '../store/connect.ts'
 
 /** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -40,10 +40,7 @@ export interface FleetOptions {
   readonly cursor: () => string | null
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-  }
+  readonly log: Pick<Log, 'info' | 'warn'>
 }
 
 export interface FleetStatus {
@@ -241,9 +238,9 @@ export class Fleet {
   /** A session that does not answer is destroyed; asking it politely to end would wait as well. */
   async #ask(text: string, values: unknown[]): Promise<Record<string, unknown>[]> {
     const client = this.#client!
-    const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
+    const socket = socketOf(client)
     const late = setTimeout(
-      () => stream.destroy(new Error(`no answer for ${answerMs} ms`)),
+      () => socket.destroy(new Error(`no answer for ${answerMs} ms`)),
       this.#closed ? lookMs * 10 : answerMs,
     )
     try {

@@ -6,6 +6,7 @@
 import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
 import { isTrusted } from '../config/trust.ts'
+import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { admitKeys, type Jwk } from './admit.ts'
 import type { KeySet } from './key-set.ts'
@@ -17,10 +18,7 @@ export interface KeyStoreOptions {
     limits: { maxBytes: number; timeoutMs: number },
   ) => Promise<string>
   readonly onChange: (set: KeySet) => void
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-  }
+  readonly log: Pick<Log, 'info' | 'warn'>
 }
 
 export interface IssuerStatus {

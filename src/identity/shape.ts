@@ -3,6 +3,7 @@
  * make the library do more than verify a signature.
  */
 import { keepDigits } from '../domain/json.ts'
+import { type StrictJson, strictJson } from '../domain/strict-json.ts'
 import { GateError } from '../errors.ts'
 
 export interface Header {
@@ -81,7 +82,7 @@ function readObject(part: string): { value: JsonObject; written: JsonObject } {
     throw malformed()
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed()
-  const plain = plainNames(text)
+  const plain = strictJson(text, oneReading)
   const object = (plain === text ? value : JSON.parse(plain)) as JsonObject
   const written = doubtfulNumber.test(plain)
     ? (JSON.parse(plain, keepDigits) as JsonObject)
@@ -89,68 +90,17 @@ function readObject(part: string): { value: JsonObject; written: JsonObject } {
   return { value: object, written }
 }
 
-const maxLevels = 16
-const maxMembers = 100
-
 /**
  * A member that comes twice is read one way here and another way by the next reader of the token (RFC 8259 section 4).
- * And V8 takes a name with an escape for an older one of its decoded length that its raw text begins with: once
- * anybody's token had `{"a":1,"\\":1}`, the `\n` in `{"a":1,"\n":1}` is read as a backslash (Node 24.21). So names are written
- * out, and those that cannot be are refused.
- * @param text JSON that parses. @returns The same without escapes in names. @throws GateError ERR_TOKEN_MALFORMED
+ * And V8 takes a name with an escape for an older one of its decoded length that its raw text begins with: once any token
+ * had `{"a":1,"\\":1}`, the `\n` in `{"a":1,"\n":1}` is read as a backslash (Node 24.21). So names are written out, and
+ * those that cannot be are refused.
  */
-function plainNames(text: string): string {
-  /** Names so far of the objects around; undefined for an array. */
-  const around: (Set<string> | undefined)[] = []
-  let isName = false
-  let plain = ''
-  let copied = 0
-  for (let at = 0; at < text.length; at++) {
-    switch (text.charCodeAt(at)) {
-      case 0x22: {
-        const end = endOfString(text, at)
-        const names = around.at(-1)
-        if (isName && names !== undefined) {
-          let name = text.slice(at + 1, end - 1)
-          if (name.includes('\\')) {
-            name = JSON.parse(text.slice(at, end)) as string
-            if (unwritable.test(name)) throw malformed()
-            plain += `${text.slice(copied, at)}"${name}"`
-            copied = end
-          }
-          if (names.has(name) || names.size >= maxMembers) throw malformed()
-          names.add(name)
-        }
-        isName = false
-        at = end - 1
-        break
-      }
-      case 0x7b:
-      case 0x5b:
-        isName = text[at] === '{'
-        around.push(isName ? new Set() : undefined)
-        if (around.length > maxLevels) throw malformed()
-        break
-      case 0x7d:
-      case 0x5d:
-        around.pop()
-        break
-      case 0x2c:
-        isName = true
-        break
-    }
-  }
-  return copied === 0 ? text : plain + text.slice(copied)
-}
-
-/** What a JSON string cannot hold without an escape. */
-const unwritable = /["\\\0-\x1f]/
-
-/** Index behind the closing quote. */
-function endOfString(text: string, open: number): number {
-  let at = open + 1
-  while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1
-  return at + 1
+const oneReading: StrictJson = {
+  maxDepth: 16,
+  maxMembers: 100,
+  escapedNames: 'write-out',
+  refuse: malformed,
 }
 
 function malformed(): GateError {

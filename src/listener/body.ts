@@ -10,7 +10,7 @@ export interface BodyLimits {
   readonly timeoutMs: number
 }
 
-/** @throws GateError ERR_BODY_TOO_LARGE, ERR_BODY_TIMEOUT; or whatever ended the request */
+/** @throws GateError ERR_BODY_TOO_LARGE, ERR_BODY_TIMEOUT; ERR_FRAMING where the request ends early */
 export function collectBody(
   req: IncomingMessage,
   res: ServerResponse,
@@ -39,7 +39,7 @@ export function collectBody(
       })
     const timer = setTimeout(() => fail(new GateError('ERR_BODY_TIMEOUT')), limits.timeoutMs)
     req.on('data', onData).on('end', onEnd).on('error', onBroken)
-    // Covers a client that goes away, and whoever ends the exchange.
+    // The client went away, or the exchange was ended.
     res.on('close', onBroken)
   })
 }

@@ -3,6 +3,7 @@
  * merged view: that one hides repeats. What a later hop could read otherwise is refused.
  */
 import type { IncomingMessage } from 'node:http'
+import { foldedName, methods, valueCharacters } from '../domain/http.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
 
@@ -13,22 +14,25 @@ export interface HeaderLimits {
   readonly cookies: number
 }
 
-const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+const knownMethods: ReadonlySet<string> = new Set(methods)
 
 /** @throws GateError ERR_METHOD_UNKNOWN, ERR_METHOD_NOT_ALLOWED */
 export function parseMethod(method: string | undefined): string {
-  if (method !== undefined && methods.has(method)) return method
+  if (method !== undefined && knownMethods.has(method)) return method
   throw new GateError(
     method === 'CONNECT' || method === 'TRACE' ? 'ERR_METHOD_NOT_ALLOWED' : 'ERR_METHOD_UNKNOWN',
   )
 }
 
-/** CGI-like upstreams fold every other character of a name into `_`: each would be another spelling of a name of ours. */
+/**
+ * Fewer than a token may hold (RFC 9110 section 5.6.2), on purpose: CGI-like upstreams fold every other character into `_`,
+ * so a client could write one of our names in another spelling.
+ */
 const goodName = /^[0-9a-z-]+$/
-/** Tab, visible ASCII and space: no obs-text, which regular expressions and upstreams decode differently. */
-const goodValue = /^[\t\x20-\x7e]*$/
+/** No obs-text, unlike RFC 9110: regular expressions and upstreams decode it differently. */
+const goodValue = new RegExp(`^[${valueCharacters}]*$`)
 
-/** May come once at most, whatever the route says (besides those with rules of their own below). */
+/** Refused when they come twice, on every route; `host` and `authorization` have codes of their own below. */
 const single = new Set([
   'access-control-request-method',
   'content-length',
@@ -72,7 +76,7 @@ const lists = new Set([
   'x-forwarded-for',
 ])
 
-/** Naming one of these in `Connection`, however it is spelt, would make a hop drop what we decided on. */
+/** One of these named in `Connection`, in any spelling, would make a later hop drop a header that was decided on. */
 const protectedName =
   /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
 
@@ -196,7 +200,7 @@ function parseConnection(value: string): string[] {
     .split(',')
     .map((name) => name.trim())
     .filter((name) => name !== '')
-  if (names.some((name) => protectedName.test(name.replace(/[_.]/g, '-'))))
+  if (names.some((name) => protectedName.test(foldedName(name))))
     throw new GateError('ERR_HEADER_MALFORMED')
   return names
 }

@@ -1,10 +1,12 @@
 /**
- * Who is on the other side of a connection: the peer itself or, where the peer is a trusted proxy, whom it speaks for.
+ * The peer of a connection: the other end itself or, where that is a trusted proxy, the client that it names.
  * Trust is given by network, never by default, and the list of hops is read from the right: what lies left of
  * the first hop that is not trusted may have been written by the client (RFC 7239 section 8.1).
  */
 import type { Socket } from 'node:net'
-import { type NetworkSet, plainAddress } from '../domain/network.ts'
+import { plainAddress } from '../domain/address.ts'
+import { tokenCharacters } from '../domain/http.ts'
+import type { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
 
 /** One end of a TCP connection and the other, as the gate believes them. */
@@ -24,15 +26,15 @@ export interface Peer extends Ends {
 /** What a listening socket knows of those who connect to it. */
 export interface Via {
   readonly scheme: 'http' | 'https'
-  /** Proxies whose word is taken; undefined: nobody's. */
+  /** Proxies whose headers about the client are believed; undefined: none. */
   readonly trusted: NetworkSet | undefined
-  /** The one header that is read from them; the other is removed unread. */
+  /** The one header that is read from these proxies; the other is removed unread. */
   readonly clientHeader: 'x-forwarded-for' | 'forwarded'
   /** Ends that a PROXY protocol header has named, see proxy-protocol.ts. */
   readonly named: WeakMap<Socket, Ends>
   /** Thumbprints of client certificates, taken once for each connection. */
   readonly certificates: WeakMap<Socket, string>
-  /** Who is at the other end of a connection, whatever it says of others. */
+  /** The other end of each connection, before any header of a proxy is read. */
   readonly peers: WeakMap<Socket, Peer>
 }
 
@@ -41,10 +43,10 @@ const maxHops = 32
 /**
  * @param pairs Flat name, value list.
  * @returns `address` is never empty.
- * @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send, ERR_NOT_READY where nobody is there
+ * @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send, ERR_NOT_READY where the connection has no peer address
  */
 export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via): Peer {
-  const peer = via.peers.get(socket) ?? meet(socket, via)
+  const peer = via.peers.get(socket) ?? readPeer(socket, via)
   const { trusted } = via
   if (trusted === undefined || !trusted.has(peer.address)) return peer
   const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
@@ -60,15 +62,15 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
 }
 
 /**
- * Whether anybody is there; asked as soon as a connection is accepted. One that was reset by then has no peer address, one
- * that is reset later keeps what was told here (Node remembers it): nobody is decided on as coming from nowhere.
+ * Whether a connection has a peer address; asked as soon as it is accepted. One that was reset by then has none. One that is
+ * reset later keeps its address, since Node remembers what was read here: no request is decided on without an address.
  */
 export function hasPeer(socket: Socket): boolean {
   return socket.remoteAddress !== undefined
 }
 
 /** Its certificate is verified, and its PROXY header read, before its first request. */
-function meet(socket: Socket, via: Via): Peer {
+function readPeer(socket: Socket, via: Via): Peer {
   const ends = via.named.get(socket) ?? endsOf(socket)
   const peer = { ...ends, scheme: via.scheme, certificate: via.certificates.get(socket) }
   via.peers.set(socket, peer)
@@ -77,7 +79,7 @@ function meet(socket: Socket, via: Via): Peer {
 
 function endsOf(socket: Socket): Ends {
   const address = plainAddress(socket.remoteAddress ?? '')
-  // A row or a policy that goes by addresses would have nothing to go by.
+  // Rows and policies that name addresses could not be applied.
   if (address === undefined) throw new GateError('ERR_NOT_READY')
   return {
     address,
@@ -131,7 +133,8 @@ function readForwarded(pairs: readonly string[]): ForwardedPeer {
   return { hops: capped(hops), scheme }
 }
 
-const forwardedPair = /^([A-Za-z]+)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:[\]]+)|"([^"\\]*)")$/
+/** More than RFC 7239 allows without quotes: `:` and brackets too, since proxies write IPv6 addresses and ports that way. */
+const forwardedPair = new RegExp(`^([A-Za-z]+)=(?:([${tokenCharacters}:[\\]]+)|"([^"\\\\]*)")$`)
 
 /** Splits; without quotes in the text this is `split`. */
 function outsideQuotes(text: string, separator: ',' | ';'): string[] {

@@ -1,10 +1,9 @@
 /**
- * A request's body arrives in as many pieces as its client likes, a chunk of one byte each if it likes that. All that is
- * done with a piece, up to the write to the upstream, costs the same whatever its size: what one turn of the event loop
- * brings goes on as one, and a client can no more hold the worker up by the way it cuts its body. Small pieces stay
- * allowed: clients that stream send them.
+ * A client cuts its request body into pieces as it likes, down to chunks of one byte. Each piece costs the same up to the
+ * write to the upstream, whatever its size. So the pieces of one turn of the event loop go on as one, and a client cannot
+ * hold the worker up by small pieces. They stay allowed: clients that stream send them.
  *
- * Leans on Node in two places, which its test watches: the class of requests is an option of the server, and the parser
+ * Relies on Node in two places, which its test watches (see node-quirks.ts for all others): the class of requests is an option of the server, and the parser
  * hands each piece of the body to the request's `push`, null at its end.
  */
 import { IncomingMessage } from 'node:http'

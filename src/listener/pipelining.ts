@@ -7,10 +7,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { GateError } from '../errors.ts'
+import { readOn, stopReading } from '../node-quirks.ts'
 
 /**
- * Requests that may wait on one connection. One read of Node's brings thousands where they are short, and what Node has
- * made of each of them stays until the connection ends: whoever sends more than this ahead loses it.
+ * Requests that may wait on one connection. Where they are short, one read of Node's brings thousands, and Node keeps the
+ * objects made for each of them until the connection ends: a connection with more than this many waiting is destroyed.
  */
 const maxAhead = 64
 
@@ -22,48 +23,42 @@ interface PendingRequest {
   readonly serve: Serve
 }
 
+export interface PipelineOptions {
+  /** Answers on the bare socket and closes it. */
+  readonly refuse: (socket: Duplex, error: GateError) => void
+  /** Read each time. `read_idle` in ms; `requests` also bounds those that wait, on all connections together. */
+  readonly limits: () => { readonly read_idle: number; readonly requests: number }
+  /** A client has left the end of its answer unread for longer than `read_idle`. */
+  readonly onUnread: () => void
+  /** A connection was destroyed because its client had sent too many requests ahead. */
+  readonly onTooManyAhead: (socket: Duplex) => void
+}
+
 /** Of one connection. */
 interface Pipeline {
   current: PendingRequest | undefined
   readonly waiting: PendingRequest[]
-  /** What the bytes behind those that wait are refused with. */
+  /** The error to answer with once those that wait are answered. */
   failed: GateError | undefined
   /** The last answer is written or on its way. */
   over: boolean
 }
 
 export class PipelineQueue {
-  readonly #refuse: (socket: Duplex, error: GateError) => void
-  readonly #limits: () => { readonly read_idle: number; readonly requests: number }
-  readonly #onUnread: () => void
-  readonly #onTooFar: (socket: Duplex) => void
+  readonly #options: PipelineOptions
   readonly #pipelines = new WeakMap<Duplex, Pipeline>()
   #inFlight = 0
-  #seized = 0
+  #detached = 0
   /** On all connections. */
   #waiting = 0
 
-  /**
-   * @param refuse Answers on the bare socket and closes it.
-   * @param limits Read each time; `read_idle` in ms, `requests` also bounds those that wait.
-   * @param onUnread A client has left the end of its answer unread for longer.
-   * @param onTooFar A connection was destroyed because its client had sent too much ahead.
-   */
-  constructor(
-    refuse: (socket: Duplex, error: GateError) => void,
-    limits: () => { readonly read_idle: number; readonly requests: number },
-    onUnread: () => void,
-    onTooFar: (socket: Duplex) => void,
-  ) {
-    this.#refuse = refuse
-    this.#limits = limits
-    this.#onUnread = onUnread
-    this.#onTooFar = onTooFar
+  constructor(options: PipelineOptions) {
+    this.#options = options
   }
 
   /** Connections that have left the pipeline and are still open. */
-  get seized(): number {
-    return this.#seized
+  get detached(): number {
+    return this.#detached
   }
 
   /** Exchanges under way. */
@@ -72,35 +67,35 @@ export class PipelineQueue {
   }
 
   /** Serves the request now, or when those before it are answered, or never. */
-  take(req: IncomingMessage, res: ServerResponse, serve: Serve): void {
+  enqueue(req: IncomingMessage, res: ServerResponse, serve: Serve): void {
     const { socket } = req
     const pipeline = this.#pipelineOf(socket)
-    // Behind a refusal that is still to be said nothing counts: its answer would come before that, or never.
+    // A refusal that is still to be sent is the last answer: requests behind it are dropped.
     if (pipeline.over || pipeline.failed !== undefined) return
     if (pipeline.current === undefined) {
       this.#serve(pipeline, { req, res, serve })
       return
     }
-    if (pipeline.waiting.length >= maxAhead || this.#waiting >= this.#limits().requests) {
+    if (pipeline.waiting.length >= maxAhead || this.#waiting >= this.#options.limits().requests) {
       this.#giveUp(pipeline)
       socket.destroy()
-      this.#onTooFar(socket)
+      this.#options.onTooManyAhead(socket)
       return
     }
     pipeline.waiting.push({ req, res, serve })
     this.#waiting++
-    // Whoever sends ahead is not read ahead: what came before is complete, so nothing that is awaited is held back.
+    // Stop reading while requests wait. The current request is complete, so no byte that is needed is held back.
     stopReading(socket)
   }
 
-  /** The connection's bytes make no request, or one that is not for us. */
+  /** The connection's bytes make no request, or one that the gate does not serve. */
   fail(socket: Duplex, error: GateError): void {
     const pipeline = this.#pipelineOf(socket)
     const { current } = pipeline
     if (pipeline.over || pipeline.failed !== undefined) return
     if (current === undefined) this.#end(socket, pipeline, error)
     else if (!current.req.complete) {
-      // Its own body is malformed or late: it never becomes complete, neither here nor at the upstream.
+      // The body of the current request is malformed or late: the request ends incomplete, here and at the upstream.
       if (current.res.headersSent) socket.destroy()
       else this.#end(socket, pipeline, error)
     } else {
@@ -113,12 +108,12 @@ export class PipelineQueue {
   }
 
   /** Takes the connection out of the pipeline for good; false where an answer is under way or was the last. */
-  seize(socket: Duplex): boolean {
+  detach(socket: Duplex): boolean {
     const pipeline = this.#pipelineOf(socket)
     if (pipeline.over || pipeline.current !== undefined) return false
     pipeline.over = true
-    this.#seized++
-    socket.once('close', () => this.#seized--)
+    this.#detached++
+    socket.once('close', () => this.#detached--)
     return true
   }
 
@@ -135,16 +130,16 @@ export class PipelineQueue {
     const { req, res, serve } = pending
     pipeline.current = pending
     this.#inFlight++
-    // Node loses the bytes behind an offer to upgrade that nobody takes up: what follows would begin in its middle.
+    // Node drops bytes that follow an unused Upgrade request, so the next request would be misparsed: close after this one.
     if (req.headers.upgrade !== undefined) res.shouldKeepAlive = false
     res.on('close', () => this.#next(pipeline, req.socket))
-    this.watch(res, req.socket)
+    this.watchUnread(res, req.socket)
     serve(req, res)
   }
 
-  /** Once all of the answer is written, the client has to take it: what it does not take is not kept for ever. */
-  watch(res: ServerResponse, socket: Duplex): void {
-    // Comes once.
+  /** Destroys the connection when all of the answer is written and its client reads nothing of it for `read_idle`. */
+  watchUnread(res: ServerResponse, socket: Duplex): void {
+    // Node emits it once, when the last byte is written to the socket.
     res.on('prefinish', () => this.#unread(res, socket))
   }
 
@@ -156,9 +151,9 @@ export class PipelineQueue {
         left = socket.writableLength
         return
       }
-      this.#onUnread()
+      this.#options.onUnread()
       socket.destroy()
-    }, this.#limits().read_idle)
+    }, this.#options.limits().read_idle)
     res.once('close', () => clearInterval(timer))
   }
 
@@ -185,19 +180,6 @@ export class PipelineQueue {
 
   #end(socket: Duplex, pipeline: Pipeline, error: GateError): void {
     pipeline.over = true
-    this.#refuse(socket, error)
+    this.#options.refuse(socket, error)
   }
-}
-
-/**
- * Node's own brake against clients that do not read their answers. `pause` alone is undone at the end of every message;
- * the flag keeps it and stops the parser behind the bytes that are read already. Node takes it off at `drain`.
- */
-function stopReading(socket: Duplex & { _paused?: boolean }): void {
-  socket._paused = true
-  socket.pause()
-}
-
-function readOn(socket: Duplex): void {
-  socket.emit('drain')
 }

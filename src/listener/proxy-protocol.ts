@@ -1,16 +1,17 @@
 /**
  * The PROXY protocol (https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt), versions 1 and 2: a trusted load
- * balancer names the ends of the connection before its first byte. Where it is required, a connection from anybody
- * else, without the header, or with a malformed one is closed without a word: nothing of it was HTTP yet.
+ * balancer names the ends of the connection before its first byte. Where it is required, a connection from another
+ * address, without the header, or with a malformed one is closed without an answer: it was not HTTP yet.
  */
 import { createServer, type Server as NetServer, type Socket } from 'node:net'
-import { type NetworkSet, plainAddress } from '../domain/network.ts'
+import { plainAddress } from '../domain/address.ts'
+import type { NetworkSet } from '../domain/network.ts'
 import type { Ends } from './peer.ts'
 
 /** `ends` undefined: the load balancer speaks for itself (health checks). */
 export interface ProxyHeader {
   readonly ends: Ends | undefined
-  /** Bytes it took. */
+  /** Its length in bytes. */
   readonly length: number
 }
 
@@ -20,7 +21,7 @@ const longest1 = 107
 /** 16 bytes of head; addresses and TLVs behind it are read over, up to here. */
 const longest2 = 16 + 2048
 
-/** @returns the header, `more` while it is incomplete, `malformed` for what can become none. */
+/** @returns the header, `more` while it is incomplete, `malformed` where no further byte can make it one. */
 export function parseProxyHeader(bytes: Buffer): ProxyHeader | 'more' | 'malformed' {
   const head = bytes.subarray(0, 12)
   if (head.equals(signature2.subarray(0, head.length))) return readVersion2(bytes)
@@ -88,7 +89,7 @@ export interface ProxiedOptions {
   readonly named: WeakMap<Socket, Ends>
   /** The connection with its header taken off. */
   readonly onConnection: (socket: Socket) => void
-  /** A connection that was closed for its header, or for the want of one. */
+  /** A connection was closed because its header was malformed, missing, or from an address that is not trusted. */
   readonly onRefused: () => void
 }
 

@@ -1,10 +1,12 @@
 /**
- * What never becomes a request: the parser gave up, or a handshake is not for us. The answer is written on the bare
+ * What never becomes a request: bytes that the parser refuses, and handshakes that the gate does not take. The answer is written on the bare
  * socket and the connection closed, so that nothing after it is read as another request.
  */
 import type { Duplex } from 'node:stream'
+import { methods } from '../domain/http.ts'
 import { problemOf } from '../domain/problem.ts'
 import { type Code, GateError } from '../errors.ts'
+import { destroyAfter } from '../response/deny.ts'
 
 /** The parser's codes (llhttp, Node) as ours. */
 const parserCodes: Readonly<Record<string, Code>> = {
@@ -33,9 +35,9 @@ const statusText: Readonly<Record<number, string>> = {
   501: 'Not Implemented',
 }
 
-/** What a status demands beside itself (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4). */
+/** Headers that a status demands (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4). */
 const moreHeaders: Readonly<Record<number, string>> = {
-  405: 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n',
+  405: `allow: ${methods.join(', ')}\r\n`,
   426: 'upgrade: websocket\r\nsec-websocket-version: 13\r\n',
 }
 
@@ -45,11 +47,10 @@ export function refuseOn(socket: Duplex, error: GateError, decisionId: string): 
     socket.destroy()
     return
   }
-  // Node takes its own listener away with an upgrade; a client that resets now must not end the worker.
+  // Node has removed its own listener for an upgrade; without one, a client that resets now would end the worker.
   socket.on('error', () => {})
-  // Nor is it kept for one that does not read it.
-  const timer = setTimeout(() => socket.destroy(), lingerMs)
-  socket.once('close', () => clearTimeout(timer))
+  // A client that does not read the answer does not keep the socket.
+  destroyAfter(socket, lingerMs)
   const body = problemOf(error, decisionId)
   const more = moreHeaders[error.status] ?? ''
   socket.end(

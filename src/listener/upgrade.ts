@@ -1,20 +1,20 @@
 /**
- * A WebSocket handshake in exactly one reading (RFC 6455 section 4.2.1), or its refusal. Node raises `upgrade` for much
- * that is no handshake: a POST with a body, HTTP/1.0, `h2c`. A server that reads such a request otherwise takes the bytes
- * behind it for another request, so each of them is refused.
+ * A WebSocket handshake in exactly one reading (RFC 6455 section 4.2.1), or its refusal. Node raises `upgrade` for requests
+ * that are no handshake too: a POST with a body, HTTP/1.0, `h2c`. Another server may take the bytes behind such a request
+ * for the next one, so each of them is refused.
  */
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { GateError } from '../errors.ts'
 
-/** A handshake that may be decided on. The connection speaks no HTTP any more but for `res`. */
+/** A handshake that may be decided on. Of HTTP only `res` is left on its connection. */
 export interface Upgrade {
   readonly socket: Socket
   /** `Sec-WebSocket-Key`. */
   readonly key: string
   /** Writes an answer that is not 101 and then closes the connection. */
   readonly res: ServerResponse
-  /** Ends the connection's life as HTTP: from here on it is the caller's. */
+  /** Ends HTTP on the connection, which is the caller's from here on. */
   readonly take: () => Socket
 }
 
@@ -58,7 +58,7 @@ function pending(socket: Socket, req: IncomingMessage, key: string): Upgrade {
   res.shouldKeepAlive = false
   res.assignSocket(socket)
   res.once('finish', () => socket.destroySoon())
-  // Nobody speaks, or hangs up halfway, before the answer has come: what did would be smuggled behind it.
+  // Any byte or FIN before the answer is an error: it could be smuggled behind the handshake.
   const early = (): void => {
     socket.destroy()
   }

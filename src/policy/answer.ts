@@ -4,6 +4,7 @@
  * denies (design law 1). Fields that the plugin does not know are the policy's own, for the plugin as well.
  */
 import type { Answer, QueryChange } from '../domain/decision.ts'
+import { foldedName, hopByHop, isToken, valueCharacters } from '../domain/http.ts'
 
 const allowResult = '[{"result":true}]'
 const denyResult = '[{"result":false}]'
@@ -138,16 +139,23 @@ function readParameters(parameters: unknown): readonly Header[] {
   return out
 }
 
-const token = /^[!#$%&'*+\-^`|~0-9A-Za-z]+$/
-const fieldValue = /^[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?$|^$/
+/** No obs-text, and no space at either end, which a reader takes off (RFC 9110 section 5.5). */
+const fieldValue = new RegExp(`^(?:[\\x21-\\x7e](?:[${valueCharacters}]*[\\x21-\\x7e])?)?$`)
 
 /** Names that frame the message, name the caller or belong to the gate: never a policy's to set or remove. */
-const reserved =
-  /^(?:x-dropgate-.*|x-forwarded-.*|forwarded|host|content-length|transfer-encoding|connection|te|trailer|upgrade|expect|keep-alive|proxy-.*)$/
+const reserved: ReadonlySet<string> = new Set([
+  ...hopByHop,
+  'content-length',
+  'expect',
+  'forwarded',
+  'host',
+])
+const reservedPrefix = /^(?:x-dropgate-|x-forwarded-|proxy-)/
 
 function headerName(name: string): string {
   const lower = name.toLowerCase()
-  if (!token.test(name) || reserved.test(lower.replace(/[_. ]/g, '-'))) {
+  const folded = foldedName(lower)
+  if (!isToken(name) || reserved.has(folded) || reservedPrefix.test(folded)) {
     throw new Error(`the header name ${JSON.stringify(name.slice(0, 60))} is not allowed`)
   }
   return lower

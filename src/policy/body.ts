@@ -5,19 +5,24 @@
  * every rule about bodies.
  */
 import { encodedName, encodedValue, formDecodeStrict } from '../domain/form.ts'
+import { tokenCharacters } from '../domain/http.ts'
 import { wellFormedJson } from '../domain/json.ts'
+import { type StrictJson, strictJson } from '../domain/strict-json.ts'
 import { GateError } from '../errors.ts'
 import type { BodyTexts } from './input.ts'
 
-const maxDepth = 32
 /** Members of one object, and fields of a form. */
 const maxMembers = 256
-/** Digits of a number and the power of ten it may have: arithmetic on more costs without bound. */
-const maxNumber = 64
-const maxExponent = 400
+const oneReading: StrictJson = {
+  maxDepth: 32,
+  maxMembers,
+  maxNumber: { characters: 64, exponent: 400 },
+  escapedNames: 'keep',
+  refuse: malformed,
+}
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+const token = `[${tokenCharacters}]+`
 const mediaType = new RegExp(
   `^(${token}/${token})((?:[ \\t]*;[ \\t]*${token}=(?:${token}|"[^"\\\\]*"))*)$`,
 )
@@ -60,71 +65,13 @@ export function parseBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): 
  * JSON that every reader reads alike. @returns the text, its numbers as written, lone surrogates as U+FFFD.
  * @throws GateError ERR_BODY_MALFORMED
  */
-export function checkJson(text: string): string {
-  // The grammar is the engine's to check; what follows may rely on it.
+function checkJson(text: string): string {
   try {
     JSON.parse(text)
   } catch (error) {
     throw new GateError('ERR_BODY_MALFORMED', undefined, { cause: error })
   }
-  /** Keys of each open object; undefined for a list. */
-  const open: (Set<string> | undefined)[] = []
-  let keyNext = false
-  for (let at = 0; at < text.length; at++) {
-    switch (text[at]) {
-      case '{':
-      case '[':
-        if (open.length === maxDepth) throw malformed('it is too deep')
-        keyNext = text[at] === '{'
-        open.push(keyNext ? new Set() : undefined)
-        break
-      case '}':
-      case ']':
-        open.pop()
-        keyNext = false
-        break
-      case ',':
-        keyNext = open.at(-1) !== undefined
-        break
-      case '"': {
-        const end = endOfString(text, at)
-        if (keyNext) addKey(open.at(-1)!, text.slice(at, end + 1))
-        keyNext = false
-        at = end
-        break
-      }
-      default: {
-        const number = /[-0-9][-+.0-9eE]*/y
-        number.lastIndex = at
-        const digits = number.exec(text)?.[0]
-        if (digits === undefined) break
-        checkNumber(digits)
-        at += digits.length - 1
-      }
-    }
-  }
-  return wellFormedJson(text)
-}
-
-function addKey(keys: Set<string>, quoted: string): void {
-  // As the module will see it: two lone surrogates are one key there.
-  const key = (JSON.parse(quoted) as string).toWellFormed()
-  if (keys.has(key)) throw malformed('a key is there twice')
-  if (keys.size === maxMembers) throw malformed('an object has too many keys')
-  keys.add(key)
-}
-
-function endOfString(text: string, from: number): number {
-  for (let at = from + 1; ; at++) {
-    if (text[at] === '\\') at++
-    else if (text[at] === '"') return at
-  }
-}
-
-function checkNumber(digits: string): void {
-  const exponent = Number(/[eE](.*)$/.exec(digits)?.[1] ?? 0)
-  if (digits.length > maxNumber || Math.abs(exponent) > maxExponent)
-    throw malformed('a number is too large')
+  return wellFormedJson(strictJson(text, oneReading))
 }
 
 /** `{name: [values]}` @throws GateError ERR_BODY_MALFORMED */

@@ -4,9 +4,12 @@
  * body is not read as the next request.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { isCors } from '../domain/cors.ts'
+import { methods } from '../domain/http.ts'
 import { problemOf } from '../domain/problem.ts'
 import type { GateError } from '../errors.ts'
+import { closeLastBy } from '../node-quirks.ts'
 
 export interface Denial {
   readonly decisionId: string
@@ -20,9 +23,6 @@ export interface Denial {
   readonly cors?: readonly string[]
   readonly body?: string | undefined
 }
-
-/** Accepted methods of a route whose configuration names none. */
-export const everyMethod = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 export function deny(res: ServerResponse, error: GateError, denial: Denial): void {
   const { decisionId, req } = denial
@@ -46,7 +46,7 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
     )
   headers.push('content-length', String(Buffer.byteLength(body)))
   if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error))
-  if (status === 405) headers.push('allow', (denial.allow ?? everyMethod).join(', '))
+  if (status === 405) headers.push('allow', (denial.allow ?? methods).join(', '))
   if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
   const pending = bodyPending(req)
   if (framingInDoubt(error) || pending) res.shouldKeepAlive = false
@@ -63,18 +63,21 @@ const lingerMs = 2000
  */
 export function linger(req: IncomingMessage): void {
   const { socket } = req
-  const destroySoon = socket.destroySoon.bind(socket)
-  // Node calls destroySoon after the last answer of a connection.
-  socket.destroySoon = () => {
+  closeLastBy(socket, (destroySoon) => {
     if (req.complete) {
       destroySoon()
       return
     }
     socket.end()
     req.resume()
-    const timer = setTimeout(() => socket.destroy(), lingerMs)
-    socket.once('close', () => clearTimeout(timer))
-  }
+    destroyAfter(socket, lingerMs)
+  })
+}
+
+/** Destroys a socket that is not closed by then. */
+export function destroyAfter(socket: Duplex, ms: number): void {
+  const timer = setTimeout(() => socket.destroy(), ms)
+  socket.once('close', () => clearTimeout(timer))
 }
 
 /** Answers a CORS preflight request that the rules allow; the answer has no body. */

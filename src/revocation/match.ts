@@ -6,7 +6,8 @@
  * Rows for a network or a client certificate are looked up by that key for each exchange. The stamp of a token covers
  * only the rows that are filed under a key of the token.
  */
-import { addressBytes, type PeerIdentity } from '../domain/peer.ts'
+import { addressBytes } from '../domain/address.ts'
+import type { PeerIdentity } from '../domain/peer.ts'
 import { heldKeys, type Principal } from '../domain/principal.ts'
 import { everyoneKey, keyOf, networkKey, prefixCode, wordsOfKeys } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'

@@ -3,6 +3,7 @@
  * to WebSockets, and send a cookie whichever page makes the request; so the route lists the allowed origins (RFC 6455
  * section 10.2).
  */
+import { safeMethods } from '../domain/http.ts'
 import { GateError } from '../errors.ts'
 
 export interface OriginCheck {
@@ -12,8 +13,6 @@ export interface OriginCheck {
   readonly ambient: boolean
 }
 
-const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
-
 /** @param origin Value of the single `Origin` header. @throws GateError ERR_ORIGIN_NOT_ALLOWED */
 export function checkOrigin(
   route: { readonly origins?: readonly string[] },
@@ -22,7 +21,7 @@ export function checkOrigin(
 ): void {
   const { origins } = route
   // A browser may omit Origin for a safe request (a followed link), but sends it with changes and with WebSockets.
-  const needed = ambient && (upgrade || !safe.has(method))
+  const needed = ambient && (upgrade || !safeMethods.has(method))
   const checked = ambient || origins !== undefined
   if (!checked || (origin === undefined && !needed)) return
   if (origin === undefined || !origins?.includes(origin))

@@ -2,6 +2,7 @@
  * Room: store. In: URLs and statements. Out: rows, or a GateError that tells an operator what to do. Never does:
  * decide, keep state beyond a connection. Only this room and `feed` talk to PostgreSQL.
  */
+import type { Socket } from 'node:net'
 import pg from 'pg'
 import { GateError } from '../errors.ts'
 
@@ -48,6 +49,18 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
     throw unreachable(error, url)
   }
   return client
+}
+
+/** The socket beneath a session: pg's types do not name it. Destroying it is the one way to give a silent server up. */
+export function socketOf(client: pg.Client): Socket {
+  return (client as unknown as { connection: { stream: Socket } }).connection.stream
+}
+
+/** Ends a session without waiting for its server. */
+export function destroyClient(client: pg.Client): void {
+  const socket = socketOf(client)
+  client.end().catch(() => {})
+  socket.destroy()
 }
 
 /** Runs `use` with a connection that is closed afterwards. */

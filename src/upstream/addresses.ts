@@ -8,8 +8,8 @@ import { lookup as resolve } from 'node:dns'
 import type { LookupFunction } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { GateConfig } from '../config/options.ts'
-import { NetworkSet, plainAddress } from '../domain/network.ts'
-import { addressBytes } from '../domain/peer.ts'
+import { addressBytes, plainAddress } from '../domain/address.ts'
+import { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
 
 export interface AddressRules {

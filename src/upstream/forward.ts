@@ -5,6 +5,7 @@
 import type { Duplex, Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { monotonicUs } from '../domain/clock.ts'
+import { idempotentMethods, safeMethods } from '../domain/http.ts'
 import { type Linked, LinkedList } from '../domain/linked.ts'
 import { atEndOfTurn } from '../domain/turn.ts'
 import type { UpstreamAnswer } from '../domain/upstream-answer.ts'
@@ -173,8 +174,8 @@ export class Forwarding implements Linked<Forwarding> {
     if (this.#retried || this.#settled || this.#abortedWith !== undefined || body !== null)
       return false
     return this.#controller === undefined
-      ? idempotent.has(method) && unconnected.has(codeOf(error))
-      : safe.has(method) && endedUnanswered(error)
+      ? idempotentMethods.has(method) && unconnected.has(codeOf(error))
+      : safeMethods.has(method) && endedUnanswered(error)
   }
 
   /**
@@ -200,7 +201,7 @@ export class Forwarding implements Linked<Forwarding> {
   }
 }
 
-/** Destroys the body stream when its rest will not be read, so that its idle timer stops. */
+/** What is left of the body is not read any more; its timer must not go on either. */
 function giveUp({ body }: UpstreamRequest): void {
   if (body !== null && !Buffer.isBuffer(body)) body.destroy()
 }
@@ -221,9 +222,6 @@ function codeOf(error: unknown): string {
 
 /** Most interim responses (1xx) that an upstream may send before the final one. */
 const maxInterim = 16
-const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
-/** Safe methods of RFC 9110 section 9.2.1. */
-const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 const unconnected = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN'])
 
 const timeouts = new Set([

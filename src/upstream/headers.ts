@@ -3,6 +3,7 @@
  * identify the caller or the gate are never taken from the client, and the headers of the gate are written last.
  */
 import { isCors } from '../domain/cors.ts'
+import { foldedName, hopByHop, isToken, obsText, valueCharacters } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
@@ -29,15 +30,7 @@ export interface UpstreamHeaderOptions {
  * that upstreams believe from a proxy, and headers that would change the method after the decision.
  */
 const dropped = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authorization',
-  'proxy-authenticate',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
+  ...hopByHop,
   'http2-settings',
   'expect',
   'forwarded',
@@ -85,12 +78,15 @@ export function upstreamHeaders(
   options: UpstreamHeaderOptions,
 ): string[] {
   const { forward, principal, policyHeaders, removed } = options
+  // Folded, since a CGI-like upstream would read a client's `x-role` beside the policy's `x_role` as one header.
+  const set = policyHeaders.length === 0 ? none : policyHeaders.map(([name]) => foldedName(name))
+  const withheld = removed.length === 0 ? none : removed.map(foldedName)
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
     if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
-    if (policyHeaders.length > 0 && policyHeaders.some(([set]) => set === name)) continue
-    if (removed.length > 0 && removed.includes(name)) continue
+    if (set.length > 0 && set.includes(name)) continue
+    if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)
   }
   out.push(
@@ -110,9 +106,13 @@ export function upstreamHeaders(
     )
     if (principal !== undefined) out.push(...identityOf(principal))
   }
-  for (const [name, value] of policyHeaders) if (!removed.includes(name)) out.push(name, value)
+  for (let i = 0; i < set.length; i++) {
+    if (!withheld.includes(set[i]!)) out.push(...policyHeaders[i]!)
+  }
   return out
 }
+
+const none: readonly string[] = []
 
 /** Cache of identity headers by principal: they are the same for each request with its token. */
 const identities = new WeakMap<Principal, readonly string[]>()
@@ -149,20 +149,8 @@ export function visible(text: string): string {
   return out
 }
 
-const hopByHop = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-])
-const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 /** Bytes above 0x7f are allowed in a header value (obs-text), control characters are not. */
-const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
+const fieldValue = new RegExp(`^[${valueCharacters}${obsText}]*$`)
 
 /**
  * Returns the headers of the client's response.
@@ -182,7 +170,7 @@ export function responseHeaders(
   for (let i = 0; i < raw.length; i += 2) {
     const name = textOf(raw[i]!)
     const value = textOf(raw[i + 1]!)
-    if (!token.test(name) || !fieldValue.test(value)) throw new GateError('ERR_UPSTREAM_MALFORMED')
+    if (!isToken(name) || !fieldValue.test(value)) throw new GateError('ERR_UPSTREAM_MALFORMED')
     const lower = name.toLowerCase()
     if (lower === 'connection') {
       named = [...(named ?? []), ...value.split(',').map((part) => part.trim().toLowerCase())]
@@ -193,7 +181,7 @@ export function responseHeaders(
     // Remove the offer of connection-bound authentication: it needs a connection per caller, see `listener/headers`.
     if (lower === 'www-authenticate' && /^\s*(?:ntlm|negotiate)\b/i.test(value)) continue
     if (cors !== undefined && isCors(lower)) continue
-    if (hopByHop.has(lower) || /^x[-_.]dropgate[-_.]/.test(lower)) continue
+    if (hopByHop.has(lower) || isOurs(lower)) continue
     // A cookie of the policy is added to those of the upstream; every other header is replaced.
     if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
     out.push(name, value)
@@ -206,6 +194,11 @@ export function responseHeaders(
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
   }
   return withPolicy(kept, given)
+}
+
+/** Whether a reader may take it for a header that the gate writes. @param name Lower case. */
+function isOurs(name: string): boolean {
+  return name.charCodeAt(0) === 0x78 && foldedName(name).startsWith('x-dropgate-')
 }
 
 /** Removes Content-Length: a 204 response must not have it (RFC 9110 section 8.6). */

@@ -11,6 +11,7 @@ import { isIP, type Socket } from 'node:net'
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
+import { hookWrites } from '../node-quirks.ts'
 import { type AddressRules, lookupWithin } from './addresses.ts'
 
 export interface PoolOptions {
@@ -261,8 +262,6 @@ export function endedUnanswered(error: Error): boolean {
 const answerMs = 100
 const hungUp = new Set(['EPIPE', 'ECONNRESET'])
 
-type WriteCallback = (error?: NodeJS.ErrnoException | null) => void
-
 /**
  * Adds to a socket what undici does not do at the end of a connection.
  *
@@ -274,48 +273,36 @@ type WriteCallback = (error?: NodeJS.ErrnoException | null) => void
  * write of a request belong to its response, and none arrive before the first write.
  */
 function attend(socket: Socket): void {
-  const hold = (done: WriteCallback, error: Error): void => {
-    let reported = false
-    const tell = (): void => {
-      if (reported) return
-      reported = true
-      clearTimeout(timer)
-      socket.off('end', tell).off('close', tell)
-      done(error)
-    }
-    // Read first the data that arrived while this thread was busy: timers run before sockets in a turn of the event
-    // loop.
-    const timer = setTimeout(() => setImmediate(tell), answerMs)
-    socket.once('end', tell).once('close', tell)
-  }
-  // The stream passes the same callback each time, so its wrapper is reused.
-  let last: WriteCallback | undefined
-  let lastHeld: WriteCallback = () => {}
-  const held = (done: WriteCallback): WriteCallback => {
-    if (done === last) return lastHeld
-    last = done
-    lastHeld = (error) => {
-      if (error != null && hungUp.has(error.code ?? '')) hold(done, error)
-      else done(error)
-    }
-    return lastHeld
-  }
   let readBefore = 0
-  const write = socket._write.bind(socket)
-  const writev = socket._writev!.bind(socket)
-  socket._write = (chunk, encoding, done) => {
-    readBefore = socket.bytesRead
-    write(chunk, encoding, held(done))
-  }
-  socket._writev = (chunks, done) => {
-    readBefore = socket.bytesRead
-    writev(chunks, held(done))
-  }
+  hookWrites(socket, {
+    onWrite: () => {
+      readBefore = socket.bytesRead
+    },
+    onFailed: (error, tell) => {
+      if (hungUp.has(error.code ?? '')) tellLater(socket, tell)
+      else tell()
+    },
+  })
   // This listener comes before that of undici, so the result is known when undici reports the error.
   socket.on('error', (error: NodeJS.ErrnoException) => {
     const ended = error.code === 'UND_ERR_SOCKET' || hungUp.has(error.code ?? '')
     if (ended && readBefore > 0 && socket.bytesRead === readBefore) unanswered.add(error)
   })
+}
+
+/** Calls back once the answer of an upstream that has hung up is read, or the time for that is over. */
+function tellLater(socket: Socket, tell: () => void): void {
+  let told = false
+  const once = (): void => {
+    if (told) return
+    told = true
+    clearTimeout(timer)
+    socket.off('end', once).off('close', once)
+    tell()
+  }
+  // What came while this thread was held up is read first: timers come before sockets in a turn.
+  const timer = setTimeout(() => setImmediate(once), answerMs)
+  socket.once('end', once).once('close', once)
 }
 
 function withoutName(dial: buildConnector.Options): buildConnector.Options {

@@ -14,7 +14,7 @@ import { handle } from '../exchange/pipeline.ts'
 import { Reevaluator, sweepMs } from '../exchange/reevaluate.ts'
 import type { OpenExchange } from '../exchange/stages.ts'
 import { TokenVerifier } from '../identity/token.ts'
-import { createListener } from '../listener/server.ts'
+import { Listener } from '../listener/server.ts'
 import type { WorkerCommand, WorkerReport, WorkerStart } from '../messages.ts'
 import { Metrics } from '../metrics.ts'
 import { PolicyEngine } from '../policy/engine.ts'
@@ -61,7 +61,7 @@ class GateWorker {
       log: new LogQueue({ port: start.log, metrics }),
       metrics,
       overload: new Overload({ pulse: new Int32Array(start.pulse), metrics, live }),
-      listener: createListener({
+      listener: new Listener({
         limits: config.limits,
         metrics,
         onRequest: (req, res, via) => handle(this.#context, { req, res, via, upgrade: undefined }),

@@ -1,8 +1,8 @@
 /** What is open is asked again: one that cannot be told about is no reason to forget the others. */
 import t from 'tap'
+import { addressBytes } from '../../src/domain/address.ts'
 import { monotonicUs } from '../../src/domain/clock.ts'
 import type { Cut } from '../../src/domain/exchange.ts'
-import { addressBytes } from '../../src/domain/peer.ts'
 import { kinds, networkKey } from '../../src/domain/revocation.ts'
 import type { ExchangeContext } from '../../src/exchange/context.ts'
 import { Reevaluator } from '../../src/exchange/reevaluate.ts'

@@ -2,7 +2,8 @@
 import type { Socket } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { NetworkSet, plainAddress } from '../../src/domain/network.ts'
+import { plainAddress } from '../../src/domain/address.ts'
+import { NetworkSet } from '../../src/domain/network.ts'
 import { type Peer, resolvePeer, type Via } from '../../src/listener/peer.ts'
 import { seedOf } from '../harness/wait.ts'
 

@@ -2,7 +2,7 @@
 import type { ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import t from 'tap'
-import { createListener, type ListenConfig, type Listener } from '../../src/listener/server.ts'
+import { type ListenConfig, Listener } from '../../src/listener/server.ts'
 import { pause, until } from '../harness/wait.ts'
 
 const limits = {
@@ -17,7 +17,7 @@ const limits = {
 async function listening(
   serve: (res: ServerResponse) => void,
 ): Promise<{ listener: Listener; port: number }> {
-  const listener = createListener({
+  const listener = new Listener({
     limits,
     metrics: { count: () => {} },
     onRequest: (_req, res) => serve(res),

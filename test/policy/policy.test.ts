@@ -37,11 +37,17 @@ t.test('only a clear yes is a yes', async (t) => {
       ['x-b', '3'],
     ],
   })
+  t.match(of({ allowed: true, headers: { x_user: '1', 'X.Team': '2' }, request_headers_to_remove: ['X_Role'] }), {
+    allowed: true, failure: undefined, headers: [['x_user', '1'], ['x.team', '2']], removeHeaders: ['x_role'],
+  }) // biome-ignore format: short
   const unusable: unknown[] = [
     'true', 1, null, [], [true], {}, { allowed: 'true' }, { allowed: 1 }, { allow: true }, { allowed: true, headers: 'x' },
     { allowed: true, headers: { 'x-a': 1 } }, { allowed: true, headers: { 'x-a': 'a\r\nb: c' } }, { allowed: true, headers: { 'x-a': 'é' } },
     { allowed: true, headers: { 'x a': '1' } }, { allowed: true, headers: { 'X-Dropgate-Subject': 'root' } },
     { allowed: true, headers: { x_dropgate_subject: 'root' } }, { allowed: true, headers: { Host: 'evil' } },
+    { allowed: true, headers: { 'x.dropgate.subject': 'root' } }, { allowed: true, headers: { 'x!dropgate_subject': 'root' } }, { allowed: true, response_headers_to_add: { x_dropgate_decision_id: '1' } },
+    { allowed: true, headers: { x_forwarded_for: '1' } }, { allowed: true, headers: { content_length: '1' } }, { allowed: true, headers: { proxy_authorization: 'x' } },
+    { allowed: true, request_headers_to_remove: ['x_dropgate_subject'] }, { allowed: true, headers: { 'x(a)': '1' } }, { allowed: true, headers: { '': '1' } },
     { allowed: true, headers: { 'x-forwarded-for': '1' } }, { allowed: true, headers: { 'content-length': '1' } },
     { allowed: true, body: 7 }, { allowed: true, reason: {} }, { allowed: false, http_status: 200 }, { allowed: false, http_status: '403' },
     { allowed: false, http_status: 403.5 }, { allowed: false, http_status: 100 }, { allowed: true, response_headers_to_add: 1 }, { allowed: true, response_headers_to_add: { te: 'x' } },

@@ -1,6 +1,7 @@
 import t from 'tap'
+import { addressBytes } from '../../src/domain/address.ts'
 import { subjectCaller } from '../../src/domain/caller.ts'
-import { addressBytes, type PeerIdentity } from '../../src/domain/peer.ts'
+import type { PeerIdentity } from '../../src/domain/peer.ts'
 import { noPointers, type Principal } from '../../src/domain/principal.ts'
 import {
   claimKeys,

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
-import { addressBytes } from '../../src/domain/peer.ts'
+import { addressBytes } from '../../src/domain/address.ts'
 import {
   claimKeys,
   type Kind,

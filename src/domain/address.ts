@@ -1,0 +1,44 @@
+/**
+ * Address: an IP address, as text in its one spelling or as bytes. An IPv4 address mapped into IPv6 is the IPv4 address,
+ * everywhere; that and what a zone means is known here only.
+ */
+import { isIP, isIPv4, SocketAddress } from 'node:net'
+
+/**
+ * An address in its one spelling: IPv6 compressed and in lower case, without zone; mapped IPv4 as IPv4.
+ * @returns undefined for what is no address
+ */
+export function plainAddress(text: string): string | undefined {
+  const kind = isIP(text)
+  if (kind === 4) return text
+  if (kind === 0) return undefined
+  const zone = text.indexOf('%')
+  const { address } = new SocketAddress({
+    address: zone === -1 ? text : text.slice(0, zone),
+    family: 'ipv6',
+  })
+  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+}
+
+/** The 4 or 16 bytes of an address; undefined for what is no address. */
+export function addressBytes(text: string): Uint8Array | undefined {
+  const plain = plainAddress(text)
+  if (plain === undefined) return undefined
+  if (isIPv4(plain)) return Uint8Array.from(plain.split('.'), Number)
+  const bytes = new Uint8Array(16)
+  const [head = '', tail = ''] = plain.split('::')
+  const back = groups(tail)
+  bytes.set(groups(head))
+  bytes.set(back, 16 - back.length)
+  return bytes
+}
+
+/** `1:203:1.2.3.4` -> its bytes. */
+function groups(text: string): number[] {
+  if (text === '') return []
+  return text.split(':').flatMap((group) => {
+    if (group.includes('.')) return group.split('.').map(Number)
+    const value = Number.parseInt(group, 16)
+    return [value >> 8, value & 0xff]
+  })
+}
