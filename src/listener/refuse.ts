@@ -3,10 +3,10 @@
  * socket and the connection closed, so that nothing after it is read as another request.
  */
 import type { Duplex } from 'node:stream'
+import { destroyAfter } from '../domain/destroy-after.ts'
 import { methods } from '../domain/http.ts'
 import { problemOf } from '../domain/problem.ts'
 import { type Code, GateError } from '../errors.ts'
-import { destroyAfter } from '../response/deny.ts'
 
 /** The parser's codes (llhttp, Node) as ours. */
 const parserCodes: Readonly<Record<string, Code>> = {

@@ -4,8 +4,8 @@
  * body is not read as the next request.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Duplex } from 'node:stream'
 import { isCors } from '../domain/cors.ts'
+import { destroyAfter } from '../domain/destroy-after.ts'
 import { methods } from '../domain/http.ts'
 import { problemOf } from '../domain/problem.ts'
 import type { GateError } from '../errors.ts'
@@ -72,12 +72,6 @@ export function linger(req: IncomingMessage): void {
     req.resume()
     destroyAfter(socket, lingerMs)
   })
-}
-
-/** Destroys a socket that is not closed by then. */
-export function destroyAfter(socket: Duplex, ms: number): void {
-  const timer = setTimeout(() => socket.destroy(), ms)
-  socket.once('close', () => clearTimeout(timer))
 }
 
 /** Answers a CORS preflight request that the rules allow; the answer has no body. */

@@ -162,7 +162,7 @@ export class Tunnel {
     })
   }
 
-  /** Both sockets share one deadline, and the last one set counts: not `destroyAfter` of deny.ts, which gives each its own. */
+  /** Both sockets share one deadline, and the last one set counts: not `destroyAfter` of domain/destroy-after.ts, which gives each its own. */
   #destroyAfter(ms: number): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {

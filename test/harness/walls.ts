@@ -258,7 +258,6 @@ const mayBeLong: Readonly<Record<string, string>> = {
   // Until they are cut:
   'cli/program.ts: makeProgram': 'commander builds all commands in one chain',
   'identity/claims.ts: parsePrincipal': 'one check after the other',
-  'listener/server.ts: createListener': 'the closure over one listener',
 }
 
 export function longFunctions(
@@ -312,11 +311,6 @@ function isNode(value: unknown): value is AnyNode {
   return typeof (value as { type?: unknown } | null)?.type === 'string'
 }
 
-/** Circles that are still there. The list only shrinks. */
-export const circlesNotYet: readonly string[] = [
-  'feed/feed.ts -> feed/comparisons.ts -> feed/feed.ts',
-]
-
 interface Fact {
   readonly fact: string
   /** The files that may say it; the first is its home. */
@@ -325,8 +319,6 @@ interface Fact {
   readonly said: RegExp
   /** For the test: a line that says it. */
   readonly example: string
-  /** Files that still say it. The list only shrinks. */
-  readonly notYet?: readonly string[]
 }
 
 export const facts: readonly Fact[] = [
@@ -335,34 +327,18 @@ export const facts: readonly Fact[] = [
     owners: ['domain/http.ts'],
     said: /'(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)', '(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)'|GET, HEAD/,
     example: "const safe = new Set(['GET', 'HEAD', 'OPTIONS'])",
-    notYet: [
-      'config/options.ts',
-      'listener/headers.ts',
-      'listener/refuse.ts',
-      'response/deny.ts',
-      'route/origin.ts',
-      'upstream/forward.ts',
-    ],
   },
   {
     fact: 'the characters of a token of HTTP',
     owners: ['domain/http.ts'],
     said: /!#\$%&'\*\+/,
     example: "const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/",
-    notYet: [
-      'config/options.ts',
-      'listener/peer.ts',
-      'policy/answer.ts',
-      'policy/body.ts',
-      'upstream/headers.ts',
-    ],
   },
   {
     fact: 'which headers end at each hop',
     owners: ['domain/http.ts'],
     said: /proxy-connection|keep-alive\b/,
     example: "const hopByHop = ['connection', 'keep-alive', 'te']",
-    notYet: ['policy/answer.ts', 'upstream/headers.ts'],
   },
   {
     fact: 'how a form or query is decoded',
@@ -370,7 +346,6 @@ export const facts: readonly Fact[] = [
     owners: ['domain/form.ts', 'rego/go/escaping.ts'],
     said: /replace(?:All)?\((?:'\+'|\/\\\+\/g), ' '\)/,
     example: "return decodeURIComponent(text.replaceAll('+', ' '))",
-    notYet: ['domain/secrets.ts', 'policy/body.ts', 'route/target.ts'],
   },
   {
     fact: 'which JSON has one reading',
@@ -378,54 +353,33 @@ export const facts: readonly Fact[] = [
     owners: ['domain/strict-json.ts', 'rego/values/value.ts'],
     said: /\bendOfString\b|case '\{':/,
     example: "      case '{':",
-    notYet: ['identity/shape.ts', 'policy/body.ts'],
   },
   {
     fact: 'what the gate logs with',
     owners: ['domain/log.ts'],
     said: /\b(?:info|warn|error)\(fields: /,
     example: '  readonly log: { info(fields: object, message: string): void }',
-    notYet: [
-      'admin/server.ts',
-      'embedded/postgres.ts',
-      'feed/feed.ts',
-      'fleet/fleet.ts',
-      'identity/keys.ts',
-    ],
   },
   {
     fact: 'where the socket of a session of pg is',
     owners: ['store/connect.ts'],
     said: /\.connection\.stream\b|connection: \{ stream: /,
     example: 'const { stream } = client.connection.stream',
-    notYet: ['feed/bulk.ts', 'feed/session.ts', 'feed/verify.ts', 'fleet/fleet.ts'],
   },
   {
     fact: 'how Node works inside',
     owners: ['node-quirks.ts'],
     said: /\b(?!this)\w+\._[a-z]\w*|\.destroySoon =|getOwnPropertySymbols/,
     example: 'socket._paused = true',
-    notYet: [
-      'listener/pipelining.ts',
-      'listener/server.ts',
-      'response/deny.ts',
-      'upstream/pools.ts',
-    ],
   },
 ]
 
 export function repeatedFacts(sources: readonly Source[], all: readonly Fact[] = facts): string[] {
-  return all.flatMap(({ fact, owners, said, notYet = [] }) => {
-    const saying = sources.filter(({ text }) => said.test(code(text))).map(({ file }) => file)
-    return [
-      ...saying
-        .filter((file) => !owners.includes(file) && !notYet.includes(file))
-        .map((file) => `${file} says again ${fact}: that is for ${owners[0]}`),
-      ...notYet
-        .filter((file) => !saying.includes(file))
-        .map((file) => `${file} does not say ${fact} any more: take it out of the list`),
-    ]
-  })
+  return all.flatMap(({ fact, owners, said }) =>
+    sources
+      .filter(({ file, text }) => !owners.includes(file) && said.test(code(text)))
+      .map(({ file }) => `${file} says again ${fact}: that is for ${owners[0]}`),
+  )
 }
 
 /** Without comments that have a line of their own. */

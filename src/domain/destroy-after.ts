@@ -1,0 +1,8 @@
+/** The last deadline of a connection: its peer has had the answer and still does not close. */
+import type { Duplex } from 'node:stream'
+
+/** Destroys a socket that has not closed `ms` from now. */
+export function destroyAfter(socket: Duplex, ms: number): void {
+  const timer = setTimeout(() => socket.destroy(), ms)
+  socket.once('close', () => clearTimeout(timer))
+}
