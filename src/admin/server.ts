@@ -3,17 +3,15 @@
  * `admin.token_file`. Never on the port that clients reach. It is served by the control thread, so whoever reaches it
  * must not be able to keep that from revocations: see `bounded`.
  */
-import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { hash, timingSafeEqual } from 'node:crypto'
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
-import { dirname } from 'node:path'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import { makeFolder } from '../domain/folder.ts'
 import { GateError } from '../errors.ts'
 import { type LiveOptions, serveLive } from './live.ts'
 import { OneRequest } from './one-request.ts'
+import { readOrMakeToken } from './token.ts'
 
 export interface AdminOptions extends LiveOptions {
   readonly config: {
@@ -174,43 +172,6 @@ function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
     for (const each of take) each.call(server, connection)
   })
   return server
-}
-
-/** The admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
-export function readToken(path: string): string {
-  try {
-    const token = readFileSync(path, 'utf8').trim()
-    if (token.length >= 16) return token
-  } catch (error) {
-    throw new GateError('ERR_CONFIG_FILE', `cannot read admin.token_file ${path}`, {
-      cause: error,
-      hint: 'the gate makes it when it starts; run this command as the same user',
-    })
-  }
-  throw new GateError(
-    'ERR_CONFIG_FILE',
-    `admin.token_file ${path} holds fewer than 16 characters`,
-    {
-      hint: 'remove it; the gate makes a new one',
-    },
-  )
-}
-
-function readOrMakeToken(path: string): string {
-  try {
-    makeFolder(dirname(path))
-    writeFileSync(path, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' })
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code !== 'EEXIST') {
-      throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path} (${code})`, {
-        cause: error,
-        hint: 'the user of the gate must be able to make its folder, and the file in it',
-      })
-    }
-    if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)
-  }
-  return readToken(path)
 }
 
 function digest(text: string): Buffer {
