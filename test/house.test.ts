@@ -5,12 +5,20 @@ import t from 'tap'
 import { codes } from '../src/errors.ts'
 import { documents } from './harness/docs.ts'
 import { fastTests } from './harness/fast.ts'
+import { loadedWith } from './harness/imports.ts'
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) =>
   file.endsWith('.ts'),
 )
 
 const room = (file: string): string => (file.includes('/') ? file.split('/', 1)[0]! : '')
+
+t.test('a command loads what it needs when it runs, and the other commands do not', async (t) => {
+  const loaded = loadedWith('src/cli/program.ts')
+  t.ok(loaded.has('src/cli/commands/serve.ts'), 'the commands are loaded')
+  for (const file of loaded)
+    t.match(file, /^(?:src\/cli\/|src\/errors\.ts$|commander$|node:)/, `--version loads ${file}`)
+})
 
 const architecture = readFileSync('docs/architecture.md', 'utf8')
 

@@ -4,18 +4,16 @@
  * `admin.token_file`. The control thread serves this port, so its clients must not be able to keep that thread from
  * applying revocations: see `bounded`.
  */
-import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { hash, timingSafeEqual } from 'node:crypto'
 import { createServer, type RequestListener, type Server } from 'node:http'
-import { dirname } from 'node:path'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import { makeFolder } from '../domain/folder.ts'
 import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
 import { wrapConnections } from '../node-quirks.ts'
 import { type LiveOptions, serveLive } from './live.ts'
 import { OneRequest } from './one-request.ts'
+import { readOrMakeToken } from './token.ts'
 
 export interface AdminOptions extends LiveOptions {
   readonly config: {
@@ -179,43 +177,6 @@ function bounded(serve: RequestListener, strangers: Set<Duplex>): Server {
     return connection
   })
   return server
-}
-
-/** Reads the admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
-export function readToken(path: string): string {
-  try {
-    const token = readFileSync(path, 'utf8').trim()
-    if (token.length >= 16) return token
-  } catch (error) {
-    throw new GateError('ERR_CONFIG_FILE', `cannot read admin.token_file ${path}`, {
-      cause: error,
-      hint: 'the gate creates the file when it starts; run this command as the same user as the gate',
-    })
-  }
-  throw new GateError(
-    'ERR_CONFIG_FILE',
-    `admin.token_file ${path} holds fewer than 16 characters`,
-    {
-      hint: 'delete the file; the gate creates a new one when it starts',
-    },
-  )
-}
-
-function readOrMakeToken(path: string): string {
-  try {
-    makeFolder(dirname(path))
-    writeFileSync(path, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' })
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code !== 'EEXIST') {
-      throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path} (${code})`, {
-        cause: error,
-        hint: 'give the user of the gate permission to create the folder of this file and the file',
-      })
-    }
-    if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)
-  }
-  return readToken(path)
 }
 
 function digest(text: string): Buffer {

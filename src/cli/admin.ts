@@ -1,5 +1,5 @@
 /** Asks a running gate on its admin port. */
-import { readToken } from '../admin/server.ts'
+import { readToken } from '../admin/token.ts'
 import { loadConfig } from '../config/load.ts'
 import { GateError } from '../errors.ts'
 
@@ -23,7 +23,7 @@ export async function askGate(
     if (error instanceof GateError) throw error
     throw new GateError('ERR_NOT_FOUND', `no gate answers at ${url}`, {
       cause: error,
-      hint: 'is it running, with this configuration?',
+      hint: 'check that a gate runs with this configuration',
     })
   }
   const { status } = answer

@@ -1,9 +1,19 @@
 /**
- * Commander with one more rule, for every option of every command: what is given twice is meant twice, so it is a list or
- * it is refused. To take the last one would do half of what was asked, and say that it is done.
+ * What all commands share: their common options, and one rule more than commander has, for every option: what is given
+ * twice is meant twice, so it is a list or it is refused. To take the last value would do half of what was asked, and
+ * report it as done.
  */
 import { Command, type Option } from 'commander'
 import { GateError } from '../errors.ts'
+
+/** Options of every command. */
+export interface CommonOptions {
+  readonly config: string
+  readonly json?: boolean
+}
+
+/** Takes the exit status of a command that did its work. */
+export type ExitWith = (code: number) => void
 
 export class StrictCommand extends Command {
   #given = new Set<string>()
@@ -15,10 +25,10 @@ export class StrictCommand extends Command {
 
   override addOption(option: Option): this {
     const flag = option.long ?? option.flags
-    // Before commander's own listener, so that nothing is read of the second value.
+    // Before commander's own listener, so that the second value is not even parsed.
     if (!isList(option)) {
       this.on(`option:${option.name()}`, () => {
-        // `--no-x` and `--x` speak of the same thing.
+        // `--no-x` and `--x` set the same attribute.
         const name = option.attributeName()
         if (this.#given.has(name))
           throw new GateError('ERR_USAGE', `${flag} is given twice`, { hint: this.#repeatHint })
@@ -33,6 +43,19 @@ export class StrictCommand extends Command {
     this.#repeatHint = hint
     return this
   }
+}
+
+/** Adds a command with the common options. */
+export function addCommand(
+  parent: StrictCommand,
+  name: string,
+  description: string,
+): StrictCommand {
+  return parent
+    .command(name)
+    .description(description)
+    .option('--config <file>', 'configuration file', 'dropgate.yaml')
+    .option('--json', 'results and errors as JSON')
 }
 
 /** May be given more than once. */

@@ -1,4 +1,4 @@
-/** Which login a command uses, and its connection. */
+/** The login that a command uses, and its connection. */
 import type pg from 'pg'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
@@ -15,7 +15,7 @@ export function databaseUrl(config: Pick<GateConfig, 'database'>, login: Login):
   return database[login] ?? database.url!
 }
 
-/** Runs something as the commands' login: revoker and lifter, nothing more. What the database warns of is said. */
+/** Runs statements by the login of the commands, a revoker and lifter, and prints the warnings of the database. */
 export async function asCommand<T>(
   file: string,
   use: (client: pg.Client, schema: string) => Promise<T>,

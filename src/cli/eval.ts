@@ -1,4 +1,4 @@
-/** `eval`: decides a request without a gate, by the same engine, and says how long that takes. */
+/** `eval`: decides a request without a gate, by the same engine, and measures how long that takes. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readArchive } from '../bundle/archive.ts'
@@ -31,27 +31,27 @@ export interface EvalRequest {
   readonly claims: string | undefined
 }
 
-export interface Evaluated {
+export interface Evaluation {
   readonly allowed: boolean
-  /** What a client would get: 200, or the status of the denial. */
+  /** The status for the client: 200, or that of the denial. */
   readonly status: number
   readonly code: string | undefined
   readonly reason: string | undefined
   readonly result: unknown
   readonly evaluation_us: number
   readonly revision: string
-  /** What the policy was given. */
+  /** As the policy got it. */
   readonly input: unknown
-  /** Of a failed evaluation. */
+  /** Why the evaluation failed; undefined if it did not. */
   readonly detail: string | undefined
 }
 
 type EvalConfig = Pick<GateConfig, 'policy' | 'routes' | 'listen'>
-type Used = `${keyof EvalConfig}.${string}`
+type OptionPath = `${keyof EvalConfig}.${string}`
 
 const rounds = 200
 
-export function printEvaluated(found: Evaluated): void {
+export function printEvaluation(found: Evaluation): void {
   const { allowed, status, code, reason, detail, result } = found
   print(`${allowed ? 'allow' : 'deny'}  ${status}${code === undefined ? '' : ` ${code}`}`)
   if (reason !== undefined) print(`reason    ${reason}`)
@@ -62,7 +62,7 @@ export function printEvaluated(found: Evaluated): void {
 }
 
 /** @throws GateError */
-export async function evaluate(file: string, request: EvalRequest): Promise<Evaluated> {
+export async function evaluate(file: string, request: EvalRequest): Promise<Evaluation> {
   const { config } = loadConfig(file, process.env, usesOf(request))
   const policy = await load(request.bundle ?? onlyBundle(config.policy.bundles), config)
   const { text, decision } =
@@ -93,8 +93,8 @@ export async function evaluate(file: string, request: EvalRequest): Promise<Eval
   }
 }
 
-/** A bundle that is named is not looked for, and a whole input has been through the routes. */
-function usesOf({ bundle, input }: EvalRequest): readonly Used[] {
+/** The options that this request needs: `--bundle` replaces policy.bundles, and a whole input needs no route. */
+function usesOf({ bundle, input }: EvalRequest): readonly OptionPath[] {
   return [
     'policy.decision',
     'policy.max_bundle',
@@ -137,7 +137,7 @@ function onlyBundle(directory: string): string {
   const files = readdirSync(directory).filter((name) => name.endsWith('.tar.gz'))
   if (files.length === 1) return join(directory, files[0]!)
   throw new GateError('ERR_BUNDLE_READ', `${directory} holds ${files.length} bundles`, {
-    hint: 'name one: --bundle FILE',
+    hint: 'choose one: --bundle FILE',
   })
 }
 
@@ -235,7 +235,7 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   return { text, decision: request.decision ?? route.config.decision }
 }
 
-/** A caller as a verified token would make it, from as little as was given. */
+/** The principal that a verified token would make; claims that were not given have defaults. */
 function principalOf(
   subject: string | undefined,
   claimsText: string | undefined,

@@ -1,19 +1,37 @@
-/** How commands speak: results on standard output, problems on standard error, as text or with `--json` as JSON. */
-
+/** How commands answer: results on standard output, problems on standard error, as text or with `--json` as JSON. */
 import type { Log } from '../domain/log.ts'
 import type { GateError } from '../errors.ts'
+
+/** Where dropgate is installed, with a slash at the end. */
+export const root = new URL('../../', import.meta.url).pathname
 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`)
 }
 
-export function printJson(value: unknown): void {
-  print(JSON.stringify(value))
+/** The result of a command: as JSON with `--json`, otherwise by `printText`. */
+export function printResult(
+  options: { readonly json?: boolean },
+  value: unknown,
+  printText: () => void,
+): void {
+  if (options.json) print(JSON.stringify(value))
+  else printText()
 }
 
 /** `1 route`, `2 routes`. */
 export function count(number: number, what: string): string {
   return `${number} ${what}${number === 1 ? '' : 's'}`
+}
+
+/** The rows without the columns that are empty in all of them: a table for people shows what is set. */
+export function withoutEmpty(
+  rows: readonly Readonly<Record<string, unknown>>[],
+): Record<string, unknown>[] {
+  const used = Object.keys(rows[0] ?? {}).filter((column) =>
+    rows.some((row) => row[column] !== null && row[column] !== false),
+  )
+  return rows.map((row) => Object.fromEntries(used.map((column) => [column, row[column]])))
 }
 
 /** Rows as an aligned table. */
@@ -56,7 +74,7 @@ export function printError(error: GateError, json: boolean): number {
   return code === 'ERR_USAGE' ? 2 : 1
 }
 
-/** The command was done, but. */
+/** Prints a warning; the command succeeded. */
 export function printWarning(message: string, hint: string | undefined): void {
   process.stderr.write(`dropgate: warning: ${message}\n${hintLine(hint)}`)
 }
@@ -67,12 +85,12 @@ function hintLine(hint: string | undefined): string {
     : `  hint: ${hint.replaceAll('`dropgate ', `\`${commandName()} `)}\n`
 }
 
-/** By the script of package.json: npm is our parent. */
+/** Whether the script `dropgate` of package.json started this process: npm is its parent. */
 export function startedByNpm(): boolean {
   return process.env.npm_lifecycle_event === 'dropgate'
 }
 
-/** How the reader has called us: what is printed to be pasted works. */
+/** How the reader called dropgate: a command that is printed for pasting must work as it is. */
 export function commandName(): string {
   return startedByNpm() ? 'npm run -s dropgate --' : 'dropgate'
 }

@@ -1,21 +1,13 @@
-/** `revoke`, `lift`, `list`, `sql`: what an unprivileged revoker may do. */
+/** `revoke`: inserts a revocation, and waits for the gates to confirm it. */
 import type pg from 'pg'
 import { loadConfig } from '../config/load.ts'
 import { readPeppers } from '../config/peppers.ts'
 import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
-import {
-  insertRevocation,
-  type Lifted,
-  liftRevocation,
-  listRevocations,
-  type Receipt,
-  receiptsOf,
-} from '../store/statements.ts'
+import { insertRevocation, type Receipt, receiptsOf } from '../store/statements.ts'
 import { asCommand } from './database.ts'
 import { parseRevocationTarget, type TargetOptions } from './target.ts'
-
-export const standardTimeout = '5s'
+import { readTimeout, standardTimeout } from './timeout.ts'
 
 export interface RevokeOptions extends TargetOptions {
   readonly force?: boolean
@@ -24,9 +16,9 @@ export interface RevokeOptions extends TargetOptions {
   readonly timeout?: string
 }
 
-export interface Revoked {
+export interface RevokeResult {
   readonly row: Readonly<Record<string, unknown>>
-  /** Of every gate that may be serving; undefined when nobody waits. */
+  /** One for each gate that may be serving; undefined without `--wait`. */
   readonly receipts: readonly Receipt[] | undefined
 }
 
@@ -34,13 +26,13 @@ export async function revoke(
   file: string,
   options: RevokeOptions,
   readInput: () => Promise<string>,
-): Promise<Revoked> {
+): Promise<RevokeResult> {
   if (options.timeout !== undefined && options.wait !== true) {
     throw new GateError('ERR_USAGE', '--timeout without --wait', {
       hint: 'it says how long to wait for the gates: add --wait, or leave it out',
     })
   }
-  const timeoutMs = readDuration(options.timeout ?? standardTimeout)
+  const timeoutMs = readTimeout(options.timeout ?? standardTimeout)
   const peppers = options.token === '-' ? peppersOf(file) : []
   const revocation = await parseRevocationTarget(options, peppers, readInput)
   const hashed = revocation.token_hash !== undefined
@@ -61,7 +53,7 @@ export async function revoke(
   })
 }
 
-/** Only a hash needs them: who revokes by name is not stopped by a file of secrets that is missing here. */
+/** Read only for a token's hash: a missing file of peppers must not stop a revocation by name. */
 function peppersOf(file: string): readonly Buffer[] {
   const { config } = loadConfig(file, process.env, ['revocation.pepper_file'])
   return readPeppers(config.revocation.pepper_file)
@@ -69,7 +61,7 @@ function peppersOf(file: string): readonly Buffer[] {
 
 const lookMs = 20
 
-/** Until every gate that may be serving has confirmed the row, or the time is over. */
+/** Waits until every gate that may be serving has confirmed the row, or the time is over. */
 async function awaitReceipts(
   client: pg.Client,
   schema: string,
@@ -83,44 +75,4 @@ async function awaitReceipts(
     if (complete || performance.now() >= until) return receipts
     await new Promise((resolve) => setTimeout(resolve, lookMs))
   }
-}
-
-function readDuration(text: string): number {
-  const [, digits, unit] = /^(\d{1,6})(ms|s|m)$/.exec(text) ?? []
-  if (digits === undefined) {
-    throw new GateError('ERR_USAGE', `--timeout ${text}`, { hint: 'e.g. 500ms, 5s or 2m' })
-  }
-  return Number(digits) * (unit === 'ms' ? 1 : unit === 's' ? 1000 : 60_000)
-}
-
-export async function lift(file: string, id: string, forget: boolean): Promise<Lifted> {
-  if (!/^\d{1,18}$/.test(id))
-    throw new GateError('ERR_USAGE', `${JSON.stringify(id)} is not the id of a revocation`)
-  return await asCommand(file, (client, schema) => liftRevocation(client, schema, id, forget))
-}
-
-export async function list(file: string, limit: string): Promise<Record<string, unknown>[]> {
-  if (!/^[1-9]\d{0,5}$/.test(limit))
-    throw new GateError('ERR_USAGE', '--limit is a whole number from 1 to 999999')
-  return await asCommand(file, (client, schema) => listRevocations(client, schema, Number(limit)))
-}
-
-export interface SqlResult {
-  readonly command: string
-  readonly count: number | null
-  readonly rows: readonly Record<string, unknown>[]
-}
-
-/** One statement, as the commands' login. */
-export async function sql(file: string, statement: string): Promise<SqlResult> {
-  return await asCommand(file, async (client) => {
-    // An extended query takes exactly one statement.
-    const { command, rowCount, rows } = await client.query({
-      text: statement,
-      queryMode: 'extended',
-    } as never)
-    // Nothing but spaces and comments.
-    if (command === null) throw new GateError('ERR_USAGE', 'there is no statement')
-    return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
-  })
 }

@@ -1,16 +1,13 @@
-/** `serve`: one gate until it is asked to stop, which drains it. */
-
+/** `serve`: runs one gate until a request to stop, then drains it. */
 import { unwatchFile, watchFile } from 'node:fs'
 import { loadConfig } from '../config/load.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError } from '../errors.ts'
 import { Gate } from '../gate/gate.ts'
-import { RouteTable } from '../route/table.ts'
-import { checkUpstreams } from '../upstream/addresses.ts'
 import { jsonLog } from './output.ts'
 import { untilStopped } from './stop.ts'
 
-/** Below this, Node has published holes that concern a proxy (brotli, response queues). */
+/** Older releases of Node have published security holes that concern a proxy (brotli, response queues). */
 const nodeFloor = [24, 22, 1] as const
 
 export async function serve(file: string): Promise<number> {
@@ -27,7 +24,7 @@ export async function serve(file: string): Promise<number> {
     log.info({ ...gate.address() }, 'listening')
     await stopped
   })
-  // A gate that waits to take another over follows its configuration, too.
+  // A gate that waits to take over another one follows its configuration, too.
   await Promise.race([opened, listening, stopped])
   const unfollow = followConfig(gate, { file, files, log, signal: 'SIGHUP' })
   await Promise.race([listening, stopped])
@@ -37,20 +34,20 @@ export async function serve(file: string): Promise<number> {
   return 0
 }
 
-/** How often the files are looked at; changes by rename are seen too, as mounted configuration makes them. */
+/** How often the files are checked. Polling also sees a file replaced by rename, as mounted configuration is. */
 const lookMs = 1000
 
-interface Following {
+interface ConfigSource {
   readonly file: string
-  /** Those that were read for it. */
+  /** The files that it was read from. */
   readonly files: readonly string[]
   readonly log: Log
-  /** Asks for it as well. */
+  /** A signal that reloads, too. */
   readonly signal: 'SIGHUP' | undefined
 }
 
-/** Reloads at the signal and when one of the files has changed. @returns what ends it */
-export function followConfig(gate: Gate, { file, files, log, signal }: Following): () => void {
+/** Reloads at the signal and when one of the files has changed. @returns a function that stops this */
+export function followConfig(gate: Gate, { file, files, log, signal }: ConfigSource): () => void {
   let watched = files
   const reload = (): void => {
     const refused = (thrown: unknown): void => {
@@ -58,7 +55,7 @@ export function followConfig(gate: Gate, { file, files, log, signal }: Following
       gate.noteUnusable(error)
       log.error(
         { code: error.code, hint: error.hint },
-        `the configuration is refused, the one before goes on: ${error.message}`,
+        `the new configuration is refused, the gate keeps the one before: ${error.message}`,
       )
     }
     try {
@@ -81,15 +78,6 @@ export function followConfig(gate: Gate, { file, files, log, signal }: Following
     if (signal !== undefined) process.off(signal, reload)
     for (const each of watched) unwatchFile(each, reload)
   }
-}
-
-/** `config check`: reads everything that a start would read, and starts nothing. */
-export function checkConfig(file: string): { file: string; routes: number; issuers: number } {
-  const loaded = loadConfig(file, process.env)
-  const { routes, issuers } = loaded.config
-  new RouteTable(routes)
-  checkUpstreams(loaded.config)
-  return { file: loaded.file, routes: routes.length, issuers: issuers.length }
 }
 
 function warnOfNode(log: Log): void {

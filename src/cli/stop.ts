@@ -1,26 +1,26 @@
 /**
- * How a process that serves is asked to stop: by a signal, or by the end of the npm that started it. npm passes SIGTERM and
- * SIGINT on and waits; it dies of every other signal, and without this the gate would go on, its port held.
+ * Stops a process that serves: at a signal, or when the npm that started it has ended. npm passes SIGTERM and SIGINT on
+ * and waits; every other signal ends npm alone, and without this the gate would go on and hold its port.
  */
 import { startedByNpm } from './output.ts'
 
-export interface Asked {
-  /** The signal, or what else it was. */
+export interface StopRequest {
+  /** The signal, or another cause as a sentence. */
   readonly cause: string
   /** What ends the process without a drain, as a sentence. */
   readonly atOnce: string
 }
 
-/** How often it is looked whether npm is there. */
+/** How often the parent process is checked. */
 const lookMs = 500
 
-/** Resolves when it is first asked; asked again by a signal, the process ends at once. */
+/** Resolves at the first request to stop; a further signal ends the process at once. */
 export function untilStopped(
-  onAsked: (asked: Asked) => void,
+  onRequest: (request: StopRequest) => void,
   signals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT'],
 ): Promise<void> {
   const underNpm = startedByNpm()
-  // Ctrl-C, and what stops a whole group of processes, reaches the gate twice under npm: by itself, and passed on.
+  // Under npm, Ctrl-C and a signal to the process group reach the gate twice: directly, and passed on by npm.
   const enough = underNpm ? 3 : 2
   const atOnce = `a ${underNpm ? 'third' : 'second'} signal ends it at once`
   return new Promise((resolve) => {
@@ -29,7 +29,7 @@ export function untilStopped(
     const ask = (cause: string): void => {
       if (asked) return
       asked = true
-      onAsked({ cause, atOnce })
+      onRequest({ cause, atOnce })
       resolve()
     }
     for (const signal of signals) {

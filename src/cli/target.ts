@@ -1,4 +1,4 @@
-/** What `revoke` is told on its command line -> the columns of a row. A raw token goes no further than this process. */
+/** The options of `revoke` -> the columns of a row. A raw token never leaves this process. */
 import { networkProblem } from '../domain/network.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
@@ -30,7 +30,7 @@ export interface TargetOptions {
 }
 
 /**
- * @param readInput Standard input, asked only for `--token -`.
+ * @param readInput Reads standard input; called only for `--token -`.
  * @throws GateError ERR_USAGE, ERR_CONFIG_FILE
  */
 export async function parseRevocationTarget(
@@ -43,7 +43,7 @@ export async function parseRevocationTarget(
   const wrong = options.network === undefined ? undefined : networkProblem(options.network)
   if (wrong !== undefined) throw usage(`--network: ${wrong}`, 'e.g. 10.1.0.0/16 or 2001:db8::/32')
   if (issuedBefore !== undefined && signedInBefore !== undefined) {
-    throw usage('--issued-before and --signed-in-before', 'a cutoff is on one of the two')
+    throw usage('--issued-before and --signed-in-before together', 'a cutoff has one of the two')
   }
   const hashed = token === '-' ? hashOf((await readInput()).trim(), peppers) : {}
   const row: NewRevocation = {
@@ -71,8 +71,8 @@ export async function parseRevocationTarget(
   }
   if (predicates.every((column) => row[column] === undefined)) {
     throw usage(
-      'say whom to revoke',
-      'one or more of --subject, --session, --token, --client, --tenant, --group, --key, --client-cert, --proof-key, --device, --network, --claim, --issuer, or --everyone',
+      'no target given',
+      'give one or more of --subject, --session, --token, --client, --tenant, --group, --key, --client-cert, --proof-key, --device, --network, --claim, --issuer, or --everyone',
     )
   }
   return row
@@ -81,17 +81,17 @@ export async function parseRevocationTarget(
 const maxBytes = 1024
 const maxReasonBytes = 4096
 
-/** What the table's CHECKs would say, in words. @param name As commander has it, of any option. */
+/** Refuses what the CHECKs of the table would refuse, with a hint. @param name Of any option, as commander has it. */
 function checkText(name: string, value: unknown): void {
   if (typeof value !== 'string') return
   const option = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
-  if (value === '') throw usage(`${option} is empty`, 'leave it out, or say what it should match')
+  if (value === '') throw usage(`${option} is empty`, 'leave it out, or give it a value')
   const most = name === 'reason' ? maxReasonBytes : maxBytes
   const bytes = Buffer.byteLength(value)
-  if (bytes > most) throw usage(`${option} has ${bytes} bytes`, `at most ${most}`)
+  if (bytes > most) throw usage(`${option} has ${bytes} bytes`, `it may have at most ${most}`)
 }
 
-/** The hash of a token, and until when it matters: its own end and an hour, when it says that. */
+/** The hash of a token, and the end of its revocation: an hour after its `exp`, if it has one. */
 function hashOf(token: string, peppers: readonly Uint8Array[]): Partial<NewRevocation> {
   if (token === '')
     throw usage('no token on standard input', 'e.g. dropgate revoke --token - < file')
@@ -110,27 +110,31 @@ function endOf(token: string): string | undefined {
     const at = new Date(exp * 1000 + 3_600_000)
     return at.getUTCFullYear() >= 2000 && at.getUTCFullYear() < 2200 ? at.toISOString() : undefined
   } catch {
-    // Opaque, or not telling: the row stays until it is provably dead.
+    // An opaque token, or one without `exp`: the row stays until no valid token can match it.
     return undefined
   }
 }
 
-/** 32 bytes as base64url, or as tools print them: hex, with or without colons. */
+/** 32 bytes as base64url, or in hex with or without colons, as tools print them. */
 function thumbprint(text: string | undefined, option: string): string | undefined {
   if (text === undefined || /^[A-Za-z0-9_-]{43}$/.test(text)) return text
   const hex = text.replaceAll(':', '')
   if (/^[0-9a-fA-F]{64}$/.test(hex)) return Buffer.from(hex, 'hex').toString('base64url')
-  throw usage(`${option} is no SHA-256 thumbprint`, '43 characters of base64url, or 64 of hex')
+  throw usage(`${option} is not a SHA-256 thumbprint`, '43 characters of base64url, or 64 of hex')
 }
 
-/** `/pointer=text`, or `/pointer:=value` for what JSON reads as a number or boolean. */
+/** `/pointer=text`, or `/pointer:=JSON` for a number or boolean. */
 function claimsOf(given: readonly string[]): Record<string, unknown> {
   const claims = new Map<string, unknown>()
   for (const each of given) {
     const [, pointer, colon, text] = /^(\/[^=]*?)(:?)=(.*)$/s.exec(each) ?? []
-    if (pointer === undefined || claims.has(pointer)) {
-      throw usage(`--claim ${each}`, 'e.g. --claim /role=admin, or --claim /level:=3, each once')
-    }
+    if (pointer === undefined)
+      throw usage(
+        `--claim ${each} is not /pointer=text`,
+        'e.g. --claim /role=admin, or --claim /level:=3',
+      )
+    if (claims.has(pointer))
+      throw usage(`--claim ${pointer} is given twice`, 'give each claim once')
     claims.set(pointer, colon === ':' ? jsonValue(text!, each) : text)
   }
   return Object.fromEntries(claims)
@@ -140,7 +144,7 @@ function jsonValue(text: string, each: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
-    throw usage(`--claim ${each}`, `${JSON.stringify(text)} is not JSON`)
+    throw usage(`--claim ${each} is not JSON after :=`, 'for a text, write = in place of :=')
   }
 }
 

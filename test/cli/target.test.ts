@@ -81,6 +81,15 @@ t.test('what is refused before anything is sent', async (t) => {
   ] as TargetOptions[]) {
     await t.rejects(read(wrong), { code: 'ERR_USAGE' }, JSON.stringify(wrong))
   }
+  for (const [wrong, message] of [
+    [{}, 'no target given'],
+    [{ key: 'abc' }, '--key is not a SHA-256 thumbprint'],
+    [{ claim: ['role=x'] }, '--claim role=x is not /pointer=text'],
+    [{ claim: ['/n:=three'] }, '--claim /n:=three is not JSON after :='],
+    [{ claim: ['/a=1', '/a=2'] }, '--claim /a is given twice'],
+  ] as [TargetOptions, string][]) {
+    await t.rejects(read(wrong), { message, hint: /./ }, message)
+  }
   await t.rejects(
     parseRevocationTarget({ token: '-' }, [], () => Promise.resolve('x')),
     {

@@ -1,0 +1,35 @@
+/** `config check`: reads everything that a gate reads when it starts, and starts nothing. */
+import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import { count, print, printResult } from '../output.ts'
+
+export function addConfig(program: StrictCommand): void {
+  const config = program.command('config').description('check the configuration')
+  addCommand(config, 'check', 'list every mistake in the configuration, and start nothing').action(
+    async (options: CommonOptions) => {
+      const found = await checkConfig(options.config)
+      printResult(options, found, () =>
+        print(
+          `${found.file}: ${count(found.routes, 'route')}, ${count(found.issuers, 'issuer')}, no problem`,
+        ),
+      )
+    },
+  )
+}
+
+interface ConfigSummary {
+  readonly file: string
+  readonly routes: number
+  readonly issuers: number
+}
+
+/** @throws GateError */
+async function checkConfig(file: string): Promise<ConfigSummary> {
+  const { loadConfig } = await import('../../config/load.ts')
+  const { RouteTable } = await import('../../route/table.ts')
+  const { checkUpstreams } = await import('../../upstream/addresses.ts')
+  const loaded = loadConfig(file, process.env)
+  const { routes, issuers } = loaded.config
+  new RouteTable(routes)
+  checkUpstreams(loaded.config)
+  return { file: loaded.file, routes: routes.length, issuers: issuers.length }
+}

@@ -1,0 +1,47 @@
+/** `live`: the open exchanges of the running gate. */
+import { Option } from 'commander'
+import type { LivePage } from '../../admin/live.ts'
+import { GateError } from '../../errors.ts'
+import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import { print, printResult, printTable, withoutEmpty } from '../output.ts'
+
+type Query = Readonly<Record<string, string | undefined>>
+
+export function addLive(program: StrictCommand): void {
+  addCommand(
+    program,
+    'live',
+    'list the open exchanges of the running gate; filters match whole values',
+  )
+    .option('--issuer <iss>')
+    .option('--subject <sub>')
+    .option('--client <id>')
+    .option('--route <name>')
+    .addOption(new Option('--protocol <protocol>').choices(['http', 'websocket']))
+    .option('--limit <n>', 'how many', '100')
+    .option('--after <next>', 'continue after a page, from the value it ended with')
+    .action(async (options: CommonOptions & Query) => {
+      const { issuer, subject, client, route, protocol, limit, after } = options
+      const filter = { issuer, subject, client_id: client, route, protocol }
+      const page = await askForPage(options.config, { ...filter, limit, after })
+      printResult(options, page, () => {
+        printTable(withoutEmpty(page.exchanges.map((entry) => ({ ...entry }))))
+        if (page.next !== null) print(`more: --after ${page.next}`)
+        for (const worker of page.silent_workers) print(`worker ${worker} did not answer`)
+      })
+    })
+}
+
+/** @throws GateError ERR_USAGE, ERR_NOT_FOUND */
+async function askForPage(file: string, query: Query): Promise<LivePage> {
+  const { askGate } = await import('../admin.ts')
+  const search = new URLSearchParams()
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined) search.set(name, value)
+  }
+  const { status, document } = await askGate(file, `/v1/live?${search}`)
+  if (status === 200) return document as LivePage
+  throw new GateError('ERR_USAGE', 'the gate does not understand this filter', {
+    hint: '--limit is a whole number from 1 to 1000; --after is the value that the page before ended with',
+  })
+}

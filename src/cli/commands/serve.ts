@@ -1,0 +1,11 @@
+/** `serve`: see ../serve.ts. */
+import { addCommand, type CommonOptions, type ExitWith, type StrictCommand } from '../command.ts'
+
+export function addServe(program: StrictCommand, exitWith: ExitWith): void {
+  addCommand(program, 'serve', 'run a gate until SIGTERM or SIGINT').action(
+    async ({ config }: CommonOptions) => {
+      const { serve } = await import('../serve.ts')
+      exitWith(await serve(config))
+    },
+  )
+}

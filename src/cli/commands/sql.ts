@@ -1,0 +1,36 @@
+/** `sql`: one statement of the caller's, by the login of the commands. */
+import { GateError } from '../../errors.ts'
+import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import { print, printResult, printTable } from '../output.ts'
+
+export function addSql(program: StrictCommand): void {
+  addCommand(program, 'sql', 'run one statement by the login of the commands: a revoker and lifter')
+    .argument('<statement>')
+    .action(async (statement: string, options: CommonOptions) => {
+      const result = await runStatement(options.config, statement)
+      printResult(options, result, () => {
+        if (result.rows.length > 0 || result.command === 'SELECT') printTable(result.rows)
+        else print(`${result.command} ${result.count ?? ''}`.trim())
+      })
+    })
+}
+
+interface SqlResult {
+  readonly command: string
+  readonly count: number | null
+  readonly rows: readonly Record<string, unknown>[]
+}
+
+async function runStatement(file: string, statement: string): Promise<SqlResult> {
+  const { asCommand } = await import('../database.ts')
+  return await asCommand(file, async (client) => {
+    // An extended query takes exactly one statement.
+    const { command, rowCount, rows } = await client.query({
+      text: statement,
+      queryMode: 'extended',
+    } as never)
+    // Only spaces and comments were given.
+    if (command === null) throw new GateError('ERR_USAGE', 'there is no statement')
+    return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
+  })
+}
