@@ -1,4 +1,7 @@
-/** Property: a token has the shape of one exactly where an oracle with a decoder and a JSON reader of its own says so. */
+/**
+ * Property: a token has the shape of one exactly where a test oracle says so, a second reader with a decoder and a JSON
+ * parser of its own (test/oracles).
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import { parseTokenShape } from '../../src/identity/shape.ts'

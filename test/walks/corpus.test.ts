@@ -1,4 +1,4 @@
-/** The corpus: each raw request meets the fate the rules give it, and no other request notices. */
+/** The corpus: of each raw request comes what the rules say, and no other request is touched by it. */
 import t, { type Test } from 'tap'
 import { Boundary } from '../corpus/boundary.ts'
 import { type Case, get, head } from '../corpus/case.ts'
@@ -36,7 +36,7 @@ t.test(
     const random = seeded(seed)
     const cases = Array.from({ length: 400 }, (_, i) => generate(random, [0, 0.1, 0.3][i % 3]!))
     await walkAll(t, cases)
-    const allowed = cases.filter(({ fate }) => fate.kind === 'allowed').length
+    const allowed = cases.filter(({ expectation }) => expectation.kind === 'allowed').length
     t.ok(allowed > 100 && allowed < 300, `${allowed} of ${cases.length} were allowed`)
   },
 )

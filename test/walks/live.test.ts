@@ -8,7 +8,7 @@ import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { raceRows } from '../harness/race.ts'
-import { Held, type Kind, kinds, type Served, StreamUpstream } from '../harness/streams.ts'
+import { type Kind, kinds, OpenStream, type Served, StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
@@ -41,11 +41,11 @@ async function hold(
   kind: Kind,
   subject: string,
   options: { claims?: object; delay?: number; path?: string } = {},
-): Promise<Held> {
+): Promise<OpenStream> {
   const token = await gate.issuer.token(subject, {
     claims: { roles: ['manager'], ...options.claims },
   })
-  return new Held(kind, `${subject}-${count++}`, gate.port, token, options)
+  return new OpenStream(kind, `${subject}-${count++}`, gate.port, token, options)
 }
 
 async function insert(client: pg.Client, columns: Record<string, unknown>): Promise<string> {
@@ -58,7 +58,7 @@ async function insert(client: pg.Client, columns: Record<string, unknown>): Prom
 }
 
 /** The record of the end of what the upstream knows by this name. */
-async function endOf(held: Held): Promise<Record<string, string | number>> {
+async function endOf(held: OpenStream): Promise<Record<string, string | number>> {
   let found: Record<string, string | number> | undefined
   await until(`the record of ${held.name}`, () => {
     const admitted = gate.log.find(({ input }) =>
@@ -105,7 +105,7 @@ t.test('a cut answer never looks complete to a client of HTTP/1.0', async (t) =>
 })
 
 /** How the upstream saw it end, once it has. */
-async function abortOf(held: Held): Promise<Served['ended']> {
+async function abortOf(held: OpenStream): Promise<Served['ended']> {
   const served = upstream.served.get(held.name)!
   await until(`${held.name} ends at the upstream`, () => served.ended !== undefined)
   return served.ended
@@ -222,7 +222,7 @@ t.test('an expired token ends what is open, where the route does not let it fini
 t.test(
   'a new policy ends what it denies and nothing else; the clock it sees is of now',
   async (t) => {
-    const held: Held[] = []
+    const held: OpenStream[] = []
     for (const kind of kinds) {
       for (const subject of ['pol-a', 'pol-b']) held.push(await hold(kind, subject))
     }

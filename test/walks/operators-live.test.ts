@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import type { LivePage } from '../../src/admin/live.ts'
 import { TestGate } from '../harness/gate.ts'
-import { Held, StreamUpstream } from '../harness/streams.ts'
+import { OpenStream, StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
@@ -52,15 +52,15 @@ const page = async (query: string): Promise<LivePage> =>
   (await (await admin(`/v1/live?${query}`)).json()) as LivePage
 
 const subjects = ['ann', 'ben', 'cem', 'dot', 'eve', 'fay']
-const held: Held[] = []
+const held: OpenStream[] = []
 for (const subject of subjects) {
   for (const kind of ['chunks', 'websocket'] as const) {
     const claims = subject === 'fay' ? { sid: undefined } : {}
     const token = await gate.issuer.token(subject, { claims })
-    held.push(new Held(kind, `${subject}-${kind}`, gate.port, token))
+    held.push(new OpenStream(kind, `${subject}-${kind}`, gate.port, token))
   }
 }
-held.push(new Held('chunks', 'nobody', gate.port, '', { path: '/public' }))
+held.push(new OpenStream('chunks', 'nobody', gate.port, '', { path: '/public' }))
 await until('all are under way', () => held.every((each) => each.under(upstream)))
 
 t.test('what is open, page by page, each once', async (t) => {
