@@ -108,7 +108,7 @@ t.test(
   },
 )
 
-t.test('each library has one room', async (t) => {
+t.test('each library is imported by one folder only', async (t) => {
   const rooms = new Map<string, Set<string>>()
   for (const { from, to } of imports) {
     if (to.endsWith('.ts') || to.startsWith('node:')) continue

@@ -26,7 +26,7 @@ t.teardown(async () => {
   proxy.close()
 })
 
-t.test('strict routes after cut_after, tolerant ones at the hard stop', async (t) => {
+t.test('strict routes cut after `cut_after`, tolerant ones at the hard stop', async (t) => {
   const token = await gate.issuer.token('stale', { claims: { roles: ['manager'] } })
   const held = kinds.map((kind) => new OpenStream(kind, `stale-${kind}`, gate.port, token))
   const lenient = new OpenStream('chunks', 'lenient', gate.port, token, { path: '/orders/lenient' })

@@ -17,7 +17,7 @@ const gate = await TestGate.start({
   issuer: { claims: { tenant: '/tid' } },
   config: {
     workers: 1,
-    // A busy machine is no reason here to turn anybody away.
+    // A busy machine is no reason here to refuse a request.
     limits: { max_lag: '60s' },
     revocation: { max_staleness: '30s', cut_after: '60s' },
   },
@@ -76,7 +76,7 @@ async function endOf(held: OpenStream): Promise<Record<string, string | number>>
 const wayOfCut = (kind: Kind, code: number) => (kind === 'websocket' ? code : 'cut')
 const wayOfAbort = (kind: Kind, code: number) => (kind === 'websocket' ? code : 'abort')
 
-t.test('a row refuses in words who has sent everything and got nothing yet', async (t) => {
+t.test('a client that has sent all and got nothing yet is told why a row refuses it', async (t) => {
   const mine = await hold('chunks', 'early', { delay: 3000 })
   await until('it is under way', () => upstream.served.has(mine.name))
   await insert(revoker, { subject: 'early' })
@@ -173,7 +173,7 @@ t.test('each kind of target ends what it names, and leaves the rest', async (t) 
   other.stop()
 })
 
-t.test('more rows at once than are looked up one by one', async (t) => {
+t.test('a row among more than are looked up one by one cuts what it names alone', async (t) => {
   const mine = await hold('chunks', 'many-7000')
   const other = await hold('chunks', 'many-x')
   await until('both are under way', () => mine.under(upstream) && other.under(upstream))
@@ -185,7 +185,7 @@ t.test('more rows at once than are looked up one by one', async (t) => {
   other.stop()
 })
 
-t.test('everything is loaded anew: whom a row in it names is cut', async (t) => {
+t.test('a row that comes when everything is loaded anew cuts what it names', async (t) => {
   const owner = await gate.cluster.client('migrate_url')
   const mine = await Promise.all(kinds.map((kind) => hold(kind, 'loaded')))
   const other = await hold('chunks', 'not-loaded')
@@ -267,7 +267,7 @@ decision := "yes" if input.principal.subject == "pol-c"
   await gate.activate(starter)
 })
 
-t.test('limits of a route: age, bytes, idleness', async (t) => {
+t.test('the limits of a route on age, bytes and idleness end what is open', async (t) => {
   const one = async (kind: Kind): Promise<void> => {
     const aged = await hold(kind, 'lim', { path: '/orders/aged' })
     const counted = await hold(kind, 'lim', { path: '/orders/counted' })

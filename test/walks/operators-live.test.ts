@@ -63,7 +63,7 @@ for (const subject of subjects) {
 held.push(new OpenStream('chunks', 'nobody', gate.port, '', { path: '/public' }))
 await until('all are under way', () => held.every((each) => each.under(upstream)))
 
-t.test('what is open, page by page, each once', async (t) => {
+t.test('open exchanges are listed page by page, each once', async (t) => {
   const seen: string[] = []
   let after = ''
   let pages = 0
@@ -97,7 +97,7 @@ t.test('what is open, page by page, each once', async (t) => {
   t.equal((await page('subject=nobody')).exchanges.length, 0)
 })
 
-t.test('what is not understood is refused, and nobody looks without the token', async (t) => {
+t.test('a query that is not understood is refused, and so is one without the token', async (t) => {
   for (const query of [
     'subjct=ann',
     'limit=0',
@@ -112,7 +112,7 @@ t.test('what is not understood is refused, and nobody looks without the token', 
   t.equal((await admin('/v1/live/x/cut', 'POST')).status, 404)
 })
 
-t.test('`live` and `cut`: one ends, and the row that would keep it out is offered', async (t) => {
+t.test('`cut` ends one exchange and offers the row that would keep its caller out', async (t) => {
   const { out, exit } = await run('live', '--subject', 'ben', '--protocol', 'websocket', '--json')
   t.equal(exit, 0)
   const [ben] = (JSON.parse(out) as LivePage).exchanges
