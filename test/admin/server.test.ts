@@ -1,4 +1,7 @@
-/** The admin port holds nobody up: it is the control thread's, and whoever reaches it is served without a token. */
+/**
+ * The admin port belongs to the control thread, and every client that reaches it is heard before it shows a token. So no
+ * client may hold up the thread or another client.
+ */
 import { subscribe } from 'node:diagnostics_channel'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
@@ -104,7 +107,7 @@ t.test('a long answer arrives whole', async (t) => {
 })
 
 t.test(
-  'connections that say nothing keep nobody out, and end nothing that has the token',
+  'connections that send nothing do not keep other clients out, and end none that has the token',
   async (t) => {
     const live = fetch(`${url}/v1/live`, { headers: { authorization } })
     await until('it is being answered', () => answerLive !== undefined)

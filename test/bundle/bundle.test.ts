@@ -23,14 +23,14 @@ const entries = (over: Record<string, string | Buffer | null> = {}): Entry[] => 
   )
 }
 
-t.test('a bundle as opa builds it', async (t) => {
+t.test('a bundle that opa built is read; its digest stands for a missing revision', async (t) => {
   const content = await readArchive(good, limits)
   t.match(JSON.parse(content.data), { who: 'alice' })
   t.match(content.revision, /^sha256:[0-9a-f]{12}$/, 'without a revision, its digest')
   t.equal((await readArchive(await revised(good, 'r7', {}), limits)).revision, 'r7')
 })
 
-t.test('archives that are refused', async (t) => {
+t.test('an archive that is damaged, too large or not a bundle is refused', async (t) => {
   const wasm = files.get('policy.wasm')!
   const cases: [name: string, bytes: Buffer, code: string, message?: RegExp][] = [
     ['no archive', Buffer.from('hello'), 'ERR_BUNDLE_READ'],
@@ -59,7 +59,7 @@ t.test('archives that are refused', async (t) => {
   })
 })
 
-t.test('the folder: good ones are activated, bad ones are said and change nothing', async (t) => {
+t.test('of the bundles in the folder good ones are activated, bad ones are reported', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'dropgate-bundles-'))
   const activated: PolicyPackage[] = []
   let refused = 0

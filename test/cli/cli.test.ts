@@ -92,7 +92,7 @@ const pipe = (input: string, ...args: string[]): Promise<Ran> => {
 }
 const ask = (...args: string[]): Promise<Ran> => run([...args, '--config', config])
 
-t.test('help and wrong use', async (t) => {
+t.test('help names every command; wrong use ends with status 2 and its reason', async (t) => {
   const help = await run(['--help'])
   t.equal(help.exit, 0)
   for (const name of [
@@ -123,7 +123,7 @@ t.test('help and wrong use', async (t) => {
   t.match(JSON.parse(json.err), { error: { code: 'ERR_USAGE', message: /nonsense/ } })
 })
 
-t.test('config check', async (t) => {
+t.test('config check says what is wrong in a file, and where', async (t) => {
   const fine = await ask('config', 'check')
   t.same([fine.exit, fine.err], [0, ''])
   t.match(fine.out, /1 route, 0 issuers, no problem/)
@@ -149,7 +149,7 @@ t.test('migrate again does nothing', async (t) => {
   t.same([exit, out], [0, 'nothing to do\n'])
 })
 
-t.test('what is wrong elsewhere keeps nobody from revoking', async (t) => {
+t.test('a mistake in another part of the configuration does not stop a revocation', async (t) => {
   const broken = join(folder, 'broken.yaml')
   const text = readFileSync(config, 'utf8').replace('pepper_file: pepper', 'pepper_file: no-such')
   writeFileSync(broken, `${text}issuers: [{issuer: "\${IDP}", jwks_file: no-such}]\nnonsense: 1\n`)
@@ -174,7 +174,7 @@ t.test('what is wrong elsewhere keeps nobody from revoking', async (t) => {
   ) // biome-ignore format: a list
 })
 
-t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
+t.test('revoke, list, lift and sql work as the unprivileged revoker', async (t) => {
   const revoked = await ask('revoke', '--subject', 'alice', '--reason', 'left', '--json')
   t.equal(revoked.exit, 0, revoked.err)
   const { id } = JSON.parse(revoked.out)
@@ -204,7 +204,7 @@ t.test('revoke, list, lift, sql: as the unprivileged revoker', async (t) => {
   }
 })
 
-t.test('what goes wrong with a row is said, with what to do about it', async (t) => {
+t.test('a row that the database refuses is explained, with what to do about it', async (t) => {
   const cases: [args: string[], exit: number, err: RegExp][] = [
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: set at least one target column/],
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused the statement: the revocation has no target column set \(23514\)/],
@@ -262,7 +262,7 @@ t.test(
 )
 
 t.test(
-  'serve: listens, says so, reloads, drains at SIGTERM; a second one is refused; status speaks of it',
+  'serve listens, reloads and drains at SIGTERM; a second one is refused; status shows the first',
   async (t) => {
     const none = await ask('status')
     t.same([none.exit, /ERR_CONFIG_FILE|ERR_NOT_FOUND/.test(none.err)], [1, true])

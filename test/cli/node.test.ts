@@ -28,7 +28,7 @@ t.test('an older Node.js is told what is needed, before a source is read', { ski
   t.equal(status, 1)
 })
 
-t.test('so is one that runs a test', { skip }, async (t) => {
+t.test('an older Node.js that runs a test is told the same', { skip }, async (t) => {
   const tap = resolve('node_modules/.bin/tap')
   const args = [tap, 'run', '--reporter=tap', 'test/domain/linked.test.ts']
   // Nothing of the tap around this test: it would take the inner one for a part of itself.

@@ -80,7 +80,7 @@ t.test('the starter policy passes on both, with all of it covered', async (t) =>
   t.match(report, { passed: true, coverage: 100 })
 })
 
-t.test('what only the gate’s engine refuses is said', async (t) => {
+t.test('a test that only the gate’s engine refuses is reported', async (t) => {
   const path = policies('refused', {
     'r.rego':
       'package r\n\ncode := http.send({"method": "get", "url": "http://127.0.0.1:1", "raise_error": false}).status_code\n',
@@ -96,7 +96,7 @@ t.test('what only the gate’s engine refuses is said', async (t) => {
   })
 })
 
-t.test('what no test reaches is named', async (t) => {
+t.test('a rule that no test reaches is named', async (t) => {
   const path = policies('half', {
     'r.rego': 'package r\n\nx if input.parsed_path == ["a"]\n\ny if input.parsed_path == ["b"]\n',
     'r_test.rego':
@@ -196,7 +196,7 @@ t.test('the schema of the input is the input', async (t) => {
   execFileSync(findOpa(root), ['check', '--strict', '--schema', 'schemas/input.json', typed])
 })
 
-t.test('eval: a request in flags, or a whole input', async (t) => {
+t.test('eval takes a request in flags, or a whole input', async (t) => {
   const config = join(folder, 'dropgate.yaml')
   const bundle = join(folder, 'b.tar.gz')
   writeFileSync(

@@ -32,7 +32,7 @@ t.test('an opaque token is hashed whole', async (t) => {
   t.match(pepperId(pepper), /^[0-9a-f]{16}$/)
 })
 
-t.test('thumbprints as tools print them', async (t) => {
+t.test('a thumbprint is taken as tools print it', async (t) => {
   const bytes = Buffer.alloc(32, 0xa9)
   const hex = bytes.toString('hex')
   for (const text of [
@@ -47,7 +47,7 @@ t.test('thumbprints as tools print them', async (t) => {
   }
 })
 
-t.test('cutoffs, claims, exceptions', async (t) => {
+t.test('cutoffs, claims and exceptions become columns of the row', async (t) => {
   t.match(await read({ subject: 'a', signedInBefore: 'T' }), {
     compare: 'auth_time',
     issued_before: 'T',
@@ -60,7 +60,7 @@ t.test('cutoffs, claims, exceptions', async (t) => {
   })
 })
 
-t.test('what is refused before anything is sent', async (t) => {
+t.test('a target that means nothing is refused before anything is sent', async (t) => {
   for (const wrong of [
     { key: 'abc' },
     { clientCert: 'g'.repeat(64) },

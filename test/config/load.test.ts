@@ -31,13 +31,13 @@ t.test('defaults are there, units are numbers, paths absolute, everything frozen
   t.throws(() => Object.assign(config.routes[0]!, { auth: 'required' }))
 })
 
-t.test('short forms', async (t) => {
+t.test('one listener and an embedded database may be written in short', async (t) => {
   t.equal(read({ ...least, listen: { port: 1 } }).listen[0]!.port, 1)
   t.equal(read({ ...least, listen: [{ port: 1 }, { port: 2 }] }).listen.length, 2)
   t.match(read({ ...least, database: 'embedded' }).database.embedded, /\.dropgate\/postgres$/)
 })
 
-t.test('variables', async (t) => {
+t.test('a variable is replaced by its value, which never becomes structure', async (t) => {
   const file =
     'database: {url: "${URL}"}\nworkers: ${N:-3}\nroutes: [{name: a, auth: none, upstream: "${UP:-http://127.0.0.1:1}"}]'
   t.equal(read(file, { URL: 'postgres://a@b/c' }).database.url, 'postgres://a@b/c')
@@ -95,7 +95,7 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
   }
 })
 
-t.test('networks, key sets and ports: each that is wrong, and none that is not', async (t) => {
+t.test('each network, key set and port that is wrong is named, and no other', async (t) => {
   const trusted = ['10.0.0.0/33', '10.0.0.1/8', 'foo', '::ffff:10.0.0.0/104', '10.0.0.1', '::/0']
   const { message } = refusal({ ...least, listen: { trusted_proxies: trusted } })
   t.same(message.split('\n').map((line) => line.split(':')[0]).sort(), [0, 1, 2].map((i) => `listen[0].trusted_proxies[${i}]`)) // biome-ignore format: a line
@@ -142,7 +142,7 @@ t.test('a preset fills in what the file leaves open', async (t) => {
   t.match(refusal(unknown).message, /preset: expected one of keycloak, entra, okta, auth0/)
 })
 
-t.test('peppers: a file of their own, for nobody else to read', async (t) => {
+t.test('peppers come from a file of their own that other users cannot read', async (t) => {
   const file = join(t.testdir({ pepper: `${'a'.repeat(32)}\n${'b'.repeat(40)}\n` }), 'pepper')
   chmodSync(file, 0o600)
   const written = { ...least, revocation: { pepper_file: file } }
@@ -233,7 +233,7 @@ nonsense: 1
     t.throws(() => use(written, uses), { message }, `${uses}: ${message}`)
 })
 
-t.test('a file that is not there, and the one that is shipped', async (t) => {
+t.test('a file that is not there is refused; the one that is shipped is accepted', async (t) => {
   t.throws(() => loadConfig('/no/such/file.yaml', {}), { code: 'ERR_CONFIG_READ' })
   t.equal(loadConfig('dropgate.yaml', {}).config.routes.length, 3)
 })

@@ -6,7 +6,7 @@ import { judge } from './verdict.ts'
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
 const size = 160
 
-t.test(`a sample of OPA’s cases (SEED=${seed})`, async (t) => {
+t.test(`the engine passes a sample of OPA’s cases (SEED=${seed})`, async (t) => {
   const cases = readCases(findCases())
   t.equal(cases.length, 2400)
   let state = seed

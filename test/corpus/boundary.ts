@@ -1,7 +1,7 @@
 /**
- * The gate that the corpus is sent to, and the walk of one case: its fate on a connection of its own, what the recorder
- * has of it, and that after it an honest request is served on the same connection (or nothing is), on a fresh one and
- * on one that was open before.
+ * The gate that the corpus is sent to, and the walk of one case. The case is sent on a connection of its own and must meet
+ * its expectation, in the answer and at the recorder. After it an honest request must be served on a fresh connection and
+ * on one that was open before; on the same connection it is served, or nothing is.
  */
 import { deepEqual, equal, ok } from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { until } from '../harness/wait.ts'
 import { Wire, type WireAnswer } from '../harness/wire.ts'
 import { type Allowed, bare, type Case, host, type Refusal, type Refused } from './case.ts'
 
-/** Whoever asks may do all but what is secret; routes that are not public want to know who asks. */
+/** Every caller may do all but what is secret; routes that are not public need a token. */
 const rego = `
 decision if {
   allowed
@@ -101,13 +101,13 @@ export class Boundary {
     rmSync(this.#folder, { recursive: true })
   }
 
-  /** @throws where the fate is another one, saying how. */
+  /** @throws where the case does not meet its expectation, saying how. */
   async walk(each: Case): Promise<void> {
     await this.#alone(each)
     if (each.open !== true) await this.#glued(each)
     await this.honest()
     // A body that broke off takes its connection to the upstream with it.
-    if (each.fate.kind === 'broken')
+    if (each.expectation.kind === 'broken')
       await until('the upstream is told', () => this.recorder.sockets.size < 8)
   }
 
@@ -126,7 +126,7 @@ export class Boundary {
     let closes: boolean
     try {
       wire.write(each.bytes)
-      closes = await this.#meetFate(each, wire)
+      closes = await this.#meetExpectation(each, wire)
       if (closes) await wire.end()
       else await this.#ask(wire)
       equal(wire.rest, '', 'nothing more came')
@@ -136,7 +136,7 @@ export class Boundary {
     this.#settled(each, closes ? 0 : 1)
   }
 
-  /** An honest request right behind it: it is either served, or nobody ever reads it. */
+  /** An honest request right behind it: the gate either serves it or never reads it. */
   async #glued(each: Case): Promise<void> {
     this.recorder.clear()
     const wire = await Wire.open(this.gate.port)
@@ -144,7 +144,7 @@ export class Boundary {
     try {
       const honest = this.#next()
       wire.write(each.bytes + honest.bytes)
-      closes = await this.#meetFate(each, wire)
+      closes = await this.#meetExpectation(each, wire)
       if (closes) await wire.end()
       else equal((await wire.answer())?.body, honest.line, 'the request behind it')
       equal(wire.rest, '', 'nothing more came')
@@ -155,9 +155,12 @@ export class Boundary {
   }
 
   /** @returns whether nothing after it on this connection may be read. */
-  async #meetFate({ bytes, fate, open: unfinished }: Case, wire: Wire): Promise<boolean> {
+  async #meetExpectation(
+    { bytes, expectation, open: unfinished }: Case,
+    wire: Wire,
+  ): Promise<boolean> {
     const method = bytes.trimStart().split(' ', 1)[0]!
-    if (fate.kind === 'broken') {
+    if (expectation.kind === 'broken') {
       if (unfinished === true) {
         await until('the upstream has its head', () => this.recorder.sockets.size > 0)
         wire.destroy()
@@ -169,11 +172,12 @@ export class Boundary {
     }
     const answer = await wire.answer(method)
     ok(answer !== undefined, 'it is answered')
-    const { closes } = fate.kind === 'allowed' ? fate : findRefusal(answer, fate, method)
-    if (fate.kind === 'allowed') {
+    const { closes } =
+      expectation.kind === 'allowed' ? expectation : findRefusal(answer, expectation, method)
+    if (expectation.kind === 'allowed') {
       equal(answer.status, 200, `${answer.status} ${answer.code}`)
-      deepEqual(answer.interim, fate.interim)
-      if (method !== 'HEAD') equal(answer.body, fate.line)
+      deepEqual(answer.interim, expectation.interim)
+      if (method !== 'HEAD') equal(answer.body, expectation.line)
     }
     const says = answer.headers.find(([name]) => name === 'connection')?.[1]
     if (closes) equal(says, 'close', 'it says that it closes')
@@ -181,44 +185,44 @@ export class Boundary {
     return closes
   }
 
-  /** What reached the upstream is what its fate says, then `honest` requests, and nothing else in any form. */
-  #settled({ fate }: Case, honest: number): void {
+  /** The upstream got what the expectation says, then `honest` requests, and nothing else in any form. */
+  #settled({ expectation }: Case, honest: number): void {
     const { arrived, broken, faults } = this.recorder
-    const expected = (fate.kind === 'allowed' ? 1 : 0) + honest
+    const expected = (expectation.kind === 'allowed' ? 1 : 0) + honest
     deepEqual(faults, [])
     equal(
       arrived.length,
       expected,
       `${arrived.map(({ line }) => line).join(', ')} reached the upstream`,
     )
-    if (fate.kind === 'allowed') this.#checkArrival(arrived[0]!, fate)
-    if (fate.kind !== 'broken') equal(broken.length, 0, `${broken[0]} reached the upstream`)
-    for (const { line } of arrived.slice(fate.kind === 'allowed' ? 1 : 0)) {
+    if (expectation.kind === 'allowed') this.#checkArrival(arrived[0]!, expectation)
+    if (expectation.kind !== 'broken') equal(broken.length, 0, `${broken[0]} reached the upstream`)
+    for (const { line } of arrived.slice(expectation.kind === 'allowed' ? 1 : 0)) {
       equal(line, `GET /public/honest-${this.#honest} HTTP/1.1`)
     }
   }
 
-  #checkArrival(arrived: Arrived, fate: Allowed): void {
-    equal(arrived.line, fate.line)
-    if (fate.framing === 'chunks')
-      ok(arrived.framing !== 'none' || fate.body === '', 'the body has an end')
-    else equal(arrived.framing, fate.framing)
-    equal(arrived.body, fate.body)
+  #checkArrival(arrived: Arrived, expectation: Allowed): void {
+    equal(arrived.line, expectation.line)
+    if (expectation.framing === 'chunks')
+      ok(arrived.framing !== 'none' || expectation.body === '', 'the body has an end')
+    else equal(arrived.framing, expectation.framing)
+    equal(arrived.body, expectation.body)
     const headers = arrived.headers.map(([name, value]) => `${name}: ${value}`)
     const ours = [
-      `host: ${fate.host}`,
+      `host: ${expectation.host}`,
       // A connection that carried HEAD is not used again: an answer with a body would be read as the next one.
-      fate.line.startsWith('HEAD ') ? 'connection: close' : 'connection: keep-alive',
+      expectation.line.startsWith('HEAD ') ? 'connection: close' : 'connection: keep-alive',
       'x-forwarded-for: 127.0.0.1',
       'x-forwarded-proto: http',
-      `x-forwarded-host: ${fate.host}`,
-      `x-dropgate-route: ${fate.route}`,
-      ...(arrived.framing === 'length' ? [`content-length: ${fate.body.length}`] : []),
+      `x-forwarded-host: ${expectation.host}`,
+      `x-dropgate-route: ${expectation.route}`,
+      ...(arrived.framing === 'length' ? [`content-length: ${expectation.body.length}`] : []),
       ...(arrived.framing === 'chunked' ? ['transfer-encoding: chunked'] : []),
     ]
     const id = headers.filter((each) => /^x-dropgate-decision-id: [0-9a-f-]{36}$/.test(each))
     equal(id.length, 1, 'one decision id')
-    deepEqual(headers.sort(), [...fate.headers, ...ours, ...id].sort())
+    deepEqual(headers.sort(), [...expectation.headers, ...ours, ...id].sort())
   }
 
   /** An honest request that is served as it is. */

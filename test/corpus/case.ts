@@ -1,6 +1,6 @@
-/** What a case of the corpus is: bytes, and the fate that the rules give them. */
+/** What a case of the corpus is: the bytes of a request, and what must come of it by the rules of docs/boundary.md. */
 
-export type Fate = Refused | Allowed | Broken
+export type Expectation = Refused | Allowed | Broken
 
 export interface Refused {
   readonly kind: 'refused'
@@ -40,7 +40,7 @@ export interface Case {
   readonly rule: string
   readonly name: string
   readonly bytes: string
-  readonly fate: Fate
+  readonly expectation: Expectation
   /** Waits for a deadline of the gate: many run at once. */
   readonly slow?: boolean
   /** Has no end of its own, so that nothing can be glued behind it. */

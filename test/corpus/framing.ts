@@ -1,5 +1,15 @@
 /** Where a message ends: R1 to R5, R7 and R14 of docs/boundary.md, and M7 to M12, what the parser does by itself. */
-import { allowed, bare, broken, type Case, type Fate, get, head, host, refused } from './case.ts'
+import {
+  allowed,
+  bare,
+  broken,
+  type Case,
+  type Expectation,
+  get,
+  head,
+  host,
+  refused,
+} from './case.ts'
 
 const framing = refused(400, 'ERR_FRAMING')
 const malformed = refused(400, 'ERR_HEADER_MALFORMED')
@@ -9,7 +19,7 @@ const hello = { body: 'hello' } as const
 const chunks = '5\r\nhello\r\n0\r\n\r\n'
 const chunked = { framing: 'chunks', body: 'hello' } as const
 
-const lengths: readonly [name: string, value: string, fate: Fate][] = [
+const lengths: readonly [name: string, value: string, expectation: Expectation][] = [
   ['a length', '5', allowed(line, hello)],
   ['a length with zeros in front', '005', allowed(line, hello)],
   ['a length with space around it', ' 5 \t', allowed(line, hello)],
@@ -33,7 +43,7 @@ const lengths: readonly [name: string, value: string, fate: Fate][] = [
   ['a length of thirty digits', '9'.repeat(30), framing],
 ]
 
-const codings: readonly [name: string, value: string, fate: Fate][] = [
+const codings: readonly [name: string, value: string, expectation: Expectation][] = [
   ['chunked', 'chunked', allowed(line, chunked)],
   ['chunked in capitals', 'CHUNKED', allowed(line, chunked)],
   ['chunked with a space around it', ' chunked ', allowed(line, chunked)],
@@ -57,7 +67,7 @@ const codings: readonly [name: string, value: string, fate: Fate][] = [
   ['an empty coding', '', framing],
 ]
 
-const bodies: readonly [name: string, body: string, fate: Fate][] = [
+const bodies: readonly [name: string, body: string, expectation: Expectation][] = [
   ['chunks', chunks, allowed(line, chunked)],
   ['a body in two chunks', '2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n', allowed(line, chunked)],
   ['no chunk but the last', '0\r\n\r\n', allowed(line, { framing: 'chunks' })],
@@ -92,7 +102,7 @@ const bodies: readonly [name: string, body: string, fate: Fate][] = [
 const smuggled = get('X-Smuggled: yes')
 const websocket = ['Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='] // biome-ignore format: one
 
-const cases: readonly [rule: string, name: string, bytes: string, fate: Fate][] = [
+const cases: readonly [rule: string, name: string, bytes: string, expectation: Expectation][] = [
   ['R1', 'length and chunks', `${post('Content-Length: 5', 'Transfer-Encoding: chunked')}${chunks}`, framing],
   ['R1', 'chunks and length', `${post('Transfer-Encoding: chunked', 'Content-Length: 5')}${chunks}`, framing],
   ['R1', 'length zero and chunks', `${post('Content-Length: 0', 'Transfer-Encoding: chunked')}${chunks}`, framing],
@@ -155,7 +165,7 @@ const cases: readonly [rule: string, name: string, bytes: string, fate: Fate][] 
   ['M10', 'a WebSocket in chunks', `${get(...websocket, 'Transfer-Encoding: chunked')}${chunks}`, refused(400, 'ERR_UPGRADE_MALFORMED')],
   ['M10', 'a WebSocket in HTTP/1.0', head('GET /public HTTP/1.0', ...websocket), refused(400, 'ERR_UPGRADE_MALFORMED')],
   ['M10', 'a WebSocket or h2c', get('Upgrade: websocket, h2c', ...websocket.slice(1)), refused(400, 'ERR_UPGRADE_MALFORMED')],
-  ['M10', 'h2c is an offer that nobody takes', get('Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA'), allowed('GET /public HTTP/1.1', { closes: true })],
+  ['M10', 'an offer of h2c is not taken up', get('Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA'), allowed('GET /public HTTP/1.1', { closes: true })],
   ['M10', 'h2c with a body', `${post('Connection: Upgrade', 'Upgrade: h2c', 'Content-Length: 5')}hello`, allowed(line, { ...hello, closes: true })],
   ['M10', 'TLS by upgrade', get('Connection: Upgrade', 'Upgrade: TLS/1.0'), allowed('GET /public HTTP/1.1', { closes: true })],
   ['M10', 'Upgrade twice', get('Connection: Upgrade', 'Upgrade: h2c', 'Upgrade: h2c'), refused(400, 'ERR_HEADER_REPEATED')],
@@ -186,7 +196,7 @@ const cases: readonly [rule: string, name: string, bytes: string, fate: Fate][] 
   ['R14', 'QUERY', head('QUERY /public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
   ['R14', 'M-SEARCH', head('M-SEARCH /public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
   ['R14', 'PURGE', head('PURGE /public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
-  ['R14', 'a method of nobody', head('BREW /public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
+  ['R14', 'a method that is not known', head('BREW /public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
   ['R14', 'a method that begins like one', head('GETX /public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
   ['R14', 'no method', head('/public HTTP/1.1'), refused(501, 'ERR_METHOD_UNKNOWN')],
   ['R14', 'the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', framing],
@@ -197,7 +207,7 @@ const cases: readonly [rule: string, name: string, bytes: string, fate: Fate][] 
   ['R14', 'a method the route has not', head('DELETE /reports HTTP/1.1'), refused(405, 'ERR_METHOD_NOT_ALLOWED', false)],
   ['R14', 'a method the route has', head('GET /reports HTTP/1.1'), allowed('GET /reports HTTP/1.1', { route: 'reports' })],
   ...['PUT', 'PATCH', 'DELETE', 'OPTIONS'].map((method) => ['R14', method, head(`${method} /public HTTP/1.1`), allowed(`${method} /public HTTP/1.1`, { framing: method[0] === 'P' ? 'length' : 'none' })] as const),
-].map((each) => each as [string, string, string, Fate]) // biome-ignore format: a table
+].map((each) => each as [string, string, string, Expectation]) // biome-ignore format: a table
 
 function many(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `X-N${i}: 1`)
@@ -213,30 +223,30 @@ const unfinished: readonly [name: string, bytes: string][] = [
 ]
 
 export const framingCases: readonly Case[] = [
-  ...lengths.map(([name, value, fate]) => ({
+  ...lengths.map(([name, value, expectation]) => ({
     rule: 'R1',
     name,
     bytes: `${bare(line, `Host: ${host}`, `Content-Length:${value}`)}hello`,
-    fate,
+    expectation,
   })),
-  ...codings.map(([name, value, fate]) => ({
+  ...codings.map(([name, value, expectation]) => ({
     rule: 'R1',
     name,
     bytes: `${bare(line, `Host: ${host}`, `Transfer-Encoding:${value}`)}${chunks}`,
-    fate,
+    expectation,
   })),
-  ...bodies.map(([name, body, fate]) => ({
+  ...bodies.map(([name, body, expectation]) => ({
     rule: 'M12',
     name,
     bytes: `${post('Transfer-Encoding: chunked')}${body}`,
-    fate,
+    expectation,
   })),
-  ...cases.map(([rule, name, bytes, fate]) => ({ rule, name, bytes, fate })),
+  ...cases.map(([rule, name, bytes, expectation]) => ({ rule, name, bytes, expectation })),
   ...unfinished.map(([name, bytes]) => ({
     rule: 'R5',
     name,
     bytes,
-    fate: refused(408, 'ERR_REQUEST_TIMEOUT'),
+    expectation: refused(408, 'ERR_REQUEST_TIMEOUT'),
     slow: true,
     open: true,
   })),
@@ -244,14 +254,14 @@ export const framingCases: readonly Case[] = [
     rule: 'R7',
     name: 'the client leaves in the middle of a length',
     bytes: `${post('Content-Length: 10')}hello`,
-    fate: broken,
+    expectation: broken,
     open: true,
   },
   {
     rule: 'R7',
     name: 'the client leaves in the middle of chunks',
     bytes: `${post('Transfer-Encoding: chunked')}5\r\nhello\r\n`,
-    fate: broken,
+    expectation: broken,
     open: true,
   },
 ]

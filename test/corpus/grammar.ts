@@ -1,6 +1,6 @@
 /**
  * Requests put together from small grammars. Each production knows what it means: what the upstream gets of it, or with
- * which refusal it makes the whole request wrong. So the fate of what is generated is known without reading it.
+ * which refusal it makes the whole request wrong. So what must come of a generated request is known without parsing it.
  */
 import type { Case, Refusal } from './case.ts'
 import { host as goodHost, inDoubt } from './case.ts'
@@ -70,14 +70,14 @@ export function generate(random: Random, defects: number): Case {
         closes: closes || inDoubt(status) || body.headers.length > 0,
       }),
     )
-    return { rule: 'grammar', name, bytes, fate: { kind: 'refused', answers } }
+    return { rule: 'grammar', name, bytes, expectation: { kind: 'refused', answers } }
   }
   const empty = body.framing === 'none' && /^P/.test(method.text)
   return {
     rule: 'grammar',
     name,
     bytes,
-    fate: {
+    expectation: {
       kind: 'allowed',
       line: `${method.text} ${path.wire} HTTP/1.1`,
       host: host.wire,

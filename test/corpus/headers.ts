@@ -1,11 +1,11 @@
 /** Headers: R13 and R15 to R22 of docs/boundary.md; credentials: R23, R33 and R34. */
-import { allowed, bare, type Case, type Fate, get, head, host, refused } from './case.ts'
+import { allowed, bare, type Case, type Expectation, get, head, host, refused } from './case.ts'
 
 const malformed = refused(400, 'ERR_HEADER_MALFORMED')
 const repeated = refused(400, 'ERR_HEADER_REPEATED')
 const tooLarge = refused(431, 'ERR_HEADERS_TOO_LARGE')
 
-const through = (...headers: string[]): Fate => allowed('GET /public HTTP/1.1', { headers })
+const through = (...headers: string[]): Expectation => allowed('GET /public HTTP/1.1', { headers })
 
 /** Never from a client: ours, what upstreams take for the word of a proxy, hop-by-hop, method overrides. */
 const reserved: readonly string[] = [
@@ -38,11 +38,11 @@ const notConnections: readonly string[] = [
 
 const controls = [1, 2, 7, 8, 11, 12, 14, 27, 31, 127, 128, 160, 233, 255]
 
-const cases: readonly [rule: string, name: string, bytes: string, fate: Fate][] = [
+const cases: readonly [rule: string, name: string, bytes: string, expectation: Expectation][] = [
   ['R16', 'a header named like a property', get('__proto__: x'), malformed],
   ['R16', 'headers named like methods of objects', get('constructor: x', 'toString: y', 'hasOwnProperty: z'), through('constructor: x', 'tostring: y', 'hasownproperty: z')],
   ['R16', 'every sign a name may have', get('X-09-az: x'), through('x-09-az: x')],
-  ...[..."!#$%&'*+.^_`|~"].map((sign): [string, string, string, Fate] => ['R16', `${sign} in a name`, get(`X${sign}Dropgate${sign}Subject: x`), malformed]),
+  ...[..."!#$%&'*+.^_`|~"].map((sign): [string, string, string, Expectation] => ['R16', `${sign} in a name`, get(`X${sign}Dropgate${sign}Subject: x`), malformed]),
   ['R17', 'a header that Connection names', get('Connection: x-hop', 'X-Hop: 1', 'X-Kept: 2'), through('x-kept: 2')],
   ['R17', 'named in other letters, with space around it', get('Connection: keep-alive ,\t X-HOP ', 'x-hop: 1'), through()],
   ['R17', 'named in a second Connection header', get('Connection: keep-alive', 'Connection: x-hop', 'X-Hop: 1'), through()],
@@ -82,7 +82,7 @@ const cases: readonly [rule: string, name: string, bytes: string, fate: Fate][] 
   ['R23', 'a credential where none is needed ends here', get('Authorization: Bearer x'), through()],
   ['R23', 'no credential', head('GET /orders HTTP/1.1'), refused(401, 'ERR_CREDENTIAL_MISSING', false)],
   ['R34', 'two credentials', get('Authorization: Bearer x', 'authorization: Bearer y'), refused(400, 'ERR_CREDENTIAL_REPEATED')],
-].map((each) => each as [string, string, string, Fate]) // biome-ignore format: a table
+].map((each) => each as [string, string, string, Expectation]) // biome-ignore format: a table
 
 const credentials: readonly [name: string, value: string, code: string][] = [
   ['another scheme', 'Basic YWxpY2U6eA==', 'ERR_CREDENTIAL_MISSING'],
@@ -113,52 +113,52 @@ export const headerCases: readonly Case[] = [
     rule: name.includes('Method') ? 'R13' : 'R15',
     name: `${name} ends here`,
     bytes: get(`${name}: forged`, 'X-Kept: 1'),
-    fate: through('x-kept: 1'),
+    expectation: through('x-kept: 1'),
   })),
   ...reserved.flatMap((name) =>
     ['_', '.'].map((sign) => ({
       rule: 'R16',
       name: `${name} with ${sign}`,
       bytes: get(`${name.replaceAll('-', sign)}: forged`),
-      fate: malformed,
+      expectation: malformed,
     })),
   ),
   ...lists.map((name) => ({
     rule: 'R18',
     name: `${name} twice is a list`,
     bytes: get(`${name}: a`, `X-A: 1`, `${name.toUpperCase()}: b`),
-    fate: through(`${name}: a`, 'x-a: 1', `${name}: b`),
+    expectation: through(`${name}: a`, 'x-a: 1', `${name}: b`),
   })),
   ...singles.map((name) => ({
     rule: 'R18',
     name: `${name} twice`,
     bytes: get(`${name}: a`, `${name.toLowerCase()}: a`),
-    fate: repeated,
+    expectation: repeated,
   })),
   ...notConnections.map((name) => ({
     rule: 'R17',
     name: `Connection names ${name}`,
     bytes: get(`Connection: ${name}`),
-    fate: malformed,
+    expectation: malformed,
   })),
   ...controls.map((code) => ({
     rule: 'R19',
     name: `byte ${code} in a value`,
     bytes: get(`X-A: a${String.fromCharCode(code)}b`),
-    fate: malformed,
+    expectation: malformed,
   })),
   ...[...'"(),/:;<=>?@[\\]{}'].map((sign) => ({
     rule: 'R16',
     name: `${sign} in a name`,
     bytes: get(`X${sign}A: b`),
     // A colon ends the name: what follows is the value.
-    fate: sign === ':' ? through('x: A: b') : malformed,
+    expectation: sign === ':' ? through('x: A: b') : malformed,
   })),
-  ...cases.map(([rule, name, bytes, fate]) => ({ rule, name, bytes, fate })),
+  ...cases.map(([rule, name, bytes, expectation]) => ({ rule, name, bytes, expectation })),
   ...credentials.map(([name, value, code]) => ({
     rule: 'R33',
     name,
     bytes: bare('GET /orders HTTP/1.1', `Host: ${host}`, `Authorization: ${value}`),
-    fate: refused(401, code, false),
+    expectation: refused(401, code, false),
   })),
 ]

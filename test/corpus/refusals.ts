@@ -132,8 +132,8 @@ function corpusKinds(): Kind[] {
   const found = new Map<string, Case>()
   for (const each of [...framingCases, ...headerCases, ...targetCases]) {
     if (each.slow === true) continue
-    if (each.fate.kind === 'allowed') continue
-    const [answer] = each.fate.kind === 'refused' ? each.fate.answers : []
+    if (each.expectation.kind === 'allowed') continue
+    const [answer] = each.expectation.kind === 'refused' ? each.expectation.answers : []
     const key =
       answer === undefined
         ? `broken ${each.open === true}`
@@ -141,10 +141,10 @@ function corpusKinds(): Kind[] {
     const known = found.get(key)
     if (known === undefined || known.bytes.length > each.bytes.length) found.set(key, each)
   }
-  return [...found].map(([name, { bytes, fate }]) => ({
+  return [...found].map(([name, { bytes, expectation }]) => ({
     name,
     bytes,
-    code: fate.kind === 'refused' ? fate.answers[0]!.code : undefined,
+    code: expectation.kind === 'refused' ? expectation.answers[0]!.code : undefined,
   }))
 }
 

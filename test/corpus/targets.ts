@@ -1,5 +1,5 @@
 /** The target and the host: 1.1 to 1.8, R10 and R11 of docs/boundary.md. */
-import { allowed, bare, type Case, type Fate, head, host, refused } from './case.ts'
+import { allowed, bare, type Case, type Expectation, head, host, refused } from './case.ts'
 
 const malformed = refused(400, 'ERR_TARGET_MALFORMED')
 const hostMalformed = refused(400, 'ERR_HOST_MALFORMED')
@@ -7,10 +7,11 @@ const elsewhere = refused(421, 'ERR_HOST_UNKNOWN', false)
 const denied = refused(403, 'ERR_POLICY_DENIED', false)
 const nowhere = refused(404, 'ERR_ROUTE_NOT_FOUND', false)
 
-const to = (target: string, route = 'public'): Fate => allowed(`GET ${target} HTTP/1.1`, { route })
-const lenient = (target: string): Fate => to(target, 'lenient')
+const to = (target: string, route = 'public'): Expectation =>
+  allowed(`GET ${target} HTTP/1.1`, { route })
+const lenient = (target: string): Expectation => to(target, 'lenient')
 
-const targets: readonly [rule: string, target: string, fate: Fate][] = [
+const targets: readonly [rule: string, target: string, expectation: Expectation][] = [
   ['1.1', '/public/a', to('/public/a')],
   ['1.1', `/public/${'a'.repeat(8192 - 8)}`, to(`/public/${'a'.repeat(8192 - 8)}`)],
   ['1.1', `/public/${'a'.repeat(8192 - 7)}`, refused(414, 'ERR_TARGET_TOO_LONG')],
@@ -41,7 +42,7 @@ const targets: readonly [rule: string, target: string, fate: Fate][] = [
   ['1.2', '/public?a#b', malformed],
   ['1.2', '/public\\..\\secret', malformed],
   ['1.2', '/public/a\\b', malformed],
-  ...[...'<>"^{|}`[]'].map((c) => ['1.2', `/public/a${c}b`, malformed] as [string, string, Fate]),
+  ...[...'<>"^{|}`[]'].map((c) => ['1.2', `/public/a${c}b`, malformed] as [string, string, Expectation]),
   ['1.2', '/public/caf\xe9', malformed],
   ['1.2', '/public/\x7f', malformed],
   ['1.2', '/public/\x01', malformed],
@@ -129,7 +130,7 @@ const targets: readonly [rule: string, target: string, fate: Fate][] = [
   ['R10', '/lenient/;a', malformed],
 ] // biome-ignore format: a table
 
-const hosts: readonly [line: string, fate: Fate][] = [
+const hosts: readonly [line: string, expectation: Expectation][] = [
   ['Host: api.example.com', to('/public')],
   ['host:api.example.com', to('/public')],
   ['HOST: API.Example.COM', to('/public')],
@@ -196,34 +197,34 @@ const hosts: readonly [line: string, fate: Fate][] = [
 ] // biome-ignore format: a table
 
 export const targetCases: readonly Case[] = [
-  ...targets.map(([rule, target, fate]) => ({
+  ...targets.map(([rule, target, expectation]) => ({
     rule,
     name: `target ${target.slice(0, 60)}`,
     bytes: head(`GET ${target} HTTP/1.1`),
-    fate,
+    expectation,
   })),
-  ...hosts.map(([line, fate]) => ({
+  ...hosts.map(([line, expectation]) => ({
     rule: 'R11',
     name: line.slice(0, 60).replace('\r\n', ' and '),
     bytes: bare('GET /public HTTP/1.1', line),
-    fate,
+    expectation,
   })),
   {
     rule: '1.1',
     name: 'the asterisk of OPTIONS belongs to no route',
     bytes: head('OPTIONS * HTTP/1.1'),
-    fate: nowhere,
+    expectation: nowhere,
   },
   {
     rule: '1.8',
     name: 'absolute form and a second host',
     bytes: bare(`GET http://${host}/public HTTP/1.1`, 'Host: evil.example'),
-    fate: hostMalformed,
+    expectation: hostMalformed,
   },
   {
     rule: '1.8',
     name: 'absolute form and no host',
     bytes: bare(`GET http://${host}/public HTTP/1.1`),
-    fate: hostMalformed,
+    expectation: hostMalformed,
   },
 ]

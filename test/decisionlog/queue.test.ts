@@ -44,7 +44,7 @@ function queueAlone(t: Test) {
   return { ...queueTo(port1), port: port2 }
 }
 
-t.test('lines of every length, from two workers, each whole and in its order', async (t) => {
+t.test('lines of every length from two workers are written whole and in order', async (t) => {
   const file = join(folder, 'lines.jsonl')
   const log = await opened(file)
   const random = seeded(7)
@@ -107,7 +107,7 @@ t.test(
   },
 )
 
-t.test('a pipe that nobody empties keeps no gate from stopping', async (t) => {
+t.test('a pipe that its reader does not empty keeps no gate from stopping', async (t) => {
   const pipe = join(folder, 'pipe')
   execFileSync('mkfifo', [pipe])
   await t.rejects(opened(pipe), { code: 'ERR_CONFIG_FILE' }, 'nobody reads: no start that hangs')
@@ -126,7 +126,7 @@ t.test('a pipe that nobody empties keeps no gate from stopping', async (t) => {
   t.pass()
 })
 
-t.test('a sink that does not take them: as many wait as may, the rest is counted', async (t) => {
+t.test('while a sink takes nothing, lines wait up to the limit; the rest is counted', async (t) => {
   const { queue, dropped } = queueAlone(t)
   // Two of these to a chunk, since each might need three times its length.
   const line = 'x'.repeat(60_000)
@@ -171,7 +171,7 @@ t.test(
 )
 
 t.test(
-  'a sink that takes nothing: how many lines wait is a matter of bytes, not of time',
+  'how many lines wait for a sink that takes nothing is a matter of bytes, not of time',
   async (t) => {
     const { queue, dropped } = queueAlone(t)
     for (let n = 0; n < maxChunks + 20; n++) {

@@ -1,9 +1,9 @@
 /** Apache, lighttpd, HAProxy and h2o, each where it is installed. */
 import { existsSync } from 'node:fs'
-import { find, freePort, type Plant, run } from './server.ts'
+import { find, freePort, run, type StartServers } from './server.ts'
 
 /** `path` is under a denied place when its index answers for what is not there. */
-export const plantApache: Plant = async (garden) => {
+export const startApache: StartServers = async (tree) => {
   const apache = find('apache2', 'httpd')
   const modules = '/usr/lib/apache2/modules'
   if (apache === undefined || !existsSync(modules)) return undefined
@@ -12,27 +12,27 @@ export const plantApache: Plant = async (garden) => {
   const user = process.getuid?.() === 0 ? 'User www-data\nGroup www-data\n' : ''
   const host = (port: number, encoded: string): string => `Listen 127.0.0.1:${port}
 <VirtualHost 127.0.0.1:${port}>
-  DocumentRoot ${garden.root}
+  DocumentRoot ${tree.root}
   AllowEncodedSlashes ${encoded}
 </VirtualHost>
 `
-  const config = garden.write(
+  const config = tree.write(
     'apache.conf',
-    `ServerRoot ${garden.folder}
-ServerName garden
-PidFile ${garden.folder}/apache.pid
-ErrorLog ${garden.folder}/apache.log
-DefaultRuntimeDir ${garden.folder}
+    `ServerRoot ${tree.folder}
+ServerName differential
+PidFile ${tree.folder}/apache.pid
+ErrorLog ${tree.folder}/apache.log
+DefaultRuntimeDir ${tree.folder}
 ${load.map((name) => `LoadModule ${name}_module ${modules}/mod_${name}.so`).join('\n')}
 TypesConfig /dev/null
-${user}<Directory ${garden.root}>
+${user}<Directory ${tree.root}>
   Require all granted
   DirectoryIndex index.html
 </Directory>
-<Directory ${garden.root}/secret>
+<Directory ${tree.root}/secret>
   FallbackResource /secret/index.html
 </Directory>
-<Directory ${garden.root}/public/private>
+<Directory ${tree.root}/public/private>
   FallbackResource /public/private/index.html
 </Directory>
 ${host(plain, 'Off')}${host(slashes, 'On')}${host(opaque, 'NoDecode')}`,
@@ -48,20 +48,20 @@ ${host(plain, 'Off')}${host(slashes, 'On')}${host(opaque, 'NoDecode')}`,
   )
 }
 
-export const plantLighttpd: Plant = async (garden) => {
+export const startLighttpd: StartServers = async (tree) => {
   const lighttpd = find('lighttpd')
   if (lighttpd === undefined) return undefined
   const [plain, bare] = [await freePort(), await freePort()]
   const base = (port: number): string => `server.bind = "127.0.0.1"
 server.port = ${port}
-server.document-root = "${garden.root}"
+server.document-root = "${tree.root}"
 server.modules = ("mod_rewrite", "mod_indexfile")
 index-file.names = ("index.html")
 mimetype.assign = ("" => "text/plain")
 url.rewrite-if-not-file = ("^/secret(?:/|$)" => "/secret/index.html", "^/public/private(?:/|$)" => "/public/private/index.html")
 `
-  const first = garden.write('lighttpd-plain.conf', base(plain))
-  const second = garden.write(
+  const first = tree.write('lighttpd-plain.conf', base(plain))
+  const second = tree.write(
     'lighttpd-bare.conf',
     `${base(bare)}server.http-parseopts = ("header-strict" => "disable", "url-normalize" => "disable")\n`,
   )
@@ -75,13 +75,13 @@ url.rewrite-if-not-file = ("^/secret(?:/|$)" => "/secret/index.html", "^/public/
   ]
 }
 
-export const plantHaproxy: Plant = async (garden) => {
+export const startHaproxy: StartServers = async (tree) => {
   const haproxy = find('haproxy')
   if (haproxy === undefined) return undefined
   const [decoded, normalised] = [await freePort(), await freePort()]
   const answer =
     'http-request return status 200 content-type text/plain lf-string "resource:%[path,url_dec]"'
-  const config = garden.write(
+  const config = tree.write(
     'haproxy.cfg',
     `global
   expose-experimental-directives
@@ -112,25 +112,25 @@ frontend normalised
   )
 }
 
-export const plantH2o: Plant = async (garden) => {
+export const startH2o: StartServers = async (tree) => {
   const h2o = find('h2o')
   if (h2o === undefined) return undefined
   const files = await freePort()
   const user = process.getuid?.() === 0 ? 'user: root\n' : ''
-  const config = garden.write(
+  const config = tree.write(
     'h2o.conf',
-    `${user}pid-file: ${garden.folder}/h2o.pid
+    `${user}pid-file: ${tree.folder}/h2o.pid
 hosts:
   default:
     listen: {host: 127.0.0.1, port: ${files}}
     paths:
       "/":
-        file.dir: ${garden.root}
+        file.dir: ${tree.root}
       "/secret":
-        file.dir: ${garden.root}/secret
+        file.dir: ${tree.root}/secret
         error-doc: {status: 404, url: /secret/index.html}
       "/public/private":
-        file.dir: ${garden.root}/public/private
+        file.dir: ${tree.root}/public/private
         error-doc: {status: 404, url: /public/private/index.html}
 `,
   )

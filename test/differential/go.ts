@@ -1,7 +1,7 @@
 /** Go's net/http: its file server, its mux and a handler that cleans the path itself, built from its standard library. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { find, freePort, type Plant, run, succeeds } from './server.ts'
+import { find, freePort, run, type StartServers, succeeds } from './server.ts'
 
 const source = `package main
 
@@ -27,18 +27,18 @@ func main() {
 }
 `
 
-export const plantGo: Plant = async (garden) => {
+export const startGo: StartServers = async (tree) => {
   const go = find('go')
   if (go === undefined) return undefined
-  const folder = join(garden.folder, 'go')
+  const folder = join(tree.folder, 'go')
   mkdirSync(folder)
-  garden.write('go/main.go', source)
-  garden.write('go/go.mod', 'module garden\n\ngo 1.20\n')
-  if (!succeeds(go, ['build', '-o', 'garden', '.'], folder)) return undefined
+  tree.write('go/main.go', source)
+  tree.write('go/go.mod', 'module servers\n\ngo 1.20\n')
+  if (!succeeds(go, ['build', '-o', 'servers', '.'], folder)) return undefined
   const [files, mux, clean] = [await freePort(), await freePort(), await freePort()]
   return await run(
-    join(folder, 'garden'),
-    [garden.root, String(files), String(mux), String(clean)],
+    join(folder, 'servers'),
+    [tree.root, String(files), String(mux), String(clean)],
     [
       { name: 'go, files', port: files },
       { name: 'go, mux', port: mux },

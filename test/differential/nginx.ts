@@ -1,20 +1,20 @@
 /** nginx: as a file server, by its locations, and in front of an application to which it hands the path it has read. */
-import { plantNode } from './node.ts'
-import { find, freePort, type Plant, run } from './server.ts'
+import { startNode } from './node.ts'
+import { find, freePort, run, type StartServers } from './server.ts'
 
-export const plantNginx: Plant = async (garden) => {
+export const startNginx: StartServers = async (tree) => {
   const nginx = find('nginx')
   if (nginx === undefined) return undefined
   const [files, locations, handed] = [await freePort(), await freePort(), await freePort()]
-  const nodes = (await plantNode(garden))!
-  const config = garden.write(
+  const nodes = (await startNode(tree))!
+  const config = tree.write(
     'nginx.conf',
-    `daemon off; master_process off; pid ${garden.folder}/nginx.pid; error_log ${garden.folder}/nginx.log;
+    `daemon off; master_process off; pid ${tree.folder}/nginx.pid; error_log ${tree.folder}/nginx.log;
 events {}
 http {
-  access_log off; default_type text/plain; root ${garden.root};
-  client_body_temp_path ${garden.folder}/nginx-body; proxy_temp_path ${garden.folder}/nginx-proxy;
-  fastcgi_temp_path ${garden.folder}/nginx-f; uwsgi_temp_path ${garden.folder}/nginx-u; scgi_temp_path ${garden.folder}/nginx-s;
+  access_log off; default_type text/plain; root ${tree.root};
+  client_body_temp_path ${tree.folder}/nginx-body; proxy_temp_path ${tree.folder}/nginx-proxy;
+  fastcgi_temp_path ${tree.folder}/nginx-f; uwsgi_temp_path ${tree.folder}/nginx-u; scgi_temp_path ${tree.folder}/nginx-s;
   server { listen 127.0.0.1:${files}; index index.html; }
   server {
     listen 127.0.0.1:${locations}; merge_slashes off;
@@ -30,7 +30,7 @@ http {
   )
   const servers = await run(
     nginx,
-    ['-c', config, '-e', `${garden.folder}/nginx.log`],
+    ['-c', config, '-e', `${tree.folder}/nginx.log`],
     [
       { name: 'nginx, files', port: files },
       { name: 'nginx, locations', port: locations },

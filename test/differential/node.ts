@@ -1,7 +1,7 @@
 /** Ways in which applications on Node find the resource: from careful to careless. */
 import { createServer, type Server } from 'node:http'
 import { posix } from 'node:path'
-import type { GardenServer, Plant } from './server.ts'
+import type { DifferentialServer, StartServers } from './server.ts'
 
 const pathOf = (target: string): string => target.split(/[?#]/, 1)[0]!
 
@@ -23,7 +23,7 @@ function lax(path: string): string {
 
 /** Each throws where it would answer 400. */
 const readings: Readonly<Record<string, (target: string) => string>> = {
-  'node by URL': (target) => decodeURIComponent(new URL(target, 'http://garden').pathname),
+  'node by URL': (target) => decodeURIComponent(new URL(target, 'http://server').pathname),
   'node, decoded and normalised': (target) => posix.normalize(decodeURIComponent(pathOf(target))),
   'node, normalised and decoded': (target) => decodeURIComponent(posix.normalize(pathOf(target))),
   'node, segment by segment': (target) => posix.normalize(pathOf(target).split('/').map(decodeURIComponent).join('/')),
@@ -35,7 +35,7 @@ const readings: Readonly<Record<string, (target: string) => string>> = {
   'node, lax UTF-8': (target) => posix.normalize(lax(pathOf(target))),
 } // biome-ignore format: a table
 
-export const plantNode: Plant = async () => {
+export const startNode: StartServers = async () => {
   return await Promise.all(
     Object.entries(readings).map(([name, reading]) => {
       const server = createServer((req, res) => {
@@ -51,7 +51,7 @@ export const plantNode: Plant = async () => {
   )
 }
 
-function open(name: string, server: Server): Promise<GardenServer> {
+function open(name: string, server: Server): Promise<DifferentialServer> {
   return new Promise((resolve) => {
     server.listen(0, '127.0.0.1', () => {
       const { port } = server.address() as { port: number }

@@ -9,27 +9,27 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { until } from '../harness/wait.ts'
 
-export interface GardenServer {
+export interface DifferentialServer {
   readonly name: string
   readonly origin: string
   close(): Promise<void>
 }
 
-/** Undefined: not installed here. */
-export type Plant = (garden: Garden) => Promise<readonly GardenServer[] | undefined>
+/** Starts one kind of server over the tree. Undefined: it is not installed here. */
+export type StartServers = (tree: ServedTree) => Promise<readonly DifferentialServer[] | undefined>
 
-/** What only the policy keeps from being served. */
+/** The places that every server would serve: only the policy keeps them from callers. */
 export function isDenied(resource: string): boolean {
   return /^\/+(?:secret|public\/+private)(?:\/|$)/.test(resource)
 }
 
 /** The tree on disk and a place for configurations. */
-export class Garden {
-  readonly folder = mkdtempSync(join(tmpdir(), 'dropgate-garden-'))
+export class ServedTree {
+  readonly folder = mkdtempSync(join(tmpdir(), 'dropgate-differential-'))
   readonly root = join(this.folder, 'root')
 
   constructor() {
-    // Servers started by root read it as somebody else.
+    // A server that root starts reads the tree as another user.
     chmodSync(this.folder, 0o755)
     for (const place of [
       '/',
@@ -85,7 +85,7 @@ export async function run(
   command: string,
   args: readonly string[],
   named: readonly { readonly name: string; readonly port: number }[],
-): Promise<readonly GardenServer[]> {
+): Promise<readonly DifferentialServer[]> {
   // A process group of its own: Apache ends the whole group it is in.
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   const kill = (): boolean => child.kill('SIGKILL')

@@ -75,7 +75,7 @@ const endings = [
   '#/../..',
 ]
 
-/** Known to reach a denied place on one server or another, where nobody reads the target as a whole. */
+/** Known to reach a denied place on one server or another, where no reader looks at the target as a whole. */
 export const classics: readonly string[] = [
   '/%73ecret/x', '/public/../secret/x', '/public/%2e%2e/secret/x', '/public/..%2fsecret/x', '/public/a/..\\..\\..\\secret\\x', '//secret/x', '/./secret/x',
   '/secret;x/x', '/secret%3Bx/x', '/public/..;/secret/x', '/public/%252e%252e/secret/x', '/public/%c0%ae%c0%ae/secret/x', '/secret%00/x',

@@ -1,14 +1,14 @@
 /**
- * A gate in front of every server of the garden, with a policy that denies two places of the tree: whatever target is
- * allowed, no server may take it for one of them. Beside it, the same targets without a gate, past a rule that looks at
- * the target as it is written: that shows what the generator can reach.
+ * A gate in front of each differential server, with a policy that denies two places of the tree. A target that the gate
+ * allows must not be a denied place to any of the servers. The same targets are also sent without a gate, past a rule
+ * that compares the target as it is written: that shows what the generator can reach.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { Wire } from '../harness/wire.ts'
-import { Garden, type GardenServer, isDenied, type Plant } from './server.ts'
+import { type DifferentialServer, isDenied, ServedTree, type StartServers } from './server.ts'
 
 const rego = `import rego.v1
 
@@ -25,7 +25,8 @@ denied if {
 }
 `
 
-export interface Harvest {
+/** What came of all targets on one route. */
+export interface RouteResult {
   readonly name: string
   allowed: number
   refused: number
@@ -37,35 +38,36 @@ export interface Harvest {
   naive: number
 }
 
-interface Plot {
-  readonly server: GardenServer
+/** One route of the gate to one of the servers, and the results of what was sent to it. */
+interface ServerRoute {
+  readonly server: DifferentialServer
   readonly host: string
-  readonly harvest: Harvest
+  readonly result: RouteResult
 }
 
-export class GardenWalk {
-  readonly garden = new Garden()
-  readonly plots: Plot[] = []
+export class DifferentialWalk {
+  readonly tree = new ServedTree()
+  readonly serverRoutes: ServerRoute[] = []
   #gate!: TestGate
-  #servers: readonly GardenServer[] = []
+  #servers: readonly DifferentialServer[] = []
 
   /** Each server gets two routes: one that refuses matrix parameters and one that lets them pass. */
   static async start(
-    plants: Readonly<Record<string, Plant>>,
-  ): Promise<{ walk: GardenWalk; absent: string[] }> {
-    const walk = new GardenWalk()
+    starters: Readonly<Record<string, StartServers>>,
+  ): Promise<{ walk: DifferentialWalk; absent: string[] }> {
+    const walk = new DifferentialWalk()
     const absent: string[] = []
-    for (const [name, plant] of Object.entries(plants)) {
-      const servers = await plant(walk.garden)
+    for (const [name, startServers] of Object.entries(starters)) {
+      const servers = await startServers(walk.tree)
       if (servers === undefined) absent.push(name)
       else walk.#servers = [...walk.#servers, ...servers]
     }
-    const bundle = join(walk.garden.folder, 'gate.tar.gz')
+    const bundle = join(walk.tree.folder, 'gate.tar.gz')
     writeFileSync(bundle, compile(rego))
     const routes: Record<string, unknown>[] = []
     for (const [i, server] of walk.#servers.entries()) {
       for (const matrix_parameters of ['refuse', 'pass']) {
-        const host = `${matrix_parameters}-${i}.garden.example`
+        const host = `${matrix_parameters}-${i}.differential.example`
         const name = matrix_parameters === 'pass' ? `${server.name} (parameters pass)` : server.name
         routes.push({
           name,
@@ -76,20 +78,20 @@ export class GardenWalk {
           upstream: server.origin,
           matrix_parameters,
         })
-        const harvest = { name, allowed: 0, refused: 0, resolved: 0, reached: [], naive: 0 }
-        walk.plots.push({ server, host, harvest })
+        const result = { name, allowed: 0, refused: 0, resolved: 0, reached: [], naive: 0 }
+        walk.serverRoutes.push({ server, host, result })
       }
     }
     walk.#gate = await TestGate.start({ bundle, config: { workers: 1 }, routes })
     return { walk, absent }
   }
 
-  async send(targets: readonly string[]): Promise<Harvest[]> {
-    await Promise.all(this.plots.map((plot) => this.#sendTo(plot, targets)))
-    return this.plots.map(({ harvest }) => harvest)
+  async send(targets: readonly string[]): Promise<RouteResult[]> {
+    await Promise.all(this.serverRoutes.map((serverRoute) => this.#sendTo(serverRoute, targets)))
+    return this.serverRoutes.map(({ result }) => result)
   }
 
-  async #sendTo({ server, host, harvest }: Plot, targets: readonly string[]): Promise<void> {
+  async #sendTo({ server, host, result }: ServerRoute, targets: readonly string[]): Promise<void> {
     const { port } = new URL(server.origin)
     let through: Wire | undefined
     let direct: Wire | undefined
@@ -97,16 +99,16 @@ export class GardenWalk {
       const target = written.replace('HOST', host)
       const asked = await ask(through, this.#gate.port, target, host)
       through = asked.wire
-      if (asked.code !== undefined) harvest.refused++
+      if (asked.code !== undefined) result.refused++
       else {
-        harvest.allowed++
-        if (asked.resource !== undefined) harvest.resolved++
-        if (asked.resource !== undefined && isDenied(asked.resource)) harvest.reached.push(target)
+        result.allowed++
+        if (asked.resource !== undefined) result.resolved++
+        if (asked.resource !== undefined && isDenied(asked.resource)) result.reached.push(target)
       }
       const plain = await ask(direct, Number(port), target, host)
       direct = plain.wire
       if (plain.resource !== undefined && isDenied(plain.resource) && !isDenied(target))
-        harvest.naive++
+        result.naive++
     }
     through?.destroy()
     direct?.destroy()
@@ -115,7 +117,7 @@ export class GardenWalk {
   async stop(): Promise<void> {
     await this.#gate.stop()
     await Promise.all(this.#servers.map((server) => server.close()))
-    this.garden.remove()
+    this.tree.remove()
   }
 }
 

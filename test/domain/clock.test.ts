@@ -17,7 +17,7 @@ import(${JSON.stringify(new URL('../../src/domain/clock.ts', import.meta.url).hr
   parentPort.postMessage(off)
 })`
 
-t.test('one clock for all threads, also for those that are started in a crowd', async (t) => {
+t.test('all threads have one clock, also those that are started in a crowd', async (t) => {
   for (let round = 0; round < 4; round++) {
     const crowd = Array.from({ length: 12 }, () => new Worker(code, { eval: true }))
     const off = await Promise.all(crowd.map(async (worker) => (await once(worker, 'message'))[0]))

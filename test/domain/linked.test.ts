@@ -8,7 +8,7 @@ class Item implements Linked<Item> {
   linked = false
 }
 
-t.test('as a Set, and who has left points nowhere', async (t) => {
+t.test('a linked list behaves as a Set, and an item that has left points nowhere', async (t) => {
   const step = fc.record({ add: fc.boolean(), item: fc.nat(9) })
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
@@ -28,7 +28,7 @@ t.test('as a Set, and who has left points nowhere', async (t) => {
         if (gone.some((each) => each.before ?? each.after ?? (each.linked || undefined)))
           return false
       }
-      // Whoever is visited may leave.
+      // An item that is being visited may leave.
       for (const each of list) list.delete(each)
       return list.size === 0
     }),

@@ -7,7 +7,7 @@ import {
   isSecretParameter,
 } from '../../src/domain/secrets.ts'
 
-t.test('names of parameters that carry credentials', async (t) => {
+t.test('a parameter that carries a credential is known by its name', async (t) => {
   const secret = [
     'access_token', 'id_token_hint', 'token', 'refreshToken', 'client_secret', 'password', 'passwd', 'api_key', 'apikey', 'API-Key', 'key', 'auth', 'code', 'sid',
     'X-Amz-Signature', 'X-Amz-Credential', 'X-Goog-Signature', 'sig', 'client_assertion', 'jwt', 'session', 'ticket', 'a.key',
@@ -31,7 +31,7 @@ t.test('names of parameters that carry credentials', async (t) => {
   for (const name of open) t.notOk(isSecretParameter(name), name)
 })
 
-t.test('their values are hidden in targets and addresses', async (t) => {
+t.test('the values of such parameters are hidden in targets and addresses', async (t) => {
   for (const [given, shown] of [
     ['/a/b', '/a/b'],
     ['/a?', '/a?'],

@@ -11,7 +11,7 @@ import { LiveRegistry } from '../../src/response/live.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
 import { pause, until } from '../harness/wait.ts'
 
-t.test('an exchange of which nobody can say whether a row concerns it is cut', async (t) => {
+t.test('an exchange is cut when its worker cannot tell whether a row concerns it', async (t) => {
   const ledger = Ledger.create(100)
   const keys = Buffer.concat([Buffer.of(kinds.network), networkKey(addressBytes('192.0.2.0')!, 24)])
   const always = { cutoffUs: null, exact: false, authTime: false, expiresAtS: null }

@@ -94,7 +94,7 @@ async function ticked(status: () => Feeding): Promise<void> {
 const holds = ({ ledger }: Followed, id: number): boolean =>
   [...ledger.entries()].some((row) => row.id === id)
 
-t.test('a whole gate: cut off, fresh enough to allow, back when the ids are', async (t) => {
+t.test('a whole gate that is cut off allows while fresh, and is back with the ids', async (t) => {
   const proxy = new PostgresProxy()
   const gate = await TestGate.start({
     cluster,
@@ -151,7 +151,7 @@ t.test('a whole gate: cut off, fresh enough to allow, back when the ids are', as
   t.equal(feedOf(gate).loads, loads, 'nothing was loaded')
 })
 
-t.test('a gate that is started from its file', async (t) => {
+t.test('a gate that starts from its file misses nothing after a crash of the server', async (t) => {
   const snapshot_file = join(folder, 'revocations.snapshot')
   const config = { revocation: { snapshot_file } }
   let gate: TestGate | undefined
@@ -191,7 +191,7 @@ t.test('a gate that is started from its file', async (t) => {
   t.equal(code, 'ERR_REVOKED')
 })
 
-t.test('a notification whose transaction has an id from below the old cursor', async (t) => {
+t.test('a notification with a transaction id below the old cursor is not missed', async (t) => {
   const proxy = new PostgresProxy()
   const followed = await follow(await proxy.open(cluster.url))
   const { feed } = followed
@@ -270,7 +270,7 @@ async function quiet(t: Test, followed: Followed): Promise<void> {
   )
 }
 
-t.test('a restart in order: nothing is loaded, no tick reads a row twice', async (t) => {
+t.test('after a restart in order nothing is loaded and no tick reads a row twice', async (t) => {
   const proxy = new PostgresProxy()
   const followed = await follow(await proxy.open(cluster.url))
   t.teardown(async () => {
@@ -303,7 +303,7 @@ t.test('a restart in order: nothing is loaded, no tick reads a row twice', async
   t.equal(followed.ledger.rows, 1)
 })
 
-t.test('crash after crash, beside writers of every kind', async (t) => {
+t.test('the ledger equals the table after many crashes beside writers of every kind', async (t) => {
   const random = seeded(seed)
   const int = (n: number): number => Math.floor(random() * n)
   const proxy = new PostgresProxy()

@@ -24,7 +24,7 @@ const identAt = (snapshot: string, tomb_floor = '0'): Ident => ({
 const at = (snapshot: string, transactions: readonly bigint[], before?: Cursor): Cursor =>
   cursorOf(identAt(snapshot), transactions, before)
 
-t.test('behind the newest transaction that was shown', (t) => {
+t.test('a cursor goes on behind the newest transaction that was shown', (t) => {
   const held = at('700:700:', [500n, 600n])
   for (const [what, cursor, seen] of [
     ['nothing is there', at('700:700:', []), '1:1:'],

@@ -40,7 +40,7 @@ async function backends(): Promise<number[]> {
   return rows.map(({ pid }) => pid as number)
 }
 
-t.test('every notification dropped', async (t) => {
+t.test('with every notification dropped the ticks bring every row', async (t) => {
   const proxy = new PostgresProxy()
   const followed = await follow(await proxy.open(cluster.url))
   proxy.dropNotifications = true
@@ -53,7 +53,7 @@ t.test('every notification dropped', async (t) => {
   proxy.close()
 })
 
-t.test('ticks slowed to one in two seconds: notifications alone keep up', async (t) => {
+t.test('with ticks slowed to one in two seconds notifications alone keep up', async (t) => {
   const followed = await follow(cluster.url, { tickMs: 2000 })
   const { comparisons, wrong } = await storm(followed, cluster, { seed: seed + 1, rows: 1500 })
   t.ok(comparisons >= 50, `${comparisons} comparisons`)
@@ -77,7 +77,7 @@ async function holdsUnderWrites(t: Test, followed: Followed, from: number): Prom
   t.equal(followed.feed.status().loads, loads)
 }
 
-t.test('killed sessions, fifteen in a row', async (t) => {
+t.test('fifteen sessions killed in a row lose no row', async (t) => {
   const followed = await follow(cluster.url)
   let killed = 0
   const { comparisons, wrong } = await storm(followed, cluster, {
@@ -137,7 +137,7 @@ t.test('a frozen backend that sends no FIN is noticed within a second', async (t
   await followed.feed.close()
 })
 
-t.test('a long transaction in another database, and one here that commits late', async (t) => {
+t.test('neither a long transaction elsewhere nor a late commit here hides a row', async (t) => {
   await owner.query('CREATE DATABASE elsewhere')
   const url = new URL(cluster.migrate_url)
   url.pathname = '/elsewhere'
@@ -198,7 +198,7 @@ t.test('junk, forged and repeated notifications change nothing', async (t) => {
   await followed.feed.close()
 })
 
-t.test('a payload that overtakes its tick, and one that is overtaken', async (t) => {
+t.test('a payload may overtake its tick, or be overtaken, and nothing is wrong', async (t) => {
   const proxy = new PostgresProxy()
   const followed = await follow(await proxy.open(cluster.url), { tickMs: 50 })
   for (let i = 0; i < 25; i++) {
@@ -241,7 +241,7 @@ t.test('a row and its deletion before any tick is not left behind', async (t) =>
   await followed.feed.close()
 })
 
-t.test('more than a tick may carry, in one statement, while others go on', async (t) => {
+t.test('more rows than a tick may carry arrive by one statement beside others', async (t) => {
   const followed = await follow(cluster.url)
   const before = followed.ledger.rows
   const { wrong, comparisons } = await storm(followed, cluster, {
@@ -270,7 +270,7 @@ t.test('more than a tick may carry, in one statement, while others go on', async
   await followed.feed.close()
 })
 
-t.test('TRUNCATE during a load', async (t) => {
+t.test('a TRUNCATE during a load leaves no row behind', async (t) => {
   const writer = await cluster.client('migrate_url')
   for (let i = 0; i < 3; i++) {
     await writer.query(
@@ -318,7 +318,7 @@ t.test(
   },
 )
 
-t.test('a restore from a dump, whose stamps are of another time', async (t) => {
+t.test('a restore from a dump, whose stamps are of another time, is loaded anew', async (t) => {
   for (let i = 0; i < 20; i++) await insert(`dumped-${i}`)
   // As pg_restore leaves them: rows first, triggers later.
   await owner.query('ALTER TABLE dropgate.revocations DISABLE TRIGGER a_stamp')
@@ -364,7 +364,7 @@ t.test('a wall clock that is minutes off neither hides a row nor ages what is fr
 
 const us = (): number => Number(process.hrtime.bigint() / 1000n)
 
-t.test('a migration while a gate follows', async (t) => {
+t.test('a migration while a gate follows loses no row', async (t) => {
   const followed = await follow(cluster.url)
   const { wrong } = await storm(followed, cluster, {
     seed: seed + 4,

@@ -8,7 +8,7 @@ import { type Read, unexplained, type Write } from '../harness/history.ts'
 import { PostgresProxy } from '../harness/postgres.ts'
 import { pause, seeded, seedOf, until } from '../harness/wait.ts'
 
-t.test('the checker itself: a broken history is found, a sound one is not', async (t) => {
+t.test('the checker finds a broken history and passes a sound one', async (t) => {
   const writes: Write[] = [
     { kind: 'revoke', subject: 'a', beganMs: 100, endedMs: 110 },
     { kind: 'lift', subject: 'a', beganMs: 200, endedMs: 210 },
@@ -43,11 +43,11 @@ t.test('the checker itself: a broken history is found, a sound one is not', asyn
   }
 })
 
-/** `max_staleness`, exactly: whoever decides has seen what was committed that long before it. */
+/** `max_staleness`, exactly: a decision knows all that was committed that long before it. */
 const boundMs = 1000
 const seed = seedOf()
 
-t.test('two gates under faults', async (t) => {
+t.test('the histories of two gates under faults are explained by some order', async (t) => {
   t.comment(`SEED=${seed}`)
   const random = seeded(seed)
   const proxies = [new PostgresProxy(), new PostgresProxy()] as const

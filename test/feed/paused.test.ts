@@ -82,7 +82,7 @@ class Line {
   }
 }
 
-t.test('a paused process allows nobody by what it knew before', async (t) => {
+t.test('a process that was paused allows no request by what it knew before', async (t) => {
   await until(
     'ready',
     async () =>

@@ -1,4 +1,4 @@
-/** What happens to the server itself: restarts, standbys, promotions, poolers, a queue that somebody does not read. */
+/** What happens to the server itself: restarts, standbys, promotions, poolers, a queue with a listener that does not read. */
 import t from 'tap'
 import { compare, follow, settled, storm } from '../harness/follower.ts'
 import { TransactionPooler } from '../harness/pooler.ts'
@@ -24,7 +24,7 @@ t.test('a pooler in transaction mode is refused, with what to do', async (t) => 
   pooler.close()
 })
 
-t.test('a stuck listener fills the queue: revoking goes on, ticks deliver', async (t) => {
+t.test('while a stuck listener fills the queue revoking goes on and ticks deliver', async (t) => {
   const owner = await cluster.client('migrate_url')
   const { rows } = await owner.query("SELECT current_setting('server_version_num')::int AS n")
   // Before 17 the queue holds 8 GB and cannot be made smaller.
@@ -67,7 +67,7 @@ t.test('a stuck listener fills the queue: revoking goes on, ticks deliver', asyn
   await followed.feed.close()
 })
 
-t.test('the server restarts in the middle of a load', async (t) => {
+t.test('a load during which the server restarts is completed', async (t) => {
   const owner = await cluster.client('migrate_url')
   const { rows: held } = await owner.query('SELECT count(*)::int AS n FROM dropgate.live')
   const rows = held[0].n as number

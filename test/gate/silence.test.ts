@@ -33,7 +33,7 @@ t.test('the CPU a worker has had counts, however long that took', async (t) => {
   t.pass('500 rounds')
 })
 
-t.test('one that is given no time is waited for; one that sleeps, not for ever', async (t) => {
+t.test('a worker without CPU is waited for; one that sleeps is replaced at last', async (t) => {
   const starved = new Silence()
   starved.broken(0, { cpuMs: 500, runnable: true })
   for (let now = watchMs; now < 600_000; now += watchMs)
@@ -42,7 +42,7 @@ t.test('one that is given no time is waited for; one that sleeps, not for ever',
   const asleep = new Silence()
   const use = { cpuMs: 500, runnable: false }
   asleep.broken(0, use)
-  // What passes while nobody looks is not held against it.
+  // Time in which the control thread did not look does not count against the worker.
   t.notOk(asleep.tooLong(60_000, use))
   let now = 60_000 + watchMs
   while (!asleep.tooLong(now, use) && now < 120_000) now += watchMs
@@ -97,21 +97,25 @@ async function thread(t: Test, code: string): Promise<ThreadCpu> {
 const endless =
   'new WebAssembly.Instance(new WebAssembly.Module(Buffer.from("0061736d01000000010401600000030201000707010372756e00000a0901070003400c000b0b", "hex"))).exports.run()'
 
-t.test('real threads: one that never ends, in JavaScript and in WebAssembly', linux, async (t) => {
-  for (const code of ['for (;;);', endless]) {
-    const cpu = await thread(t, code)
-    const silence = new Silence()
-    silence.broken(performance.now(), cpu.read())
-    let tooLong = false
-    const timer = setInterval(() => {
-      tooLong ||= silence.tooLong(performance.now(), cpu.read())
-    }, watchMs)
-    await until('it is told', () => tooLong)
-    clearInterval(timer)
-  }
-})
+t.test(
+  'a real thread that never ends is found, in JavaScript and WebAssembly',
+  linux,
+  async (t) => {
+    for (const code of ['for (;;);', endless]) {
+      const cpu = await thread(t, code)
+      const silence = new Silence()
+      silence.broken(performance.now(), cpu.read())
+      let tooLong = false
+      const timer = setInterval(() => {
+        tooLong ||= silence.tooLong(performance.now(), cpu.read())
+      }, watchMs)
+      await until('it is told', () => tooLong)
+      clearInterval(timer)
+    }
+  },
+)
 
-t.test('real threads: one that sleeps in the middle of a turn uses nothing', linux, async (t) => {
+t.test('a real thread that sleeps in the middle of a turn uses no CPU time', linux, async (t) => {
   const cpu = await thread(t, 'Atomics.wait(words, 1, 0)')
   await until('it sleeps', () => cpu.read()?.runnable === false)
   const before = cpu.read()!

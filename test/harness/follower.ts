@@ -108,8 +108,8 @@ export async function compare({ feed, ledger }: Followed, client: pg.Client): Pr
 }
 
 /**
- * One writer: transactions of random length and fate until it has inserted its share. As the owner it also changes whom
- * rows name, and puts others in their place under the same id.
+ * One writer: transactions of random length, committed or rolled back at random, until it has inserted its share. As the
+ * owner it also changes whom rows name, and puts others in their place under the same id.
  */
 async function write(
   cluster: Cluster,

@@ -61,7 +61,7 @@ export interface GateOptions {
   readonly issuer?: Record<string, unknown>
   /** Another gate whose cluster and issuer this one shares; it is stopped later. */
   readonly beside?: TestGate
-  /** A PostgreSQL that several gates share; whoever made it closes it. */
+  /** A PostgreSQL that several gates share; the test that made it closes it. */
   readonly cluster?: Cluster
   /** URL of the database in place of the cluster's own. */
   readonly databaseUrl?: (url: string) => Promise<string>

@@ -47,7 +47,7 @@ function possible(
   fromMs: number,
   toMs: number,
 ): boolean {
-  // Before the first write nobody is revoked.
+  // Before the first write no subject is revoked.
   if (wanted === 'lift' && (history[0]?.endedMs ?? Infinity) >= fromMs) return true
   return history.some(({ kind, beganMs }, i) => {
     if (kind !== wanted || beganMs > toMs) return false

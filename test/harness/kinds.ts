@@ -1,7 +1,9 @@
 /**
- * Ten policies of the kinds that people run (test/policy/kinds), each with its data and a generator of requests that
- * come near its edges; at least one in fourteen is allowed and one in three denied, so that 200 of any seed hold both. `compareKind` decides the same requests by `opa eval` and by the engine, from the text that the
- * gate would build, and tells where they differ.
+ * Policy kinds: the ten kinds of policies that people run, by what they decide on (attributes, roles, hours, networks,
+ * bodies, ...), one policy of each in test/policy/kinds. Each has its data and a generator of requests that come near its
+ * edges; at least one in fourteen is allowed and one in three denied, so that 200 of any seed hold both. `compareKind`
+ * has `opa eval` and the engine decide the same requests, from the text that the gate would build, and says where they
+ * differ.
  */
 import { createHash, createHmac } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -38,7 +38,7 @@ export class TransactionPooler {
       while (rest.length >= 5 && rest.length >= 1 + rest.readInt32BE(1)) {
         const message = rest.subarray(0, 1 + rest.readInt32BE(1))
         rest = rest.subarray(message.length)
-        // What comes while nobody holds the connection is for nobody.
+        // Without a client on this connection the message is dropped: no later client may get it.
         seat.client?.write(message)
         if (message[0] === 0x5a && message[5] === 0x49) this.#release(seat)
       }

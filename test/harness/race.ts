@@ -1,9 +1,9 @@
 /**
  * Rows against beginnings: each exchange of a subject of its own, each row committed at a random moment around its
- * beginning. Whoever comes first, the exchange must be refused or cut.
+ * beginning. Whichever comes first, the exchange must be refused or cut.
  */
 import type { TestGate } from './gate.ts'
-import { Held, kinds, type StreamUpstream } from './streams.ts'
+import { kinds, OpenStream, type StreamUpstream } from './streams.ts'
 import { pause, seeded, seedOf, until } from './wait.ts'
 
 export interface Raced {
@@ -39,7 +39,7 @@ export async function raceRows(
       const token = await gate.issuer.token(subject, { claims: { roles: ['manager'] } })
       const [answers, begins, commits] = [random(), random(), random()].map((x) => x * spreadMs)
       const opened = pause(begins!).then(
-        () => new Held(kind, subject, gate.port, token, { delay: Math.floor(answers!) }),
+        () => new OpenStream(kind, subject, gate.port, token, { delay: Math.floor(answers!) }),
       )
       await pause(commits!)
       await revoker.query('INSERT INTO dropgate.revocations (subject) VALUES ($1)', [subject])

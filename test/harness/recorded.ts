@@ -1,6 +1,6 @@
 /**
- * Records what two gates answer while rows come and go and their databases misbehave, and holds it against what they
- * promise: whoever is revoked is let through by no request that begins `max_staleness` after the commit; before that, and
+ * Records what two gates answer while rows come and go and their databases misbehave, and compares it with what they
+ * promise: a revoked caller is refused on every request that begins `max_staleness` after the commit; before that, and
  * whatever else happens, each gate behaves like one register. 503 says nothing and is always allowed.
  */
 import { Agent } from 'node:http'

@@ -13,6 +13,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { type WebSocket as ServedSocket, WebSocket, WebSocketServer } from 'ws'
 import { pause } from './wait.ts'
 
+/** The kinds of exchange that stay open for long. */
 export const kinds = ['events', 'chunks', 'download', 'upload', 'websocket'] as const
 export type Kind = (typeof kinds)[number]
 
@@ -51,7 +52,7 @@ export interface Served {
 
 const pieceBytes = 997
 const pieceMs = 5
-/** What a download promises; nobody here waits for all of it. */
+/** The length that a download announces: no test waits for all of it. */
 const downloadBytes = 1e9
 
 export class StreamUpstream {
@@ -150,8 +151,8 @@ function readName(req: IncomingMessage): { name: string; kind: Kind; delay: numb
   }
 }
 
-/** One exchange as its client sees it. */
-export class Held {
+/** A stream that a client holds open through the gate: what came of it, and how it ended, as the client sees it. */
+export class OpenStream {
   readonly name: string
   readonly kind: Kind
   readonly got = new Checked()

@@ -59,7 +59,7 @@ async function site(listener: RequestListener): Promise<string> {
   return `http://127.0.0.1:${(server.address() as { port: number }).port}`
 }
 
-t.test('by discovery, by address, from a file', async (t) => {
+t.test('keys come by discovery, from an address or from a file', async (t) => {
   const issuer = await idp()
   const found = await open({ issuer: issuer.url })
   t.equal(found.sets.at(-1)?.keys[0]?.kid, 'one')
@@ -81,7 +81,7 @@ t.test('by discovery, by address, from a file', async (t) => {
   await until('the file is read again', () => read.sets.at(-1)?.keys[0]?.kid === 'two')
 })
 
-t.test('an unknown key is looked for once in a cooldown, whoever asks', async (t) => {
+t.test('an unknown key is looked for once in a cooldown, for however many tokens', async (t) => {
   const issuer = await idp()
   const { store, sets } = await open({ issuer: issuer.url, keys_cooldown: '2s' })
   const { fetches } = issuer
@@ -97,7 +97,7 @@ t.test('an unknown key is looked for once in a cooldown, whoever asks', async (t
   t.equal(issuer.fetches, fetches + 1, 'a key that is there is not looked for')
 })
 
-t.test('a clock that is put back keeps nobody from looking', async (t) => {
+t.test('keys are still fetched after the clock has been put back', async (t) => {
   const issuer = await idp()
   const { store } = await open({
     issuer: issuer.url,
@@ -108,7 +108,7 @@ t.test('a clock that is put back keeps nobody from looking', async (t) => {
   t.teardown(() => {
     Date.now = now
   })
-  // A fault that cannot be had for real: the clock of this machine is everybody's.
+  // A fault that cannot be had for real: every program of this machine has the same clock.
   Date.now = () => now() - 3_600_000
   store.want(issuer.url, 'stranger')
   const { fetches } = issuer
@@ -116,7 +116,7 @@ t.test('a clock that is put back keeps nobody from looking', async (t) => {
   Date.now = now
 })
 
-t.test('an issuer in trouble: the last good set serves, for so long', async (t) => {
+t.test('while an issuer is away its last good set serves, up to `keys_max_stale`', async (t) => {
   const issuer = await idp()
   const { store, sets, logged } = await open({
     issuer: issuer.url,
@@ -137,7 +137,7 @@ t.test('an issuer in trouble: the last good set serves, for so long', async (t) 
   t.same([...new Set(others)], ['issuer keys could not be refreshed', 'issuer keys could not be loaded', 'issuer keys loaded']) // biome-ignore format: a line
 })
 
-t.test('what goes wrong with keys is logged once, and that it is over', async (t) => {
+t.test('trouble with keys is logged once, and its end too', async (t) => {
   const issuer = await idp()
   const folder = mkdtempSync(join(tmpdir(), 'dropgate-keys-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
@@ -215,7 +215,7 @@ t.test('a set that cannot be used never replaces one that can', async (t) => {
   t.equal(sets.length, 1, 'the same keys again are no change')
 })
 
-t.test('documents the gate does not take', async (t) => {
+t.test('a redirected, compressed, large, late or failed document is not taken', async (t) => {
   const body = JSON.stringify({ keys: [] })
   const url = await site((req, res) => {
     if (req.url === '/redirect') res.writeHead(302, { location: '/ok' }).end()
@@ -261,7 +261,7 @@ t.test('discovery must speak of the very issuer, and name trusted keys', async (
   }
 })
 
-t.test('which keys of a set are taken', async (t) => {
+t.test('of a set only keys that can verify a token are taken', async (t) => {
   const jwk = async (alg: string, options = {}): Promise<JWK> =>
     await exportJWK((await generateKeyPair(alg, { extractable: true, ...options })).publicKey)
   const es = { ...(await jwk('ES256')), kid: 'es', alg: 'ES256' }

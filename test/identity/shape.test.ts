@@ -1,4 +1,7 @@
-/** Property: a token has the shape of one exactly where an oracle with a decoder and a JSON reader of its own says so. */
+/**
+ * Property: a token has the shape of one exactly where a test oracle says so, a second reader with a decoder and a JSON
+ * parser of its own (test/oracles).
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import { parseTokenShape } from '../../src/identity/shape.ts'
@@ -19,7 +22,7 @@ const assert = (tokens: fc.Arbitrary<string>, numRuns: number): void =>
     { seed, numRuns },
   )
 
-t.test('headers and claims put together from pieces of JSON', async (t) => {
+t.test('headers and claims of pieces of JSON are read as the oracle reads them', async (t) => {
   const json = fc
     .array(fc.constantFrom(...jsonWords), { maxLength: 10 })
     .map((parts) => parts.join(''))
@@ -46,7 +49,7 @@ t.test('headers and claims put together from pieces of JSON', async (t) => {
   t.pass()
 })
 
-t.test('members that are put together at random, some of them twice', async (t) => {
+t.test('random members, some of them twice, are read as the oracle reads them', async (t) => {
   const name = fc.constantFrom(
     'a',
     'b',
@@ -88,7 +91,7 @@ t.test('a name with an escape is what it says, whatever was read before', async 
   }
 })
 
-t.test('spellings of the parts', async (t) => {
+t.test('a token with any one edit in its parts is read as the oracle reads it', async (t) => {
   const good = `${part('{"alg":"ES256"}')}.${part('{"a":1}')}.eA`
   const noise = fc.constantFrom(
     '',
@@ -115,7 +118,7 @@ t.test('spellings of the parts', async (t) => {
   t.pass()
 })
 
-t.test('members that come twice, too many of them, too many levels', async (t) => {
+t.test('repeated members, too many members and levels are judged as by the oracle', async (t) => {
   const many = (count: number): string =>
     JSON.stringify(Object.fromEntries(Array.from({ length: count }, (_, i) => [`c${i}`, i])))
   const deep = (levels: number): string => `{"a":${'['.repeat(levels)}${']'.repeat(levels)}}`

@@ -100,7 +100,7 @@ async function codeOf(made: Made, token: string, audience?: readonly string[]): 
   }
 }
 
-t.test('accepted with every algorithm, and what is known of the caller then', async (t) => {
+t.test('a token of every algorithm is accepted and tells who the caller is', async (t) => {
   const made = make()
   for (const alg of pairs.keys())
     t.equal(await codeOf(made, await signed({}, { alg })), 'accepted', alg)
@@ -139,7 +139,7 @@ t.test('the policy gets every number of a token as its issuer wrote it', async (
   )
 })
 
-t.test('claims by the pointers of the issuer', async (t) => {
+t.test("tenant, session, client and scopes are read where the issuer's pointers say", async (t) => {
   const made = make({
     claims: { tenant: '/org/id', session: '/session_state', client: '/azp', scopes: '/scp' },
   })
@@ -155,7 +155,7 @@ t.test('claims by the pointers of the issuer', async (t) => {
     clientId: 'web',
     scopes: ['a', 'b'],
   })
-  // Inherited properties are nobody's claims.
+  // Inherited properties are not claims.
   const proto = make({ claims: { tenant: '/__proto__/x', session: '/constructor/name' } })
   t.match(await proto.verifier.verify(await signed(), undefined), {
     tenant: undefined,
@@ -163,7 +163,7 @@ t.test('claims by the pointers of the issuer', async (t) => {
   })
 })
 
-t.test('the shape, before any key is touched', async (t) => {
+t.test('a token that is malformed is refused before any key is asked for', async (t) => {
   const made = make()
   const good = await signed()
   const [head, body, signature] = good.split('.') as [string, string, string]
@@ -195,7 +195,7 @@ t.test('the shape, before any key is touched', async (t) => {
   t.same(made.wanted, [], 'nobody was asked for keys')
 })
 
-t.test('issuer, algorithm, type, key, signature', async (t) => {
+t.test('a token whose issuer, algorithm, type, key or signature is wrong is refused', async (t) => {
   const made = make()
   const pem = new TextEncoder().encode(await exportSPKI(pairs.get('RS256')!.publicKey))
   const [head, body, signature] = (await signed()).split('.') as [string, string, string]
@@ -225,7 +225,7 @@ t.test('issuer, algorithm, type, key, signature', async (t) => {
   t.equal(await codeOf(make({ algorithms: ['RS256'] }), await signed()), 'ERR_TOKEN_ALGORITHM')
 })
 
-t.test('legacy types, where the issuer is configured so', async (t) => {
+t.test('`token_types: any` accepts legacy access tokens, not ID tokens or events', async (t) => {
   const made = make({ token_types: 'any' })
   const cases: [name: string, token: string, code: string][] = [
     ['JWT', await signed({}, { typ: 'JWT' }), 'accepted'],
@@ -240,7 +240,7 @@ t.test('legacy types, where the issuer is configured so', async (t) => {
   for (const [name, token, code] of cases) t.equal(await codeOf(made, token), code, name)
 })
 
-t.test('claims: finite times, identifiers that a row can name', async (t) => {
+t.test('times must be finite, and identifiers must be such that a row can name them', async (t) => {
   const made = make()
   const cases: [name: string, claims: Record<string, unknown>, code: string][] = [
     ['no exp', { exp: undefined }, 'ERR_TOKEN_CLAIMS'],
@@ -377,7 +377,7 @@ t.test('operators see what a token named that does not fit', async (t) => {
   )
 })
 
-t.test('a route with an audience of its own, also for a token that is known already', async (t) => {
+t.test('a route has an audience of its own, also for a token that is known already', async (t) => {
   const made = make()
   const token = await signed({ aud: 'api' })
   t.equal(await codeOf(made, token), 'accepted')
@@ -440,7 +440,7 @@ t.test(
   },
 )
 
-t.test('without keys', async (t) => {
+t.test('without the keys of its issuer a token is refused as not verifiable now', async (t) => {
   t.equal(await codeOf(make({}, null), await signed()), 'ERR_KEYS_UNAVAILABLE')
 })
 

@@ -1,4 +1,7 @@
-/** Property: headers are refused, and sent on, as an oracle says that was written from the rules of docs/boundary.md alone. */
+/**
+ * Property: headers are refused, and sent on, as a test oracle says: a second reader that was written from the rules of
+ * docs/boundary.md alone (test/oracles).
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import { seedOf } from '../harness/wait.ts'
@@ -8,7 +11,7 @@ import { headerNames, headerValues } from '../oracles/words.ts'
 const seed = seedOf()
 t.comment(`SEED=${seed}`)
 
-t.test('headers', async (t) => {
+t.test('headers are refused, and sent on, as the oracle says', async (t) => {
   const text = fc.string({ unit: 'binary', maxLength: 6 })
   const odd = fc.tuple(
     fc.oneof(

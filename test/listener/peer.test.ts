@@ -23,12 +23,12 @@ const read = (address: string, pairs: string[], over: Partial<Via> = {}): Peer =
   resolvePeer(from(address), pairs, via(over))
 const xff = (value: string): string[] => ['x-forwarded-for', value]
 
-t.test('nobody is trusted by default, private networks neither', async (t) => {
+t.test('no proxy is trusted by default, not even on a private network', async (t) => {
   const client = read('10.1.2.3', xff('198.51.100.1'), { trusted: undefined })
   t.match(client, { address: '10.1.2.3', port: 4711, localAddress: '192.0.2.9', scheme: 'http' })
 })
 
-t.test('a connection on which nobody is comes from nowhere, and nobody is served', async (t) => {
+t.test('a connection whose peer has left has no address and is refused', async (t) => {
   for (const trust of [undefined, new NetworkSet(trusted)])
     t.throws(() => read('', xff('198.51.100.1'), { trusted: trust }), { code: 'ERR_NOT_READY' })
 })
@@ -80,7 +80,7 @@ t.test('what a trusted proxy should not send is refused', async (t) => {
   t.throws(() => read('10.0.0.1', xff(many)), { code: 'ERR_HEADER_MALFORMED' })
 })
 
-t.test('Forwarded, where the listener says so, and then nothing else', async (t) => {
+t.test('`Forwarded` is read where the listener says so, and then no other header', async (t) => {
   const over = { clientHeader: 'forwarded' } as const
   const cases: [value: string, client: string, scheme: string][] = [
     ['for=198.51.100.1', '198.51.100.1', 'http'],
@@ -122,7 +122,7 @@ t.test('property: what a client writes left of its own address changes nothing',
   )
 })
 
-t.test('networks: what is none is refused, mapped addresses are their IPv4 selves', async (t) => {
+t.test('a text that is no network is refused; a mapped address is its IPv4 address', async (t) => {
   for (const bad of [
     '',
     '10.0.0.0/33',

@@ -71,7 +71,7 @@ t.test('two bodies joined in one turn do not meet', async (t) => {
     t.ok(Buffer.concat(to).equals(Buffer.alloc(1500, i)), `${i}`)
 })
 
-t.test('what is given on may bring the end, or more', async (t) => {
+t.test('while a piece is given on its end may come, or more bytes', async (t) => {
   const given: string[] = []
   const joiner: Joiner = new Joiner((piece) => {
     given.push(piece.toString())
@@ -143,7 +143,7 @@ t.test('Node hands the pieces to us: thousands of chunks of one read are few pie
 })
 
 t.test(
-  'generated bodies: trailers, readers that pause or come late, a request behind',
+  'generated bodies arrive whole, with trailers, readers that pause or come late, and a request behind',
   async (t) => {
     interface Read {
       readonly body: Buffer

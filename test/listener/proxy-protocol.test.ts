@@ -20,7 +20,7 @@ const good: [name: string, bytes: Buffer, address: string | undefined, port: num
   ['version 2, a Unix socket', v2(`213100d8${'00'.repeat(216)}`), undefined, 0],
 ] // biome-ignore format: a table
 
-t.test('headers, byte by byte: incomplete until the last', async (t) => {
+t.test('a header that comes byte by byte is incomplete until the last', async (t) => {
   for (const [name, bytes, address, port] of good) {
     for (let length = 0; length < bytes.length; length++)
       t.equal(parseProxyHeader(bytes.subarray(0, length)), 'more', `${name}: ${length}`)
@@ -32,7 +32,7 @@ t.test('headers, byte by byte: incomplete until the last', async (t) => {
   }
 })
 
-t.test('what is none is known as soon as it cannot become one', async (t) => {
+t.test('bytes that cannot become a header are malformed before more has come', async (t) => {
   const bad: [name: string, bytes: Buffer][] = [
     ['a request', v1('GET / HTTP/1.1\r\n')],
     ['lower case', v1('proxy TCP4 1.1.1.1 2.2.2.2 1 2\r\n')],

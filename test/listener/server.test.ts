@@ -1,4 +1,4 @@
-/** The listener alone, in the thread of the test: what a drain must not do to whoever is in the middle of something. */
+/** The listener alone, in the thread of the test: what a drain must not do to a client in the middle of an exchange. */
 import type { ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import t from 'tap'
@@ -40,7 +40,7 @@ function ask(port: number): Socket {
   return socket
 }
 
-t.test('a thread that is late while it drains gives nobody up before the time', async (t) => {
+t.test('a thread that is late while it drains gives up no exchange before the time', async (t) => {
   const held: ServerResponse[] = []
   const { listener, port } = await listening((res) => held.push(res))
   const socket = ask(port)

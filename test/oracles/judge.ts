@@ -1,6 +1,7 @@
 /**
- * Ours beside the oracle's reading of the same bytes. Each judge says what they disagree about, or nothing; what is thrown
- * beside a GateError is a crash and goes on to the caller.
+ * The code of the gate beside the test oracles of this folder. A test oracle is a second way to work out the right result:
+ * here, readers of the same bytes that were written from docs/boundary.md alone and share no code with src/. Each judge
+ * says what the two disagree about, or nothing. An error other than a GateError is a crash and is thrown to the caller.
  */
 import type { IncomingMessage } from 'node:http'
 import type { RequestHeaders } from '../../src/domain/request-headers.ts'

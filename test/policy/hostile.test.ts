@@ -25,7 +25,7 @@ t.test(`3,000 hostile inputs, seed ${seed}: only the good one passes`, async (t)
   t.ok(failed > 300, `${failed} of them ended an evaluation`)
 })
 
-t.test('depth: what the stack cannot hold denies, and the next one is right', async (t) => {
+t.test('input too deep for the stack denies, and the next evaluation is right', async (t) => {
   const policy = await activePolicy(hostilePolicy)
   const good = '{"parsed_body":{"who":"alice"}}'
   for (const depth of [10_000, 100_000, 300_000]) {
@@ -59,7 +59,7 @@ t.test(
 )
 
 t.test(
-  'where no other instance can be made, nobody is let through by the broken one',
+  'where no other instance can be made, no request is let through by the broken one',
   async (t) => {
     const policy = await activePolicy(hostilePolicy)
     const good = '{"parsed_body":{"who":"alice"}}'

@@ -47,7 +47,7 @@ t.test(
   },
 )
 
-t.test('rules that are chosen by name at run time', async (t) => {
+t.test('rules that are chosen by name at run time are taken to read everything', async (t) => {
   const { input } = await readsFrom(
     'decision if data.gate.authz.rules[input.route.name].ok\n\nrules.a.ok if input.principal.tenant == "a"\n\nrules.b.ok if input.parsed_query.b',
   )

@@ -88,7 +88,7 @@ t.test('an instance that threw thousands of times keeps answering rightly', asyn
   t.equal(policy.decide(decision, '{"who":"alice"}').allowed, true)
 })
 
-t.test('input that is not JSON, and an entrypoint that is not there', async (t) => {
+t.test('input that is not JSON, or an entrypoint that is not there, denies', async (t) => {
   const policy = (await engineOf('decision if input.who')).current()!
   t.match(policy.decide(decision, '{"who":'), { allowed: false })
   t.match(policy.decide('gate/authz/other', '{}'), { allowed: false, failure: 'ERR_POLICY_FAILED' })
@@ -129,7 +129,7 @@ t.test('nothing of one evaluation is left for the next', async (t) => {
   }
 })
 
-t.test('trial runs: what is refused, and why', async (t) => {
+t.test('a trial run refuses a policy that could not decide, and says why', async (t) => {
   const tried = async (
     rego: string,
     data = {},
@@ -168,7 +168,7 @@ t.test('trial runs: what is refused, and why', async (t) => {
   })
 })
 
-t.test('modules that are not what opa makes', async (t) => {
+t.test('a module that opa would not make is refused', async (t) => {
   const { wasm } = await readArchive(compile('decision := true'), limits)
   const bad: [name: string, bytes: Uint8Array][] = [
     ['empty', new Uint8Array()],
@@ -194,7 +194,7 @@ t.test('modules that are not what opa makes', async (t) => {
   }
 })
 
-t.test('the input: the contract, and no secrets in what is logged', async (t) => {
+t.test('the input keeps its contract, and no secret of it is logged', async (t) => {
   const parts: InputParts = {
     requestId: 'id', method: 'GET', path: '/a/b%20c?x=1&x=2&y&z=a+b%21', host: 'h', scheme: 'http',
     protocol: 'HTTP/1.1', headers: ['host', 'h', 'cookie', 'a=1', 'accept', 'x', 'accept', 'y', 'cookie', 'b=2', 'authorization', 'Bearer secret', 'x-api-key', 'secret', '__proto__', '"\\'],

@@ -397,7 +397,7 @@ interface Call {
 function theirs(sample: readonly Call[]): RegoObject {
   const folder = mkdtempSync(join(tmpdir(), 'dropgate-calls-'))
   try {
-    // Looked up by a key of the input, an argument is of any type: none is refused when the rules are compiled.
+    // opa does not know the type of what is looked up by a key of the input, so it compiles every call.
     const rules = sample.map(({ name, args }, i) => {
       const looked = args.map((arg) => `object.get({"v": ${arg}}, input.key, null)`)
       return `answers["${i}"] := value if value := ${name}(${looked.join(', ')})`

@@ -86,7 +86,7 @@ const undefinedCalls: [name: string, ...args: string[]][] = [
   ['crypto.x509.parse_certificates', '"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----"'],
 ] // biome-ignore format: a table
 
-t.test('what is wrong is undefined', async (t) => {
+t.test('a call whose arguments are wrong is undefined', async (t) => {
   for (const [name, ...args] of undefinedCalls) t.equal(call(name, ...args), undefined, name)
 })
 
@@ -124,7 +124,7 @@ t.test(
   },
 )
 
-t.test('a public key is never taken for a secret, and none is none', async (t) => {
+t.test('a public key is never taken for a secret, and `alg: none` never verifies', async (t) => {
   const pem =
     '-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----'
   const forged = text(new Evaluation().call('io.jwt.encode_sign', [
@@ -155,7 +155,7 @@ t.test(
   },
 )
 
-t.test('and they cross between the module and a builtin', async (t) => {
+t.test('bytes that are no text cross between the module and a builtin', async (t) => {
   const key = 'ff00fe80c3'
   const bundle = compile(`decision := {
     "encoded": hex.encode(hex.decode("${key}")),

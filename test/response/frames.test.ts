@@ -77,7 +77,7 @@ t.test('what a side must not send is no frame, and nothing after it is', async (
   }
 })
 
-t.test('close frames', async (t) => {
+t.test('a close frame is masked where its side must mask, and ends the frames', async (t) => {
   t.same([...closeFrame(1008, 'no')], [0x88, 4, 0x03, 0xf0, 0x6e, 0x6f])
   const masked = closeFrame(1008, 'no', Buffer.of(1, 2, 3, 4))
   t.same([...masked], [0x88, 0x84, 1, 2, 3, 4, 0x02, 0xf2, 0x6d, 0x6b])

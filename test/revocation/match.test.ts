@@ -352,7 +352,7 @@ t.test('claims become known once, in order, until there is no room', async (t) =
   t.equal(reader.at(reader.count - 1), pointers.at(pointers.count - 1))
 })
 
-t.test('addresses in every spelling', async (t) => {
+t.test('an address matches in every spelling', async (t) => {
   for (const [text, hex] of [
     ['192.0.2.1', 'c0000201'],
     ['::ffff:192.0.2.1', 'c0000201'],

@@ -28,7 +28,7 @@ t.test('an answer names the one origin that may read it, and always varies', asy
   t.equal(pairs(corsHeaders(rules, 'null'))['access-control-allow-origin'], 'null')
 })
 
-t.test('for everyone: a star, never credentials', async (t) => {
+t.test('a route for every origin answers with a star and never allows credentials', async (t) => {
   const open: CorsRules = { origins: ['*'], credentials: false, max_age: 0 }
   t.same(pairs(corsHeaders(open, 'https://any.example')), { 'access-control-allow-origin': '*' })
 })

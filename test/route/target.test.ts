@@ -18,7 +18,7 @@ function codeOf(run: () => unknown): string | undefined {
   }
 }
 
-t.test('accepted: the string sent and the segments decided on', async (t) => {
+t.test('an accepted target gives the string sent on and the segments decided on', async (t) => {
   const cases: readonly [raw: string, wire: string, segments: string[]][] = [
     ['/', '/', []],
     ['/orders', '/orders', ['orders']],
@@ -48,7 +48,7 @@ t.test('accepted: the string sent and the segments decided on', async (t) => {
   t.equal(read('*', 'a', 'OPTIONS').wire, '*')
 })
 
-t.test('refused', async (t) => {
+t.test('a target that could be read in two ways, or is too long, is refused', async (t) => {
   const malformed = [
     '', 'orders', '*', '//', '//orders', '/a//b', '/.', '/..', '/a/../b', '/a/./b', '/a/..', '/%2e%2e/b',
     '/%2E./b', '/a%2f..%2fb', '/%252e%252e/b', '/a%2f%2e%2e', '/..;x/b', '/.;/b', '/;x/b', '/a%00b',
@@ -73,7 +73,7 @@ t.test('refused', async (t) => {
   )
 })
 
-t.test('hosts: one spelling, or none', async (t) => {
+t.test('a host is brought to its one spelling, or refused', async (t) => {
   const cases: readonly [raw: string, host: string, authority: string][] = [
     ['API.Example.com', 'api.example.com', 'api.example.com'],
     ['api.example.com.', 'api.example.com', 'api.example.com'],

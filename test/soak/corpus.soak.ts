@@ -12,7 +12,7 @@ const startedAt = performance.now()
 let [allowed, failed] = [0, 0]
 for (let i = 0; i < count && failed < 20; i++) {
   const each = generate(random, [0, 0.1, 0.3][i % 3]!)
-  if (each.fate.kind === 'allowed') allowed++
+  if (each.expectation.kind === 'allowed') allowed++
   try {
     await boundary.walk(each)
   } catch (error) {
@@ -22,7 +22,7 @@ for (let i = 0; i < count && failed < 20; i++) {
 }
 const seconds = (performance.now() - startedAt) / 1000
 console.log(
-  `  ${allowed} allowed, ${count - allowed} refused, ${failed} with another fate, in ${seconds.toFixed(0)} s`,
+  `  ${allowed} allowed, ${count - allowed} refused, ${failed} otherwise than expected, in ${seconds.toFixed(0)} s`,
 )
 await boundary.stop()
 process.exitCode = failed === 0 ? 0 : 1

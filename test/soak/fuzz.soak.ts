@@ -1,5 +1,5 @@
 /**
- * Coverage-guided fuzzing of the target, the host, the headers and the token's shape beside their oracles. The feedback
+ * Coverage-guided fuzzing of the target, the host, the headers and the token's shape beside their test oracles. The feedback
  * is V8's own block coverage of our sources: an input that reaches a block for the first time joins the corpus that
  * later inputs are bred from. `SECONDS` (for each of the four) and `SEED` may be given.
  *

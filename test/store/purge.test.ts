@@ -45,7 +45,7 @@ t.beforeEach(async () => {
   await owner.query('TRUNCATE dropgate.revocations, dropgate.tomb; DELETE FROM dropgate.gates')
 })
 
-t.test('rows that are dead go', async (t) => {
+t.test('rows that no live token can match are purged', async (t) => {
   await insert({ subject: 'a', issued_before: secondsAgo(26 * hour) })
   await insert({ tenant: 't', issued_before: secondsAgo(900 * hour), network: '10.0.0.0/8' })
   await insert({ token_id: 'j', agoS: 26 * hour })
@@ -63,7 +63,7 @@ t.test('rows that are dead go', async (t) => {
   t.equal(rows[0].n, 5, 'each with its image')
 })
 
-t.test('rows that may bite stay', async (t) => {
+t.test('rows that a live token may match stay', async (t) => {
   const kept = [
     await insert({ subject: 'a', issued_before: secondsAgo(23 * hour) }),
     await insert({ subject: 'a', agoS: 9000 * hour }),
@@ -135,7 +135,7 @@ t.test('old tombstones go, and cursors from before them load anew', async (t) =>
   t.equal(ident[0].tomb_floor, rows[0].chg_xid)
 })
 
-t.test('two that purge at once are one', async (t) => {
+t.test('two gates that purge at once purge once', async (t) => {
   await insert({ subject: 'a', issued_before: secondsAgo(50 * hour) })
   const other = await cluster.client('url')
   await other.query('BEGIN')
@@ -218,7 +218,7 @@ t.test('no purge revives a token, not even one that a later gate would accept', 
   for (const [i, token] of tokens.entries()) {
     const ageS = nowS - token.issuedAtS
     if (before[i]) t.ok(after[i], `still denied: issued ${ageS} s ago`)
-    // Nobody else is hit: a token of at most 24 hours that can still be alive.
+    // No other token is hit: one of at most 24 hours that can still be alive.
     else if (ageS < 24 * hour) {
       t.notOk(after[i], `still allowed: issued ${ageS} s ago`)
       lively++

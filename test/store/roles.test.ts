@@ -28,7 +28,7 @@ const forge: readonly (readonly [what: string, statement: string])[] = [
   ],
   ['restamp', "UPDATE dropgate.revocations SET keys = '\\x00'"],
   ['move a row out of the feed', "UPDATE dropgate.revocations SET chg_xid = '1'"],
-  ['name somebody else', "UPDATE dropgate.revocations SET subject = 'b'"],
+  ['name another subject', "UPDATE dropgate.revocations SET subject = 'b'"],
   ['truncate', 'TRUNCATE dropgate.revocations'],
   ['truncate the tombstones', 'TRUNCATE dropgate.tomb'],
   ['forge a tombstone', "INSERT INTO dropgate.tomb (row_id, keys) VALUES (1, '\\x00')"],
@@ -143,7 +143,7 @@ for (const [role, { may, mayNot }] of Object.entries(roles)) {
   }
 }
 
-t.test('PUBLIC may nothing', async (t) => {
+t.test('PUBLIC may do nothing', async (t) => {
   await owner.query("CREATE ROLE stranger LOGIN PASSWORD 'x'")
   const url = new URL(cluster.url)
   url.username = 'stranger'

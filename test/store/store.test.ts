@@ -126,7 +126,7 @@ t.test('the gate may read and nothing else', async (t) => {
   }
 })
 
-t.test('a revocation is on disk before anybody is told, whatever the writer prefers', async (t) => {
+t.test('a revocation is on disk before it is announced, whatever the writer prefers', async (t) => {
   await revoker.query('SET synchronous_commit = off')
   await revoker.query('BEGIN')
   await insert('subject', 'durable')
@@ -238,7 +238,7 @@ t.test('no row that can be stored makes the feed fail', async (t) => {
   t.same(live[0], { cutoff_us: '946684800000000', expires_s: '7258118400' })
 })
 
-t.test('migrating twice, or at once, or with another prefix does nothing wrong', async (t) => {
+t.test('migrating twice or at once changes nothing; another prefix is apart', async (t) => {
   const options = { schema: 'dropgate', rolePrefix: 'dropgate_' }
   const again = await Promise.all([1, 2, 3].map(() => migrate(cluster.migrate_url, options)))
   for (const { applied } of again) t.same(applied, [])

@@ -120,7 +120,7 @@ t.test('keys are the ones an exchange is looked up by', async (t) => {
   t.same(await keysIn({ network: '192.0.2.0/24', everyone: true }), [network('192.0.2.0', 24)])
 })
 
-t.test('networks of any length, and IPv4 inside IPv6', async (t) => {
+t.test('networks of any length, and IPv4 in IPv6, have the keys that are looked up', async (t) => {
   for (const [given, address, prefix, stored] of [
     ['0.0.0.0/0', '203.0.113.9', 0, '0.0.0.0/0'],
     ['203.0.113.9/32', '203.0.113.9', 32, '203.0.113.9/32'],
@@ -143,7 +143,7 @@ t.test('networks of any length, and IPv4 inside IPv6', async (t) => {
   }
 })
 
-t.test('claims of any type and spelling, as JSON.parse reads them', async (t) => {
+t.test('claims of any type and spelling have the key of what JSON.parse reads', async (t) => {
   const seed = seedOf()
   t.comment(`SEED=${seed}`)
   const text = fc.string({ unit: 'binary', maxLength: 40 }).filter((s) => !s.includes('\0'))
@@ -219,7 +219,7 @@ t.test('a cutoff that is moved is of the clock of Postgres', async (t) => {
   t.equal(await exact(), false, 'so it gets the skew of the issuer')
 })
 
-t.test('the same revocation again is another row, whoever repeats it', async (t) => {
+t.test('the same revocation again is another row, by the same writer or another', async (t) => {
   const columns = { subject: 'again', reason: 'x', source: 's', source_event_id: 'e-1' }
   const ids = [await insert(columns), await insert(columns), await insert(columns, owner)]
   t.equal(new Set(ids).size, 3)
@@ -273,7 +273,7 @@ t.test('only the break-glass role may write a wide row, or make one bite harder'
   await owner.query('DELETE FROM dropgate.revocations')
 })
 
-t.test('what is changed or deleted is kept as it was, with who and when', async (t) => {
+t.test('a row that is changed or deleted is kept as it was, with who and when', async (t) => {
   const id = await insert({ subject: 'alice', reason: 'left' })
   await cli.query("UPDATE dropgate.revocations SET reason = 'came back' WHERE id = $1", [id])
   await cli.query('DELETE FROM dropgate.revocations WHERE id = $1', [id])

@@ -201,7 +201,7 @@ t.test('an upgrade that gets no lock changes nothing and can be tried again', as
   t.same(await catalog(owner, 'dropgate'), await catalog(fresh, 'dropgate'))
 })
 
-t.test('what is not exactly the last preview is refused and left as it is', async (t) => {
+t.test('a database other than the last preview is refused and left as it is', async (t) => {
   const { urlOf, owner } = await preview()
   await fill(owner)
   const before = await catalog(owner, 'dropgate')

@@ -1,4 +1,4 @@
-/** A body that breaks off when nobody listens any more. */
+/** A request body that breaks off after its last listener has gone: the error must not end the worker. */
 import { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 import t from 'tap'

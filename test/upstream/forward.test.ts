@@ -64,7 +64,7 @@ async function send(
   return { dispatched, code: error.code }
 }
 
-t.test('no connection: tried once more where that can do no harm', async (t) => {
+t.test('a request without a connection is tried once more where that does no harm', async (t) => {
   const closed = 'http://127.0.0.1:1'
   const code = 'ERR_UPSTREAM_UNREACHABLE'
   t.same(await send(closed, 'GET'), { dispatched: 2, code })
@@ -92,7 +92,7 @@ const pem = (name: string): string => readFileSync(`test/harness/certificates/${
 
 /**
  * A GET and then another request to an upstream that answers the first on each connection and ends it at the second:
- * without a word, in the middle of an answer, while the request is given up here, or never.
+ * with no answer, in the middle of one, while the request is given up here, or never.
  * @returns how they end, and what the upstream read.
  */
 async function sendTwice(

@@ -57,7 +57,7 @@ t.test('the upstream gets what is set, by overwrite, and nothing of what is remo
   )
 })
 
-t.test('the client gets what is added: by overwrite, but for cookies', async (t) => {
+t.test('headers that the policy adds overwrite those of the answer, but for cookies', async (t) => {
   gate.upstream.answer = (socket) => {
     socket.write(
       'HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-type: text/plain\r\nset-cookie: c=3\r\n\r\n',
@@ -79,7 +79,7 @@ t.test('who may read is said by the rules of the route, not by the policy', asyn
   )
 })
 
-t.test('a 204 says no length', async (t) => {
+t.test('a 204 has no Content-Length', async (t) => {
   gate.upstream.answer = (socket) =>
     socket.write('HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nx-a: 1\r\n\r\n')
   t.teardown(() => {
@@ -89,7 +89,7 @@ t.test('a 204 says no length', async (t) => {
   t.same([status, headers['content-length'], headers['x-a']], [204, undefined, '1'])
 })
 
-t.test('the query: set, removed, kept byte for byte; what was sent is logged', async (t) => {
+t.test('a query is set, removed or kept byte for byte; what was sent is logged', async (t) => {
   const sent = async (target: string): Promise<string> => {
     const { status } = await ask(target)
     t.equal(status, 200, target)
@@ -120,7 +120,7 @@ t.test('the query: set, removed, kept byte for byte; what was sent is logged', a
   t.equal(gate.upstream.seen.length, seen, 'a target over the limit is not sent')
 })
 
-t.test('denials in the policy’s own words, and metadata in the log', async (t) => {
+t.test('a denial has the policy’s own words, and its metadata is in the log', async (t) => {
   const login = await ask('login')
   t.same([login.status, login.headers.location], [302, 'https://login.example/'])
   const basic = await ask('basic')

@@ -43,7 +43,7 @@ t.test('a host seen under one scheme is not another host under the other', async
   t.equal(readAuthority('api.example.com', 'https').host, 'api.example.com')
 })
 
-t.test('a body that stops after its request was answered ends nobody', async (t) => {
+t.test('a body that stops after its request was answered ends no other exchange', async (t) => {
   const half = (path: string): string =>
     `GET ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n0123456789`
   const unreachable = await dial()
@@ -61,7 +61,7 @@ t.test('a body that stops after its request was answered ends nobody', async (t)
   t.equal((await first).status, 200, 'whoever was there before is served')
 })
 
-t.test('a client far ahead of its answers that leaves costs nobody anything', async (t) => {
+t.test('a client that leaves far ahead of its answers takes nothing from others', async (t) => {
   gate.upstream.answer = () => {}
   const socket = await dial()
   const one = 'GET /public HTTP/1.1\r\nHost: a\r\n\r\n'
@@ -117,7 +117,7 @@ t.test(
   },
 )
 
-t.test('a client that is gone when it is accepted is nobody, and ends nobody', async (t) => {
+t.test('a client that is gone when it is accepted is no other, and ends no worker', async (t) => {
   const revoker = await gate.revoker()
   gate.upstream.answer = () => {}
   const two = 'GET /public HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(2)
@@ -142,7 +142,7 @@ t.test('a client that is gone when it is accepted is nobody, and ends nobody', a
   t.equal(restarts(), 0)
 })
 
-t.test('a CONNECT behind the last answer of a connection, and a reset', async (t) => {
+t.test('a CONNECT behind the last answer, and then a reset, takes no worker with it', async (t) => {
   const bytes = `POST /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nokCONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n`
   for (let i = 0; i < 200; i++) {
     const socket = await dial()
@@ -155,7 +155,7 @@ t.test('a CONNECT behind the last answer of a connection, and a reset', async (t
   t.equal(restarts(), 0)
 })
 
-t.test('a refusal reaches whoever is still sending', async (t) => {
+t.test('a refusal reaches a client that is still sending', async (t) => {
   const body = Buffer.alloc(20_000_000, 'x')
   for (let i = 0; i < 10; i++) {
     const answer = await fetch(`http://127.0.0.1:${gate.port}/orders`, { method: 'POST', body })
@@ -165,7 +165,7 @@ t.test('a refusal reaches whoever is still sending', async (t) => {
   t.equal(gate.upstream.seen.length, 0)
 })
 
-t.test('an answer of our own that nobody reads is not kept for ever', async (t) => {
+t.test('an answer of our own that its client does not read is not kept for ever', async (t) => {
   const socket = await dial()
   socket.pause()
   let closed = false
@@ -192,7 +192,7 @@ t.test('an answer of our own that nobody reads is not kept for ever', async (t) 
 })
 
 t.test(
-  'no other spelling of a name of ours, and the policy sees what the upstream gets',
+  'no other spelling of a header of ours gets through, and the policy sees what the upstream gets',
   async (t) => {
     for (const name of [
       'X-Dropgate!Subject',

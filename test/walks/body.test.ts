@@ -33,7 +33,7 @@ const json = { 'content-type': 'application/json' }
 const post = (body: string | Buffer, headers: Record<string, string> = json, path = '/orders') =>
   gate.ask(path, token, { method: 'POST', body, headers })
 
-t.test('the policy sees it, and exactly those bytes go on', async (t) => {
+t.test('the policy sees the body, and exactly those bytes go on', async (t) => {
   for (const [body, headers] of [
     [' {"amount" : 5.0, "é": "\\ud83d\\ude00" }\n', json],
     ['{"amount":9007199254740993}', { 'content-type': 'Application/JSON; charset="UTF-8"' }],
@@ -61,7 +61,7 @@ t.test('the policy sees it, and exactly those bytes go on', async (t) => {
   )
 })
 
-t.test('what may not be, and what cannot be understood in one way', async (t) => {
+t.test('a body that is not allowed, or that can be read in two ways, is refused', async (t) => {
   const before = gate.upstream.seen.length
   const deep = `${'['.repeat(40)}${']'.repeat(40)}`
   const cases: [what: string, body: string | Buffer, headers: Record<string, string>, status: number, code: string][] = [
@@ -103,7 +103,7 @@ t.test('a body that does not come ends at its own deadline', async (t) => {
   )
 })
 
-t.test('where the route withholds it, it streams past the policy, which knows', async (t) => {
+t.test('a body that the route withholds streams past the policy, which is told so', async (t) => {
   const body = 'x'.repeat(100_000)
   t.equal((await post(body, { 'content-type': 'text/plain' }, '/uploads')).status, 200)
   t.equal(gate.upstream.seen.at(-1)!.body.length, body.length)
@@ -117,7 +117,7 @@ t.test('bodies are not logged', async (t) => {
   t.notMatch(JSON.stringify(gate.log), /hunter2/)
 })
 
-t.test('what is open is asked about its body again, as the policy of now reads it', async (t) => {
+t.test('an open exchange is decided again with its body, as the new policy reads it', async (t) => {
   const generation = (): number =>
     (gate.gate.status() as { policy: { generation: number } }).policy.generation
   const swapped = async (rego: string): Promise<void> => {
@@ -145,7 +145,7 @@ t.test('what is open is asked about its body again, as the policy of now reads i
   t.same([(await stays).status, (await stays).complete], [200, true])
 })
 
-t.test('the limit of all bodies is one for those that are taken too', async (t) => {
+t.test('the limit of all bodies holds for those that the policy reads too', async (t) => {
   const small = await TestGate.start({
     bundle: null,
     ready: false,

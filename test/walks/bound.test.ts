@@ -150,7 +150,7 @@ for (const [name, port, over, connectionHas] of elsewhere) {
   })
 }
 
-t.test('what is bound in another way is refused over every connection', async (t) => {
+t.test('a token that is bound in another way is refused over every connection', async (t) => {
   const own = bound.cnf
   const jkt = createHash('sha256').update('proof').digest('base64url')
   const jwk = gate.issuer.keys[0]!
@@ -161,7 +161,7 @@ t.test('what is bound in another way is refused over every connection', async (t
     ['an encrypted key', { jwe: 'a.b.c.d.e' }, `its cnf has ["jwe"], ${only}`],
     ['the name of a key', { kid: 'one' }, `its cnf has ["kid"], ${only}`],
     ['a key elsewhere', { jku: 'https://evil.example/jwks' }, `its cnf has ["jku"], ${only}`],
-    ['what nobody knows', { futures: true }, `its cnf has ["futures"], ${only}`],
+    ['a member that is not known', { futures: true }, `its cnf has ["futures"], ${only}`],
     ['the certificate and a key', { ...own, jkt }, `its cnf has ["x5t#S256","jkt"], ${only}`],
     ['a key and the certificate', { jkt, ...own }, `its cnf has ["jkt","x5t#S256"], ${only}`],
     ['nothing', {}, `its cnf has [], ${only}`],
@@ -237,7 +237,7 @@ async function behindBalancer(over: object, token: string): Promise<string> {
   return answer
 }
 
-t.test('behind a load balancer that passes TLS on it is the certificate inside', async (t) => {
+t.test('behind a load balancer that passes TLS on the inner certificate counts', async (t) => {
   const token = await gate.issuer.token('alice', { claims: bound })
   t.match(await behindBalancer(alices, token), /^HTTP\/1\.1 200/)
   t.match(await behindBalancer(mallorys, token), /^HTTP\/1\.1 401[\s\S]*ERR_TOKEN_BOUND/)

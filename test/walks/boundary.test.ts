@@ -64,7 +64,7 @@ async function recorded(seen: Seen | undefined): Promise<DecisionEvent> {
   return find()!
 }
 
-t.test('whom a trusted proxy speaks for is told to policy, log and upstream', async (t) => {
+t.test('the client that a trusted proxy names is told to policy, log and upstream', async (t) => {
   const forged = ['X-Forwarded-For: 6.6.6.6, 198.51.100.1, 10.0.0.9', 'X-Forwarded-Proto: https']
   t.match(await sendTo(behind, get(...forged)), /^HTTP\/1\.1 200/)
   const [seen] = gate.upstream.seen
@@ -81,7 +81,7 @@ t.test('whom a trusted proxy speaks for is told to policy, log and upstream', as
   t.equal(gate.upstream.seen.length, 2)
 })
 
-t.test('the PROXY protocol names the client; without it nobody gets in', async (t) => {
+t.test('the PROXY protocol names the client; a connection without it is refused', async (t) => {
   const head = 'PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n'
   t.match(await sendTo(proxied, head + get()), /^HTTP\/1\.1 200/, 'in one piece')
   const [seen] = gate.upstream.seen
@@ -116,7 +116,7 @@ t.test('the PROXY protocol names the client; without it nobody gets in', async (
 })
 
 t.test(
-  'a page of another origin: preflights by the rules, answers that say who may read',
+  'a page of another origin gets preflights by the rules, and answers that say who may read',
   async (t) => {
     const ask = (headers: Record<string, string>, method = 'OPTIONS', token?: string) =>
       gate.ask('/orders', token, { method, headers })
@@ -173,7 +173,7 @@ t.test(
   },
 )
 
-t.test('headers that a route never takes from a client', async (t) => {
+t.test('headers that a route never takes from a client do not reach the upstream', async (t) => {
   await gate.raw(get('X-Tenant: root', 'X-Other: 1'))
   t.same(headerOf(gate.upstream.seen[0], 'x-tenant'), [])
   t.same(headerOf(gate.upstream.seen[0], 'x-other'), ['1'])
@@ -191,7 +191,7 @@ t.test('proofs that are bound to a connection are refused, and not offered', asy
   t.notMatch(answer, /Negotiate/)
 })
 
-t.test('limits of the head have their code', async (t) => {
+t.test('each limit of the head has its code', async (t) => {
   t.match(await gate.raw(get(`X-A: ${'a'.repeat(1025)}`)), /431[\s\S]*ERR_HEADERS_TOO_LARGE/)
   t.match(
     await gate.raw(get('Cookie: a=1; b=2', 'Cookie: c=3; d=4')),
@@ -243,7 +243,7 @@ t.test(
   },
 )
 
-t.test('an answer that nobody reads is given up and counted', async (t) => {
+t.test('an answer that its client does not read is given up and counted', async (t) => {
   const chunk = Buffer.alloc(1 << 20)
   gate.upstream.answer = (socket) => {
     socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${64 * chunk.length}\r\n\r\n`)
@@ -270,7 +270,7 @@ async function metrics(): Promise<string> {
 }
 
 t.test(
-  'more requests than the limit: 503, while health answers; then all is well again',
+  'requests beyond the limit get 503 while health answers; then all is well again',
   async (t) => {
     const held: Socket[] = []
     gate.upstream.answer = (socket) => held.push(socket)
@@ -287,7 +287,7 @@ t.test(
 )
 
 t.test('a name that means this machine is not dialled', async (t) => {
-  // Any name under .localhost is this machine; a name outside that resolves there may be anybody's doing.
+  // Any name under .localhost is this machine; a name outside that resolves there may have been registered by any stranger.
   const other = createServer((socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'))
   t.teardown(() => other.close())
   const answer = await gate.ask('/inside')

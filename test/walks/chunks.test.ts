@@ -105,7 +105,7 @@ t.test(
   },
 )
 
-t.test('also what comes before its token is verified', async (t) => {
+t.test('chunks that come before their token is verified arrive in few pieces too', async (t) => {
   const body = bodyOf(3000)
   const token = await gate.issuer.token('alice')
   const wire = await Wire.open(gate.port)
@@ -117,7 +117,7 @@ t.test('also what comes before its token is verified', async (t) => {
   wire.destroy()
 })
 
-t.test('one after the other, at the pace of its client', async (t) => {
+t.test('chunks that come slowly go on one by one', async (t) => {
   const wire = await Wire.open(gate.port)
   wire.write(headOf('/public/paced', 'Expect: 100-continue\r\n'))
   await until('it is asked to go on', () => wire.rest.startsWith('HTTP/1.1 100 '))
@@ -196,7 +196,7 @@ t.test('an upstream that does not read holds the client up, and then gets it all
   wire.destroy()
 })
 
-t.test('others are served all the while', async (t) => {
+t.test('other callers are served while thousands of chunks arrive', async (t) => {
   const token = await gate.issuer.token('alice')
   const body = chunked(bodyOf(100_000), 1)
   let sending = 0

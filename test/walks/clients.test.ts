@@ -119,7 +119,7 @@ const browser = [process.env.CHROMIUM ?? '', 'chromium', 'chromium-browser', 'go
   (name) => name !== '' && missing(name) === false,
 )
 t.test(
-  'a page in Chromium: EventSource and WebSocket by cookie, both cut',
+  'a page in Chromium sees its EventSource and its WebSocket, both by cookie, cut',
   { skip: browser === undefined ? 'Chromium is not installed here' : false },
   async (t) => {
     cookie = await gate.issuer.token('browser')

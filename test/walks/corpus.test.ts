@@ -1,4 +1,4 @@
-/** The corpus: each raw request meets the fate the rules give it, and no other request notices. */
+/** The corpus: of each raw request comes what the rules say, and no other request is touched by it. */
 import t, { type Test } from 'tap'
 import { Boundary } from '../corpus/boundary.ts'
 import { type Case, get, head } from '../corpus/case.ts'
@@ -24,19 +24,21 @@ async function walkAll(t: Test, cases: readonly Case[]): Promise<void> {
   }
 }
 
-t.test('framing and methods', (t) => walkAll(t, framingCases))
-t.test('targets and hosts', (t) => walkAll(t, targetCases))
-t.test('headers and credentials', (t) => walkAll(t, headerCases))
+t.test('the cases of framing and methods meet their expectations', (t) => walkAll(t, framingCases))
+t.test('the cases of targets and hosts meet their expectations', (t) => walkAll(t, targetCases))
+t.test('the cases of headers and credentials meet their expectations', (t) =>
+  walkAll(t, headerCases),
+)
 
 t.test(
-  'what the grammars make: allowed as it is, or refused for what is wrong in it',
+  'a request that the grammars make is allowed as it is, or refused for what is wrong in it',
   async (t) => {
     const seed = seedOf()
     t.comment(`SEED=${seed}`)
     const random = seeded(seed)
     const cases = Array.from({ length: 400 }, (_, i) => generate(random, [0, 0.1, 0.3][i % 3]!))
     await walkAll(t, cases)
-    const allowed = cases.filter(({ fate }) => fate.kind === 'allowed').length
+    const allowed = cases.filter(({ expectation }) => expectation.kind === 'allowed').length
     t.ok(allowed > 100 && allowed < 300, `${allowed} of ${cases.length} were allowed`)
   },
 )
@@ -68,7 +70,7 @@ t.test('a client that resets while it is refused takes no worker with it', async
   t.same(lost, [])
 })
 
-t.test('whoever sends ahead is not read ahead, and is served when its turn comes', async (t) => {
+t.test('a client that sends ahead is not read ahead, and is served in its turn', async (t) => {
   const { gate, recorder } = boundary
   recorder.clear()
   recorder.replies.set('/public/held', '')

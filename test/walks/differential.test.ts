@@ -1,23 +1,23 @@
-/** A sample of the differential garden: Node, and nginx where it is installed; `make soak` has all of it. */
+/** A sample of targets at two of the differential servers: Node, and nginx where it is installed. `make soak` asks all. */
 import t from 'tap'
-import { plantNginx } from '../differential/nginx.ts'
-import { plantNode } from '../differential/node.ts'
+import { startNginx } from '../differential/nginx.ts'
+import { startNode } from '../differential/node.ts'
 import { classics, targetOf } from '../differential/targets.ts'
-import { GardenWalk } from '../differential/walk.ts'
+import { DifferentialWalk } from '../differential/walk.ts'
 import { seeded, seedOf } from '../harness/wait.ts'
 
 t.test('no target that is allowed reaches what the policy denies', async (t) => {
   const seed = seedOf()
-  const { walk, absent } = await GardenWalk.start({ node: plantNode, nginx: plantNginx })
+  const { walk, absent } = await DifferentialWalk.start({ node: startNode, nginx: startNginx })
   t.teardown(() => walk.stop())
   t.comment(`SEED=${seed}${absent.length > 0 ? `, absent: ${absent.join(', ')}` : ''}`)
   const random = seeded(seed)
   const generated = Array.from({ length: 120 }, () => targetOf(random))
-  const harvests = await walk.send([...classics, ...generated])
-  for (const { name, reached, allowed } of harvests) {
+  const results = await walk.send([...classics, ...generated])
+  for (const { name, reached, allowed } of results) {
     t.same(reached, [], name)
     t.ok(allowed > 10, `${name}: ${allowed} were allowed`)
   }
-  const naive = harvests.reduce((sum, harvest) => sum + harvest.naive, 0)
+  const naive = results.reduce((sum, result) => sum + result.naive, 0)
   t.ok(naive > 20, `${naive} would have reached it past a rule that compares what is written`)
 })

@@ -44,7 +44,7 @@ const json = { 'content-type': 'application/json' }
 const post = (token: string, body: string, headers = json) =>
   gate.ask('/people', token, { method: 'POST', body, headers })
 
-t.test('guests read, admins write, nobody under his own name', async (t) => {
+t.test('guests read and admins write, but no caller under its own name', async (t) => {
   t.equal((await gate.ask('/people', guest)).status, 200)
   t.equal((await gate.ask('/people', admin)).status, 200)
   t.equal((await post(guest, '{"firstname":"Charlie"}')).status, 403)
@@ -58,7 +58,7 @@ t.test('guests read, admins write, nobody under his own name', async (t) => {
   t.equal((await gate.ask('/people/1', admin)).status, 403)
 })
 
-t.test('no token, a foreign one, one of another time', async (t) => {
+t.test('no token, or a foreign, expired, early or unsigned one, is denied', async (t) => {
   for (const [what, token] of [
     ['none', undefined],
     ['another secret', tokenOf('admin', 'bob', {}, 'Secret')],
@@ -70,7 +70,7 @@ t.test('no token, a foreign one, one of another time', async (t) => {
   }
 })
 
-t.test('what the clock said is in the record', async (t) => {
+t.test('the time that the policy saw is in the record', async (t) => {
   await until('it is logged', () =>
     gate.log.some(
       (event) => (event as { nd_builtin_cache?: object }).nd_builtin_cache !== undefined,

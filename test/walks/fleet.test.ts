@@ -67,7 +67,7 @@ t.test('before any gate has said what it can match, nothing is refused for that'
   t.same(waited.receipts, [], 'and nobody could confirm it')
 })
 
-t.test('all ten confirm a revocation, each with its time', async (t) => {
+t.test('all ten gates confirm a revocation, each with its time', async (t) => {
   // The tenth is a process of its own, which can be frozen.
   child = spawn(process.execPath, ['src/main.ts', 'serve', '--config', config], { stdio: 'ignore' })
   const starting = Array.from({ length: 9 }, (_, i) => {
@@ -155,7 +155,7 @@ t.test('open exchanges that a row ends are counted into its receipt, late or not
   })
 })
 
-t.test('what no gate can match: a warning, a refusal, a mark, a count', async (t) => {
+t.test('a row that no gate can match is warned of, refused, marked and counted', async (t) => {
   const warnings: string[] = []
   const revoker = await cluster.client('cli_url')
   revoker.on('notice', ({ message }) => warnings.push(String(message)))
@@ -216,7 +216,7 @@ t.test('what no gate can match: a warning, a refusal, a mark, a count', async (t
   t.equal(status().fleet.gates, 10)
 })
 
-t.test('a gate that ends in order leaves; nobody waits for it', async (t) => {
+t.test('a gate that ends in order leaves the fleet, and no writer waits for it', async (t) => {
   await gates.pop()!.stop()
   await until('it has left', async () => (await fleet()).length === 9)
   child!.kill('SIGTERM')
@@ -229,7 +229,7 @@ t.test('a gate that ends in order leaves; nobody waits for it', async (t) => {
   t.equal(receipts!.length, 8)
 })
 
-t.test('the database is away: the gate goes on, and reports again', async (t) => {
+t.test('while the database is away the gate goes on, and reports again afterwards', async (t) => {
   const [gate] = gates
   await owner.query(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dropgate fleet'",

@@ -26,7 +26,7 @@ const fine: [string, Operation<boolean>[]][] = [
     [write(true, 0, 10), read(false, 1, 4), read(true, 5, 6)],
   ],
   ['overlapping reads that disagree', [write(true, 0, 10), read(true, 1, 9), read(false, 2, 8)]],
-  ['a lift that nobody sees', [write(true, 0, 1), write(false, 2, never), read(true, 50, 51)]],
+  ['a lift that no read sees', [write(true, 0, 1), write(false, 2, never), read(true, 50, 51)]],
   [
     'a lift that is overtaken by the next row',
     [write(true, 0, 1), write(false, 2, never), write(true, 3, 4), read(true, 5, 6)],
@@ -118,7 +118,7 @@ t.test(
   },
 )
 
-t.test('two gates under faults: no request too late, and each gate is one register', async (t) => {
+t.test('two gates under faults allow nothing too late, and each is one register', async (t) => {
   const seed = seedOf()
   t.comment(`SEED=${seed}`)
   const found = await record({ ms: 8000, seed, faults: true })

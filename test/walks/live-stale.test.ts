@@ -2,7 +2,7 @@
 import t from 'tap'
 import { TestGate } from '../harness/gate.ts'
 import { PostgresProxy } from '../harness/postgres.ts'
-import { Held, kinds, StreamUpstream } from '../harness/streams.ts'
+import { kinds, OpenStream, StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
@@ -26,10 +26,10 @@ t.teardown(async () => {
   proxy.close()
 })
 
-t.test('strict routes after cut_after, tolerant ones at the hard stop', async (t) => {
+t.test('strict routes cut after `cut_after`, tolerant ones at the hard stop', async (t) => {
   const token = await gate.issuer.token('stale', { claims: { roles: ['manager'] } })
-  const held = kinds.map((kind) => new Held(kind, `stale-${kind}`, gate.port, token))
-  const lenient = new Held('chunks', 'lenient', gate.port, token, { path: '/orders/lenient' })
+  const held = kinds.map((kind) => new OpenStream(kind, `stale-${kind}`, gate.port, token))
+  const lenient = new OpenStream('chunks', 'lenient', gate.port, token, { path: '/orders/lenient' })
   await until('all are under way', () => [...held, lenient].every((each) => each.under(upstream)))
   const from = performance.now()
   proxy.refusing = true

@@ -8,7 +8,7 @@ import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { raceRows } from '../harness/race.ts'
-import { Held, type Kind, kinds, type Served, StreamUpstream } from '../harness/streams.ts'
+import { type Kind, kinds, OpenStream, type Served, StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
@@ -17,7 +17,7 @@ const gate = await TestGate.start({
   issuer: { claims: { tenant: '/tid' } },
   config: {
     workers: 1,
-    // A busy machine is no reason here to turn anybody away.
+    // A busy machine is no reason here to refuse a request.
     limits: { max_lag: '60s' },
     revocation: { max_staleness: '30s', cut_after: '60s' },
   },
@@ -41,11 +41,11 @@ async function hold(
   kind: Kind,
   subject: string,
   options: { claims?: object; delay?: number; path?: string } = {},
-): Promise<Held> {
+): Promise<OpenStream> {
   const token = await gate.issuer.token(subject, {
     claims: { roles: ['manager'], ...options.claims },
   })
-  return new Held(kind, `${subject}-${count++}`, gate.port, token, options)
+  return new OpenStream(kind, `${subject}-${count++}`, gate.port, token, options)
 }
 
 async function insert(client: pg.Client, columns: Record<string, unknown>): Promise<string> {
@@ -58,7 +58,7 @@ async function insert(client: pg.Client, columns: Record<string, unknown>): Prom
 }
 
 /** The record of the end of what the upstream knows by this name. */
-async function endOf(held: Held): Promise<Record<string, string | number>> {
+async function endOf(held: OpenStream): Promise<Record<string, string | number>> {
   let found: Record<string, string | number> | undefined
   await until(`the record of ${held.name}`, () => {
     const admitted = gate.log.find(({ input }) =>
@@ -76,7 +76,7 @@ async function endOf(held: Held): Promise<Record<string, string | number>> {
 const wayOfCut = (kind: Kind, code: number) => (kind === 'websocket' ? code : 'cut')
 const wayOfAbort = (kind: Kind, code: number) => (kind === 'websocket' ? code : 'abort')
 
-t.test('a row refuses in words who has sent everything and got nothing yet', async (t) => {
+t.test('a client that has sent all and got nothing yet is told why a row refuses it', async (t) => {
   const mine = await hold('chunks', 'early', { delay: 3000 })
   await until('it is under way', () => upstream.served.has(mine.name))
   await insert(revoker, { subject: 'early' })
@@ -105,7 +105,7 @@ t.test('a cut answer never looks complete to a client of HTTP/1.0', async (t) =>
 })
 
 /** How the upstream saw it end, once it has. */
-async function abortOf(held: Held): Promise<Served['ended']> {
+async function abortOf(held: OpenStream): Promise<Served['ended']> {
   const served = upstream.served.get(held.name)!
   await until(`${held.name} ends at the upstream`, () => served.ended !== undefined)
   return served.ended
@@ -173,7 +173,7 @@ t.test('each kind of target ends what it names, and leaves the rest', async (t) 
   other.stop()
 })
 
-t.test('more rows at once than are looked up one by one', async (t) => {
+t.test('a row among more than are looked up one by one cuts what it names alone', async (t) => {
   const mine = await hold('chunks', 'many-7000')
   const other = await hold('chunks', 'many-x')
   await until('both are under way', () => mine.under(upstream) && other.under(upstream))
@@ -185,7 +185,7 @@ t.test('more rows at once than are looked up one by one', async (t) => {
   other.stop()
 })
 
-t.test('everything is loaded anew: whom a row in it names is cut', async (t) => {
+t.test('a row that comes when everything is loaded anew cuts what it names', async (t) => {
   const owner = await gate.cluster.client('migrate_url')
   const mine = await Promise.all(kinds.map((kind) => hold(kind, 'loaded')))
   const other = await hold('chunks', 'not-loaded')
@@ -222,7 +222,7 @@ t.test('an expired token ends what is open, where the route does not let it fini
 t.test(
   'a new policy ends what it denies and nothing else; the clock it sees is of now',
   async (t) => {
-    const held: Held[] = []
+    const held: OpenStream[] = []
     for (const kind of kinds) {
       for (const subject of ['pol-a', 'pol-b']) held.push(await hold(kind, subject))
     }
@@ -267,7 +267,7 @@ decision := "yes" if input.principal.subject == "pol-c"
   await gate.activate(starter)
 })
 
-t.test('limits of a route: age, bytes, idleness', async (t) => {
+t.test('the limits of a route on age, bytes and idleness end what is open', async (t) => {
   const one = async (kind: Kind): Promise<void> => {
     const aged = await hold(kind, 'lim', { path: '/orders/aged' })
     const counted = await hold(kind, 'lim', { path: '/orders/counted' })

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import type { LivePage } from '../../src/admin/live.ts'
 import { TestGate } from '../harness/gate.ts'
-import { Held, StreamUpstream } from '../harness/streams.ts'
+import { OpenStream, StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
 
 const upstream = new StreamUpstream()
@@ -52,18 +52,18 @@ const page = async (query: string): Promise<LivePage> =>
   (await (await admin(`/v1/live?${query}`)).json()) as LivePage
 
 const subjects = ['ann', 'ben', 'cem', 'dot', 'eve', 'fay']
-const held: Held[] = []
+const held: OpenStream[] = []
 for (const subject of subjects) {
   for (const kind of ['chunks', 'websocket'] as const) {
     const claims = subject === 'fay' ? { sid: undefined } : {}
     const token = await gate.issuer.token(subject, { claims })
-    held.push(new Held(kind, `${subject}-${kind}`, gate.port, token))
+    held.push(new OpenStream(kind, `${subject}-${kind}`, gate.port, token))
   }
 }
-held.push(new Held('chunks', 'nobody', gate.port, '', { path: '/public' }))
+held.push(new OpenStream('chunks', 'nobody', gate.port, '', { path: '/public' }))
 await until('all are under way', () => held.every((each) => each.under(upstream)))
 
-t.test('what is open, page by page, each once', async (t) => {
+t.test('open exchanges are listed page by page, each once', async (t) => {
   const seen: string[] = []
   let after = ''
   let pages = 0
@@ -97,7 +97,7 @@ t.test('what is open, page by page, each once', async (t) => {
   t.equal((await page('subject=nobody')).exchanges.length, 0)
 })
 
-t.test('what is not understood is refused, and nobody looks without the token', async (t) => {
+t.test('a query that is not understood is refused, and so is one without the token', async (t) => {
   for (const query of [
     'subjct=ann',
     'limit=0',
@@ -112,7 +112,7 @@ t.test('what is not understood is refused, and nobody looks without the token', 
   t.equal((await admin('/v1/live/x/cut', 'POST')).status, 404)
 })
 
-t.test('`live` and `cut`: one ends, and the row that would keep it out is offered', async (t) => {
+t.test('`cut` ends one exchange and offers the row that would keep its caller out', async (t) => {
   const { out, exit } = await run('live', '--subject', 'ben', '--protocol', 'websocket', '--json')
   t.equal(exit, 0)
   const [ben] = (JSON.parse(out) as LivePage).exchanges

@@ -7,7 +7,7 @@ import { Gate } from '../../src/gate/gate.ts'
 import { TestGate } from '../harness/gate.ts'
 import { pause, until } from '../harness/wait.ts'
 
-t.test('the admin port: open where it must be, closed where it can be', async (t) => {
+t.test('the admin port needs its token for all but liveness and readiness', async (t) => {
   const gate = await TestGate.start({ config: { labels: { region: 'eu' } } })
   t.teardown(() => gate.stop())
   const get = (path: string, authorization?: string): Promise<Response> =>
@@ -94,7 +94,7 @@ t.test('the admin port: open where it must be, closed where it can be', async (t
   t.notOk(logged.includes(token.split('.')[2]!))
 })
 
-t.test('until the database has spoken nobody passes, and the reason is said', async (t) => {
+t.test('until the database has answered no request passes, and readiness says why', async (t) => {
   const gate = await TestGate.start({
     ready: false,
     databaseUrl: async (url) => url.replace(/:\d+\//, ':1/'),
@@ -107,7 +107,7 @@ t.test('until the database has spoken nobody passes, and the reason is said', as
   t.match((gate.gate.status() as { feed: object }).feed, { code: 'ERR_DATABASE_UNREACHABLE' })
 })
 
-t.test('an issuer whose keys never came: its tokens wait, others go on', async (t) => {
+t.test('tokens of an issuer whose keys never came wait, and other requests pass', async (t) => {
   const gate = await TestGate.start()
   t.teardown(() => gate.stop())
   gate.issuer.down = true
@@ -147,7 +147,7 @@ t.test('a second gate on the same port is refused with a sentence', async (t) =>
   t.equal((await gate.ask('/public')).status, 200)
 })
 
-t.test('a drain: what is open ends in peace, new connections are not kept', async (t) => {
+t.test('in a drain open exchanges end in peace, and new connections are not kept', async (t) => {
   const gate = await TestGate.start({ config: { workers: 1, drain_timeout: '6s' } })
   const token = await gate.issuer.token('alice')
   let finish = (): void => {}

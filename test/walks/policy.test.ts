@@ -113,7 +113,7 @@ t.test('a bad bundle leaves the last good one serving and says why', async (t) =
   )
 })
 
-t.test('answers that are no answer, over the wire', async (t) => {
+t.test('a denial has the policy’s words; an answer that is not usable is a 503', async (t) => {
   const gate = await start(
     t,
     compile(`
@@ -223,7 +223,7 @@ t.test('a worker that finds its port taken when it replaces another tries again'
   const token = await gate.issuer.token('alice')
   const runner = await gate.issuer.token('runner')
   const dies = t.rejects(gate.ask('/orders', runner, { headers: { 'x-run': 'away' } }))
-  // Whoever asks all the while has the port before the next worker has started.
+  // A program that asks for the port all the while has it before the next worker has started.
   let other = createServer()
   const takes = (): Promise<boolean> =>
     new Promise((resolve) => {
@@ -241,7 +241,7 @@ t.test('a worker that finds its port taken when it replaces another tries again'
   t.equal((await gate.ask('/orders', token)).status, 200)
 })
 
-t.test('evaluations that end are no runaway, however many one turn brings', async (t) => {
+t.test('evaluations that end are not a runaway, however many one turn brings', async (t) => {
   const bundle = compile(`
     default decision := false
     decision if input.attributes.request.http.method == "GET"

@@ -102,7 +102,7 @@ const cases: [name: string, bytes: string, status: number, code: string][] = [
   ['CONNECT', head('CONNECT db.internal:5432 HTTP/1.1'), 405, 'ERR_METHOD_NOT_ALLOWED'],
   ['TRACE', head('TRACE /public HTTP/1.1'), 405, 'ERR_METHOD_NOT_ALLOWED'],
   ['a method of WebDAV', head('PROPFIND /public HTTP/1.1'), 501, 'ERR_METHOD_UNKNOWN'],
-  ['a method of nobody', head('BREW /public HTTP/1.1'), 501, 'ERR_METHOD_UNKNOWN'],
+  ['a method that is not known', head('BREW /public HTTP/1.1'), 501, 'ERR_METHOD_UNKNOWN'],
   ['a method the route has not', head('DELETE /reports HTTP/1.1', bearer(alice)), 405, 'ERR_METHOD_NOT_ALLOWED'],
   ['an expectation', get('Expect: a miracle'), 417, 'ERR_EXPECTATION'],
   ['a WebSocket', get('Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x', 'Sec-WebSocket-Version: 13'), 400, 'ERR_UPGRADE_MALFORMED'],
@@ -136,14 +136,14 @@ t.test('each refusal has its status and code, and ends before the upstream', asy
   t.equal(gate.upstream.seen.length, 0)
 })
 
-t.test('what comes behind a refusal that is still to be said is not served', async (t) => {
+t.test('a request behind a refusal that is still to be sent is not served', async (t) => {
   const held: Socket[] = []
   gate.upstream.seen.length = 0
   gate.upstream.answer = (socket) => held.push(socket)
   const wire = await Wire.open(gate.port)
   wire.write(`${get()}${get()}${get().slice(0, 20)}`)
   await until('the first is under way', () => held.length === 1)
-  // Not read: somebody who sends ahead is not read ahead. The third head is late before the first answer comes.
+  // The gate does not read ahead of its answers, so the third head is late before the first answer comes.
   wire.write(get().slice(20))
   await pause(2000)
   gate.upstream.answer = ok
@@ -188,14 +188,14 @@ t.test('a head that never ends is late behind a load balancer too', async (t) =>
   }
 })
 
-t.test('each of them is in the decision log, without the token', async (t) => {
+t.test('each refusal is in the decision log, without the token', async (t) => {
   await until('all records', () => gate.log.length >= cases.length)
   const logged = new Set(gate.log.map(({ custom }) => custom.code))
   for (const [name, , , code] of cases) t.ok(logged.has(code), name)
   t.notOk(JSON.stringify(gate.log).includes(alice.split('.')[2]!), 'no signature is at rest')
 })
 
-t.test('challenges, Allow and Retry-After', async (t) => {
+t.test('a refusal has the challenge or the Allow header that belongs to its status', async (t) => {
   t.match((await send(head('GET /orders HTTP/1.1'))).text, /www-authenticate: Bearer\r\n/)
   t.match(
     (await send(head('GET /orders HTTP/1.1', bearer('x.y.z')))).text,
@@ -227,7 +227,7 @@ t.test('after a refusal in doubt nothing more is read from that connection', asy
   t.equal(gate.upstream.seen.length, 0)
 })
 
-t.test('what is innocent passes', async (t) => {
+t.test('requests at the edge of the rules that are allowed pass', async (t) => {
   gate.upstream.seen.length = 0
   for (const bytes of [
     get(),

@@ -1,4 +1,4 @@
-/** Another configuration while the gate runs: as a whole or not at all, and nobody who is at it is cut. */
+/** Another configuration while the gate runs: taken as a whole or not at all, and no open exchange is cut by it. */
 import { readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { request } from 'node:https'
@@ -135,7 +135,7 @@ t.test('an issuer comes with its keys and goes with its tokens', async (t) => {
 })
 
 t.test(
-  'what cannot change while it runs is refused, naming it; nothing is half taken',
+  'an option that cannot change while the gate runs is refused by name; nothing is half taken',
   async (t) => {
     await t.rejects(
       reload({ routes: routesOf('new'), config: { workers: 3, labels: { a: 'b' } } }),

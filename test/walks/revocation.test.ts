@@ -102,7 +102,7 @@ t.test('a row that expires lets go by itself', async (t) => {
   t.pass()
 })
 
-t.test('everyone: 401 with a token, 503 without, and only for the break-glass role', async (t) => {
+t.test('a row for everyone is 401 with a token, 503 without, and needs break-glass', async (t) => {
   await t.rejects(insert(revoker, { everyone: true }), { code: '42501' })
   const owner = await gate.cluster.client('migrate_url')
   const token = await gate.issuer.token('erin')
@@ -129,7 +129,7 @@ t.test('a row written while the connection is down denies after it is back', asy
 })
 
 t.test(
-  'without proof of freshness: closed, but where a route says otherwise, and there only so long',
+  'without proof of freshness requests are refused, unless the route tolerates that, and there only so long',
   async (t) => {
     const token = await gate.issuer.token('grace')
     proxy.refusing = true

@@ -19,7 +19,7 @@ const restartsOf = (gate: TestGate): number =>
   )
 
 t.test(
-  'arguments that a native never ended with, or answered wrongly, over the wire',
+  'arguments that once kept a builtin from ending, or made it answer wrongly, are harmless over the wire',
   async (t) => {
     const gate = await start(
       t,

@@ -97,7 +97,7 @@ t.test('a healthy one loses none either, from its first moment on', async (t) =>
   t.same(seen.failures, [])
 })
 
-t.test('one that is stopped while it waits ends, and the first goes on', async (t) => {
+t.test('a second gate that is stopped while it waits ends, and the first goes on', async (t) => {
   mkdirSync(join(gate.folder, 'none'))
   const next = new Gate(configOf({ bundles: './none' }), { log: quiet })
   await next.open()
@@ -108,7 +108,7 @@ t.test('one that is stopped while it waits ends, and the first goes on', async (
 })
 
 t.test(
-  'what has the port and does not share it ends the start, once all else is there',
+  'a program that does not share the port ends the start, once all else is ready',
   async (t) => {
     const foreign = await new Promise<Server>((resolve) => {
       const server = createServer().listen(0, '127.0.0.1', () => resolve(server))
@@ -124,7 +124,7 @@ t.test(
   },
 )
 
-t.test('on a free port nobody answers in its place: it says itself what is missing', async (t) => {
+t.test('on a free port a gate that is not ready says itself what is missing', async (t) => {
   const port = await freePort()
   const first = await TestGate.start({
     beside: gate,

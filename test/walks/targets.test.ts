@@ -1,5 +1,5 @@
 /**
- * Each kind of target through a whole gate: the row denies whom it names, on every worker, and nobody else. Certificates
+ * Each kind of target through a whole gate: the row denies whom it names, on every worker, and no other caller. Certificates
  * need TLS: walks/bound.test.ts, walks/tls.test.ts.
  */
 import { createHash } from 'node:crypto'
@@ -93,7 +93,7 @@ const hits: [string, Record<string, unknown>][] = [
   ['the tenant and the network', { tenant: 'acme', network: '127.0.0.0/8' }],
 ]
 for (const [what, columns] of hits) {
-  t.test(`a row that names ${what} denies whom it names and nobody else`, async (t) => {
+  t.test(`a row that names ${what} denies whom it names and no other caller`, async (t) => {
     t.equal(await everywhere('/orders', alice), '200')
     const id = await insert(columns)
     await until('denied', async () => (await everywhere('/orders', alice)) === 'ERR_REVOKED')
@@ -103,7 +103,7 @@ for (const [what, columns] of hits) {
   })
 }
 
-t.test('rows beside the point deny nobody', async (t) => {
+t.test('rows that name other callers deny no request', async (t) => {
   const ids = [
     await insert({ token_hash: hash(alice, 'z'.repeat(40)) }),
     await insert({ tenant: 'staff' }),
@@ -158,7 +158,7 @@ t.test('the key that signed: its tokens die, those of the next key live', async 
 })
 
 t.test(
-  'a network: 401 with a token, 403 without; a claim never looked at before denies at once',
+  'a network is denied with 401 or, without a token, 403; a claim that was never looked at denies at once',
   async (t) => {
     const bob = await gate.issuer.token('bob')
     const id = await insert({ network: '127.0.0.0/9' })

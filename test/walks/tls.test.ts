@@ -114,7 +114,7 @@ function ask(path: string, over: object = {}): Promise<Asked> {
   })
 }
 
-t.test('an upstream is verified: its authority, its name, always', async (t) => {
+t.test('the authority and the name of an upstream are always verified', async (t) => {
   t.equal((await ask('/public/good')).status, 200)
   t.equal((await ask('/public/address')).status, 200)
   t.equal((await ask('/public/named')).status, 200)
@@ -141,7 +141,7 @@ t.test('a client certificate goes to the upstream that it is for, and to no othe
   t.notOk(good.subjects.slice(1).some((subject) => subject !== undefined))
 })
 
-t.test('what arrives over TLS is https to policy and upstream', async (t) => {
+t.test('a request over TLS is https to policy and upstream', async (t) => {
   t.equal((await ask('/public/echo')).status, 200)
   const seen = gate.upstream.seen.at(-1)!
   t.match(Object.fromEntries(seen.headers), { 'x-forwarded-proto': 'https' })
@@ -180,13 +180,13 @@ t.test(
   },
 )
 
-t.test('no old TLS, no plain text, no other protocol', async (t) => {
+t.test('old TLS, plain text and other protocols are refused', async (t) => {
   await t.rejects(ask('/public/good', { minVersion: 'TLSv1.1', maxVersion: 'TLSv1.1' }))
   t.equal(await gate.raw('GET /public/good HTTP/1.1\r\nHost: a\r\n\r\n'), '')
 })
 
 t.test(
-  'a row that names a client certificate denies whoever shows it, and nobody else',
+  'a row that names a client certificate denies the client that shows it, and no other',
   async (t) => {
     const client = pair('client')
     const thumbprint = createHash('sha256')

@@ -79,7 +79,7 @@ t.test('a route may keep the token and tell nothing', async (t) => {
 })
 
 t.test(
-  'the answer: nothing of the gate may come from the upstream, hop-by-hop ends here',
+  'of an answer no header of the gate is taken from the upstream, and hop-by-hop headers end here',
   async (t) => {
     gate.upstream.answer = (socket) =>
       socket.write(
@@ -95,7 +95,7 @@ t.test(
   },
 )
 
-t.test('HEAD, 204, 304 and interim answers', async (t) => {
+t.test('HEAD, 204, 304 and an answer after interim ones arrive whole', async (t) => {
   gate.upstream.answer = (socket) => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n')
   const head = await gate.ask('/public', undefined, { method: 'HEAD' })
   t.same([head.status, head.headers['content-length'], head.body], [200, '100', ''])
@@ -146,7 +146,7 @@ t.test('an answer in another transfer coding is not passed on as if it had none'
   t.same([status, code], [502, 'ERR_UPSTREAM_MALFORMED'])
 })
 
-t.test('whoever waits for events has the head before the first of them', async (t) => {
+t.test('a client that waits for events has the head before the first of them', async (t) => {
   gate.upstream.answer = (socket) => {
     socket.write('HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n')
   }
@@ -160,7 +160,7 @@ t.test('whoever waits for events has the head before the first of them', async (
   await until('gone', () => live() === 0)
 })
 
-t.test('an upstream that is not there, says nonsense, or says nothing in time', async (t) => {
+t.test('an upstream that is away, sends nonsense or nothing in time is a 502 or 504', async (t) => {
   t.equal((await gate.ask('/closed')).code, 'ERR_UPSTREAM_UNREACHABLE')
   const nonsense: [name: string, bytes: string | null, status: number, code: string][] = [
     ['closes', null, 502, 'ERR_UPSTREAM_UNREACHABLE'],
@@ -329,7 +329,8 @@ t.test('backpressure: a slow reader holds the writer back, in both directions', 
   await standsStill(() => sent)
   t.ok(sent < total / 2, `${sent >> 20} MiB left the client while the upstream did not read`)
   client.destroy()
-  // Nobody reads from a client that is held back, so its leaving is noticed when the upstream goes on or ends.
+  // The gate does not read from a client that it holds back, so it notices that the client has left only when the
+  // upstream goes on or ends.
   for (const socket of gate.upstream.sockets) socket.destroy()
   await until('nothing is open', () => live() === 0)
 })

@@ -163,7 +163,7 @@ t.test(
   },
 )
 
-t.test('h2c is an offer that nobody takes up', async (t) => {
+t.test('an offer of h2c is not taken up, and the request is served', async (t) => {
   onHead = ({ socket }) =>
     socket.write('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok')
   const raw = new Raw(
@@ -196,7 +196,7 @@ t.test('bytes before the switch, from either side, open no tunnel', async (t) =>
   t.equal(other.status, 502)
 })
 
-t.test('only a right 101 switches', async (t) => {
+t.test('only a right 101 opens the tunnel', async (t) => {
   const answers: [name: string, answer: (peer: Peer) => string, status: number][] = [
     ['200 with Upgrade', () => 'HTTP/1.1 200 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok', 200],
     ['426 with Upgrade', () => 'HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok', 426],
@@ -333,7 +333,7 @@ t.test('a frame to the client may come to its end, but not wait for it', async (
   t.ok(told || early || late, `${frames.length} bytes`)
 })
 
-t.test('bytes that are no frame of their side end both', async (t) => {
+t.test('bytes that are no frame of their side end both sides', async (t) => {
   for (const [name, bytes] of [
     ['no mask', '\x82\x01a'],
     ['HTTP', smuggled],
@@ -354,13 +354,13 @@ t.test('bytes that are no frame of their side end both', async (t) => {
   )
 })
 
-t.test('nothing either way for the idle time ends it', async (t) => {
+t.test('a tunnel with nothing either way for the idle time ends', async (t) => {
   const { raw, peer } = await tunnelOf('idle')
   await until('both are over', () => raw.closed && peer.closed)
   t.equal(raw.frames.readUInt16BE(2), 1001)
 })
 
-t.test('who does not read holds the other side back, both ways', async (t) => {
+t.test('a side that does not read holds the other back, both ways', async (t) => {
   for (const side of ['client', 'upstream'] as const) {
     const { raw, peer } = await tunnelOf(`slow-${side}`)
     const [reader, writer] =
@@ -382,7 +382,7 @@ t.test('who does not read holds the other side back, both ways', async (t) => {
   }
 })
 
-t.test('credentials that a browser can send', async (t) => {
+t.test('a token may come in a cookie or a subprotocol, where the route says so', async (t) => {
   const token = await gate.issuer.token('browser')
   const ask = async (path: string, ...headers: string[]): Promise<Raw> => {
     const raw = new Raw(request(`GET ${path} HTTP/1.1`, ...handshake, ...headers))
@@ -429,7 +429,7 @@ t.test('credentials that a browser can send', async (t) => {
   t.notMatch(JSON.stringify(gate.log), token, 'and no log holds it')
 }) // biome-ignore format: a table
 
-t.test('a cookie on ordinary requests: reading needs no Origin, changing does', async (t) => {
+t.test('a request with a cookie that reads needs no Origin, one that changes does', async (t) => {
   onHead = ({ socket }) =>
     socket.write('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok')
   const token = await gate.issuer.token('browser', { claims: { roles: ['manager'] } })
@@ -455,7 +455,7 @@ t.test('a cookie on ordinary requests: reading needs no Origin, changing does', 
 })
 
 t.test(
-  'a WebSocket of the ws library: compressed messages arrive as sent, its close does too',
+  'compressed messages of a WebSocket of the ws library arrive as sent, its close does too',
   async (t) => {
     const { WebSocketServer } = await import('ws')
     const wss = new WebSocketServer({

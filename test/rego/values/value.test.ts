@@ -38,7 +38,7 @@ t.test('numbers keep their digits, sets stay sets, keys keep their types', async
   }
 })
 
-t.test('JSON: sets become arrays, keys become texts, and only JSON is read', async (t) => {
+t.test('in JSON sets become arrays and keys texts; what is not JSON is refused', async (t) => {
   t.equal(toJson(parseTerm('{1:{3,2},"a":[{"b","a"}]}')), '{"1":[2,3],"a":[["a","b"]]}')
   t.equal(printTerm(fromJson('{"a":9007199254740993}')), '{"a":9007199254740993}')
   for (const bad of ['set()', '{1}', '{1:2}', '01', '1.', '+1']) t.throws(() => fromJson(bad), bad)
@@ -64,7 +64,7 @@ const anyValue: fc.Arbitrary<Value> = fc.letrec<{ value: Value }>((tie) => ({
   ),
 })).value // biome-ignore format: a list of kinds
 
-t.test('any value: text and back, order and key agree', async (t) => {
+t.test('any value comes back from its text, and its order agrees with its key', async (t) => {
   fc.assert(
     fc.property(anyValue, anyValue, (a, b) => {
       const again = parseTerm(printTerm(a))

@@ -1,4 +1,7 @@
-/** Property: targets and hosts mean here what they mean to an oracle that was written from the rules alone. */
+/**
+ * Property: src/route/target.ts understands targets and hosts as a test oracle does, a second reader that was written
+ * from the rules alone (test/oracles).
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import { seedOf } from '../harness/wait.ts'
@@ -18,7 +21,7 @@ function words(from: readonly string[], maxLength: number): fc.Arbitrary<string>
   return fc.array(piece, { maxLength }).map((parts) => parts.join(''))
 }
 
-t.test('targets', async (t) => {
+t.test('a target means here what it means to the oracle', async (t) => {
   const raw = fc.oneof(
     { weight: 20, arbitrary: words(targetWords, 10).map((text) => `/${text}`) },
     { weight: 10, arbitrary: words(targetWords, 10) },
@@ -36,7 +39,7 @@ t.test('targets', async (t) => {
   t.pass()
 })
 
-t.test('hosts', async (t) => {
+t.test('a host means here what it means to the oracle', async (t) => {
   const property = fc.property(words(hostWords, 9), (raw) => {
     const said = judgeHost(raw)
     if (said !== undefined) throw new Error(said)
