@@ -112,7 +112,7 @@ async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<stri
       header.type !== 'file' && header.type !== 'directory'
         ? `it contains an entry of type ${header.type}`
         : name.split('/').includes('..')
-          ? 'it contains a name with ".."'
+          ? 'it contains a name that leaves the archive ("..")'
           : header.type === 'file' && seen.has(name)
             ? `it contains ${JSON.stringify(name)} twice`
             : seen.size >= maxEntries

@@ -67,33 +67,10 @@ export function parsePrincipal(
 ): Principal {
   const issuer = identifier(claims.iss, 'iss')
   const subject = identifier(claims.sub, 'sub')
-  const issuedAtS = time(claims.iat, 'iat')
-  const expiresAtS = time(claims.exp, 'exp')
-  const notBeforeS = claims.nbf === undefined ? undefined : time(claims.nbf, 'nbf')
-  const nowS = nowMs / 1000
-  const skewS = config.clock_skew / 1000
-  if (issuedAtS > nowS + skewS) throw bad('iat is in the future')
-  if (notBeforeS !== undefined && notBeforeS > nowS + skewS) throw bad('nbf is in the future')
-  // Old rows may be deleted because no token outlives this.
-  if (expiresAtS - issuedAtS > config.max_token_lifetime / 1000)
-    throw bad('the token lives too long')
-  checkExpiry(expiresAtS, nowMs, config.clock_skew)
+  const { issuedAtS, expiresAtS } = readTimes(claims, config, nowMs)
   const boundTo = readBinding(claims.cnf)
-  const at = config.claims
-  const sessionId = optional(pointed(claims, at.session), 'session')
-  const tokenId = optional(pointed(claims, at.token), 'token')
-  const clientId =
-    at.client === undefined
-      ? optional(claims.client_id ?? claims.azp ?? claims.appid, 'client')
-      : optional(pointed(claims, at.client), 'client')
-  const tenant =
-    at.tenant === undefined ? undefined : optional(pointed(claims, at.tenant), 'tenant')
-  const groups = at.groups === undefined ? [] : readGroups(claims, at.groups)
-  const deviceId =
-    at.device === undefined ? undefined : optional(pointed(claims, at.device), 'device')
-  const scopes = readScopes(
-    at.scopes === undefined ? (claims.scope ?? claims.scp) : pointed(claims, at.scopes),
-  )
+  const named = readNames(claims, config.claims)
+  const { sessionId, tokenId, clientId, tenant, scopes, groups, deviceId } = named
   return {
     issuer,
     subject,
@@ -103,7 +80,7 @@ export function parsePrincipal(
     tenant,
     scopes,
     issuedAtS,
-    authTimeS: readAuthTime(claims.auth_time, nowS + skewS),
+    authTimeS: readAuthTime(claims.auth_time, nowMs / 1000 + config.clock_skew / 1000),
     expiresAtS,
     boundTo,
     claims,
@@ -141,6 +118,45 @@ export function parsePrincipal(
     boundary: config.boundary,
     cleanAtVersion: -1,
     caller: subjectCaller(issuer, subject),
+  }
+}
+
+/** The times that bound a token's life. @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED */
+function readTimes(
+  claims: Claims,
+  config: IssuerConfig,
+  nowMs: number,
+): { issuedAtS: number; expiresAtS: number } {
+  const issuedAtS = time(claims.iat, 'iat')
+  const expiresAtS = time(claims.exp, 'exp')
+  const notBeforeS = claims.nbf === undefined ? undefined : time(claims.nbf, 'nbf')
+  const latestS = nowMs / 1000 + config.clock_skew / 1000
+  if (issuedAtS > latestS) throw bad('iat is in the future')
+  if (notBeforeS !== undefined && notBeforeS > latestS) throw bad('nbf is in the future')
+  // Old rows may be deleted because no token outlives this.
+  if (expiresAtS - issuedAtS > config.max_token_lifetime / 1000)
+    throw bad('the token lives too long')
+  checkExpiry(expiresAtS, nowMs, config.clock_skew)
+  return { issuedAtS, expiresAtS }
+}
+
+/** The claims that rows and policies name, found where the issuer's configuration says. @throws GateError ERR_TOKEN_CLAIMS */
+function readNames(claims: Claims, at: IssuerConfig['claims']) {
+  const optionalAt = (pointer: string | undefined, name: string): string | undefined =>
+    pointer === undefined ? undefined : optional(pointed(claims, pointer), name)
+  return {
+    sessionId: optional(pointed(claims, at.session), 'session'),
+    tokenId: optional(pointed(claims, at.token), 'token'),
+    clientId:
+      at.client === undefined
+        ? optional(claims.client_id ?? claims.azp ?? claims.appid, 'client')
+        : optional(pointed(claims, at.client), 'client'),
+    tenant: optionalAt(at.tenant, 'tenant'),
+    groups: at.groups === undefined ? [] : readGroups(claims, at.groups),
+    deviceId: optionalAt(at.device, 'device'),
+    scopes: readScopes(
+      at.scopes === undefined ? (claims.scope ?? claims.scp) : pointed(claims, at.scopes),
+    ),
   }
 }
 

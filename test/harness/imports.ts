@@ -8,28 +8,31 @@ export interface Import {
   readonly to: string
   /** Gone before anything runs. */
   readonly typeOnly: boolean
+  /** `import()`: loaded when the code comes there. */
+  readonly later: boolean
 }
 
 /** @param file Its path; what it imports of the project is named from the same folder. */
 export function importsIn(file: string, text: string): Import[] {
-  const found = [
-    ...text.matchAll(/^(?:import|export) (type )?(?:[^;'"]*? from )?'([^']+)'/gm),
-    ...text.matchAll(/\b(typeof )?import\('([^']+)'\)/g),
-  ]
-  return found.map(([, type, to]) => ({
-    from: file,
-    to: to!.startsWith('.') ? normalize(join(dirname(file), to!)) : to!,
-    typeOnly: type !== undefined,
-  }))
+  const atOnce = text.matchAll(/^(?:import|export) (type )?(?:[^;'"]*? from )?'([^']+)'/gm)
+  const later = text.matchAll(/\b(typeof )?import\('([^']+)'\)/g)
+  const read = (found: Iterable<RegExpExecArray>, later: boolean): Import[] =>
+    Array.from(found, ([, type, to]) => ({
+      from: file,
+      to: to!.startsWith('.') ? normalize(join(dirname(file), to!)) : to!,
+      typeOnly: type !== undefined,
+      later,
+    }))
+  return [...read(atOnce, false), ...read(later, true)]
 }
 
 /**
- * Of what runs: type-only imports do not count.
+ * What is loaded before the file itself runs: no types, no `import()`.
  * @returns paths from the root of the repository, and the names of packages and of `node:` modules
  */
 export function importsOf(file: string): readonly string[] {
   return importsIn(file, readFileSync(file, 'utf8'))
-    .filter(({ typeOnly }) => !typeOnly)
+    .filter(({ typeOnly, later }) => !typeOnly && !later)
     .map(({ to }) => to)
 }
 

@@ -254,11 +254,7 @@ export function headlessFiles(sources: readonly Source[]): string[] {
 const mostLines = 70
 
 /** Each with its reason. */
-const mayBeLong: Readonly<Record<string, string>> = {
-  // Until they are cut:
-  'cli/program.ts: makeProgram': 'commander builds all commands in one chain',
-  'identity/claims.ts: parsePrincipal': 'one check after the other',
-}
+const mayBeLong: Readonly<Record<string, string>> = {}
 
 export function longFunctions(
   sources: readonly Source[],
