@@ -18,7 +18,7 @@ import { Gate } from '../../src/gate/gate.ts'
 import { TestIssuer } from './issuer.ts'
 import { type Cluster, startPostgres } from './postgres.ts'
 import { Upstream } from './upstream.ts'
-import { until } from './wait.ts'
+import { started, until } from './wait.ts'
 
 export interface Answer {
   readonly status: number
@@ -83,7 +83,11 @@ export class TestGate {
   port = 0
   admin = ''
 
-  static async start(options: GateOptions = {}): Promise<TestGate> {
+  static start(options: GateOptions = {}): Promise<TestGate> {
+    return started('a gate', TestGate.#open(options))
+  }
+
+  static async #open(options: GateOptions): Promise<TestGate> {
     const test = new TestGate()
     const { beside } = options
     test.#shares = beside !== undefined

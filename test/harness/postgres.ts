@@ -15,7 +15,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import { EmbeddedPostgres, type EmbeddedUrls } from '../../src/embedded/postgres.ts'
 import { freePort } from '../bench/machine.ts'
-import { until } from './wait.ts'
+import { started, until } from './wait.ts'
 
 export interface Cluster extends EmbeddedUrls {
   /** A connected client of one of the three logins, or by a URL; `close` ends it. */
@@ -26,7 +26,11 @@ export interface Cluster extends EmbeddedUrls {
   close(): Promise<void>
 }
 
-export async function startPostgres(): Promise<Cluster> {
+export function startPostgres(): Promise<Cluster> {
+  return started('PostgreSQL', openCluster())
+}
+
+async function openCluster(): Promise<Cluster> {
   const directory = mkdtempSync(join(tmpdir(), 'dropgate-test-'))
   // The server does not run as root: it has to get through.
   chmodSync(directory, 0o711)

@@ -11,6 +11,24 @@ export async function until(
   }
 }
 
+/**
+ * What a test file starts at its top, before its first test. An error there ends the file before it has told tap anything,
+ * so that the file would only have "broken off". So the error gets a name and is told to tap as a test that failed. Within
+ * a test tap reports the error itself.
+ */
+export async function started<T>(what: string, starting: Promise<T>): Promise<T> {
+  try {
+    return await starting
+  } catch (cause) {
+    const error = new Error(`${what} did not start: ${(cause as Error).message}`, { cause })
+    if (process.env.TAP === '1') {
+      const { default: t } = await import('tap')
+      if (!t.occupied) t.fail(error.message)
+    }
+    throw error
+  }
+}
+
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
 }

@@ -61,6 +61,9 @@ for (const subject of subjects) {
   }
 }
 held.push(new OpenStream('chunks', 'nobody', gate.port, '', { path: '/public' }))
+t.teardown(() => {
+  for (const each of held) each.stop()
+})
 await until('all are under way', () => held.every((each) => each.under(upstream)))
 
 t.test('open exchanges are listed page by page, each once', async (t) => {
@@ -137,7 +140,3 @@ t.test('`cut` ends one exchange and offers the row that would keep its caller ou
   t.match(await (await admin(`/v1/live/${nobody!.id}/cut`, 'POST')).json(), { row: null })
   t.equal((await run('live', '--limit', 'x')).exit, 2)
 }) // biome-ignore format: a table of checks
-
-t.test('the end', async () => {
-  for (const each of held) each.stop()
-})
