@@ -17,7 +17,7 @@
  *
  *  1. A backlog (the second session and what ticks bring beside it) exists in the two loading and the two catching-up
  *     states and in no other, and there is never more than one. Enforced by: each cell that enters or leaves these states
- *     names the act that makes or ends it; `startLoad` ends the former one. Test: "TRUNCATE during a load".
+ *     names the act that makes or ends it; `startLoad` ends the former one. Test: "a TRUNCATE during a load leaves no row behind".
  *  2. A load has no cursor, so the gate vouches for no row during it; resuming, catching-up and following have one.
  *     Enforced by: `startLoad` drops the cursor, `resume` finds a gap where there is none, `finishBacklog` sets it.
  *     Test: "a load that fails while the ledger serves puts no file in its place".
@@ -26,9 +26,9 @@
  *  4. Only a tick leads to following: a tick with no backlog, or one that was sent after the second session was done.
  *     Enforced by: the cells of `tick applied` and `bulk done`. Test: "a restart reads the file and what has changed since".
  *  5. A lost session takes away neither the cursor nor the backlog. Enforced by: no act in the cells of `session lost`.
- *     Test: "killed sessions, fifteen in a row".
+ *     Test: "fifteen sessions killed in a row lose no row".
  *  6. A backlog that failed takes away no cursor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
- *     Test: "the server restarts in the middle of a load".
+ *     Test: "a load during which the server restarts is completed".
  *  7. Nothing begins once the feed is closed: what was under way ends without effect. Enforced by: the row of closed, and
  *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, whatever was under way".
  *  8. An event that cannot happen in a state changes nothing and is an error. Enforced by: `transitionOf`.
