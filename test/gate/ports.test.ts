@@ -68,7 +68,7 @@ t.test('it takes no connection before it is ready, and no request is lost', asyn
   t.same(seen.failures, [], 'without a policy')
   t.match(next.readiness(), {
     ready: false,
-    reasons: ['no policy bundle is active', /the port is not taken over/],
+    reasons: ['no policy bundle is active', /waiting to take over the port/],
   })
 
   // It serves by what it was told while it waited.

@@ -148,6 +148,10 @@ t.test('a denial has the policy’s words; an answer that is not usable is a 503
   )
 })
 
+function isSuspended(gate: TestGate): boolean {
+  return gate.gate.readiness().reasons.some((reason) => /^policy suspended/.test(reason))
+}
+
 t.test(
   'a rule that runs away after its trial costs its worker only, and is suspended after three callers',
   async (t) => {
@@ -193,16 +197,14 @@ t.test(
       while (asking) await gate.ask('/orders', token).catch(() => pause(5))
     })
     for (let n = 2; n <= 3; n++) {
-      t.equal(gate.gate.readiness().reasons.includes('the policy ran away and is suspended'), false)
+      t.equal(isSuspended(gate), false)
       await runAway(`runner ${n}`)
       await until(
         `restart ${n}`,
         () => workersOf(gate).reduce((sum, w) => sum + w.restarts, 0) === n,
       )
     }
-    await until('suspended', () =>
-      gate.gate.readiness().reasons.includes('the policy ran away and is suspended'),
-    )
+    await until('suspended', () => isSuspended(gate))
     asking = false
     await Promise.all(others)
     await until(
