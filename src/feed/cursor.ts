@@ -1,9 +1,10 @@
 /**
- * How far the feed has come: what a tick's meta row means for the cursor, and whether ticks can go on from it. No I/O.
+ * How far the feed has read: makes a new cursor from the meta row of a tick, and decides whether ticks can go on from a
+ * cursor. No I/O.
  */
 import { GateError } from '../errors.ts'
 
-/** The meta row: which database answered and what its snapshot was. Made by `state()`. */
+/** The meta row of an answer: which database answered, and with which snapshot. Made by the SQL function `state()`. */
 export interface Ident {
   /** `pg_snapshot` as text: `xmin:xmax:xip,…`. */
   readonly snapshot: string
@@ -20,13 +21,16 @@ export interface Ident {
   readonly pointers: readonly string[]
   /** Id of the key that notifications are authenticated with. */
   readonly mac_key: number
-  /** Share of the server's queue of notifications that is in use: some session has not read these yet. */
+  /** Used share of the server's notification queue; it grows when a session does not read its notifications. */
   readonly queue_usage: number
 }
 
-/** What the ledger holds: everything visible in `snapshot` of the database that it names. */
+/** What the ledger holds: everything that is visible in `snapshot` of this database. */
 export interface Cursor extends Ident {
-  /** A `pg_snapshot` as text: ticks ask from it, receipts go by it, the snapshot file keeps it. See `cursorOf`. */
+  /**
+   * A `pg_snapshot` as text: ticks ask for what is not visible in it, receipts are given by it, the snapshot file
+   * stores it. See `cursorOf`.
+   */
   readonly seen: string
 }
 
@@ -61,10 +65,10 @@ export function cursorOf(ident: Ident, transactions: Iterable<bigint>, before?: 
   return { ...ident, seen: `${xmin}:${xmax}:${now.open.filter((xid) => xid < xmax).join()}` }
 }
 
-/** Newest `key_version` whose keys this release knows all of. */
+/** Newest `key_version` whose keys this release understands. */
 export const keyVersion = 2
 
-/** Most rows of each sort that a tick reads; one more is asked for, to know that there are more. */
+/** Most rows and most tombstones that a tick may read; one more of each is requested, to notice that there are more. */
 export const changesCap = 10_000
 
 /** The version of `changes()` that this release reads. */
@@ -87,19 +91,22 @@ export function checkIdent(ident: Ident): void {
 }
 
 /**
- * Whether rows since `cursor` can be told from this answer. Otherwise everything is loaded anew: another
- * database, a restored or promoted one, a truncated table, or tombstones purged past the cursor.
- * @returns why not, or undefined
+ * Decides whether the changes since `cursor` can be found in this database. They cannot if it is another database, was
+ * restored or promoted, if the table was truncated, or if tombstones after the cursor were purged; then everything is
+ * loaded again.
+ * @returns the reason, or undefined when the changes can be found
  */
 export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
   if (ident.system_id !== cursor.system_id) return 'another database cluster answers'
   if (ident.timeline !== cursor.timeline) return 'the database was promoted or restored'
   if (ident.generation !== cursor.generation) return 'the table was truncated'
-  // The whole snapshots: that finds more databases that were put back, for a load after some crashes that took nothing.
+  // Compares the snapshots and not `seen`: this detects more restored databases. The price is a full load after some
+  // crashes that lost nothing.
   const before = partsOf(cursor.snapshot)
   const now = partsOf(ident.snapshot)
   if (now.xmax < before.xmax || now.xmin < before.xmin) return 'the database has gone back in time'
-  // A floor that the cursor has seen took nothing from it, however long a transaction has held its xmin down.
+  // A purge that the cursor has already seen removed nothing that this gate needs, even if an old transaction holds
+  // back xmin.
   if (
     ident.tomb_floor !== cursor.tomb_floor &&
     partsOf(cursor.seen).xmin <= BigInt(ident.tomb_floor)
@@ -120,7 +127,7 @@ export function partsOf(snapshot: string): { xmin: bigint; xmax: bigint; open: r
   }
 }
 
-/** Whether a transaction is visible in a snapshot. */
+/** True when a transaction is visible in a snapshot. */
 export type Visible = (xid: bigint) => boolean
 
 export function seenIn(snapshot: string): Visible {
@@ -128,7 +135,10 @@ export function seenIn(snapshot: string): Visible {
   return (xid) => xid < xmax && !open.includes(xid)
 }
 
-/** Pause before the next attempt: 25 ms doubling to 1 s, with jitter so that gates do not return in step. */
+/**
+ * Pause before the next attempt: 25 ms, doubling up to 1 s, with jitter so that gates do not reconnect at the same
+ * time.
+ */
 export function backoffMs(attempt: number, random: number): number {
   return Math.min(1000, 25 * 2 ** Math.min(attempt, 10)) * (0.5 + random / 2)
 }

@@ -47,7 +47,7 @@ export type State =
   | 'following'
   | 'closed'
 
-/** What `status` calls a state: without a tick on the present session it is connecting. */
+/** Names of the states in `status`: a session on which no tick was answered yet counts as connecting. */
 export const shownAs = {
   connecting: 'connecting',
   resuming: 'connecting',
@@ -62,60 +62,65 @@ export const shownAs = {
 /** A tick that was answered and whose rows are in the ledger. */
 export interface AppliedTick {
   readonly cursor: Cursor
-  /** Monotonic, when it was sent: freshness is dated from here. */
+  /** Monotonic time at which the tick was sent: freshness counts from here. */
   readonly sentAtUs: number
-  /** PostgreSQL's clock less this machine's. */
+  /** PostgreSQL's clock minus this machine's clock. */
   readonly clockOffsetMs: number
 }
 
-/** Each event and what comes with it. */
+/** Each event with its data. */
 export interface Events {
-  /** LISTEN is committed; the database that answers. */
+  /** A session is open and LISTEN is committed. Data: the database that answers. */
   readonly 'session opened': Ident
   readonly 'session lost': undefined
-  /** Rows since the cursor cannot be told; the reason. */
+  /** The changes since the cursor cannot be found. Data: the reason. */
   readonly 'gap found': string
-  /** A comparison found that the ledger differs from the table; the sentence for the log. */
+  /** A comparison found that the ledger differs from the table. Data: the sentence for the log. */
   readonly 'difference found': string
   readonly 'tick applied': AppliedTick
-  /** There is more than a tick may carry: nothing of it was applied. */
+  /** The tick found more changes than it may carry; none of them was applied. */
   readonly 'tick over the cap': undefined
-  /** A tick sent after the second session was done is in the ledger: together they are all that this cursor shows. */
+  /**
+   * A tick that was sent after the second session had finished is in the ledger: both together are all that this cursor
+   * shows.
+   */
   readonly 'bulk done': Cursor
   readonly 'bulk failed': undefined
   readonly closed: undefined
 }
 export type Event = keyof Events
 
-/** What transitions do. */
+/** The acts that transitions run. */
 export interface Acts {
-  /** Restores the snapshot file where nothing is held; finds a gap where the cursor cannot go on. */
+  /** Restores the snapshot file when no revocations are loaded; finds a gap when ticks cannot go on from the cursor. */
   readonly resume: (ident: Ident) => Promise<void>
-  /** Drops cursor and backlog, and begins to read everything. */
+  /** Drops the cursor and the backlog, and begins a full load. */
   readonly startLoad: (why: string) => Promise<void>
   /** Begins to read what the cursor has not seen. */
   readonly startCatchUp: () => Promise<void>
   readonly moveCursor: (tick: AppliedTick) => void
-  /** Ticks beside the second session go on from here. */
+  /** Moves the position of the ticks beside the second session. */
   readonly moveBacklog: (tick: AppliedTick) => void
   readonly proveFreshness: (tick: AppliedTick) => void
-  /** Brings what the second session read and what ticks brought beside it together; the cursor is the tick's. */
+  /**
+   * Joins the rows of the second session with those that ticks brought beside it; the new cursor is that of the tick.
+   */
   readonly finishBacklog: (cursor: Cursor) => Promise<void>
   readonly dropBacklog: () => void
-  /** Closes all that is open. */
+  /** Closes everything that is open. */
   readonly release: () => void
 }
 
-/** Acts that can do with what comes with this event. */
+/** The acts that take the data of this event. */
 type ActOn<E extends Event> = {
   [A in keyof Acts]: Acts[A] extends (data: Events[E]) => unknown ? A : never
 }[keyof Acts]
 
 interface Move<E extends Event> {
-  /** Done before the state changes: what the new state claims must be true first. */
+  /** Runs before the state changes, since it makes true what the new state claims. */
   readonly before?: ActOn<E>
   readonly to: State
-  /** Done in the new state. */
+  /** Runs in the new state. */
   readonly after?: ActOn<E>
 }
 
@@ -228,7 +233,7 @@ export function transitionOf<E extends Event>(state: State, event: E): 'ignored'
   })
 }
 
-/** Events come one after the other, from the loop of the feed; only `closed` may come in the middle of an act. */
+/** Events come one after the other from the loop of the feed; only `closed` may come during an act. */
 export class StateMachine {
   readonly #acts: Acts
   #state: State = 'connecting'
@@ -257,7 +262,7 @@ export class StateMachine {
   }
 
   #do<E extends Event>(act: ActOn<E>, data: Events[E]): Promise<void> | void {
-    // `ActOn` has seen to it that this act takes this data; the compiler cannot follow it through the look-up.
+    // The type `ActOn` ensures that this act takes this data; the compiler cannot follow it through the look-up.
     return (this.#acts[act] as (data: Events[E]) => Promise<void> | void)(data)
   }
 }

@@ -72,7 +72,7 @@ export async function withClient<T>(
   try {
     return await use(client)
   } catch (error) {
-    throw refused(error)
+    throw toDatabaseError(error)
   } finally {
     await client.end().catch(() => {})
   }
@@ -124,7 +124,7 @@ function violated(constraint: string): { message: string; hint: string } | undef
 }
 
 /** Turns an error of PostgreSQL into a GateError; a network failure becomes ERR_DATABASE_UNREACHABLE. */
-export function refused(error: unknown): GateError {
+export function toDatabaseError(error: unknown): GateError {
   if (error instanceof GateError) return error
   const { code, message, hint, constraint = '' } = error as PostgresError
   if (

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { GateError } from '../errors.ts'
-import { plainName, refused, withClient } from './connect.ts'
+import { plainName, toDatabaseError, withClient } from './connect.ts'
 
 /** The value of `feed.schema_version` that this release can read. */
 export const schemaVersion = 1
@@ -171,7 +171,7 @@ function baselineText(instead: string): string {
 }
 
 function inMigration(name: string, error: unknown): GateError {
-  const { code, message, hint, cause } = refused(error)
+  const { code, message, hint, cause } = toDatabaseError(error)
   return new GateError(
     code,
     `${name}: ${message}`,
