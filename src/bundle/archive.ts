@@ -24,7 +24,7 @@ export interface BundleContent {
   readonly digest: string
   readonly revision: string
   readonly wasm: Buffer
-  /** The `data` document as JSON text; `{}` when the bundle has none. */
+  /** The `data` document as JSON text; `{}` when the bundle has no data. */
   readonly data: string
   /** Warnings about how the bundle was built; see hazards.ts. */
   readonly hazards: readonly string[]

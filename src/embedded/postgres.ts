@@ -53,7 +53,7 @@ interface State extends EmbeddedUrls {
 
 const database = 'dropgate'
 const logins = { url: 'gate', cli_url: 'cli', migrate_url: 'migrator' } as const
-/** User id of `nobody`: PostgreSQL refuses to run as root. */
+/** User id of the unprivileged system user: PostgreSQL refuses to run as root. */
 const unprivileged = 65534
 
 export class EmbeddedPostgres {
