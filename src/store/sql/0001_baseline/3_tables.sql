@@ -10,7 +10,8 @@
 -- it is a block (it stands until it is lifted).
 CREATE TABLE __schema__.revocations (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  -- Predicates: whom the row hits. An empty or overlong text is refused, since no accepted token could match it.
+  -- Predicates: the principals and peers that the row hits. An empty or overlong text is refused, since no accepted
+  -- token could match it.
   issuer text CHECK (issuer <> '' AND octet_length(issuer) <= 1024),
   subject text CHECK (subject <> '' AND octet_length(subject) <= 1024),
   session_id text CHECK (session_id <> '' AND octet_length(session_id) <= 1024),
@@ -40,15 +41,15 @@ CREATE TABLE __schema__.revocations (
   source_event_id text CHECK (octet_length(source_event_id) <= 1024),
   created_by text NOT NULL DEFAULT session_user,
   created_at timestamptz NOT NULL DEFAULT now(),
-  -- What the feed reads. Triggers write these over whatever a writer gives.
+  -- Columns for the feed. Triggers overwrite any value that a writer gives.
   keys bytea NOT NULL,
   key_version smallint NOT NULL,
   chg_xid xid8 NOT NULL,
   chg_seq bigint NOT NULL,
-  -- A block has no cutoff to compare anything with.
+  -- compare is only for cutoffs: a block compares no time.
   CONSTRAINT revocations_compare_check
     CHECK (compare = 'iat' OR (compare = 'auth_time' AND issued_before IS NOT NULL)),
-  -- A row that names nothing hits everyone, so it must say that it means to.
+  -- A row without predicates hits everyone, so it must say so explicitly.
   CONSTRAINT revocations_predicate CHECK (
     everyone OR num_nonnulls(issuer, subject, session_id, token_id, token_hash, client_id, tenant, group_value,
       key_thumbprint, client_cert, proof_key, device_id, network, claims) > 0),
@@ -64,8 +65,8 @@ CREATE INDEX revocations_changed ON __schema__.revocations (chg_xid);
 -- get the smaller number.
 CREATE SEQUENCE __schema__.change_seq CACHE 1;
 
--- What an update or a deletion took away: the row's id and the keys it was filed under. Without it a gate would go on
--- denying by a row that is gone.
+-- The rows that an update or a deletion removed: the row's id and the keys it was filed under. Without it, a gate would
+-- go on denying by a row that is gone.
 CREATE TABLE __schema__.tomb (
   row_id bigint NOT NULL,
   keys bytea NOT NULL,
@@ -80,13 +81,13 @@ CREATE INDEX tomb_changed ON __schema__.tomb (chg_xid);
 -- One row: what identifies this feed.
 CREATE TABLE __schema__.feed (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  -- A new one makes every gate load everything anew.
+  -- A new generation makes every gate load everything anew.
   generation uuid NOT NULL DEFAULT gen_random_uuid(),
   -- Raised when gates of an older release could not read this feed any more.
   schema_version int NOT NULL DEFAULT 1,
   -- Random, since channels have no privileges: any login that knows the name can listen and notify.
   channel text NOT NULL DEFAULT 'dropgate_' || replace(gen_random_uuid()::text, '-', ''),
-  -- Tombstones up to here have been purged: a gate whose cursor is older loads everything.
+  -- Tombstones of transactions before this one were purged: a gate with an older cursor loads everything.
   tomb_floor xid8 NOT NULL DEFAULT '0',
   -- How far ahead of this clock a cutoff may lie: it comes from the clock of an issuer.
   cutoff_skew interval NOT NULL DEFAULT '5 s',
@@ -112,7 +113,7 @@ CREATE TABLE __schema__.claim_pointers (
   at timestamptz NOT NULL DEFAULT now()
 );
 
--- What rows were before they were changed or deleted, by which login and when.
+-- Copies of rows before they were changed or deleted, with the login and the time.
 CREATE TABLE __schema__.audit (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -134,12 +135,12 @@ CREATE TABLE __schema__.gates (
   ready boolean NOT NULL,
   -- Everything visible in this snapshot is in force there; null before the first load.
   cursor pg_snapshot,
-  -- When that was all there was, by this clock.
+  -- The time of the proof for that snapshot, by the clock of this server.
   fresh_at timestamptz,
   rows bigint NOT NULL,
   -- How long the gate may allow without a newer proof of freshness.
   allows interval NOT NULL,
-  -- What it can match: issuer -> names of columns. '' stands for requests without a token.
+  -- What the gate can match: issuer -> names of columns. '' stands for requests without a token.
   matches jsonb NOT NULL,
   -- Names of its peppers.
   peppers text[] NOT NULL,

@@ -65,7 +65,8 @@ BEGIN
   ELSE
     NEW.created_by := OLD.created_by;
     NEW.created_at := OLD.created_at;
-    -- A cutoff that is moved here is of this clock and gets the issuer's skew, whatever clock the first one was of.
+    -- A cutoff that is moved here is in the clock of this server, so the issuer's skew applies, even if the first one
+    -- was in the issuer's clock.
     IF NEW.issued_before IS DISTINCT FROM OLD.issued_before AND NEW.event_time IS NOT DISTINCT FROM OLD.event_time THEN
       NEW.event_time := NULL;
     END IF;
@@ -82,7 +83,8 @@ END $$;
 CREATE OR REPLACE TRIGGER a_prepare BEFORE INSERT OR UPDATE ON __schema__.revocations
   FOR EACH ROW EXECUTE FUNCTION __schema__.prepare_revocation();
 
--- Where a change stands, for any followed table. A row that kept an old stamp would be in no gate's next tick.
+-- Stamps the position of a change, for any followed table. A row that kept an old stamp would be in no gate's next
+-- tick.
 CREATE OR REPLACE FUNCTION __schema__.stamp() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -208,7 +210,7 @@ CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.revocations
 CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.tomb
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
 
--- What was taken away stays readable, for any table with an id.
+-- Keeps a copy of each changed or deleted row, for any table with an id.
 CREATE OR REPLACE FUNCTION __schema__.keep_image() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN

@@ -36,8 +36,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT k.id, k.key FROM mac_keys k ORDER BY k.id DESC LIMIT 1
 $$;
 
--- Who this database is and where it stands, which claims rows name, which key notifications are made with and how full
--- their queue is, all in one snapshot.
+-- Identity and position of this database, the claims that rows name, the key of notifications and the use of their
+-- queue, all in one snapshot.
 CREATE OR REPLACE FUNCTION __schema__.state(
   OUT snapshot text, OUT generation text, OUT schema_version int, OUT channel text, OUT tomb_floor text,
   OUT system_id text, OUT timeline text, OUT standby boolean, OUT clock_ms float8, OUT pointers text[],

@@ -26,7 +26,7 @@ BEGIN
   unmatched := (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM unmatched_seq s);
 END $$;
 
--- The gate has ended in order.
+-- The gate has stopped in order.
 CREATE OR REPLACE FUNCTION __schema__.leave(gate uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   DELETE FROM gates WHERE id = gate
@@ -69,7 +69,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ORDER BY f.host, f.pid, f.id
 $$;
 
--- Whether a gate that runs can match a row that names these columns. True as long as no gate has said what it can.
+-- True if a running gate can match a row with these columns, or if no gate has reported its columns yet.
 CREATE OR REPLACE FUNCTION __schema__.can_match(of_issuer text, columns text[]) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
@@ -79,7 +79,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
         AND m.value @> to_jsonb(array_remove(columns, NULL)))
 $$;
 
--- Whether a gate that runs knows the pepper of this name.
+-- True if a running gate has the pepper of this name.
 CREATE OR REPLACE FUNCTION __schema__.knows_pepper(name text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
@@ -119,7 +119,7 @@ END $$;
 CREATE OR REPLACE TRIGGER f_warn_unmatched AFTER INSERT ON __schema__.revocations
   REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.warn_unmatched();
 
--- The ids among these whose rows no gate can match.
+-- Of these ids, those whose rows no gate can match.
 CREATE OR REPLACE FUNCTION __schema__.unmatched_of(ids bigint[]) RETURNS SETOF bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT r.id FROM revocations r WHERE r.id = ANY (ids)
