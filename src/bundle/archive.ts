@@ -60,7 +60,7 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
       'ERR_BUNDLE_READ',
       `the bundle has data in ${elsewhere}, but the gate reads only /data.json`,
       {
-        hint: '`opa build` merges all data into /data.json',
+        hint: 'build the bundle with `opa build`, which merges all data into /data.json',
       },
     )
   }

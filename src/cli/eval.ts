@@ -140,7 +140,7 @@ function onlyBundle(directory: string): string {
   const files = readdirSync(directory).filter((name) => name.endsWith('.tar.gz'))
   if (files.length === 1) return join(directory, files[0]!)
   throw new GateError('ERR_BUNDLE_READ', `${directory} holds ${files.length} bundles`, {
-    hint: 'choose one: --bundle FILE',
+    hint: 'choose one bundle with --bundle FILE',
   })
 }
 
@@ -172,7 +172,7 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   const method = parseMethod(request.method)
   if (!/^[/*]|:\/\//.test(request.path)) {
     throw new GateError('ERR_USAGE', `--path ${request.path} does not begin with /`, {
-      hint: 'a path begins with /',
+      hint: 'write for example --path /orders',
     })
   }
   const target = parseRequestTarget(method, request.path, host, {

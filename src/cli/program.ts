@@ -43,7 +43,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       if (error.code === 'commander.help') return 2
       return printError(
         new GateError('ERR_USAGE', error.message.replace(/^error: /, ''), {
-          hint: 'dropgate --help, or dropgate COMMAND --help',
+          hint: 'run dropgate --help, or dropgate COMMAND --help',
         }),
         json,
       )

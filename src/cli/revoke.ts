@@ -29,7 +29,7 @@ export async function revoke(
 ): Promise<RevokeResult> {
   if (options.timeout !== undefined && options.wait !== true) {
     throw new GateError('ERR_USAGE', '--timeout is given without --wait', {
-      hint: 'it says how long to wait for the gates: add --wait, or leave it out',
+      hint: '--timeout limits how long --wait waits for the gates: add --wait, or omit --timeout',
     })
   }
   const timeoutMs = readTimeout(options.timeout ?? standardTimeout)

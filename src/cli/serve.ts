@@ -63,7 +63,7 @@ export function followConfig(gate: Gate, { file, files, log, signal }: ConfigSou
       gate.noteUnusable(error)
       log.error(
         { code: error.code, hint: error.hint },
-        `the new configuration is refused, the gate keeps the one before: ${error.message}`,
+        `the new configuration is refused, and the gate keeps the old one: ${error.message}`,
       )
     }
     try {

@@ -173,7 +173,7 @@ export class EmbeddedPostgres {
           await this.close()
           throw new GateError('ERR_DATABASE_EMBEDDED', 'the embedded PostgreSQL did not start', {
             cause: error,
-            hint: `its log ${join(base, 'postgres.log')} says why`,
+            hint: `read its log ${join(base, 'postgres.log')} for the reason`,
           })
         }
         await new Promise((resolve) => setTimeout(resolve, 50))

@@ -180,7 +180,7 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
     this.#exchange.context.metrics.count('dropgate_unread_answers_total')
   }
 
-  // --- Other ends ----------------------------------------------------------------------------------------------
+  // --- Other ways to end ----------------------------------------------------------------------------------------------
 
   /**
    * The exchange was allowed, but its upstream gave no usable answer. Does nothing after a cut, which has answered

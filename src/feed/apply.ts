@@ -60,9 +60,14 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
         authTime: authTime === true,
         expiresAtS: expiresS === null ? null : Number(expiresS),
       })
-    } else throw new GateError('ERR_DATABASE_SCHEMA', `changes() has a row of kind ${op}`)
+    } else
+      throw new GateError(
+        'ERR_DATABASE_SCHEMA',
+        `the SQL function changes() returned a row of an unknown kind: ${op}`,
+      )
   }
-  if (ident === undefined) throw new GateError('ERR_DATABASE_SCHEMA', 'changes() has no meta row')
+  if (ident === undefined)
+    throw new GateError('ERR_DATABASE_SCHEMA', 'the SQL function changes() returned no meta row')
   return {
     ident,
     partial: Math.max(counts.t, counts.r) > changesCap,

@@ -118,7 +118,10 @@ export class Comparisons {
     this.#dueAt = this.#next()
     if (this.#closed || found === undefined) return
     if (typeof found !== 'number') {
-      log.warn({ err: found }, 'the ledger could not be compared with the table')
+      log.warn(
+        { err: found },
+        'the revocations in memory could not be compared with the database table',
+      )
       return
     }
     this.#done++
@@ -128,7 +131,7 @@ export class Comparisons {
     this.#differs = true
     log.error(
       { differing: found, of: digestBuckets },
-      'the ledger differs from the table: all revocations are loaded again',
+      'the revocations in memory differ from the database table: all revocations are loaded again',
     )
   }
 }

@@ -179,7 +179,7 @@ function int8(bytes: DataView, at: number): number {
 function brokenOff(): GateError {
   return new GateError(
     'ERR_DATABASE_REFUSED',
-    'the copy of the revocations broke off or is malformed',
+    'the copy of the revocations from the database ended early or is malformed',
   )
 }
 

@@ -226,7 +226,10 @@ export class Feed {
   #noteInterruption(error: GateError): void {
     if (error.message !== this.#problem?.message) {
       const { code, hint } = error
-      this.#options.log.error({ code, hint }, `the feed is interrupted: ${error.message}`)
+      this.#options.log.error(
+        { code, hint },
+        `the connection of the revocation feed is lost: ${error.message}`,
+      )
     }
     this.#problem = error
   }
@@ -330,7 +333,7 @@ export class Feed {
 
   #noteFollowing(): void {
     if (this.#problem === undefined || this.#inForce.unmatchableRows > 0) return
-    this.#options.log.info({}, 'the feed follows again')
+    this.#options.log.info({}, 'the revocation feed follows the database again')
     this.#problem = undefined
   }
 

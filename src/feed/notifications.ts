@@ -70,7 +70,10 @@ export class Notifications {
   noteQueueUsage(usage: number): void {
     const crowded = usage > crowdedShare
     if (crowded && !this.#crowded) {
-      this.#log.warn({ usage, hint: stuckListenerHint }, 'the queue of notifications fills up')
+      this.#log.warn(
+        { usage, hint: stuckListenerHint },
+        'the notification queue of the database server is filling up',
+      )
     }
     this.#crowded = crowded
   }

@@ -81,7 +81,7 @@ export class Session {
     if (!/^[a-z0-9_]{1,60}$/.test(channel))
       throw new GateError(
         'ERR_DATABASE_SCHEMA',
-        'invalid notification channel name in dropgate.feed',
+        'the table dropgate.feed contains an invalid name of the notification channel',
       )
     await this.#guarded(this.#client.query(`LISTEN ${channel}`))
   }
@@ -184,7 +184,11 @@ export async function readChanges(
 }
 
 function listenNotKept(): GateError {
-  return new GateError('ERR_DATABASE_REFUSED', 'this connection does not keep its LISTEN', {
-    hint: 'database.url seems to name a pooler in transaction mode: connect to PostgreSQL directly, or use a pooler in session mode',
-  })
+  return new GateError(
+    'ERR_DATABASE_REFUSED',
+    'this database connection receives no notifications: its LISTEN is lost',
+    {
+      hint: 'database.url seems to name a pooler in transaction mode: connect to PostgreSQL directly, or use a pooler in session mode',
+    },
+  )
 }

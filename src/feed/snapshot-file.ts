@@ -80,7 +80,7 @@ export class SnapshotFile {
       return saved.cursor
     } catch (error) {
       const { code, message } = asGateError(error, 'ERR_SNAPSHOT_FILE')
-      this.#log.warn({ code }, `${message}; everything is loaded from the table`)
+      this.#log.warn({ code }, `${message}; all revocations are loaded from the database`)
       return undefined
     }
   }

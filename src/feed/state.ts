@@ -228,9 +228,13 @@ export const table: { readonly [S in State]: { readonly [E in Event]: Transition
 export function transitionOf<E extends Event>(state: State, event: E): 'ignored' | Move<E> {
   const transition: Transition<E> = table[state][event]
   if (transition !== 'impossible') return transition
-  throw new GateError('ERR_INTERNAL', `the feed is ${state}, where "${event}" cannot happen`, {
-    hint: 'this is a defect of dropgate; the feed connects anew and goes on from its cursor',
-  })
+  throw new GateError(
+    'ERR_INTERNAL',
+    `the event "${event}" cannot happen while the feed is ${state}`,
+    {
+      hint: 'report this as a bug of dropgate; the feed reconnects and continues from its cursor',
+    },
+  )
 }
 
 /** Events come one after the other from the loop of the feed; only `closed` may come during an act. */

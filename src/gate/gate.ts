@@ -214,7 +214,7 @@ export class Gate {
     // For workers that start later.
     for (const keySet of keySets) workers.broadcast({ type: 'keys', keySet })
     await workers.allConfigured(generation)
-    this.#log.info({ generation }, 'configuration taken over')
+    this.#log.info({ generation }, 'the new configuration is in use')
   }
 
   readiness(): { ready: boolean; reasons: string[] } {

@@ -215,7 +215,7 @@ function readGroups(claims: Claims, pointer: string): readonly string[] {
   const overage =
     typeof elsewhere === 'object' && elsewhere !== null && Object.hasOwn(elsewhere, 'groups')
   // Entra leaves the groups out of a token that would have too many.
-  if (overage || hasgroups !== undefined) throw bad('the groups are not in the token')
+  if (overage || hasgroups !== undefined) throw bad('the issuer left the groups out of the token')
   const value = valueAt(claims, pointer)
   if (value === undefined || value === null) return []
   return (Array.isArray(value) ? value : [value]).map((group) => identifier(group, 'group'))

@@ -1,6 +1,6 @@
 /** What the control thread, which fetches keys, sends to the workers, which verify tokens with them. */
 
-/** The keys of one issuer, as public JWKs that passed admission. */
+/** The keys of one issuer, as public JWKs that admit.ts accepted. */
 export interface KeySet {
   readonly issuer: string
   /**

@@ -220,7 +220,8 @@ export class PolicyInstance {
       if (input === 0) throw failed('the input is not JSON')
       exports.opa_eval_ctx_set_input(this.#context, input)
       exports.opa_eval_ctx_set_entrypoint(this.#context, entrypoint)
-      if (exports.eval(this.#context) !== 0) throw failed('the module gave up')
+      if (exports.eval(this.#context) !== 0)
+        throw failed('the module ended the evaluation with an error')
       const result = exports.opa_eval_ctx_get_result(this.#context)
       return format === 'terms'
         ? this.#textAt(exports.opa_value_dump(result))
@@ -289,7 +290,7 @@ export class PolicyInstance {
   #textAt(at: number): string {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
-    if (at <= 0 || end === -1) throw failed('the module gave no text back')
+    if (at <= 0 || end === -1) throw failed('the module returned no text')
     return this.#view.toString('utf8', at, end)
   }
 
@@ -325,7 +326,7 @@ export class PolicyInstance {
   #termAt(at: number): string {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
-    if (at <= 0 || end === -1) throw failed('the module gave no text back')
+    if (at <= 0 || end === -1) throw failed('the module returned no text')
     return textOf(this.#view.subarray(at, end))
   }
 

@@ -178,7 +178,7 @@ function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): U
     const isFunction = reader.byte() === kind.func
     const index = reader.leb()
     if (isFunction && name === 'opa_malloc' && names.get(index) !== name)
-      throw malformed('its functions have lost their names')
+      throw malformed('the names of its functions are missing')
   }
   const name = Buffer.from(stackPointerExport)
   return Buffer.concat([

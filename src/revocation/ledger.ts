@@ -350,7 +350,7 @@ export class Ledger extends LedgerView {
   async #grow(rows: number, overflow: number): Promise<void> {
     const from = this.serving
     const { live, overflowUsed } = from
-    // A small table doubles. For a large one the usual spare room is enough: every row adds memory.
+    // A small table doubles its rows; a large one grows by 100,000 rows only, to save memory.
     const ahead = Math.min(live, 100_000)
     const next = Table.create(live + ahead + rows, Math.ceil(overflowUsed * 1.25) + overflow)
     this.#promised = { rows: live, overflow: overflowUsed }

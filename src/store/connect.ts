@@ -36,7 +36,7 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   } catch (error) {
     throw new GateError('ERR_DATABASE_UNREACHABLE', 'the database URL is malformed', {
       cause: error,
-      hint: 'it should look like postgres://login:password@host:5432/database',
+      hint: 'a database URL looks like postgres://login:password@host:5432/database',
     })
   }
   // Without a listener, an error between two queries (the server went away) would end the process. The next query

@@ -236,7 +236,7 @@ export async function liftRevocation(
   )
   const row = rows[0] as Record<string, unknown> | undefined
   if (row === undefined) {
-    throw new GateError('ERR_NOT_FOUND', `there is no revocation ${id}`, {
+    throw new GateError('ERR_NOT_FOUND', `there is no revocation with id ${id}`, {
       hint: '`dropgate list` shows the ids of all revocations',
     })
   }

@@ -209,7 +209,7 @@ t.test('a row that the database refuses is explained, with what to do about it',
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: set at least one target column/],
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused the statement: the revocation has no target column set \(23514\)/],
     [['sql', "INSERT INTO dropgate.revocations (subject) VALUES ('')"], 1, /the value of subject has a form that no gate can match.*\n {2}hint: names must have/],
-    [['sql', ''], 2, /there is no statement/],
+    [['sql', ''], 2, /the SQL statement is empty/],
     [['live', '--protocol', 'foo'], 2, /choices are http, websocket/],
     [['revoke', '--except-session', ''], 2, /--except-session is empty\n {2}hint/],
     [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits set after its prefix.*\n {2}hint/],
@@ -312,7 +312,7 @@ t.test(
     await until('it follows its configuration meanwhile', async () => {
       write()
       await pause(200)
-      return next.err().includes('configuration taken over')
+      return next.err().includes('the new configuration is in use')
     })
     next.child.kill('SIGTERM')
     t.equal((await next.ended).exit, 0)

@@ -99,7 +99,7 @@ t.test('an event that cannot happen in a state is ERR_INTERNAL with both names',
       const before = [...done]
       await t.rejects(send(machine, event), {
         code: 'ERR_INTERNAL',
-        message: `the feed is ${state}, where "${event}" cannot happen`,
+        message: `the event "${event}" cannot happen while the feed is ${state}`,
       })
       t.equal(machine.state, state, 'the state stays')
       t.same(done, before, 'no act was done')

@@ -30,7 +30,7 @@ async function runStatement(file: string, statement: string): Promise<SqlResult>
       queryMode: 'extended',
     } as never)
     // Only spaces and comments were given.
-    if (command === null) throw new GateError('ERR_USAGE', 'there is no statement')
+    if (command === null) throw new GateError('ERR_USAGE', 'the SQL statement is empty')
     return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
   })
 }
