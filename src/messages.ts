@@ -29,7 +29,7 @@ export const pulse = {
   evaluating: 1,
   /** Number of exchanges open at the last beat or evaluation; they are lost if the thread dies. */
   live: 2,
-  /** Two words: the caller for whom the policy is evaluated, see domain/caller.ts. Written before `evaluating`. */
+  /** Two words: the caller of the current evaluation, see domain/caller.ts. Written before `evaluating`. */
   caller: 3,
   /** The operating system's id of the worker's thread, see domain/thread-cpu; 0 when it is not known. */
   thread: 5,
@@ -95,7 +95,7 @@ export type WorkerCommand =
     }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
-  /** All callers for whom this policy is not evaluated for now: name -> until when, in monotonic µs. */
+  /** All callers that this policy refuses for now without an evaluation: name -> until when, in monotonic µs. */
   | {
       readonly type: 'callers-suspended'
       readonly generation: number

@@ -8,7 +8,7 @@ import { claimKeys, wordsOfKeys } from './revocation.ts'
 export interface Principal {
   readonly issuer: string
   readonly subject: string
-  /** The caller for whom evaluations are made; an evaluation that does not end counts against it. */
+  /** The caller of this token; an evaluation that does not end counts against the caller. */
   readonly caller: Caller
   readonly sessionId: string | undefined
   readonly tokenId: string | undefined

@@ -50,7 +50,7 @@ export function findDenial(
   return match === undefined ? undefined : { ...match, code: 'ERR_REVOKED' }
 }
 
-/** The caller for whom a policy is evaluated; an evaluation that does not end is charged to this caller. */
+/** The caller of an evaluation: when the evaluation does not end, it counts against this caller. */
 export function callerOf({ principal, arrived }: Identified): Caller {
   return principal?.caller ?? addressCaller(arrived.peer.address)
 }

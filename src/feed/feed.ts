@@ -378,7 +378,7 @@ export class Feed {
   /** A new session is open: ticks go on from the cursor. A second session that is still reading goes on. */
   async #resume(ident: Ident): Promise<void> {
     // The snapshot file may be used only when no revocations are loaded yet: it is older than a loaded ledger, and
-    // would let in a caller whom a later row names.
+    // would let in a caller that a later row names.
     if (this.#shownSoFar === undefined && !this.#ledger.loaded)
       this.#cursor = await this.#file?.restore(ident, this.#notifications.mac!, this.#inForce)
     const at = this.#shownSoFar

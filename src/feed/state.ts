@@ -30,7 +30,7 @@
  *  6. A backlog that failed takes away no cursor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
  *     Test: "a load during which the server restarts is completed".
  *  7. Nothing begins once the feed is closed: what was under way ends without effect. Enforced by: the row of closed, and
- *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, whatever was under way".
+ *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, even while an act is under way".
  *  8. An event that cannot happen in a state changes nothing and is an error. Enforced by: `transitionOf`.
  *     Test: "an event that cannot happen in a state is ERR_INTERNAL with both names".
  */

@@ -110,7 +110,7 @@ export class PolicyEngine {
   }
 
   /**
-   * Replaces the set of callers for whom this policy is not evaluated. Does nothing when another policy is active by
+   * Replaces the set of callers that this policy refuses without an evaluation. Does nothing when another policy is active by
    * now.
    */
   suspendCallers(generation: number, callers: ReadonlyMap<string, number>): void {
