@@ -14,8 +14,8 @@ import type { Duplex } from 'node:stream'
  * Stops reading from a connection on which a request is being answered.
  *
  * `socket.pause()` is not enough: Node undoes it at the end of every message that it parses. The flag that Node sets
- * for clients that do not read their answers is not undone, and also keeps bytes that were read already from the
- * parser.
+ * for clients that do not read their answers is not undone, and it pauses the parser too, after the bytes that were
+ * read already.
  */
 export function stopReading(socket: Duplex & { _paused?: boolean }): void {
   socket._paused = true

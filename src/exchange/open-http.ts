@@ -200,7 +200,7 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
     context.metrics.count('dropgate_cuts_total', cut.reason)
     if (cut.revocation !== undefined) context.onCut(cut.revocation)
     context.metrics.observe('dropgate_cut_delay_seconds', afterS)
-    // Answer the client before aborting: `abort` may report a failure at once, and would then answer a second time.
+    // Answer the client before aborting: `abort` may report a failure at once, which must not become the answer.
     const asked = req.complete || upgrade !== undefined
     if (this.#tunnel !== undefined) this.#tunnel.cut(cut.reason)
     else if (cut.code !== undefined && asked && !res.headersSent) {

@@ -1,28 +1,29 @@
 /**
- * READ FIRST. One exchange through the stages, in order, with the statuses of the refusals of each:
+ * READ FIRST. Takes one exchange through the stages, in this order; each stage has the statuses of its refusals:
  *
- *   listener          is there room; what came, in exactly one reading          503 400 431 501
- *   route/target      the canonical target: the string decided on is sent       400 414
- *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
- *   identity/token    who asks: the signature, the claims                       401
- *   identity/binding  may that token come over this connection                  401
- *   listener/body     the body, only where the policy reads it                  408 413
+ *   listener          refuses when overloaded; reads the request in one strict way  503 400 431 501
+ *   route/target      makes the canonical target: the string that is decided on and sent  400 414
+ *   route/table       finds the route that serves the target; route/cors checks the origin  404 421 405 403
+ *   identity/token    finds the caller: verifies signature and claims of the token  401
+ *   identity/binding  checks that the token may come over this connection  401
+ *   listener/body     reads the body, only where the policy needs it  408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
- *   response/live     the exchange is registered, so a later row can find it
- *   revocation        is the ledger complete and fresh, does any row match      503 401
- *   policy            may this principal do this                                403 503 400 415
+ *   response/live     registers the exchange, so that a later row can find it
+ *   revocation        checks that the ledger is complete and fresh, and that no row matches  503 401
+ *   policy            decides whether this principal may do this  403 503 400 415
  *   ---------------------------------------------------------------------------------
- *   upstream          send the canonical string with rebuilt headers            502 504
- *   response/relay    stream the answer back, or response/tunnel once the upstream has switched to WebSocket
- *   exchange/events   one record for each decision that answers, one for the end of what was open long or was cut
+ *   upstream          sends the canonical string with rebuilt headers  502 504
+ *   response/relay    streams the answer back; response/tunnel does so after a switch to WebSocket
+ *   exchange/events   writes one record for each decision that answers, and one for the end of an exchange that was open
+ *                     long or was cut
  *
- * Each stage makes one value of stages.ts and hands it on: arrive, identify, then authorize.ts (revocations and policy),
- * then send. Until its last byte an exchange can be found and cut: reevaluate.ts asks again, for a new row, a new policy or
- * an expired token, whether it may stay open.
+ * Each stage makes one value of stages.ts and passes it on: arrive, identify, then authorize.ts (revocations and policy),
+ * then send. Until its last byte an exchange can be found and cut: reevaluate.ts asks again whether the exchange may stay
+ * open when there is a new row, a new policy or an expired token.
  *
- * Anything thrown on the way is a GateError, whose code has its status and sentence in errors.ts; any other error is
- * ERR_INTERNAL. `Exchange.refuse` counts and records it, response/deny writes the refusal's body. No error leads to the
- * upstream.
+ * Every error that is thrown on the way is a GateError, whose code has its status and sentence in errors.ts; any other
+ * error becomes ERR_INTERNAL. `Exchange.refuse` counts and records it, response/deny writes the body of the refusal. No
+ * error leads to the upstream.
  */
 import { methods as everyMethod } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'

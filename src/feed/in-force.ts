@@ -118,8 +118,8 @@ export class InForce {
       await this.#write(changes)
       for (const row of this.#overlay.rows()) ledger.upsert(row)
     })
-    // Called only after the new table is published: an exchange that was checked against the old one would otherwise be
-    // skipped.
+    // Called after the new table is published: before that, an exchange that was checked against the old table would
+    // still count as clean.
     this.#options.onRows(undefined)
     ledger.setBroken(this.#unmatchable.size > 0)
   }

@@ -2,14 +2,14 @@
  * The feed's states, and what each event does in each of them. `table` is complete by type: tsc refuses a state or an
  * event with a cell missing. `StateMachine` is the only place that changes the state; feed.ts supplies the acts. No I/O.
  *
- *   connecting         no session, or one that is being given up. What is held serves on, and ages.
+ *   connecting         no session, or one that is being closed. The loaded rows stay in use, and their age grows.
  *   resuming           a session is open, and no tick has been answered on it yet.
- *   loading            everything is read on a second session. Ticks go on from that session's snapshot; what they bring
- *                      denies at once; nothing is fresh before both have met.
+ *   loading            everything is read on a second session. Ticks go on from that session's snapshot; their
+ *                      rows deny at once; freshness is proved only after both are joined.
  *   catching-up        the same for what the cursor has not seen, when that is more than a tick may carry.
  *   loading-alone      the session of the ticks is lost; the second session goes on with its load.
  *   catching-up-alone  the same for a catch-up.
- *   following          ticks from the cursor: every `tick`, and at once when a notification says that there is something.
+ *   following          ticks from the cursor: every `tick`, and at once when a notification announces a change.
  *   closed
  *
  * Invariants. Each names what enforces it; then the tests that try to break it. The test "any walk through the table
@@ -29,7 +29,7 @@
  *     Test: "fifteen sessions killed in a row lose no row".
  *  6. A backlog that failed takes away no cursor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
  *     Test: "a load during which the server restarts is completed".
- *  7. Nothing begins once the feed is closed: what was under way ends without effect. Enforced by: the row of closed, and
+ *  7. Nothing begins once the feed is closed: an act that is under way ends without effect. Enforced by: the row of closed, and
  *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, even while an act is under way".
  *  8. An event that cannot happen in a state changes nothing and is an error. Enforced by: `transitionOf`.
  *     Test: "an event that cannot happen in a state is ERR_INTERNAL with both names".

@@ -238,7 +238,7 @@ export class Gate {
 
   async #close(): Promise<void> {
     this.#draining = true
-    // Revocations still take effect while the workers drain: the feed is closed after them.
+    // The feed is closed only after the drain, so that revocations take effect on exchanges that are still open.
     await this.#rooms.workers.drain(this.#config.drain_timeout)
     for (const room of this.#opened.reverse()) await room.close()
   }

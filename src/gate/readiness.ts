@@ -12,7 +12,7 @@ export interface Readiness {
 
 type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
 
-/** Ready means: each worker listens, with policy, keys and revocations loaded and fresh. */
+/** Ready means: each worker is listening, and `missingParts` finds nothing missing. */
 export function readinessOf(rooms: Rooms, state: Readiness): { ready: boolean; reasons: string[] } {
   const reasons = missingParts(rooms, state)
   const { workers } = rooms

@@ -10,7 +10,7 @@
  */
 const suspendAfter = 3
 const suspendWindowMs = 60_000
-/** How long a caller is refused after the first death; twice as long after each further one, up to `longestMs`. */
+/** How long a caller is refused after the first death; twice as long after each further one, up to `longestRefusedMs`. */
 const refusedMs = 60_000
 const longestRefusedMs = 3_600_000
 

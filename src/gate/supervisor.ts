@@ -171,7 +171,7 @@ export class Supervisor {
   }
 
   /**
-   * Resolves once every worker uses this configuration, or none ever will. A worker that is being replaced counts,
+   * Resolves once every worker uses this configuration, or the supervisor is closing. A worker that is being replaced counts,
    * since its replacement starts with the newest configuration.
    */
   async allConfigured(generation: number): Promise<void> {

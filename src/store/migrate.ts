@@ -26,7 +26,7 @@ const preview: ReadonlyMap<string, string> = new Map(
     '0006_fleet.sql': 'c4bc8b8218bed028e07416267ce7081c5627b8df6b785f68a0be89b064cc30c5',
   }),
 )
-/** What the baseline would make anew, and what brings the tables of those databases to the same. */
+/** The baseline file that creates the tables, and the file that changes the tables of those databases to the same. */
 const tables = '3_tables.sql'
 const tablesFromPreview = 'tables_from_preview.sql'
 
