@@ -26,7 +26,7 @@ export interface InForceOptions {
   readonly log: Log
 }
 
-/** A second session that reads beside the ticks. */
+/** A load or a catch-up on a second session (bulk.ts), while ticks go on. */
 export interface SecondRead {
   readonly kind: 'loading' | 'catching-up'
   /** The changes that ticks bring meanwhile. */
@@ -55,7 +55,7 @@ export class InForce {
   }
 
   /**
-   * Called before the rows that name these claims are written; it publishes on its own. The invariant is at `heldKeys`.
+   * Makes the workers look up these claims in tokens, before rows that name them are written; `heldKeys` says why.
    */
   learnPointers(pointers: readonly string[]): void {
     if (this.#options.learnPointers(pointers)) this.ledger.publish()

@@ -250,7 +250,7 @@ export class StateMachine {
     return this.#state
   }
 
-  /** Resolves when the acts of the transition are done. @throws what they throw, and see `transitionOf` */
+  /** Resolves when the acts of the transition are done. @throws the errors of the acts, and those of `transitionOf` */
   async on<E extends Event>(event: E, data: Events[E]): Promise<void> {
     const transition = transitionOf(this.#state, event)
     if (transition === 'ignored') return

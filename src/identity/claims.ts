@@ -55,7 +55,7 @@ export interface Evidence {
   readonly written: Claims
   /** HMACs of the token, one for each pepper. */
   readonly tokenHashes: readonly Uint8Array[]
-  /** RFC 7638 thumbprint of the key that verified it. */
+  /** RFC 7638 thumbprint of the key that verified the token. */
   readonly keyThumbprint: string
   readonly pointers: Pointers
 }

@@ -148,7 +148,7 @@ function withoutNatives(
   return Buffer.concat(parts)
 }
 
-/** `(a, …) => opa_builtinN(-1 - native, 0, a, …)` */
+/** The new body of a replaced function, in WebAssembly: `(a, …) => opa_builtinN(-1 - native, 0, a, …)`. */
 function askingHost(native: number, imported: readonly string[]): Uint8Array {
   const { params, builtin } = replacedNatives[native]!
   const host = imported.indexOf(`opa_builtin${params}`)

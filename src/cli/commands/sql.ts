@@ -1,4 +1,4 @@
-/** `sql`: one statement of the caller's, by the login of the commands. */
+/** `sql`: runs one SQL statement of the user with the login of the commands. */
 import { GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
 import { print, printResult, printTable } from '../output.ts'
