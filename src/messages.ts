@@ -24,7 +24,7 @@ export const pulse = {
    */
   beat: 0,
   /**
-   * Generation of the policy that is being evaluated, 0 between evaluations. If the worker dies, this policy caused it.
+   * Generation of the policy that is being evaluated, 0 between evaluations. If the worker dies meanwhile, the death counts against this policy.
    */
   evaluating: 1,
   /** Number of exchanges open at the last beat or evaluation; they are lost if the thread dies. */

@@ -51,7 +51,7 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   return client
 }
 
-/** The socket beneath a session: pg's types do not name it. Destroying it is the one way to give a silent server up. */
+/** The socket of a session, which pg's types omit. Only destroying it ends a session whose server does not answer. */
 export function socketOf(client: pg.Client): Socket {
   return (client as unknown as { connection: { stream: Socket } }).connection.stream
 }

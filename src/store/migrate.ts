@@ -124,7 +124,7 @@ function newer(name: string): GateError {
   )
 }
 
-/** A part of the old migrations, or other files under their names: what the tables look like is not known. */
+/** The error for a database with only some of the old migrations, or with other files under their names. */
 function notUpgradable(known: ReadonlyMap<string, string>, schema: string): GateError {
   const strange = [...known].find(([name, digest]) => preview.get(name) !== digest)
   const absent = [...preview.keys()].find((name) => !known.has(name))

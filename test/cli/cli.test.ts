@@ -281,7 +281,8 @@ t.test(
     t.match(second.err, /the port is in use/)
     t.equal((await fetch(`http://127.0.0.1:${port}/public`)).status, 502)
 
-    const unmatched = /warning: no gate can match revocation \d+\n {2}hint: by tenant\n/
+    const unmatched =
+      /warning: no gate can match revocation \d+\n {2}hint: configure a gate for tenant, or correct the row\n/
     const insert = "INSERT INTO dropgate.revocations (tenant) VALUES ('acme')"
     t.match(await ask('sql', insert), { exit: 0, err: unmatched })
     t.match(await ask('revoke', '--tenant', 'acme', '--force'), { exit: 0, err: unmatched })

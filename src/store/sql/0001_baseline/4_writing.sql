@@ -38,7 +38,7 @@ BEGIN
       IF NOT EXISTS (SELECT FROM claim_pointers p WHERE p.pointer = each_pointer) THEN
         -- Each gate looks up every pointer for every token, so their number is bounded.
         IF (SELECT count(*) FROM claim_pointers) >= 64 THEN
-          RAISE EXCEPTION 'rows name 64 different claims already' USING ERRCODE = 'program_limit_exceeded',
+          RAISE EXCEPTION 'the rows name 64 different claims already, which is the limit' USING ERRCODE = 'program_limit_exceeded',
             HINT = 'revoke by one of the claims in claim_pointers, or by subject, tenant or group';
         END IF;
         INSERT INTO claim_pointers (pointer) VALUES (each_pointer) ON CONFLICT DO NOTHING;
@@ -76,7 +76,7 @@ BEGIN
     -- A cutoff in the future would lock out people who sign in after the event; a block is made for that.
     IF NEW.issued_before > clock_timestamp() + (SELECT cutoff_skew FROM feed) THEN
       RAISE EXCEPTION 'issued_before lies in the future' USING ERRCODE = 'check_violation',
-        HINT = 'leave it out for a block, which stands until it is lifted';
+        HINT = 'omit issued_before to insert a block, which stands until it is lifted';
     END IF;
   END IF;
   RETURN NEW;
@@ -236,7 +236,7 @@ CREATE OR REPLACE TRIGGER e_audit_truncate AFTER TRUNCATE ON __schema__.revocati
 CREATE OR REPLACE FUNCTION __schema__.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RAISE EXCEPTION 'rows are only ever added to %', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+  RAISE EXCEPTION 'rows of the table % can be neither changed nor deleted', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
 END $$;
 CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.audit
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();

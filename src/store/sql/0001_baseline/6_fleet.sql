@@ -114,8 +114,8 @@ BEGIN
   LOOP
     PERFORM nextval('unmatched_seq');
     RAISE WARNING 'no gate can match revocation %', found.id
-      USING HINT = coalesce('of issuer ' || found.issuer || ' ', '')
-        || coalesce('by ' || nullif(array_to_string(found.columns, ', '), ''), 'it is not configured on any gate');
+      USING HINT = 'configure a gate for ' || coalesce(nullif(array_to_string(found.columns, ', '), ''), 'tokens')
+        || coalesce(' of issuer ' || found.issuer, '') || ', or correct the row';
   END LOOP;
   RETURN NULL;
 END $$;
