@@ -229,7 +229,9 @@ export class GateError extends Error {
     this.problems = options.problems
   }
 
-  /** What crosses between threads: structured cloning keeps of an Error the message alone. */
+  /**
+   * The error in a form that can be sent between threads: structured cloning would keep only the message of an Error.
+   */
   get data(): GateErrorData {
     const { code, message, hint } = this
     return hint === undefined ? { code, message } : { code, message, hint }
@@ -243,7 +245,7 @@ export class GateError extends Error {
     return table[this.code].status
   }
 
-  /** What a client may read: the table's sentence, while `message` may name what only an operator should. */
+  /** The sentence for a client, from the table. `message` may name things that only an operator should see. */
   get title(): string {
     return table[this.code].title
   }

@@ -1,6 +1,6 @@
 /**
- * The messages between the threads, and nothing else: what a message carries has its type in the folder that makes it.
- * Rooms import types only; the constants are for worker and supervisor.
+ * The messages between the threads, and nothing else: the types of what a message carries are in the folder that makes
+ * it. Other folders import types only; the constants are for worker and supervisor.
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
@@ -18,15 +18,20 @@ import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
 export const pulse = {
-  /** Counts signs of life: a turn of the worker's event loop, one each `beatMs`, and evaluations that have ended. */
+  /**
+   * Number of signs of life: one for each `beatMs` in which the event loop turned, and one for each evaluation that has
+   * ended.
+   */
   beat: 0,
-  /** Generation of the policy being evaluated, 0 between evaluations: whom to blame for a runaway. */
+  /**
+   * Generation of the policy that is being evaluated, 0 between evaluations. If the worker dies meanwhile, the death counts against this policy.
+   */
   evaluating: 1,
-  /** Exchanges open at the last beat or evaluation: what is lost if the thread is. */
+  /** Number of exchanges open at the last beat or evaluation; they are lost if the thread dies. */
   live: 2,
-  /** Two words: on whose behalf the policy is evaluated, see domain/caller.ts. Written before `evaluating`. */
+  /** Two words: the caller of the current evaluation, see domain/caller.ts. Written before `evaluating`. */
   caller: 3,
-  /** Its thread's number on this machine, see domain/thread-cpu; 0 where there is none. */
+  /** The operating system's id of the worker's thread, see domain/thread-cpu; 0 when it is not known. */
   thread: 5,
 } as const
 
@@ -34,17 +39,17 @@ export const beatMs = 100
 
 /** What a worker is started with (`workerData`). */
 export interface WorkerStart {
-  /** 0-based, stable across replacement. */
+  /** Number of the worker, from 0; its replacement gets the same. */
   readonly index: number
   readonly config: GateConfig
   readonly configGeneration: number
   /**
-   * Ports to bind: equal to the configuration but for port 0, which the first worker resolves. Undefined: the command
-   * `listen` will bring them.
+   * Ports to bind: equal to the configuration except for port 0, which the first worker resolves. Undefined: wait for
+   * the command `listen`, which carries them.
    */
   readonly ports: readonly number[] | undefined
   readonly reusePort: boolean
-  /** Shared pulse words of this worker, see `pulse` in worker.ts. */
+  /** Shared pulse words of this worker, see `pulse` above. */
   readonly pulse: SharedArrayBuffer
   /** Shared metric cells of this worker, see metrics.ts. */
   readonly metrics: SharedArrayBuffer
@@ -52,45 +57,45 @@ export interface WorkerStart {
   readonly peppers: readonly Uint8Array[]
   /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: SharedArrayBuffer
-  /** To the log thread. */
+  /** Port to the log thread. */
   readonly log: MessagePort
-  /** `labels` of every decision event, as JSON text. */
+  /** `labels` of every decision record, as JSON text. */
   readonly labelsJson: string
 }
 
-/** Asked of one worker, answered under the same number. */
+/** A question for one worker; the answer carries the same number. */
 export type WorkerQuestion =
   | {
       readonly type: 'list-live'
       readonly filter: LiveFilter
-      /** Only what was registered after this, see `Exchange.seq`. */
+      /** Only exchanges that were registered after this one, see `LiveExchange.seq`. */
       readonly after: number
       readonly limit: number
     }
   | { readonly type: 'cut-live'; readonly id: string }
 
-/** `last`: of the last entry, where there is more behind it. */
+/** `last`: `seq` of the last entry, when more entries follow it. */
 export interface WorkerAnswer {
   readonly entries: readonly LiveEntry[]
   readonly last: number | undefined
 }
 
 export type WorkerCommand =
-  /** Bind now; only to a worker that was started without ports. */
+  /** Bind these ports now; sent only to a worker that was started without ports. */
   | { readonly type: 'listen'; readonly ports: readonly number[] }
   | { readonly type: 'question'; readonly number: number; readonly question: WorkerQuestion }
   | { readonly type: 'ledger'; readonly ledger: LedgerShared }
   | {
-      /** Rows are in the ledger and published: cut what they concern. */
+      /** Rows are in the ledger and published: cut the exchanges that they concern. */
       readonly type: 'rows'
-      /** See revocation/affected; undefined: look at everything that is open. */
+      /** Keys of the rows, see revocation/affected; undefined: check all open exchanges. */
       readonly keys: Uint8Array | undefined
       /** Monotonic µs at which they were published. */
       readonly sinceUs: number
     }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
-  /** All callers for whom this policy is not evaluated for now: name -> until when, in monotonic µs. */
+  /** All callers that this policy refuses for now without an evaluation: name -> until when, in monotonic µs. */
   | {
       readonly type: 'callers-suspended'
       readonly generation: number
@@ -99,21 +104,21 @@ export type WorkerCommand =
   | { readonly type: 'keys'; readonly keySet: KeySet }
   | {
       readonly type: 'config'
-      /** Counts reloads of this gate; workers report it back. */
+      /** Number of the reload; workers report it back. */
       readonly generation: number
       readonly config: GateConfig
-      /** The keys of every issuer of it. */
+      /** The keys of every issuer in this configuration. */
       readonly keySets: readonly KeySet[]
     }
   | { readonly type: 'drain'; readonly timeoutMs: number }
 
 export type WorkerReport =
   | { readonly type: 'answer'; readonly number: number; readonly answer: WorkerAnswer }
-  /** Row ids, each with how many open exchanges it has just ended here. */
+  /** For each row: the number of open exchanges that it has just ended on this worker. */
   | { readonly type: 'cuts'; readonly byRow: ReadonlyMap<number, number> }
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
-  /** From now on this worker reads no older table. */
+  /** The worker reads this table of the ledger, and no older one from now on. */
   | { readonly type: 'ledger-read'; readonly generation: number }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly error: GateErrorData }
   | { readonly type: 'config-active'; readonly generation: number }
@@ -121,9 +126,11 @@ export type WorkerReport =
   | { readonly type: 'failed'; readonly error: GateErrorData }
   | { readonly type: 'drained' }
 
-/** Decision events as they are written: JSON texts in UTF-8, a newline after each. */
+/** Records of the decision log: JSON texts in UTF-8, each followed by a newline. */
 export type LogBatch =
-  /** The worker has more memory; it writes there only while its word in `handedOver` is 0. */
+  /**
+   * The worker has a new piece of shared memory for records; it writes there only while its word in `handedOver` is 0.
+   */
   | {
       readonly type: 'memory'
       readonly index: number
@@ -136,7 +143,7 @@ export type LogBatch =
       readonly length: number
       readonly lines: number
     }
-  /** One line, and the chunk in whose place it comes. */
+  /** One line that was too long for the shared memory; it takes the place of the chunk with this index. */
   | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
 
 export interface VetRequest {

@@ -1,10 +1,10 @@
 /**
- * Everything that the gate changes in Node's internals, or relies on beyond Node's documentation, in one file. Each function
- * says what Node does by itself and what it does instead; test/node-quirks.test.ts fails where a Node release changes that.
- * Run that test first with every new Node.
+ * Everything that the gate changes in Node's internals, or relies on beyond Node's documentation. Each function says
+ * what Node does by itself and what it does instead. test/node-quirks.test.ts fails when a release of Node changes
+ * that: run it first with every new Node.
  *
- * One more is in listener/pieces.ts: the class of requests is an option of the server, and the parser hands each piece of a
- * body to its `push`, null at the end. test/listener/pieces.test.ts watches it.
+ * One more is in listener/pieces.ts: the class of requests is an option of the server, and the parser passes each piece
+ * of a body to the request's `push`, and null at the end. test/listener/pieces.test.ts checks it.
  */
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -13,23 +13,24 @@ import type { Duplex } from 'node:stream'
 /**
  * Stops reading from a connection on which a request is being answered.
  *
- * Node undoes `socket.pause()` at the end of every message it parses. The flag that it sets for clients that do not read
- * their answers is kept, and stops the parser too, behind the bytes that are read already.
+ * `socket.pause()` is not enough: Node undoes it at the end of every message that it parses. The flag that Node sets
+ * for clients that do not read their answers is not undone, and it pauses the parser too, after the bytes that were
+ * read already.
  */
 export function stopReading(socket: Duplex & { _paused?: boolean }): void {
   socket._paused = true
   socket.pause()
 }
 
-/** Ends `stopReading`: Node takes its flag off at `drain`. */
+/** Ends `stopReading`: Node removes its flag at the event `drain`. */
 export function readOn(socket: Duplex): void {
   socket.emit('drain')
 }
 
 /**
- * The connection that carries a TLS connection; undefined for one that is not TLS.
+ * The raw connection below a TLS connection; undefined for a connection without TLS.
  *
- * Node hands out the TLS socket only, and what was noted about the socket beneath it would be lost.
+ * Node passes on only the TLS socket, so what was noted for the raw socket could not be found otherwise.
  */
 export function socketBeneathTls(socket: Socket): Socket | undefined {
   return (socket as Socket & { _parent?: Socket | null })._parent ?? undefined
@@ -38,19 +39,20 @@ export function socketBeneathTls(socket: Socket): Socket | undefined {
 type Written = (error?: NodeJS.ErrnoException | null) => void
 
 export interface WriteHooks {
-  /** Called before each write to the system. */
+  /** Called before each write to the operating system. */
   readonly onWrite: () => void
-  /** A write failed: nothing happens to the socket before `tell` is called, and then what Node does. */
+  /** Called when a write has failed. The socket is not touched before `tell` is called; then Node handles the error. */
   readonly onFailed: (error: NodeJS.ErrnoException, tell: () => void) => void
 }
 
 /**
- * Comes between a socket and its writes.
+ * Runs callbacks before each write of a socket and after a failed one.
  *
- * Node destroys a socket whose write fails, with all that was received and not yet read; it has no event before a write.
+ * Node destroys a socket whose write fails, together with the bytes that were received and not yet read, and has no
+ * event before a write.
  */
 export function hookWrites(socket: Socket, { onWrite, onFailed }: WriteHooks): void {
-  // A stream passes the same function each time: one wrapper serves all its writes.
+  // A stream passes the same function each time, so one wrapper serves all its writes.
   let last: Written | undefined
   let lastHooked: Written = () => {}
   const hooked = (done: Written): Written => {
@@ -75,11 +77,11 @@ export function hookWrites(socket: Socket, { onWrite, onFailed }: WriteHooks): v
 }
 
 /**
- * Does something else once the last answer of a connection is written.
+ * Replaces what happens after the last answer of a connection is written.
  *
- * Node calls `destroySoon`, which closes the socket at once, unread bytes or not: the system then resets the connection, and
- * the reset overtakes the answer.
- * @param close Is given what Node would do.
+ * Node calls `destroySoon`, which closes the socket at once, even with unread bytes. The operating system then resets
+ * the connection, and the client may lose the answer.
+ * @param close Called instead, with Node's function.
  */
 export function closeLastBy(socket: Socket, close: (destroySoon: () => void) => void): void {
   const destroySoon = socket.destroySoon.bind(socket)
@@ -87,9 +89,9 @@ export function closeLastBy(socket: Socket, close: (destroySoon: () => void) => 
 }
 
 /**
- * Keeps a server from closing what it takes for idle, also when it is closed, while `busy` is true.
+ * Keeps a server from closing connections that it considers idle, also when the server is closed, while `busy` is true.
  *
- * Node takes a connection for idle whose answer is written but not yet sent, and breaks the answer off.
+ * Node considers a connection idle when its answer is written but not yet sent, and would cut the answer off.
  */
 export function keepIdleWhile(server: Server, busy: () => boolean): void {
   const closeIdle = server.closeIdleConnections.bind(server)
@@ -99,7 +101,7 @@ export function keepIdleWhile(server: Server, busy: () => boolean): void {
 }
 
 /**
- * Sets how many bytes of header a server parses, for connections from now on.
+ * Sets how many bytes of headers a server parses, for later connections.
  *
  * Node takes the limit when the server is made and documents no way to change it, but reads it for each connection.
  */
@@ -108,20 +110,21 @@ export function setMaxHeaderSize(server: Server, bytes: number): void {
 }
 
 /**
- * Starts the timers and the list of connections of a server that gets its connections from another one.
+ * Starts the timers and the connection list of a server that gets its connections from another server.
  *
- * Node starts them when the server itself listens: without them slow heads have no end, and `closeAllConnections` closes none.
+ * Node starts them only when the server itself listens. Without them, slow headers have no deadline, and
+ * `closeAllConnections` closes nothing.
  */
 export function startTimeouts(server: Server): void {
   server.emit('listening')
 }
 
 /**
- * Puts something between the connections of a server and its parser.
+ * Wraps each connection of a server before the parser reads from it.
  *
- * Node's parser reads from the socket that is accepted; its only handle is the server's own listener for `connection`, which
- * takes any Duplex.
- * @param wrap Gives what the parser reads from.
+ * Node's parser reads from the accepted socket. The only way to replace that socket is the server's own listener for
+ * `connection`, which accepts any Duplex.
+ * @param wrap Returns the stream that the parser reads from.
  */
 export function wrapConnections(server: Server, wrap: (socket: Socket) => Duplex): void {
   const parse = server.listeners('connection') as ((connection: Duplex) => void)[]

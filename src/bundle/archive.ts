@@ -24,7 +24,7 @@ export interface BundleContent {
   readonly digest: string
   readonly revision: string
   readonly wasm: Buffer
-  /** The `data` document as JSON text; `{}` when the bundle has none. */
+  /** The `data` document as JSON text; `{}` when the bundle has no data. */
   readonly data: string
   /** Warnings about how the bundle was built; see hazards.ts. */
   readonly hazards: readonly string[]
@@ -60,7 +60,7 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
       'ERR_BUNDLE_READ',
       `the bundle has data in ${elsewhere}, but the gate reads only /data.json`,
       {
-        hint: '`opa build` merges all data into /data.json',
+        hint: 'build the bundle with `opa build`, which merges all data into /data.json',
       },
     )
   }

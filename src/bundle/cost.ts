@@ -1,6 +1,6 @@
-/** What the vetting measures and `/v1/status` shows. */
+/** The costs of a bundle that the vetting measures and `/v1/status` shows. */
 
-/** What a policy cost in its trial run, per entrypoint. */
+/** Costs of a policy in its trial run, for one entrypoint. */
 export interface TrialCost {
   readonly decision: string
   /** Median and longest evaluation of a trial input. */
@@ -9,7 +9,7 @@ export interface TrialCost {
 }
 
 export interface BundleCost {
-  /** Reading its data took this long in the trial run. */
+  /** Time to load the data in the trial run. */
   readonly load_ms: number
   /** Memory of one instance after the trial run. */
   readonly memory_bytes: number

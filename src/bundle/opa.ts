@@ -7,7 +7,7 @@ import { accessSync, constants, mkdirSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { GateError } from '../errors.ts'
 
-/** The version that is installed when no opa is version; policies are built and tested with it. */
+/** The version that is installed when no opa is found; policies are built and tested with it. */
 export const opaVersion = 'v1.22.2'
 /**
  * The oldest accepted version. In older ones, a crafted request path could inject Rego into an opa server
@@ -33,7 +33,7 @@ export function findOpa(root: string): string {
 function install(folder: string): void {
   mkdirSync(folder, { recursive: true })
   process.stderr.write(
-    `opa was not version: building ${opaVersion} with go; this takes a few minutes\n`,
+    `opa was not found: building ${opaVersion} with go; this takes a few minutes\n`,
   )
   const done = spawnSync('go', ['install', `github.com/open-policy-agent/opa@${opaVersion}`], {
     env: { ...process.env, GOBIN: folder, GOFLAGS: '-mod=mod' },
@@ -41,7 +41,7 @@ function install(folder: string): void {
     encoding: 'utf8',
   })
   if (done.status === 0) return
-  throw new GateError('ERR_OPA', 'opa was not version and could not be installed', {
+  throw new GateError('ERR_OPA', 'opa was not found and could not be installed', {
     cause: done.error ?? done.stderr,
     hint: `install Go, or put opa ${opaVersion} on PATH, or set OPA to its path`,
   })

@@ -82,7 +82,7 @@ export async function testPolicies(options: TestOptions): Promise<TestReport> {
 /** The error for a policy without tests: nothing would check that the policy does what it should. */
 export function withoutTests(policies: string): GateError {
   return new GateError('ERR_OPA', `there are no tests in ${policies}`, {
-    hint: 'a test is a rule whose name begins with test_, in a file *_test.rego',
+    hint: 'write a rule whose name begins with test_ in a file *_test.rego',
   })
 }
 

@@ -29,7 +29,7 @@ export async function askGate(
   const { status } = answer
   if (status === 401 || !answer.headers.get('content-type')?.includes('json')) {
     throw new GateError('ERR_NOT_FOUND', `${url} answered ${status}`, {
-      hint: 'another program, or a gate with another admin.token_file, listens there',
+      hint: 'another program, or a gate with another admin.token_file, listens there; check admin.port and admin.token_file',
     })
   }
   return { status, document: await answer.json() }

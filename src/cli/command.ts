@@ -1,7 +1,7 @@
 /**
- * What all commands share: their common options, and one rule more than commander has, for every option: what is given
- * twice is meant twice, so it is a list or it is refused. To take the last value would do half of what was asked, and
- * report it as done.
+ * What all commands share: their common options, and a rule that commander does not have. An option that is given twice
+ * is either a list or refused: taking only the last value would do half of what the user asked for, and report it as
+ * done.
  */
 import { Command, type Option } from 'commander'
 import { GateError } from '../errors.ts'
@@ -12,7 +12,7 @@ export interface CommonOptions {
   readonly json?: boolean
 }
 
-/** Takes the exit status of a command that did its work. */
+/** Sets the exit status of a command that has done its work. */
 export type ExitWith = (code: number) => void
 
 export class StrictCommand extends Command {
@@ -25,7 +25,7 @@ export class StrictCommand extends Command {
 
   override addOption(option: Option): this {
     const flag = option.long ?? option.flags
-    // Before commander's own listener, so that the second value is not even parsed.
+    // Runs before commander's own listener, so that the second value is not even parsed.
     if (!isList(option)) {
       this.on(`option:${option.name()}`, () => {
         // `--no-x` and `--x` set the same attribute.
@@ -38,7 +38,7 @@ export class StrictCommand extends Command {
     return super.addOption(option)
   }
 
-  /** What to do instead of giving an option of this command twice. */
+  /** Sets the hint for an option of this command that is given twice. */
   repeatHint(hint: string): this {
     this.#repeatHint = hint
     return this
@@ -58,12 +58,12 @@ export function addCommand(
     .option('--json', 'results and errors as JSON')
 }
 
-/** May be given more than once. */
+/** True for an option that may be given more than once. */
 export function isList(option: Option): boolean {
   return option.variadic || option.parseArg === collect
 }
 
-/** Makes an option a list, one value each time it is given. */
+/** Collects the values of a repeatable option into a list. */
 export function collect(value: string, before: readonly string[] = []): readonly string[] {
   return [...before, value]
 }

@@ -15,7 +15,9 @@ export function databaseUrl(config: Pick<GateConfig, 'database'>, login: Login):
   return database[login] ?? database.url!
 }
 
-/** Runs statements by the login of the commands, a revoker and lifter, and prints the warnings of the database. */
+/**
+ * Runs statements with the login of the commands (roles revoker and lifter), and prints the warnings of the database.
+ */
 export async function asCommand<T>(
   file: string,
   use: (client: pg.Client, schema: string) => Promise<T>,

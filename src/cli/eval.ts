@@ -15,7 +15,7 @@ import { RouteTable } from '../route/table.ts'
 import { parseRequestTarget } from '../route/target.ts'
 import { print } from './output.ts'
 
-/** A request in flags; `input` is a whole input instead. */
+/** A request as options of the command; `input` gives a whole input instead. */
 export interface EvalRequest {
   readonly bundle: string | undefined
   readonly decision: string | undefined
@@ -23,7 +23,7 @@ export interface EvalRequest {
   readonly method: string
   readonly path: string
   readonly host: string
-  /** `name: value` */
+  /** Each as `name: value`. */
   readonly headers: readonly string[]
   readonly body: string | undefined
   readonly subject: string | undefined
@@ -33,16 +33,16 @@ export interface EvalRequest {
 
 export interface Evaluation {
   readonly allowed: boolean
-  /** The status for the client: 200, or that of the denial. */
+  /** The status of the answer to the client: 200, or that of the denial. */
   readonly status: number
   readonly code: string | undefined
   readonly reason: string | undefined
   readonly result: unknown
   readonly evaluation_us: number
   readonly revision: string
-  /** As the policy got it. */
+  /** The input that the policy got. */
   readonly input: unknown
-  /** Why the evaluation failed; undefined if it did not. */
+  /** Why the evaluation failed; undefined when it did not. */
   readonly detail: string | undefined
 }
 
@@ -69,7 +69,7 @@ export async function evaluate(file: string, request: EvalRequest): Promise<Eval
     request.input === undefined ? fromFlags(config, request, policy) : fromJson(config, request)
   if (!policy.entrypoints.includes(decision)) {
     throw new GateError('ERR_USAGE', `the bundle has no entrypoint ${decision}`, {
-      hint: `it has ${policy.entrypoints.join(', ')}; \`dropgate build\` builds every one that the configuration names`,
+      hint: `its entrypoints are ${policy.entrypoints.join(', ')}; \`dropgate build\` builds every one that the configuration names`,
     })
   }
   const answer = policy.decide(decision, text)
@@ -93,7 +93,10 @@ export async function evaluate(file: string, request: EvalRequest): Promise<Eval
   }
 }
 
-/** The options that this request needs: `--bundle` replaces policy.bundles, and a whole input needs no route. */
+/**
+ * The configuration options that this request needs: `--bundle` replaces policy.bundles, and a whole input needs no
+ * route.
+ */
 function usesOf({ bundle, input }: EvalRequest): readonly OptionPath[] {
   return [
     'policy.decision',
@@ -137,7 +140,7 @@ function onlyBundle(directory: string): string {
   const files = readdirSync(directory).filter((name) => name.endsWith('.tar.gz'))
   if (files.length === 1) return join(directory, files[0]!)
   throw new GateError('ERR_BUNDLE_READ', `${directory} holds ${files.length} bundles`, {
-    hint: 'choose one: --bundle FILE',
+    hint: 'choose one bundle with --bundle FILE',
   })
 }
 
@@ -168,7 +171,9 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   const { host, subject } = request
   const method = parseMethod(request.method)
   if (!/^[/*]|:\/\//.test(request.path)) {
-    throw new GateError('ERR_USAGE', `--path ${request.path}`, { hint: 'a path begins with /' })
+    throw new GateError('ERR_USAGE', `--path ${request.path} does not begin with /`, {
+      hint: 'write for example --path /orders',
+    })
   }
   const target = parseRequestTarget(method, request.path, host, {
     scheme: 'http',
@@ -181,12 +186,13 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   if (methods !== undefined && !methods.includes(method)) {
     throw new GateError(
       'ERR_METHOD_NOT_ALLOWED',
-      `route ${route.config.name} takes ${methods.join(', ')}`,
+      `route ${route.config.name} allows only ${methods.join(', ')}`,
     )
   }
   const headers = request.headers.flatMap((line) => {
     const split = line.indexOf(':')
-    if (split < 1) throw new GateError('ERR_USAGE', `${JSON.stringify(line)} is not name: value`)
+    if (split < 1)
+      throw new GateError('ERR_USAGE', `${JSON.stringify(line)} is not of the form name: value`)
     return [line.slice(0, split).toLowerCase(), line.slice(split + 1).trim()]
   })
   const headerOf = (wanted: string): string | undefined => {
@@ -235,7 +241,7 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   return { text, decision: request.decision ?? route.config.decision }
 }
 
-/** The principal that a verified token would make; claims that were not given have defaults. */
+/** The principal that a verified token would give; claims that were not given have defaults. */
 function principalOf(
   subject: string | undefined,
   claimsText: string | undefined,

@@ -2,7 +2,7 @@
 import type { Log } from '../domain/log.ts'
 import type { GateError } from '../errors.ts'
 
-/** Where dropgate is installed, with a slash at the end. */
+/** Folder in which dropgate is installed, with a slash at the end. */
 export const root = new URL('../../', import.meta.url).pathname
 
 export function print(text: string): void {
@@ -19,12 +19,12 @@ export function printResult(
   else printText()
 }
 
-/** `1 route`, `2 routes`. */
+/** A number with its noun: `1 route`, `2 routes`. */
 export function count(number: number, what: string): string {
   return `${number} ${what}${number === 1 ? '' : 's'}`
 }
 
-/** The rows without the columns that are empty in all of them: a table for people shows what is set. */
+/** The rows without the columns that are empty in all of them. */
 export function withoutEmpty(
   rows: readonly Readonly<Record<string, unknown>>[],
 ): Record<string, unknown>[] {
@@ -85,12 +85,12 @@ function hintLine(hint: string | undefined): string {
     : `  hint: ${hint.replaceAll('`dropgate ', `\`${commandName()} `)}\n`
 }
 
-/** Whether the script `dropgate` of package.json started this process: npm is its parent. */
+/** True when npm started this process by the script `dropgate` of package.json. */
 export function startedByNpm(): boolean {
   return process.env.npm_lifecycle_event === 'dropgate'
 }
 
-/** How the reader called dropgate: a command that is printed for pasting must work as it is. */
+/** The command with which the user started dropgate, so that printed commands can be pasted as they are. */
 export function commandName(): string {
   return startedByNpm() ? 'npm run -s dropgate --' : 'dropgate'
 }

@@ -20,13 +20,13 @@ import { addStatus } from './commands/status.ts'
 import { addTest } from './commands/test.ts'
 import { printError, root } from './output.ts'
 
-/** Each adds one command; `--help` lists them in this order. */
+/** Each function adds one command; `--help` lists them in this order. */
 const commands = [
   addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addLive, addCut, addPurge, addStatus, addBuild,
   addTest, addEval, addDemo,
 ] // biome-ignore format: a list
 
-/** @param args Without node and script. @returns the exit status: 0 done, 1 failed, 2 wrong use. */
+/** @param args Arguments after node and script. @returns the exit status: 0 done, 1 failed, 2 wrong use. */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const json = args.includes('--json')
   let exit = 0
@@ -43,7 +43,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       if (error.code === 'commander.help') return 2
       return printError(
         new GateError('ERR_USAGE', error.message.replace(/^error: /, ''), {
-          hint: 'dropgate --help, or dropgate COMMAND --help',
+          hint: 'run dropgate --help, or dropgate COMMAND --help',
         }),
         json,
       )
@@ -54,12 +54,12 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   }
 }
 
-/** @param exitWith Called by a command that did its work and found a reason for another exit status than 0. */
+/** @param exitWith Called by a command that did its work but needs an exit status other than 0. */
 export function makeProgram(exitWith: ExitWith): Command {
   const program = new StrictCommand('dropgate')
     .description('A policy-as-code access proxy: a revocation takes effect everywhere at once.')
     .version(version())
-  // Before the commands are added: they inherit it.
+  // Set before the commands are added, since they inherit it.
   program.exitOverride().configureOutput({ outputError: () => {} })
   for (const add of commands) add(program, exitWith)
   return program

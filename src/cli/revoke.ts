@@ -12,13 +12,13 @@ import { readTimeout, standardTimeout } from './timeout.ts'
 export interface RevokeOptions extends TargetOptions {
   readonly force?: boolean
   readonly wait?: boolean
-  /** How long to wait for the gates, with its unit; `standardTimeout` when absent. */
+  /** How long to wait for the gates, with a unit; `standardTimeout` when absent. */
   readonly timeout?: string
 }
 
 export interface RevokeResult {
   readonly row: Readonly<Record<string, unknown>>
-  /** One for each gate that may be serving; undefined without `--wait`. */
+  /** One receipt for each gate that may be serving; undefined without `--wait`. */
   readonly receipts: readonly Receipt[] | undefined
 }
 
@@ -28,8 +28,8 @@ export async function revoke(
   readInput: () => Promise<string>,
 ): Promise<RevokeResult> {
   if (options.timeout !== undefined && options.wait !== true) {
-    throw new GateError('ERR_USAGE', '--timeout without --wait', {
-      hint: 'it says how long to wait for the gates: add --wait, or leave it out',
+    throw new GateError('ERR_USAGE', '--timeout is given without --wait', {
+      hint: '--timeout limits how long --wait waits for the gates: add --wait, or omit --timeout',
     })
   }
   const timeoutMs = readTimeout(options.timeout ?? standardTimeout)
@@ -53,7 +53,7 @@ export async function revoke(
   })
 }
 
-/** Read only for a token's hash: a missing file of peppers must not stop a revocation by name. */
+/** The pepper file is read only to hash a token: when the file is missing, a revocation by name must still work. */
 function peppersOf(file: string): readonly Buffer[] {
   const { config } = loadConfig(file, process.env, ['revocation.pepper_file'])
   return readPeppers(config.revocation.pepper_file)
@@ -61,7 +61,7 @@ function peppersOf(file: string): readonly Buffer[] {
 
 const lookMs = 20
 
-/** Waits until every gate that may be serving has confirmed the row, or the time is over. */
+/** Waits until every gate that may be serving has confirmed the row, or until the timeout. */
 async function awaitReceipts(
   client: pg.Client,
   schema: string,

@@ -1,4 +1,4 @@
-/** `serve`: runs one gate until a request to stop, then drains it. */
+/** `serve`: runs one gate until it is asked to stop, then drains it. */
 import { unwatchFile, watchFile } from 'node:fs'
 import { loadConfig } from '../config/load.ts'
 import type { Log } from '../domain/log.ts'
@@ -7,7 +7,10 @@ import { Gate } from '../gate/gate.ts'
 import { jsonLog } from './output.ts'
 import { untilStopped } from './stop.ts'
 
-/** Older releases of Node have published security holes that concern a proxy (brotli, response queues). */
+/**
+ * Oldest safe release of Node.js: older ones have published security holes that concern a proxy (brotli, response
+ * queues).
+ */
 const nodeFloor = [24, 22, 1] as const
 
 export async function serve(file: string): Promise<number> {
@@ -24,7 +27,7 @@ export async function serve(file: string): Promise<number> {
     log.info({ ...gate.address() }, 'listening')
     await stopped
   })
-  // A gate that waits to take over another one follows its configuration, too.
+  // A gate that waits to take over a port follows its configuration too.
   await Promise.race([opened, listening, stopped])
   const unfollow = followConfig(gate, { file, files, log, signal: 'SIGHUP' })
   await Promise.race([listening, stopped])
@@ -34,19 +37,24 @@ export async function serve(file: string): Promise<number> {
   return 0
 }
 
-/** How often the files are checked. Polling also sees a file replaced by rename, as mounted configuration is. */
+/**
+ * How often the files are checked. Polling also notices a file that is replaced by a rename, as mounted configuration
+ * is.
+ */
 const lookMs = 1000
 
 interface ConfigSource {
   readonly file: string
-  /** The files that it was read from. */
+  /** The files that the configuration was read from. */
   readonly files: readonly string[]
   readonly log: Log
-  /** A signal that reloads, too. */
+  /** A signal that causes a reload, besides a changed file. */
   readonly signal: 'SIGHUP' | undefined
 }
 
-/** Reloads at the signal and when one of the files has changed. @returns a function that stops this */
+/**
+ * Reloads the configuration at the signal and when one of the files has changed. @returns a function that stops this
+ */
 export function followConfig(gate: Gate, { file, files, log, signal }: ConfigSource): () => void {
   let watched = files
   const reload = (): void => {
@@ -55,7 +63,7 @@ export function followConfig(gate: Gate, { file, files, log, signal }: ConfigSou
       gate.noteUnusable(error)
       log.error(
         { code: error.code, hint: error.hint },
-        `the new configuration is refused, the gate keeps the one before: ${error.message}`,
+        `the new configuration is refused, and the gate keeps the old one: ${error.message}`,
       )
     }
     try {
@@ -87,7 +95,7 @@ function warnOfNode(log: Log): void {
   if (old) {
     log.warn(
       { node: process.versions.node, floor: nodeFloor.join('.') },
-      'this Node.js has known security holes that a newer one has closed',
+      'this Node.js release has known security holes that a newer release has fixed',
     )
   }
 }

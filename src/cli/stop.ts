@@ -1,13 +1,14 @@
 /**
- * Stops a process that serves: at a signal, or when the npm that started it has ended. npm passes SIGTERM and SIGINT on
- * and waits; every other signal ends npm alone, and without this the gate would go on and hold its port.
+ * Waits for the request to stop: a signal, or the end of the npm that started this process. npm passes SIGTERM and
+ * SIGINT on and waits; every other signal ends npm alone, and without this check the gate would go on and hold its
+ * port.
  */
 import { startedByNpm } from './output.ts'
 
 export interface StopRequest {
-  /** The signal, or another cause as a sentence. */
+  /** Name of the signal, or a sentence about another cause. */
   readonly cause: string
-  /** What ends the process without a drain, as a sentence. */
+  /** A sentence that tells how to end the process without a drain. */
   readonly atOnce: string
 }
 

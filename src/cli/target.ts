@@ -4,7 +4,7 @@ import { tokenHash } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import { type NewRevocation, predicates } from '../store/statements.ts'
 
-/** As commander hands them over. */
+/** The options as commander gives them. */
 export interface TargetOptions {
   readonly subject?: string
   readonly session?: string
@@ -43,7 +43,10 @@ export async function parseRevocationTarget(
   const wrong = options.network === undefined ? undefined : networkProblem(options.network)
   if (wrong !== undefined) throw usage(`--network: ${wrong}`, 'e.g. 10.1.0.0/16 or 2001:db8::/32')
   if (issuedBefore !== undefined && signedInBefore !== undefined) {
-    throw usage('--issued-before and --signed-in-before together', 'a cutoff has one of the two')
+    throw usage(
+      '--issued-before and --signed-in-before are given together',
+      'give one of the two: a cutoff compares one time',
+    )
   }
   const hashed = token === '-' ? hashOf((await readInput()).trim(), peppers) : {}
   const row: NewRevocation = {
@@ -81,7 +84,10 @@ export async function parseRevocationTarget(
 const maxBytes = 1024
 const maxReasonBytes = 4096
 
-/** Refuses what the CHECKs of the table would refuse, with a hint. @param name Of any option, as commander has it. */
+/**
+ * Refuses values that the CHECK constraints of the table would refuse, with a hint. @param name Name of the option in
+ * commander's spelling.
+ */
 function checkText(name: string, value: unknown): void {
   if (typeof value !== 'string') return
   const option = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
@@ -91,15 +97,22 @@ function checkText(name: string, value: unknown): void {
   if (bytes > most) throw usage(`${option} has ${bytes} bytes`, `it may have at most ${most}`)
 }
 
-/** The hash of a token, and the end of its revocation: an hour after its `exp`, if it has one. */
+/** The hash of a token, and the end of its revocation: an hour after the token's `exp`, if it has one. */
 function hashOf(token: string, peppers: readonly Uint8Array[]): Partial<NewRevocation> {
   if (token === '')
-    throw usage('no token on standard input', 'e.g. dropgate revoke --token - < file')
+    throw usage(
+      'no token on standard input',
+      'pass the token on standard input, e.g. dropgate revoke --token - < file',
+    )
   const [pepper] = peppers
   if (pepper === undefined) {
-    throw new GateError('ERR_CONFIG_FILE', 'a token is revoked by its hash under a pepper', {
-      hint: 'set revocation.pepper_file, the same on every gate and here',
-    })
+    throw new GateError(
+      'ERR_CONFIG_FILE',
+      'a token cannot be hashed without revocation.pepper_file',
+      {
+        hint: 'set revocation.pepper_file, the same on every gate and here',
+      },
+    )
   }
   return { token_hash: tokenHash(pepper, token), expires_at: endOf(token) }
 }
@@ -115,7 +128,7 @@ function endOf(token: string): string | undefined {
   }
 }
 
-/** 32 bytes as base64url, or in hex with or without colons, as tools print them. */
+/** A thumbprint of 32 bytes, given as base64url or as hex with or without colons. */
 function thumbprint(text: string | undefined, option: string): string | undefined {
   if (text === undefined || /^[A-Za-z0-9_-]{43}$/.test(text)) return text
   const hex = text.replaceAll(':', '')
@@ -123,14 +136,14 @@ function thumbprint(text: string | undefined, option: string): string | undefine
   throw usage(`${option} is not a SHA-256 thumbprint`, '43 characters of base64url, or 64 of hex')
 }
 
-/** `/pointer=text`, or `/pointer:=JSON` for a number or boolean. */
+/** Parses `/pointer=text`, or `/pointer:=JSON` for a number or boolean. */
 function claimsOf(given: readonly string[]): Record<string, unknown> {
   const claims = new Map<string, unknown>()
   for (const each of given) {
     const [, pointer, colon, text] = /^(\/[^=]*?)(:?)=(.*)$/s.exec(each) ?? []
     if (pointer === undefined)
       throw usage(
-        `--claim ${each} is not /pointer=text`,
+        `--claim ${each} is not of the form /pointer=text`,
         'e.g. --claim /role=admin, or --claim /level:=3',
       )
     if (claims.has(pointer))

@@ -1,5 +1,5 @@
 /**
- * Checks that the schema cannot express: references between options, files that must exist, certificates and keys
+ * Runs the checks that the JSON Schema cannot express: references between options, files that must exist, certificates and keys
  * that must belong together. All problems of a configuration are reported together.
  */
 import { readFileSync, statSync } from 'node:fs'

@@ -29,7 +29,7 @@ type Section = keyof GateConfig & string
 export type Use = Section | `${Section}.${string}`
 type SectionOf<U> = U extends `${infer S}.${string}` ? S : U
 
-export interface Loaded<U extends Use = Section> {
+export interface LoadedConfig<U extends Use = Section> {
   /**
    * The sections that the caller asked for. Options in them that the caller did not ask for have their defaults or
    * are missing.
@@ -59,7 +59,7 @@ export function loadConfig<U extends Use = Section>(
   file: string,
   env: NodeJS.ProcessEnv,
   uses?: readonly U[],
-): Loaded<U> {
+): LoadedConfig<U> {
   const absolute = resolve(file)
   let text: string
   try {

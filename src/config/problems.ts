@@ -53,7 +53,7 @@ export class Problems {
     const more = lines.splice(maxShown).length
     if (more > 0) lines.push(`and ${more} more problems`)
     throw new GateError(first.code, lines.join('\n'), {
-      hint: 'all options are in the README and in dropgate.schema.json',
+      hint: 'see the README or dropgate.schema.json for all options',
       problems,
     })
   }

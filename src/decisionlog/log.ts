@@ -70,7 +70,7 @@ export class DecisionLog {
   #late(): GateError {
     const name = nameOf(this.#options.sink)
     return new GateError('ERR_CONFIG_FILE', `${name} was not open after ${openMs / 1000} s`, {
-      hint: 'the file system of this file does not respond',
+      hint: 'check the file system of this file: it does not respond',
     })
   }
 

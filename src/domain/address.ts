@@ -1,12 +1,12 @@
 /**
- * Address: an IP address, as text in its one spelling or as bytes. An IPv4 address mapped into IPv6 is the IPv4 address,
- * everywhere; that and what a zone means is known here only.
+ * Address: an IP address, as text in its one canonical spelling or as bytes. An IPv4 address mapped into IPv6 counts as
+ * the IPv4 address, everywhere. Only this file handles mapped addresses and zones.
  */
 import { isIP, isIPv4, SocketAddress } from 'node:net'
 
 /**
- * An address in its one spelling: IPv6 compressed and in lower case, without zone; mapped IPv4 as IPv4.
- * @returns undefined for what is no address
+ * The canonical spelling of an address: IPv6 compressed and in lower case, without zone; mapped IPv4 as IPv4.
+ * @returns undefined when the text is not an address
  */
 export function plainAddress(text: string): string | undefined {
   const kind = isIP(text)
@@ -20,7 +20,7 @@ export function plainAddress(text: string): string | undefined {
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
 }
 
-/** The 4 or 16 bytes of an address; undefined for what is no address. */
+/** The 4 or 16 bytes of an address; undefined when the text is not an address. */
 export function addressBytes(text: string): Uint8Array | undefined {
   const plain = plainAddress(text)
   if (plain === undefined) return undefined
@@ -33,7 +33,7 @@ export function addressBytes(text: string): Uint8Array | undefined {
   return bytes
 }
 
-/** `1:203:1.2.3.4` -> its bytes. */
+/** Bytes of the groups in a part of an IPv6 address such as `1:203:1.2.3.4`. */
 function groups(text: string): number[] {
   if (text === '') return []
   return text.split(':').flatMap((group) => {

@@ -1,14 +1,14 @@
 /**
- * Caller: who is behind an exchange, as a name of 64 bits that fits into two words of shared memory. Of a verified token it
- * is the issuer and the subject, else the address it comes from (of version 6 its /64, which is one customer's). Not:
- * principal, which is one token.
+ * Caller: the source of an exchange, as a name of 64 bits that fits into two words of shared memory. It is a hash of
+ * the issuer and the subject of a verified token. Without a token, it is a hash of the address (for IPv6 of its /64
+ * network, which belongs to one customer). Not: principal, which belongs to one token.
  */
 import { hash } from 'node:crypto'
 import { addressBytes } from './address.ts'
 import { keyOf } from './revocation.ts'
 
 export interface Caller {
-  /** Two signed 32-bit words. */
+  /** The name as two signed 32-bit words. */
   readonly first: number
   readonly second: number
   readonly name: string
@@ -18,7 +18,7 @@ export function subjectCaller(issuer: string, subject: string): Caller {
   return callerOf(keyOf('subject', issuer, subject))
 }
 
-/** A pure function remembered: the addresses of a busy gate come again and again. */
+/** Cache of callers by address: the same addresses come again and again. */
 const remembered = new Map<string, Caller>()
 const maxRemembered = 4096
 
@@ -33,7 +33,7 @@ export function addressCaller(address: string): Caller {
   return caller
 }
 
-/** As it is found in shared memory. */
+/** The name as text, from its two words in shared memory. */
 export function callerName(first: number, second: number): string {
   return `${first}:${second}`
 }

@@ -1,4 +1,4 @@
-/** The last deadline of a connection: its peer has had the answer and still does not close. */
+/** The last deadline of a connection whose answer is sent but whose peer does not close it. */
 import type { Duplex } from 'node:stream'
 
 /** Destroys a socket that has not closed `ms` from now. */

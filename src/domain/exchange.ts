@@ -42,14 +42,14 @@ export interface Cut {
    * closed.
    */
   readonly code?: Code
-  /** For the record: why the gate could not tell whether it may stay open. */
+  /** For the record: why the gate could not tell whether the exchange may stay open. */
   readonly cause?: unknown
 }
 
 export interface LiveExchange extends PeerIdentity {
   /** The decision id: it is in the log record, in the problem document and in `x-dropgate-decision-id`. */
   readonly id: string
-  /** Monotonic µs at which the listener handed the request over. */
+  /** Monotonic µs at which the listener passed the request to the pipeline. */
   readonly startedAtUs: number
   /** Number in the order of registration in its worker. */
   seq: number

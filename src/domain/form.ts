@@ -1,7 +1,7 @@
 /**
- * Pairs of a query or a form (`application/x-www-form-urlencoded`), read in one way. What a policy is shown of a query
- * and what is changed in it by the policy's names go through here: a second reading would leave parameters that no name
- * can reach.
+ * Reads the pairs of a query or a form (`application/x-www-form-urlencoded`) in one way. The query that a policy sees
+ * and the changes that it makes by name both use this file: with two ways of reading, some parameters could not be
+ * reached by any name.
  */
 
 /** The name of a pair, still encoded. */
@@ -17,8 +17,9 @@ export function encodedValue(pair: string): string {
 }
 
 /**
- * `+` is a space and a triplet its byte; a percent sign without two hexadecimal digits stands for itself. What is not
- * UTF-8 becomes U+FFFD, as it does in what a policy answers: a name that it was shown, or made of such bytes, is found.
+ * Decodes a name or value: `+` is a space, a triplet its byte; a percent sign without two hexadecimal digits stands for
+ * itself. Bytes that are not UTF-8 become U+FFFD, as in a policy's answer, so that a policy can name a parameter by the
+ * name that it saw.
  */
 export function formDecode(text: string): string {
   if (!text.includes('%') && !text.includes('+')) return text
@@ -30,7 +31,10 @@ export function formDecode(text: string): string {
   }
 }
 
-/** As `formDecode`, where that is the only way to read it: undefined for a stray percent sign or bytes that are not UTF-8. */
+/**
+ * As `formDecode`, but undefined for a stray percent sign or bytes that are not UTF-8, which other readers may decode
+ * differently.
+ */
 export function formDecodeStrict(text: string): string | undefined {
   if (!text.includes('%') && !text.includes('+')) return text
   try {
@@ -42,7 +46,7 @@ export function formDecodeStrict(text: string): string | undefined {
 
 const percent = 0x25
 
-/** With each triplet as its byte; a percent sign without two hexadecimal digits stays. */
+/** Replaces each triplet by its byte; a percent sign without two hexadecimal digits stays. */
 export function unescapeBytes(from: Buffer): Buffer {
   const bytes = Buffer.alloc(from.length)
   let length = 0

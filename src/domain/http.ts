@@ -1,6 +1,6 @@
 /**
- * HTTP: what RFC 9110 and RFC 9112 say of methods, names and values, each written once. A place that knowingly accepts
- * less or more than this says so where it does.
+ * HTTP: the methods, names and values of RFC 9110 and RFC 9112, each written once. Code that accepts less or more on
+ * purpose says so in a comment.
  */
 
 /** The methods that a route may accept. CONNECT and TRACE are refused before any route is asked. */
@@ -20,13 +20,21 @@ export const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS
 /** Methods that may be sent twice (RFC 9110 section 9.2.2). */
 export const idempotentMethods: ReadonlySet<string> = new Set([...safeMethods, 'PUT', 'DELETE'])
 
-/** The characters of a token, such as a header name (RFC 9110 section 5.6.2), as they stand inside a regular expression's brackets. */
+/**
+ * Characters of a token, such as a header name (RFC 9110 section 5.6.2), for use inside the brackets of a regular
+ * expression.
+ */
 export const tokenCharacters = "!#$%&'*+\\-.^_`|~0-9A-Za-z"
 
-/** The characters of a field value without obs-text, likewise: tab, space and visible ASCII (RFC 9110 section 5.5). */
+/**
+ * Characters of a field value without obs-text, also for brackets: tab, space and visible ASCII (RFC 9110 section 5.5).
+ */
 export const valueCharacters = '\\t\\x20-\\x7e'
 
-/** Bytes above ASCII in a field value, likewise: allowed by RFC 9110 section 5.5, and read differently by every reader. */
+/**
+ * Bytes above ASCII in a field value, also for brackets: RFC 9110 section 5.5 allows them, but readers decode them
+ * differently.
+ */
 export const obsText = '\\x80-\\xff'
 
 const token = new RegExp(`^[${tokenCharacters}]+$`)
@@ -35,7 +43,10 @@ export function isToken(text: string): boolean {
   return token.test(text)
 }
 
-/** Headers that end at each hop (RFC 9110 section 7.6.1), with those that RFC 9110 section 11.7 ties to one proxy. Lower case. */
+/**
+ * Headers that end at each hop (RFC 9110 section 7.6.1), and those that RFC 9110 section 11.7 defines for one proxy.
+ * Lower case.
+ */
 export const hopByHop: ReadonlySet<string> = new Set([
   'connection',
   'keep-alive',
@@ -51,8 +62,8 @@ export const hopByHop: ReadonlySet<string> = new Set([
 const folded = /^[0-9a-z-]*$/
 
 /**
- * A header name as CGI-like servers tell names apart: they turn every character that is no letter or digit into `_`, so
- * `x_user` and `x-user` are one name to them. Two names that are equal here must be treated as the same header.
+ * A header name as CGI-like servers see it: they turn every character that is not a letter or digit into `_`, so
+ * `x_user` and `x-user` are one name to them. Two names with the same result must be treated as the same header.
  * @param name Lower case.
  */
 export function foldedName(name: string): string {

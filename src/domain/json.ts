@@ -1,6 +1,4 @@
-/**
- * JSON text that the rooms pass to each other. It must lose no digit, and must not abort an evaluation.
- */
+/** Helpers for JSON text that is passed on: no digit may get lost, and no text may abort an evaluation. */
 
 const surrogateEscape =
   /\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\[\s\S]/g

@@ -17,7 +17,7 @@ export interface LiveEntry {
   readonly bytes_out: number
 }
 
-/** What is given must be equal. */
+/** Every given member must equal that of the exchange. */
 export type LiveFilter = Partial<
   Readonly<Record<'issuer' | 'subject' | 'client_id' | 'route' | 'protocol', string>>
 >

@@ -1,4 +1,4 @@
-/** The gate's own log, by what its rooms need of it: fields for machines, a sentence for people. */
+/** The gate's own log: each line has fields for machines and a sentence for people. */
 export interface Log {
   info(fields: object, message: string): void
   warn(fields: object, message: string): void

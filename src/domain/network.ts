@@ -1,5 +1,4 @@
 /**
-/**
  * Network: a range of IP addresses in CIDR notation; address.ts has their spelling. Not: subnet mask, host.
  */
 import { BlockList } from 'node:net'

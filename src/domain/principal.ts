@@ -8,7 +8,7 @@ import { claimKeys, wordsOfKeys } from './revocation.ts'
 export interface Principal {
   readonly issuer: string
   readonly subject: string
-  /** By whom an evaluation is known that does not end. */
+  /** The caller of this token; an evaluation that does not end counts against the caller. */
   readonly caller: Caller
   readonly sessionId: string | undefined
   readonly tokenId: string | undefined
@@ -21,14 +21,17 @@ export interface Principal {
   readonly authTimeS: number | undefined
   /** Claim `exp` in seconds. */
   readonly expiresAtS: number
-  /** SHA-256 of the client certificate over whose connections alone the token is good; undefined: over any. */
+  /**
+   * SHA-256 of the client certificate that the token is bound to; undefined when the token may come over any
+   * connection.
+   */
   readonly boundTo: string | undefined
   readonly claims: Readonly<Record<string, unknown>>
   /** The text of `input.principal`, serialised once. */
   readonly json: string
   /** Revocation keys, four 32-bit words each (16 bytes, little-endian). Use `heldKeys` to read them. */
   keys: Uint32Array
-  /** The claims that rows name, shared by the whole gate; the list only grows. */
+  /** The claims that rows name, shared by all parts of the gate; the list only grows. */
   readonly pointers: Pointers
   /** Number of entries of `pointers` that `keys` covers. */
   pointersSeen: number
@@ -71,7 +74,7 @@ export function heldKeys(principal: Principal): Uint32Array {
   const found: Buffer[] = []
   for (let i = principal.pointersSeen; i < known; i++) {
     const pointer = pointers.at(i)
-    found.push(...claimKeys(principal.issuer, pointer, pointed(principal.claims, pointer)))
+    found.push(...claimKeys(principal.issuer, pointer, valueAt(principal.claims, pointer)))
   }
   const more = wordsOfKeys(found)
   const keys = new Uint32Array(principal.keys.length + more.length)
@@ -85,7 +88,7 @@ export function heldKeys(principal: Principal): Uint32Array {
 const index = /^(?:0|[1-9]\d*)$/
 
 /** Returns the value at a JSON pointer (RFC 6901); only own properties count. */
-export function pointed(claims: unknown, pointer: string): unknown {
+export function valueAt(claims: unknown, pointer: string): unknown {
   let at = claims
   for (const part of pointer.split('/').slice(1)) {
     if (typeof at !== 'object' || at === null) return undefined

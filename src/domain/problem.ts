@@ -1,4 +1,4 @@
-/** The body of a refusal (RFC 9457), also of one that is written on a bare socket. */
+/** The body of a refusal (RFC 9457), whether it is written as an HTTP response or on a bare socket. */
 import type { GateError } from '../errors.ts'
 
 /** The problem document as JSON text. */

@@ -1,16 +1,16 @@
-/** The headers of a request in their one reading: `listener/headers.ts` makes them, later stages only read them. */
+/** The parsed headers of a request: `listener/headers.ts` makes them, later stages only read them. */
 
 export interface RequestHeaders {
-  /** Flat name, value list; names lower-case, in the order received. */
+  /** Flat list of names and values; names in lower case, in the order received. */
   readonly pairs: readonly string[]
-  /** Value of the only `Host`. */
+  /** Value of the single `Host` header. */
   readonly host: string
-  /** −1 where there is none. */
+  /** −1 when the header is absent. */
   readonly contentLength: number
   readonly chunked: boolean
   readonly expectContinue: boolean
-  /** Names that `Connection` lists: not forwarded. */
+  /** Names that the header `Connection` lists; they are not forwarded. */
   readonly connectionNames: readonly string[]
-  /** A name that came more than once and is not one of the lists that may. */
+  /** The first header name that occurs more than once and is not a list header; undefined when there is none. */
   readonly repeated: string | undefined
 }

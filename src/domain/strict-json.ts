@@ -1,18 +1,22 @@
 /**
- * JSON that has exactly one reading. What the grammar allows and two readers may take differently is refused: a name that
- * comes twice in an object (RFC 8259 section 4), more depth, members or digits than its reader asked for.
+ * Checks that JSON has exactly one meaning. Refuses JSON that two readers may understand differently: a name that
+ * occurs twice in an object (RFC 8259 section 4), and more depth, members or digits than the caller allows.
  */
 
 export interface StrictJson {
-  /** Objects and lists inside each other. */
+  /** Most objects and lists inside each other. */
   readonly maxDepth: number
-  /** Members of one object. */
+  /** Most members of one object. */
   readonly maxMembers: number
-  /** Characters of a number, and the power of ten it may have: arithmetic on more costs without bound. Undefined: any. */
+  /**
+   * Most characters of a number, and its largest power of ten: arithmetic on larger numbers has no cost limit.
+   * Undefined: any.
+   */
   readonly maxNumber?: { readonly characters: number; readonly exponent: number } | undefined
   /**
-   * Names with an escape in them. `write-out`: written without it, and refused where that cannot be. `keep`: left as they
-   * are, and compared as a reader sees them that takes every lone surrogate for U+FFFD.
+   * Treatment of names with an escape. `write-out`: the name is written without the escape, or refused when that is
+   * impossible. `keep`: the name stays as it is; two names count as equal when they are equal after lone surrogates
+   * become U+FFFD.
    */
   readonly escapedNames: 'write-out' | 'keep'
   /** Makes the error to throw. */
@@ -20,14 +24,14 @@ export interface StrictJson {
 }
 
 /**
- * @param text JSON that parses: the grammar is the engine's to check, and this relies on it.
- * @returns the text, its names as `escapedNames` says
- * @throws what `refuse` makes
+ * @param text Valid JSON: the caller has parsed it, and this function relies on that.
+ * @returns the text, with names changed as `escapedNames` says
+ * @throws the error that `refuse` makes
  */
 export function strictJson(text: string, rules: StrictJson): string {
   const { maxDepth, maxNumber, refuse } = rules
   const writeOut = rules.escapedNames === 'write-out'
-  /** Names so far of the objects around; undefined for a list. */
+  /** Names found so far in each enclosing object; undefined for a list. */
   const around: (Set<string> | undefined)[] = []
   let isName = false
   let plain = ''
@@ -67,7 +71,7 @@ export function strictJson(text: string, rules: StrictJson): string {
         isName = true
         break
       default:
-        // A sign or a digit: a number begins.
+        // A sign or a digit starts a number.
         if (maxNumber !== undefined && (code === 0x2d || (code >= 0x30 && code <= 0x39))) {
           at = endOfNumber(text, at, rules) - 1
         }
@@ -82,7 +86,7 @@ function addName(names: Set<string>, name: string, { maxMembers, refuse }: Stric
   names.add(name)
 }
 
-/** What a JSON string cannot hold without an escape. */
+/** Characters that a JSON string cannot hold without an escape. */
 const unwritable = /["\\\0-\x1f]/
 
 function decodedName(quoted: string, { escapedNames, refuse }: StrictJson): string {
@@ -92,7 +96,7 @@ function decodedName(quoted: string, { escapedNames, refuse }: StrictJson): stri
   return name
 }
 
-/** Index behind the closing quote. */
+/** Index after the closing quote. */
 function endOfString(text: string, open: number): number {
   let at = open + 1
   while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1
@@ -101,7 +105,7 @@ function endOfString(text: string, open: number): number {
 
 const number = /[-+.0-9eE]+/y
 
-/** Index behind the number. */
+/** Index after the number. */
 function endOfNumber(text: string, from: number, { maxNumber, refuse }: StrictJson): number {
   number.lastIndex = from
   const digits = number.exec(text)![0]

@@ -1,6 +1,6 @@
 /**
- * How much of the CPU a thread has had. What a thread has not done although it had the time is its fault; what it has not
- * done because the machine gave the time to others is not, and a wall clock cannot tell the two apart.
+ * CPU time of threads. A thread that is late is at fault only if it had the CPU; if the machine gave the CPU to others,
+ * it is not. The wall clock cannot tell these two apart.
  */
 import { closeSync, openSync, readlinkSync, readSync } from 'node:fs'
 
@@ -10,7 +10,10 @@ export function ownCpuMs(): number {
   return (user + system) / 1000
 }
 
-/** What the machine calls this thread, for `ThreadCpu.of` in another one; 0 where it does not say (Linux does). */
+/**
+ * The operating system's id of this thread, for `ThreadCpu.of` in another thread; 0 where it is not available (only
+ * Linux has it).
+ */
 export function ownThreadId(): number {
   try {
     return Number(/\d+$/.exec(readlinkSync('/proc/thread-self'))?.[0] ?? 0)
@@ -21,13 +24,13 @@ export function ownThreadId(): number {
 
 export interface ThreadUse {
   readonly cpuMs: number
-  /** It runs, or would run if the machine let it; else it sleeps, as long as what it waits for takes. */
+  /** True when the thread runs or waits for the CPU; false when it sleeps until something else is done. */
   readonly runnable: boolean
 }
 
 /**
- * InputUsage another thread of this process without its help: one that never gives its event loop a turn, or is stuck in a
- * system call, is read as well.
+ * Reads the CPU time of another thread of this process without that thread's help: also of a thread that never returns
+ * to its event loop or is stuck in a system call.
  */
 export class ThreadCpu {
   readonly #fd: number
@@ -37,13 +40,14 @@ export class ThreadCpu {
     this.#fd = fd
   }
 
-  /** @param id See `ownThreadId`. @returns undefined where there is nothing to go by */
+  /** @param id See `ownThreadId`. @returns undefined when the CPU time cannot be read */
   static of(id: number): ThreadCpu | undefined {
     if (id === 0) return undefined
     try {
-      // Stays with the thread: another one that is given the number later is not read in its place.
+      // The open file belongs to this thread: if its id is given to a later thread, that one is not read by mistake.
       const thread = new ThreadCpu(openSync(`/proc/self/task/${id}/stat`, 'r'))
-      // It has loaded its modules: where that cost nothing, nothing is counted.
+      // A thread that has loaded its modules has used CPU time. If the value is still 0, this machine does not count
+      // it.
       if ((thread.read()?.cpuMs ?? 0) > 0) return thread
       thread.close()
     } catch {}
@@ -55,7 +59,7 @@ export class ThreadCpu {
     try {
       const length = readSync(this.#fd, this.#text, 0, this.#text.length, 0)
       const text = this.#text.toString('latin1', 0, length)
-      // Behind the name, which may contain anything: state, then 10 numbers, then utime and stime (proc_pid_stat(5)).
+      // After the name, which may contain anything: state, then 10 numbers, then utime and stime (proc_pid_stat(5)).
       const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
       const ticks = Number(fields[11]) + Number(fields[12])
       return Number.isNaN(ticks)

@@ -53,7 +53,7 @@ interface State extends EmbeddedUrls {
 
 const database = 'dropgate'
 const logins = { url: 'gate', cli_url: 'cli', migrate_url: 'migrator' } as const
-/** User id of `nobody`: PostgreSQL refuses to run as root. */
+/** User id of the unprivileged system user: PostgreSQL refuses to run as root. */
 const unprivileged = 65534
 
 export class EmbeddedPostgres {
@@ -173,7 +173,7 @@ export class EmbeddedPostgres {
           await this.close()
           throw new GateError('ERR_DATABASE_EMBEDDED', 'the embedded PostgreSQL did not start', {
             cause: error,
-            hint: `its log ${join(base, 'postgres.log')} says why`,
+            hint: `read its log ${join(base, 'postgres.log')} for the reason`,
           })
         }
         await new Promise((resolve) => setTimeout(resolve, 50))

@@ -1,9 +1,9 @@
 /**
- * Whether an exchange may begin, and whether it may stay open: revocations first, then the policy. The pipeline asks here
- * once, `reevaluate` asks again. Nothing here awaits, sends or knows how an answer is given, so an entrance that only
- * decides asks here too.
+ * Decides whether an exchange may begin and whether it may stay open: revocations first, then the policy. The pipeline
+ * calls this once, `reevaluate` calls it again. Nothing here awaits, sends, or knows how an answer is given, so an
+ * entrance that only decides can use it too.
  *
- * Nothing but a clear yes allows (design law 1): whatever is thrown on the way becomes the refusal.
+ * Only an explicit allow lets an exchange in (design law 1): any error that is thrown on the way becomes the refusal.
  */
 import { addressCaller, type Caller } from '../domain/caller.ts'
 import { monotonicUs, rfc3339 } from '../domain/clock.ts'
@@ -25,16 +25,16 @@ import { type Target, withQuery } from '../route/target.ts'
 import type { ExchangeContext } from './context.ts'
 import type { Arrived, Authorization, Evaluation, Identified } from './stages.ts'
 
-/** A row that denies, and how the refusal is worded. */
+/** A row that denies, and the error code of the refusal. */
 export interface RowDenial {
   /** `revocations.id`. */
   readonly id: number
   readonly code: Code
-  /** A token issued from now on would be accepted. */
+  /** True for a cutoff: a token that is issued from now on would be accepted, so the caller may retry. */
   readonly retry?: boolean
 }
 
-/** The row that denies this caller now, if any does. */
+/** Returns the row that denies this caller now, if there is one. */
 export function findDenial(
   ledger: LedgerView,
   { principal, arrived: { peer } }: Identified,
@@ -50,14 +50,14 @@ export function findDenial(
   return match === undefined ? undefined : { ...match, code: 'ERR_REVOKED' }
 }
 
-/** By whom an evaluation that never ends is known. */
+/** The caller of an evaluation: when the evaluation does not end, it counts against this caller. */
 export function callerOf({ principal, arrived }: Identified): Caller {
   return principal?.caller ?? addressCaller(arrived.peer.address)
 }
 
 /**
  * @param id The decision id, which the policy may read.
- * @param atMs Wall clock at which the request came.
+ * @param atMs Wall clock time at which the request came.
  */
 export function authorize(
   context: ExchangeContext,
@@ -76,7 +76,9 @@ export function authorize(
   return decision.made()
 }
 
-/** Asks the policy of now about what an earlier policy allowed; only clock and feed are of now in the input. */
+/**
+ * Evaluates the active policy for an exchange that an earlier policy allowed. In the input only clock and feed are new.
+ */
 export function askAgain(
   context: ExchangeContext,
   id: string,
@@ -93,7 +95,7 @@ export function askAgain(
   return decision.made()
 }
 
-/** One decision while it is being made: where a step throws, what was known by then is in the record. */
+/** One decision while it is made. When a step throws, the record shows what was known until then. */
 class Decision {
   readonly #context: ExchangeContext
   readonly #id: string
@@ -128,7 +130,10 @@ class Decision {
     }
   }
 
-  /** @returns whether the feed is stale; where the route does not accept that, the exchange is refused. */
+  /**
+   * @returns whether the feed is stale. @throws GateError when a row denies, or when the route does not accept a stale
+   * feed
+   */
   checkRevocations(): boolean {
     const { ledger, config } = this.#context
     if (ledger === undefined || !ledger.loaded || ledger.broken)
@@ -178,7 +183,9 @@ class Decision {
     if (!answer.allowed) throw new GateError('ERR_POLICY_DENIED')
   }
 
-  /** The query as the policy wants it; the result passes the same checks as what came in (design law 5). */
+  /**
+   * Applies the policy's changes to the query. The result passes the same checks as the client's query (design law 5).
+   */
   rewriteQuery(): void {
     const { query } = this.#evaluation!.answer
     if (query === undefined) return
@@ -229,7 +236,7 @@ function bodyTexts({ headers }: Arrived, body: Buffer, parse: boolean): BodyText
   return parseBody(body, { contentType, contentEncoding }, parse)
 }
 
-/** The policy's own words, where it said no and nothing else went wrong. */
+/** The answer that the policy wrote for its denial. Undefined when the refusal has another reason. */
 export function wordsOf({ refusal, evaluation }: Authorization['decided']): Answer | undefined {
   return refusal?.code === 'ERR_POLICY_DENIED' ? evaluation?.answer : undefined
 }

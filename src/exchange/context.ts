@@ -1,4 +1,7 @@
-/** What the pipeline reads, one value for each configuration: an exchange keeps the one it began with (design law 2). */
+/**
+ * What the pipeline reads, as one value for each configuration. An exchange keeps the value that it began with (design
+ * law 2).
+ */
 import type { GateConfig } from '../config/options.ts'
 import type { LogQueue } from '../decisionlog/queue.ts'
 import type { Caller } from '../domain/caller.ts'
@@ -24,24 +27,24 @@ export interface ExchangeContext {
   readonly live: LiveRegistry<OpenExchange>
   readonly log: LogQueue
   readonly metrics: Metrics
-  /** Number of the worker. */
+  /** Index of the worker, from 0. */
   readonly worker: number
   /** `labels` of every decision record, as JSON text. */
   readonly labelsJson: string
-  /** More requests than the limit are under way, or the thread is behind: new requests are refused. */
+  /** True when too many requests are under way, or when the thread is behind: new requests are refused. */
   readonly overloaded: () => boolean
   /**
-   * Evaluations alone have taken `limits.max_lag` since the loop last turned in time: none begins until it has turned,
-   * since every open exchange of this worker waits for it.
+   * True when evaluations alone have taken `limits.max_lag` since the last turn of the event loop. Then no evaluation
+   * begins before the next turn, since every open exchange of this worker waits for it.
    */
   readonly exhausted: () => boolean
-  /** Asks the policy; the supervisor sees meanwhile which policy is being evaluated, and for which caller. */
+  /** Evaluates the policy, and shows the supervisor which policy is being evaluated and for which caller. */
   readonly evaluate: (
     policy: ActivePolicy,
     caller: Caller,
     entrypoint: string,
     inputText: string,
   ) => Evaluation
-  /** A row has ended an open exchange: its receipt counts them. */
+  /** Called when a row has ended an open exchange, so that its receipt can count it. */
   readonly onCut: (row: number) => void
 }

@@ -1,6 +1,7 @@
 /**
- * The records of the decision log (design law 8): one for each decision that answers, one for the end of an exchange that
- * was open long or was cut, one for bytes that never became a request. decisionlog/record.ts writes the text.
+ * Writes the records of the decision log (design law 8): one for each decision that answers a request, one for the end
+ * of an exchange that was open long or was cut, one for bytes that were no valid request. decisionlog/record.ts makes
+ * the text.
  */
 import { writeRecord } from '../decisionlog/record.ts'
 import { monotonicUs, rfc3339 } from '../domain/clock.ts'
@@ -9,8 +10,8 @@ import { askedInput, type PolicyInput } from '../policy/input.ts'
 import type { ExchangeContext } from './context.ts'
 import type { Authorization, Decided, Identified, RequestHead, Trace } from './stages.ts'
 
-/** An exchange as a record names it. */
-export interface Recorded {
+/** The parts of an exchange that every record shows. */
+export interface RecordSubject {
   /** The decision id. */
   readonly id: string
   readonly context: ExchangeContext
@@ -20,31 +21,31 @@ export interface Recorded {
   readonly trace: Trace
 }
 
-/** How far the exchange came. */
+/** How far the exchange came before its decision. */
 export interface Progress {
   readonly identified?: Identified
   readonly decided?: Decided | undefined
-  /** Undefined where no policy was asked, or where the record of that has been written. */
+  /** Undefined when no policy was asked, or when an earlier record has shown the input. */
   readonly input?: PolicyInput | undefined
 }
 
-/** How an exchange that had been allowed came to its end. */
+/** How an allowed exchange ended. */
 export interface End {
   readonly reason: string
-  /** From the cause of a cut to the cut; undefined where it was none. */
+  /** Time from the cause of a cut to the cut; undefined when the exchange was not cut. */
   readonly cutAfterMs: number | undefined
   readonly protocol: string
   readonly bytesIn: number
   readonly bytesOut: number
-  /** The row that ended it. */
+  /** `revocations.id` of the row that ended the exchange. */
   readonly revocation: number | undefined
-  /** Why the gate could not tell whether it may stay open. */
+  /** Why the gate could not decide whether the exchange may stay open. */
   readonly cause: unknown
 }
 
-/** @param error Undefined: allowed. */
+/** @param error The refusal; undefined when the exchange was allowed. */
 export function recordDecision(
-  exchange: Recorded,
+  exchange: RecordSubject,
   error: GateError | undefined,
   status: number,
   progress: Progress,
@@ -53,11 +54,11 @@ export function recordDecision(
 }
 
 /**
- * Under the decision id that the exchange began with.
+ * Writes the end of an exchange under the decision id that it began with.
  * @param denial The later decision that ended it, if one did.
  */
 export function recordEnd(
-  exchange: Recorded,
+  exchange: RecordSubject,
   progress: Required<Pick<Progress, 'identified'>> & Progress,
   end: End,
   denial: Authorization | undefined,
@@ -74,9 +75,12 @@ interface Outcome {
   readonly denied?: boolean
 }
 
-/** The one writer of records about requests. An end shows input and result only where a later decision made it. */
+/**
+ * Writes every record about a request. The record of an end shows input and result only when a later decision made the
+ * end.
+ */
 function write(
-  { id, context, trace, req, startedAtUs, startedAtMs }: Recorded,
+  { id, context, trace, req, startedAtUs, startedAtMs }: RecordSubject,
   { identified, decided, input }: Progress,
   { error, status, end, denied }: Outcome,
 ): void {
@@ -121,7 +125,7 @@ function write(
   )
 }
 
-/** The input of a request that no policy has seen, or whose input has been written already. */
+/** The logged input of a request for which no policy input was made, or whose input an earlier record has shown. */
 function askedOf(
   req: RequestHead,
   { target, peer }: Trace,
@@ -135,14 +139,16 @@ function askedOf(
   })
 }
 
-/** Bytes that never became a request (malformed framing, a refused handshake); they are answered already. */
-export interface Unread {
+/**
+ * Bytes that were no valid request (malformed framing, a refused handshake). The listener has answered them already.
+ */
+export interface RefusedBytes {
   readonly decisionId: string
   readonly error: GateError
   readonly remoteAddress: string | undefined
 }
 
-export function recordUnread(context: ExchangeContext, unread: Unread): void {
+export function recordUnread(context: ExchangeContext, unread: RefusedBytes): void {
   context.metrics.count('dropgate_requests_total', unread.error.code)
   context.log.push(
     writeRecord({

@@ -1,6 +1,6 @@
 /**
- * One request on HTTP/1.1 and the answer to it, until it is let in; open-http.ts carries it from there. It knows how far
- * the request came (its trace) and how a refusal is said.
+ * One request on HTTP/1.1 and its answer until the request is let in; from there open-http.ts takes over. It keeps how
+ * far the request came (its trace) and knows how to answer with a refusal.
  */
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -11,21 +11,21 @@ import type { Upgrade } from '../listener/upgrade.ts'
 import { deny } from '../response/deny.ts'
 import { wordsOf } from './authorize.ts'
 import type { ExchangeContext } from './context.ts'
-import { type Progress, type Recorded, recordDecision } from './events.ts'
+import { type Progress, type RecordSubject, recordDecision } from './events.ts'
 import type { Trace } from './stages.ts'
 
-/** What the listener hands over. */
+/** What the listener passes to the pipeline for one request. */
 export interface Arrival {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly via: Via
-  /** Set for a WebSocket handshake; `res` is its own then. */
+  /** Set for a WebSocket handshake; then `res` was made for it and is not Node's. */
   readonly upgrade: Upgrade | undefined
 }
 
 const noHeaders: readonly string[] = []
 
-export class Exchange implements Recorded {
+export class Exchange implements RecordSubject {
   readonly id = randomUUID()
   readonly startedAtUs = monotonicUs()
   readonly startedAtMs = Date.now()
@@ -45,8 +45,8 @@ export class Exchange implements Recorded {
   }
 
   /**
-   * Records the refusal and answers with the status of its code, or with the policy's own words where it has any; an
-   * answer that is under way is broken off.
+   * Records the refusal and answers with the status of its code, or with the answer that the policy wrote. When the
+   * answer has begun already, the connection is closed.
    */
   refuse(thrown: unknown, progress: Progress): void {
     const { res, req, trace, id: decisionId } = this
@@ -68,7 +68,7 @@ export class Exchange implements Recorded {
   }
 }
 
-/** Seconds since a monotonic moment in µs. */
+/** Seconds since a moment in monotonic µs. */
 export function sinceS(startedAtUs: number): number {
   return (monotonicUs() - startedAtUs) / 1e6
 }

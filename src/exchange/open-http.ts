@@ -1,11 +1,11 @@
 /**
- * An exchange on HTTP/1.1 from the turn in which it is decided to its last byte, and every way it can end, each with its
- * record in the decision log:
+ * An exchange on HTTP/1.1 from the decision to its last byte. It can end in these ways, each with a record in the
+ * decision log:
  *
- *   onHead … onOver   its answer is relayed (response/relay asks and tells)
- *   onSwitched        it goes on as a WebSocket (response/tunnel)
+ *   onHead … onOver   the answer was relayed (response/relay)
+ *   onSwitched        it went on as a WebSocket (response/tunnel)
  *   refuse            its upstream gave no usable answer
- *   cut               it was open and may not stay open (reevaluate.ts says when)
+ *   cut               it was open and may not stay open (reevaluate.ts decides when)
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -15,7 +15,7 @@ import type { Cut } from '../domain/exchange.ts'
 import { GateError } from '../errors.ts'
 import { protocolToEcho } from '../identity/credential.ts'
 import { deny } from '../response/deny.ts'
-import { type Answered, breakOff } from '../response/relay.ts'
+import { breakOff, type RelayedExchange } from '../response/relay.ts'
 import { switchingHead, Tunnel } from '../response/tunnel.ts'
 import type { Forwarding } from '../upstream/forward.ts'
 import { responseHeaders, withoutLength } from '../upstream/headers.ts'
@@ -23,10 +23,10 @@ import { recordEnd } from './events.ts'
 import { type Exchange, sinceS } from './exchange.ts'
 import type { Authorization, Decided, Identified, OpenExchange } from './stages.ts'
 
-/** The end of every exchange that was open for longer is recorded. */
+/** The end of an exchange that was open for longer than this is recorded. */
 const longMs = 1000
 
-export class OpenHttpExchange implements OpenExchange, Answered {
+export class OpenHttpExchange implements OpenExchange, RelayedExchange {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly identified: Identified
@@ -41,14 +41,14 @@ export class OpenHttpExchange implements OpenExchange, Answered {
   idleBytes = 0
   idleSinceUs: number
   readonly #exchange: Exchange
-  /** Headers that the policy which let the exchange in sets on the answer, whatever a later policy says. */
+  /** Response headers that the policy set when it let the exchange in. A later policy does not change them. */
   #answerHeaders: Answer['responseHeaders'] = []
   #forwarding: Forwarding | undefined
-  /** Once the upstream has switched. */
+  /** Set once the upstream has switched to WebSocket. */
   #tunnel: Tunnel | undefined
   #cutFor: Cut | undefined
 
-  /** @param expiresAtMs Wall clock ms after which its token is no longer one; Infinity where the route lets it finish. */
+  /** @param expiresAtMs Wall clock ms at which the token expires; Infinity when the route lets the exchange finish. */
   constructor(exchange: Exchange, identified: Identified, expiresAtMs: number) {
     this.#exchange = exchange
     this.req = exchange.req
@@ -92,18 +92,18 @@ export class OpenHttpExchange implements OpenExchange, Answered {
     return this.#tunnel?.open ?? (!res.destroyed && !(res.writableEnded && req.complete))
   }
 
-  /** It is allowed. */
+  /** Called when the decision allows the exchange. */
   onAllowed(decided: Decided): void {
     this.decided = decided
     this.#answerHeaders = decided.evaluation?.answer.responseHeaders ?? []
   }
 
-  /** Its request is on its way upstream. */
+  /** Called when the request is on its way upstream. */
   onSending(forwarding: Forwarding): void {
     this.#forwarding = forwarding
   }
 
-  /** Called for each piece of a body, before it is passed on. */
+  /** Called for each piece of a body, before the piece is passed on. */
   passed(bytesIn: number, bytesOut: number): void {
     this.bytesIn += bytesIn
     this.bytesOut += bytesOut
@@ -127,10 +127,10 @@ export class OpenHttpExchange implements OpenExchange, Answered {
     metrics.count('dropgate_upstream_responses_total', `${Math.floor(status / 100)}xx`)
   }
 
-  /** The upstream says that it has switched: the client's connection switches too, or the exchange is refused. */
+  /** The upstream has switched to WebSocket. The client's connection is switched too, or the exchange is refused. */
   onSwitched(raw: readonly Buffer[] | readonly string[], upstream: Duplex): void {
     const { context, upgrade } = this.#exchange
-    // A cut has refused it already; a tunnel that began now could not be cut again.
+    // A cut has already refused this exchange; a tunnel that began now could not be cut again.
     if (this.#cutFor !== undefined) {
       upstream.destroy()
       return
@@ -154,7 +154,7 @@ export class OpenHttpExchange implements OpenExchange, Answered {
           if (this.#cutFor === undefined) this.#recordEnd(ending)
         },
       })
-      // A tunnel may live for days; how it was asked for need not.
+      // Free the handshake's request: a tunnel may live for days.
       this.#forwarding = undefined
       this.decided = { ...this.decided!, evaluation: undefined }
     } catch (error) {
@@ -165,7 +165,7 @@ export class OpenHttpExchange implements OpenExchange, Answered {
 
   onFailed(error: GateError): void {
     this.refuse(error)
-    // Where the answer itself could not be passed on, the rest of it is not wanted either.
+    // The answer could not be passed on, so the rest of it is not needed.
     this.#forwarding?.abort(error)
   }
 
@@ -180,9 +180,12 @@ export class OpenHttpExchange implements OpenExchange, Answered {
     this.#exchange.context.metrics.count('dropgate_unread_answers_total')
   }
 
-  // --- Other ends ----------------------------------------------------------------------------------------------
+  // --- Other ways to end ----------------------------------------------------------------------------------------------
 
-  /** It had been allowed, and its upstream gave no usable answer. A cut has answered already. */
+  /**
+   * The exchange was allowed, but its upstream gave no usable answer. Does nothing after a cut, which has answered
+   * already.
+   */
   refuse(thrown: unknown): void {
     if (this.#cutFor !== undefined) return
     const { identified, decided } = this
@@ -197,7 +200,7 @@ export class OpenHttpExchange implements OpenExchange, Answered {
     context.metrics.count('dropgate_cuts_total', cut.reason)
     if (cut.revocation !== undefined) context.onCut(cut.revocation)
     context.metrics.observe('dropgate_cut_delay_seconds', afterS)
-    // The client first: aborting may report a failure at once, which must find the answer given.
+    // Answer the client before aborting: `abort` may report a failure at once, which must not become the answer.
     const asked = req.complete || upgrade !== undefined
     if (this.#tunnel !== undefined) this.#tunnel.cut(cut.reason)
     else if (cut.code !== undefined && asked && !res.headersSent) {
@@ -209,7 +212,7 @@ export class OpenHttpExchange implements OpenExchange, Answered {
     this.#recordEnd(cut.reason, afterS * 1000, cut, denial)
   }
 
-  /** The answer's stream is closed: all of it is written, or the client takes no more of it. */
+  /** The response stream is closed: all of the answer is written, or the client has gone. */
   onClosed(): void {
     this.#exchange.context.live.remove(this)
     if (this.res.writableFinished) this.#recordLongEnd('done')

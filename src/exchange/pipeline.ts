@@ -1,28 +1,29 @@
 /**
- * READ FIRST. One exchange through the stages, in order, with the statuses of the refusals of each:
+ * READ FIRST. Takes one exchange through the stages, in this order; each stage has the statuses of its refusals:
  *
- *   listener          is there room; what came, in exactly one reading          503 400 431 501
- *   route/target      the canonical target: the string decided on is sent       400 414
- *   route/table       which route serves it; may other origins ask (route/cors) 404 421 405 403
- *   identity/token    who asks: the signature, the claims                       401
- *   identity/binding  may that token come over this connection                  401
- *   listener/body     the body, only where the policy reads it                  408 413
+ *   listener          refuses when overloaded; reads the request in one strict way  503 400 431 501
+ *   route/target      makes the canonical target: the string that is decided on and sent  400 414
+ *   route/table       finds the route that serves the target; route/cors checks the origin  404 421 405 403
+ *   identity/token    finds the caller: verifies signature and claims of the token  401
+ *   identity/binding  checks that the token may come over this connection  401
+ *   listener/body     reads the body, only where the policy needs it  408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
- *   response/live     the exchange is registered, so a later row can find it
- *   revocation        is the ledger complete and fresh, does any row match      503 401
- *   policy            may this principal do this                                403 503 400 415
+ *   response/live     registers the exchange, so that a later row can find it
+ *   revocation        checks that the ledger is complete and fresh, and that no row matches  503 401
+ *   policy            decides whether this principal may do this  403 503 400 415
  *   ---------------------------------------------------------------------------------
- *   upstream          send the canonical string with rebuilt headers            502 504
- *   response/relay    stream the answer back, or response/tunnel once the upstream has switched to WebSocket
- *   exchange/events   one record for each decision that answers, one for the end of what was open long or was cut
+ *   upstream          sends the canonical string with rebuilt headers  502 504
+ *   response/relay    streams the answer back; response/tunnel does so after a switch to WebSocket
+ *   exchange/events   writes one record for each decision that answers, and one for the end of an exchange that was open
+ *                     long or was cut
  *
- * Each stage makes one value of stages.ts and hands it on: arrive, identify, then authorize.ts (revocations and policy),
- * then send. Until its last byte an exchange can be found and cut: reevaluate.ts asks again, for a new row, a new policy or
- * an expired token, whether it may stay open.
+ * Each stage makes one value of stages.ts and passes it on: arrive, identify, then authorize.ts (revocations and policy),
+ * then send. Until its last byte an exchange can be found and cut: reevaluate.ts asks again whether the exchange may stay
+ * open when there is a new row, a new policy or an expired token.
  *
- * Anything thrown on the way is a GateError, whose code has its status and sentence in errors.ts; any other error is
- * ERR_INTERNAL. `Exchange.refuse` counts and records it, response/deny writes the refusal's body. No error leads to the
- * upstream.
+ * Every error that is thrown on the way is a GateError, whose code has its status and sentence in errors.ts; any other
+ * error becomes ERR_INTERNAL. `Exchange.refuse` counts and records it, response/deny writes the body of the refusal. No
+ * error leads to the upstream.
  */
 import { methods as everyMethod } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'
@@ -51,7 +52,7 @@ import { type Arrival, Exchange, sinceS } from './exchange.ts'
 import { OpenHttpExchange } from './open-http.ts'
 import type { Arrived, Decided, Identified, RequestHead, Trace } from './stages.ts'
 
-/** Takes one request through the stages. Never throws; the exchange is answered, relayed or destroyed. */
+/** Takes one request through the stages. Never throws: the exchange is answered, relayed or destroyed. */
 export function handle(context: ExchangeContext, arrival: Arrival): void {
   const exchange = new Exchange(context, arrival)
   try {
@@ -71,7 +72,7 @@ export function handle(context: ExchangeContext, arrival: Arrival): void {
 }
 
 /**
- * Headers, target, route: the request in exactly one reading.
+ * Headers, target, route: reads the request in the one way that all later stages use.
  * @param upgrade Set for a WebSocket handshake.
  * @param trace Filled in on the way. @throws GateError the refusal
  */
@@ -127,8 +128,8 @@ function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Ta
 }
 
 /**
- * The route's cross-origin rules: headers for the answer, allowed or refused; a preflight is answered here.
- * Methods are checked here too, since a preflight is OPTIONS on a route that need not have it.
+ * Applies the route's cross-origin rules: sets headers for the answer, and answers a preflight. Methods are checked
+ * here too, since a preflight is an OPTIONS request even on a route that does not allow OPTIONS.
  */
 function crossOrigin(
   exchange: Exchange,
@@ -160,7 +161,7 @@ function crossOrigin(
   return 'goes on'
 }
 
-/** The verified caller; at once when the token is known, after its verification when it is not. */
+/** Returns the verified caller: at once when the token is in the cache, otherwise after its verification. */
 export function identify(
   context: ExchangeContext,
   { route, credential }: Arrived,
@@ -171,8 +172,8 @@ export function identify(
 }
 
 /**
- * Every caller passes here, whether its token was verified just now or is remembered: what a token is good for is
- * remembered with it, where it came from this time is not.
+ * Checks what the cache cannot remember. It runs for every caller, also when the token was found in the cache: the
+ * cache holds what the token is bound to, but not the connection that the token came over this time.
  */
 export function checkCaller(context: ExchangeContext, { arrived, principal }: Identified): void {
   const { credential, peer } = arrived
@@ -181,7 +182,10 @@ export function checkCaller(context: ExchangeContext, { arrived, principal }: Id
   checkBinding(principal.boundTo, peer.certificate)
 }
 
-/** Takes the body first where the policy of now reads it; then, in the turn that asked for the policy, decides. */
+/**
+ * Reads the body first if the active policy needs it. Then decides, in the same turn in which the active policy was
+ * looked up.
+ */
 function admit(exchange: Exchange, arrived: Arrived, principal: Principal | undefined): void {
   const { req, res } = exchange
   const identified: Identified = { arrived, principal, body: undefined }
@@ -198,7 +202,9 @@ function admit(exchange: Exchange, arrived: Arrived, principal: Principal | unde
   }
 }
 
-/** The limits of a body that the policy reads; undefined where it stays a stream. */
+/**
+ * The limits of a body that the policy reads; undefined when the policy does not read it and the body stays a stream.
+ */
 function bodyLimits(
   { context, res }: Exchange,
   { headers, hasBody, route }: Arrived,
@@ -213,7 +219,7 @@ function bodyLimits(
   return { maxBytes, timeoutMs }
 }
 
-/** The token may have expired while the body came: then there is nothing to decide. */
+/** Decides. The token is checked for expiry again, since it may have expired while the body came. */
 function decide(exchange: Exchange, identified: Identified): void {
   const { context, res } = exchange
   const { principal, arrived } = identified
@@ -233,8 +239,8 @@ function decide(exchange: Exchange, identified: Identified): void {
 }
 
 /**
- * The one turn (design law 3): register, look up, evaluate, send. No await may enter this function: a row that lands
- * between the look-up and the registration would be missed.
+ * The one turn (design law 3): register, look up, evaluate, send. No await may enter this function: a row that comes
+ * between the registration and the look-up would be missed.
  */
 function letIn(exchange: Exchange, open: OpenHttpExchange): void {
   const { context, id, startedAtMs, startedAtUs } = exchange
@@ -257,7 +263,7 @@ function letIn(exchange: Exchange, open: OpenHttpExchange): void {
   }
 }
 
-/** Sends the canonical string upstream and relays what comes back. */
+/** Sends the canonical target upstream and relays the answer. */
 function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): void {
   const { context, req, res, upgrade, id } = exchange
   const { body, principal, arrived } = open.identified
@@ -283,7 +289,7 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
       policyHeaders: answer.headers,
       removed: answer.removeHeaders,
     }),
-    // A body that the policy read goes on as exactly those bytes.
+    // A body that the policy read is sent as exactly the bytes that it saw.
     body: hasBody ? (body ?? requestBody(req, limits, (bytes) => open.passed(bytes, 0))) : null,
   }
   if (body !== undefined) open.passed(body.length, 0)
@@ -294,7 +300,10 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
   if (headers.expectContinue && hasBody && body === undefined) res.writeContinue()
 }
 
-/** A connection that is left when the client's is closed, whatever happens to it meanwhile. */
+/**
+ * An upstream connection for this client connection alone. It is closed with the client's, even if that closes while
+ * the upstream connection is still being opened.
+ */
 function dedicated(pool: UpstreamPool, { socket }: Upgrade): DedicatedConnection {
   const connection = pool.dedicated()
   socket.once('close', () => connection.leave())

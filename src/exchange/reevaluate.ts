@@ -1,14 +1,15 @@
 /**
- * READ SECOND. What is open is asked again whether it may stay open; pipeline.ts decided only that it may begin.
+ * READ SECOND. Decides again whether open exchanges may stay open; pipeline.ts decided only that they may begin.
  *
- *   rows came             whoever is filed under their keys -> ledger         cut: revoked
- *   all was loaded anew   everybody -> ledger                                 cut: revoked
- *   the policy is new     everybody, spread over time -> policy               cut: denied
- *   every `sweepMs`       token expired, feed stale, over a limit             cut: expired stale idle age
- *   the drain is over     everybody                                           cut: drain
+ *   rows came             exchanges under the rows' keys -> ledger               cut: revoked
+ *   everything reloaded   all exchanges -> ledger                                cut: revoked
+ *   the policy is new     all exchanges, spread over time -> policy              cut: denied
+ *   every `sweepMs`       token expired, feed stale, over a limit                cut: expired stale idle age
+ *   the drain is over     all exchanges                                          cut: drain
  *
- * The row is in the ledger before it is told here, and an exchange is registered before its own look-up (design law 3):
- * whichever comes second finds the other. Whatever nothing concerns is not touched (law 7).
+ * A row is in the ledger before this is told of it, and an exchange is registered before it looks into the ledger
+ * (design law 3): so the later of the two always finds the earlier. Exchanges that no change concerns are not touched
+ * (law 7).
  */
 import { monotonicUs } from '../domain/clock.ts'
 import type { CutReason } from '../domain/exchange.ts'
@@ -22,25 +23,25 @@ import type { OpenExchange } from './stages.ts'
 export const sweepMs = 50
 
 interface Pace {
-  /** Longest time without a turn of the event loop. */
+  /** Longest time in one turn of the event loop. */
   readonly sliceMs: number
   readonly pauseMs: number
 }
 
-/** A revocation is urgent: the others wait a little. */
+/** For revocations, which are urgent: new requests wait for a few ms. */
 const atOnce: Pace = { sliceMs: 5, pauseMs: 0 }
-/** A new policy is not: one part in five, so that new requests hardly notice. */
+/** For a new policy, which is less urgent: a fifth of the time, so that new requests are hardly delayed. */
 const spread: Pace = { sliceMs: 1, pauseMs: 4 }
 
 const limitsEveryMs = 250
 
 export class Reevaluator {
-  /** Read anew each time: a reload replaces them. */
+  /** Called anew each time, since a reload replaces the context. */
   readonly #current: () => ExchangeContext
-  /** Counts policies: a newer one makes the round under an older one stop. */
+  /** Number of policy changes: a newer policy stops the visits that an older one started. */
   #policies = 0
   #limitsAtMs = 0
-  /** Since when, by `performance.now()`, the ledger cannot hold every row. */
+  /** Since when (by `performance.now()`) the ledger has been unable to hold every row. */
   #brokenAtMs: number | undefined
 
   constructor(current: () => ExchangeContext) {
@@ -48,8 +49,8 @@ export class Reevaluator {
   }
 
   /**
-   * Rows are in force.
-   * @param keys See revocation/affected; undefined asks everybody.
+   * Rows are in force: looks for open exchanges that they concern.
+   * @param keys See revocation/affected; undefined: look at all open exchanges.
    */
   rows(keys: Uint8Array | undefined, sinceUs: number): void {
     const { live } = this.#current()
@@ -60,7 +61,7 @@ export class Reevaluator {
     })
   }
 
-  /** The active policy is another one. */
+  /** Another policy is active: asks it about all open exchanges. */
   policy(sinceUs: number): void {
     const round = ++this.#policies
     void inSlices(this.#current().live.all(), spread, (exchange) => {
@@ -85,7 +86,7 @@ export class Reevaluator {
     }
   }
 
-  /** What an operator wants to know, or to end. */
+  /** Answers an operator's question about open exchanges, or ends one of them. */
   answer(question: WorkerQuestion): WorkerAnswer {
     const { live, worker } = this.#current()
     if (question.type === 'cut-live') {
@@ -127,18 +128,19 @@ export class Reevaluator {
       if (denial === undefined) return
       exchange.cut({ reason: 'revoked', sinceUs, revocation: denial.id, code: denial.code })
     } catch (error) {
-      // The gate cannot tell whether the row concerns it: it ends, and the others are asked all the same.
+      // The gate cannot tell whether the row concerns this exchange: end this one and go on with the others.
       const { code, cause } = asGateError(error)
       exchange.cut({ reason: 'stale', sinceUs, code, cause })
     }
   }
 
-  /** The input it was admitted with, but for the clock and the feed of now. */
+  /** Asks the policy with the input that the exchange was admitted with; only clock and feed are new. */
   #redecide(exchange: OpenExchange, sinceUs: number): void {
     const context = this.#current()
     const policy = context.engine.current()
     if (policy === undefined || !exchange.open || exchange.decided?.policy === policy) return
-    // A policy that is suspended, for all or for this caller, cannot be asked; exchanges that an earlier one allowed go on.
+    // A suspended policy (for all or for this caller) cannot be evaluated; exchanges that an earlier policy allowed go
+    // on.
     if (policy.suspended || policy.refuses(callerOf(exchange.identified))) return
     const again = askAgain(context, exchange.id, exchange.identified)
     const { refusal } = again.decided
@@ -200,7 +202,8 @@ function checkLimits(exchange: OpenExchange, nowUs: number): void {
 }
 
 /**
- * Visits one after the other, giving way to the event loop at this pace; the first slice is in this turn.
+ * Visits the elements one after the other and gives way to the event loop at this pace. The first slice runs in this
+ * turn.
  * @param visit Returns whether to go on.
  */
 async function inSlices<E>(

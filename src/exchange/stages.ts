@@ -3,8 +3,8 @@
  *
  *   RequestHead -> Arrived -> Identified -> Authorization -> sent, or refused
  *
- * None of them knows how an answer is given. An entrance that only decides makes a RequestHead from the question that it
- * was asked and stops at the Authorization; one with other frames (HTTP/2 streams) has an OpenExchange of its own.
+ * These values do not depend on how an answer is given. An entrance that only decides makes a RequestHead from its
+ * question and stops at the Authorization; one with another protocol (HTTP/2 streams) has its own OpenExchange.
  */
 import type { IncomingMessage } from 'node:http'
 import type { Answer } from '../domain/decision.ts'
@@ -20,7 +20,7 @@ import type { PolicyInput } from '../policy/input.ts'
 import type { Route } from '../route/table.ts'
 import type { Target } from '../route/target.ts'
 
-/** A request before anything in it is believed. */
+/** A request as the client sent it; nothing in it is checked. */
 export type RequestHead = Pick<
   IncomingMessage,
   | 'method'
@@ -32,22 +32,25 @@ export type RequestHead = Pick<
   | 'socket'
 >
 
-/** The only value that grows: how far `arrive` came, for the record and the answer of a request that is refused there. */
+/**
+ * How far `arrive` came, for the record and the answer of a request that is refused there. The only value that is
+ * filled in step by step.
+ */
 export interface Trace {
   peer: Peer | undefined
   target: Target | undefined
   route: Route | undefined
-  /** Cross-origin headers of the answer, allowed or refused; flat name, value list. */
+  /** Cross-origin headers of the answer, also of a refusal; flat list of names and values. */
   cors: readonly string[]
 }
 
 /** The request in exactly one reading, and the route that serves it. */
 export interface Arrived {
   readonly method: string
-  /** `HTTP/1.1`. */
+  /** For example `HTTP/1.1`. */
   readonly protocol: string
   readonly headers: RequestHeaders
-  /** The headers that the policy sees and the upstream gets; flat name, value list. */
+  /** The headers that the policy sees and the upstream gets; flat list of names and values. */
   readonly passedHeaders: readonly string[]
   readonly hasBody: boolean
   readonly peer: Peer
@@ -56,55 +59,55 @@ export interface Arrived {
   readonly credential: Credential | undefined
 }
 
-/** Who sent it. */
+/** A request whose caller is verified. */
 export interface Identified {
   readonly arrived: Arrived
-  /** Undefined where the route asks for no token. */
+  /** Undefined when the route requires no token. */
   readonly principal: Principal | undefined
-  /** The whole body, where the policy reads it; otherwise it stays a stream. */
+  /** The whole body when the policy reads it; otherwise it stays a stream. */
   readonly body: Buffer | undefined
 }
 
-/** What one evaluation gave. */
+/** The result of one evaluation of the policy. */
 export interface Evaluation {
   readonly answer: Answer
   readonly durationUs: number
-  /** Results of builtins that ask for the time or for chance, as JSON text; undefined where none was called. */
+  /** Results of builtins that read the clock or random numbers, as JSON text; undefined when none was called. */
   readonly ndBuiltinCache: string | undefined
 }
 
-/** What revocations and policy say. It is kept as long as the exchange is open. */
+/** The result of revocations and policy. It is kept as long as the exchange is open. */
 export interface Decided {
-  /** Undefined: allowed. */
+  /** Undefined when the exchange is allowed. */
   readonly refusal: GateError | undefined
-  /** −1 where the ledger was not read. */
+  /** Age of the feed; −1 when the ledger was not read. */
   readonly feedAgeMs: number
   readonly ledgerVersion: number
   /** `revocations.id` of the row that denied. */
   readonly revocation: number | undefined
-  /** Undefined where no policy was asked. */
+  /** Undefined when no policy was asked. */
   readonly policy: ActivePolicy | undefined
   readonly evaluation: Evaluation | undefined
-  /** The target that goes upstream, where the policy has changed the query. */
+  /** The target to send upstream when the policy has changed the query. */
   readonly sentTarget: Target | undefined
 }
 
 export interface Authorization {
   readonly decided: Decided
-  /** For the record alone, which is written at once: it is large, and nothing else keeps it. */
+  /** For the decision record, which is written at once. Nothing else keeps the input, since it is large. */
   readonly input: PolicyInput | undefined
 }
 
-/** An exchange that was let in, as far as `reevaluate` needs it. */
+/** An exchange that was let in: the part of it that `reevaluate` uses. */
 export interface OpenExchange extends LiveExchange, Linked<OpenExchange> {
-  /** False once all of it has come and all of the answer is written: it is over, if not yet delivered. */
+  /** False once the request has come and the answer is written, even if it is not yet delivered. */
   readonly open: boolean
   readonly identified: Identified
-  /** The newest decision that allowed it. */
+  /** The newest decision that allowed the exchange. */
   decided: Decided | undefined
-  /** Bytes both ways at the last look for idleness, and since when (monotonic µs) they have not changed. */
+  /** Bytes in both directions at the last idle check, and since when (monotonic µs) the number has not changed. */
   idleBytes: number
   idleSinceUs: number
-  /** @param denial The decision that ends it, for the record. */
+  /** @param denial The decision that ends the exchange, for the record. */
   cut(cut: Cut, denial?: Authorization): void
 }

@@ -1,6 +1,6 @@
 /**
- * One tick's rows -> the ledger. The invariant, at every moment and for every reader: a row that is in force is
- * in the ledger. So what a tick brings is written before what it takes away is removed.
+ * Writes the rows of one tick into the ledger. At every moment and for every reader, a row that is in force is in the
+ * ledger. So new rows are written before old ones are removed.
  */
 import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
@@ -26,7 +26,7 @@ export const revocationKind = 'r'
 
 export interface Changes {
   readonly ident: Ident
-  /** More rows of a sort, of whatever table, than a tick reads: what is here may be a part. */
+  /** The tick found more rows or tombstones than it may read (over all tables), so this answer may be incomplete. */
   readonly partial: boolean
   readonly tombs: readonly { readonly id: number; readonly keys: Buffer }[]
   readonly rows: readonly RevocationRow[]
@@ -43,9 +43,10 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
   for (const [op, kind, id, keys, cutoffUs, exact, authTime, expiresS, meta, xid] of result) {
     if (xid !== null) xids.add(xid)
     if (op === 't' || op === 'r') {
-      // Counted before it is left out: the cap is on what the database read, not on what this release knows.
+      // Counted before rows of other tables are skipped: the cap is on what the database returned, not on what this
+      // release uses.
       counts[op]++
-      // Of a table that a newer release follows; its ids are not those of revocations.
+      // A row of a table that only a newer release follows; its ids are not ids of revocations.
       if (kind !== revocationKind) continue
     }
     if (op === 'm') ident = JSON.parse(meta!) as Ident
@@ -59,9 +60,14 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
         authTime: authTime === true,
         expiresAtS: expiresS === null ? null : Number(expiresS),
       })
-    } else throw new GateError('ERR_DATABASE_SCHEMA', `changes() has a row of kind ${op}`)
+    } else
+      throw new GateError(
+        'ERR_DATABASE_SCHEMA',
+        `the SQL function changes() returned a row of an unknown kind: ${op}`,
+      )
   }
-  if (ident === undefined) throw new GateError('ERR_DATABASE_SCHEMA', 'changes() has no meta row')
+  if (ident === undefined)
+    throw new GateError('ERR_DATABASE_SCHEMA', 'the SQL function changes() returned no meta row')
   return {
     ident,
     partial: Math.max(counts.t, counts.r) > changesCap,
@@ -71,11 +77,11 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
   }
 }
 
-/** Rows between two looks at the clock. */
+/** Number of rows between two checks of the clock. */
 const stride = 256
 const sliceMs = 5
 
-/** Called with each row that this release cannot hold. */
+/** Called with each row that the ledger of this release cannot hold. */
 export type OnUnmatchable = (row: RevocationRow, error: GateError) => void
 
 /** @throws GateError ERR_LEDGER_FULL */
@@ -89,8 +95,8 @@ export function writeRow(ledger: Ledger, row: RevocationRow, onUnmatchable: OnUn
 }
 
 /**
- * Writes the changes in slices of at most 5 ms. Removals come last; a row that was updated and is filed as before was
- * replaced in one store and is not removed.
+ * Writes the changes in slices of at most 5 ms. Removals come last. A row that was updated but has the same first key
+ * was replaced in place, so it is not removed.
  * @throws GateError ERR_LEDGER_FULL
  */
 export async function apply(
@@ -122,20 +128,20 @@ export async function apply(
   }
 }
 
-/** Makes room for rows that are about to be written; waits only where they come faster than the ledger grows. */
+/** Makes room for rows that are about to be written. Waits only when rows come faster than the ledger grows. */
 export async function reserve(ledger: Ledger, rows: readonly RevocationRow[]): Promise<void> {
   let further = 0
   for (const { keys } of rows) further += Math.max(0, keys.length / keyBytes - 1)
   const growing = ledger.reserve(rows.length, further)
   if (growing === undefined) return
-  // The rows that are written already must not wait for the growth.
+  // Publish first: the rows that are written already must not wait until the ledger has grown.
   ledger.publish()
   await growing
 }
 
 /**
- * Changes that ticks brought beside a second session: the last word on each row. The session reads an older snapshot, so
- * a row of it must not undo one of these.
+ * The changes that ticks brought while a second session reads: the newest state of each row. The session reads an older
+ * snapshot, so its rows must not undo these changes.
  */
 export class Deferred {
   readonly #rows = new Map<number, { row: RevocationRow | undefined; gone: Buffer[] }>()
@@ -157,7 +163,7 @@ export class Deferred {
     return this.#rows.has(id)
   }
 
-  /** Keys of the row as last seen; undefined where it is gone or no tick has shown it. */
+  /** Keys of the row as a tick last showed it; undefined when the row is gone or no tick has shown it. */
   keysOf(id: number): Uint8Array | undefined {
     return this.#rows.get(id)?.row?.keys
   }

@@ -1,33 +1,34 @@
 /**
- * A backlog: more than ticks can carry. A second session (bulk.ts) reads it while ticks go on from that session's snapshot;
- * what the ticks bring is kept here, newer than what the session reads. Never does: tick, decide when both have met.
+ * A backlog: more changes than ticks can carry. A second session (bulk.ts) reads it, while ticks go on from the
+ * snapshot of that session. The changes that ticks bring meanwhile are kept here: they are newer than those of the
+ * session. Never does: tick, decide when the backlog is complete.
  */
 import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
-import type { Loading } from '../revocation/ledger.ts'
+import type { FullLoad } from '../revocation/ledger.ts'
 import { Deferred } from './apply.ts'
 import type { Bulk } from './bulk.ts'
 import { type Cursor, seenIn } from './cursor.ts'
-import type { Beside, InForce } from './in-force.ts'
+import type { InForce, SecondRead } from './in-force.ts'
 
-/** How often, during a catch-up, workers look through all that they hold open for exchanges that a row concerns. */
+/** How often, during a catch-up, workers check all open exchanges against the new rows. */
 const cutEveryMs = 250
 const progressLogMs = 2000
 
-export class Backlog implements Beside {
-  readonly kind: Beside['kind']
+export class Backlog implements SecondRead {
+  readonly kind: SecondRead['kind']
   readonly deferred = new Deferred()
   readonly startedAt = performance.now()
   readonly #bulk: Bulk
   readonly #inForce: InForce
-  #loading: Loading | undefined
+  #loading: FullLoad | undefined
   #unmatchable: readonly RevocationRow[] = []
   #outcome: 'reading' | 'done' | Error = 'reading'
-  /** What ticks have shown since; begins with the second session's snapshot. */
+  /** What ticks have shown since; it begins with the snapshot of the second session. */
   cursor: Cursor
 
   /** @param before The cursor that the second session catches up from, or undefined for a load. */
-  constructor(kind: Beside['kind'], bulk: Bulk, inForce: InForce, before: Cursor | undefined) {
+  constructor(kind: SecondRead['kind'], bulk: Bulk, inForce: InForce, before: Cursor | undefined) {
     this.kind = kind
     this.#bulk = bulk
     this.#inForce = inForce
@@ -35,12 +36,12 @@ export class Backlog implements Beside {
     inForce.learnPointers(bulk.ident.pointers)
   }
 
-  /** Rows that the second session has read so far. */
+  /** Number of rows that the second session has read so far. */
   get rows(): number {
     return this.#bulk.rows
   }
 
-  /** Of how many; null where that is not known. */
+  /** Number of rows that it will read; null when that is not known. */
   get expected(): number | null {
     return this.#bulk.expected
   }
@@ -49,7 +50,7 @@ export class Backlog implements Beside {
     return this.#outcome
   }
 
-  /** Begins to read every row into a table of its own. @param spareRows Room beyond them. */
+  /** Begins to read every row into a new table. @param spareRows Room for rows beyond those. */
   load(spareRows: number, log: Log, onEnd: () => void): void {
     this.#run(log, onEnd, async () => {
       const rows = await this.#bulk.count()
@@ -58,7 +59,7 @@ export class Backlog implements Beside {
     })
   }
 
-  /** Begins to read what `seen` does not show into the ledger that serves. */
+  /** Begins to read what the cursor `seen` does not show, into the ledger that is in use. */
   catchUp(seen: string, log: Log, onEnd: () => void): void {
     let cutNext = 0
     const cut = (): void => {
@@ -69,9 +70,11 @@ export class Backlog implements Beside {
     this.#run(log, onEnd, () => this.#bulk.catchUp(seen, this.deferred, this.#inForce, cut))
   }
 
-  /** Puts all of it in force. To be called when a tick that was sent after the second session was done is applied. */
+  /**
+   * Puts everything in force. To be called when a tick is applied that was sent after the second session had finished.
+   */
   async finish(): Promise<void> {
-    // Every row of these transactions has been shown by now.
+    // Ticks have shown every row of these transactions by now.
     const seen = seenIn(this.#bulk.ident.snapshot)
     if (this.#loading === undefined) this.#inForce.finishCatchUp(seen)
     else {

@@ -1,11 +1,12 @@
 /**
- * The second session: it reads what is too much for a tick from a snapshot of its own, either every row (a full load) or
- * what a cursor has not seen. Meanwhile ticks go on from that snapshot; what they bring is newer and wins.
+ * The second session: it reads what is too much for a tick, from a snapshot of its own. It reads either every row (a
+ * full load) or the rows that a cursor has not seen. Meanwhile ticks go on from that snapshot; their changes are newer
+ * and win.
  */
 import type pg from 'pg'
 import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
-import { filedAlike, type Ledger, type Loading } from '../revocation/ledger.ts'
+import { type FullLoad, filedAlike, type Ledger } from '../revocation/ledger.ts'
 import { connect, destroyClient } from '../store/connect.ts'
 import { type Deferred, type OnUnmatchable, reserve, revocationKind, writeRow } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
@@ -18,7 +19,7 @@ export class Bulk {
   readonly #client: pg.Client
   readonly #schema: string
   readonly ident: Ident
-  /** The newest transactions that its snapshot shows a row or a tombstone of. */
+  /** The newest transactions that have a row or tombstone in the snapshot. */
   readonly #newest: readonly bigint[]
   /** Rows of the whole table; null until they are counted. */
   expected: number | null = null
@@ -57,7 +58,7 @@ export class Bulk {
     destroyClient(this.#client)
   }
 
-  /** The cursor that ticks go on from: it covers all that this session will have read. */
+  /** The cursor from which ticks go on: it covers everything that this session will have read. */
   cursorAfter(before: Cursor | undefined): Cursor {
     return cursorOf(this.ident, this.#newest, before)
   }
@@ -68,8 +69,8 @@ export class Bulk {
     return this.expected
   }
 
-  /** Reads every row into a table that no worker reads yet. @returns the rows that this release cannot match */
-  async load(loading: Loading, deferred: Deferred): Promise<RevocationRow[]> {
+  /** Reads every row into a table that no worker uses yet. @returns the rows that this release cannot match */
+  async load(loading: FullLoad, deferred: Deferred): Promise<RevocationRow[]> {
     const unmatchable: RevocationRow[] = []
     const reader = new RowReader((entry, length, flags) => {
       this.rows++
@@ -91,8 +92,9 @@ export class Bulk {
   }
 
   /**
-   * Reads what `cursor` has not seen into the serving ledger: rows first, then the removal of what they do not replace.
-   * @param onWritten More of them are in the ledger and published.
+   * Reads what `cursor` has not seen into the ledger that is in use: first new rows, then removals of rows that are
+   * gone.
+   * @param onWritten Called when more of them are in the ledger and published.
    */
   async catchUp(
     cursor: string,
@@ -107,7 +109,7 @@ export class Bulk {
     await this.#client.query('COMMIT')
   }
 
-  /** @returns the keys that rows were filed under: one row may have been filed under several since the cursor */
+  /** @returns for each row the keys that it was filed under: there may be several since the cursor */
   async #readTombs(missing: string): Promise<Map<number, Buffer[]>> {
     const gone = new Map<number, Buffer[]>()
     const tombs = new TombReader((id, keys) => {
@@ -121,7 +123,7 @@ export class Bulk {
     return gone
   }
 
-  /** Takes out of `gone` the keys that a row is still filed under. */
+  /** Removes from `gone` the keys that a row is still filed under. */
   async #writeRows(
     missing: string,
     { gone, deferred, into, onWritten }: RowsToWrite,
@@ -152,11 +154,11 @@ export class Bulk {
   }
 }
 
-/** Where a catch-up writes. */
+/** The ledger that a catch-up writes to. */
 export interface CatchUpTarget {
   readonly ledger: Ledger
   readonly noteUnmatchable: OnUnmatchable
-  /** The row has been read from the table: it is not provisional any more. */
+  /** The table has the row: it is no longer provisional. */
   confirm(id: number): void
 }
 
@@ -184,7 +186,9 @@ function without(keys: readonly Buffer[], kept: Uint8Array): Buffer[] {
   return keys.filter((each) => !filedAlike(each, kept))
 }
 
-/** The rows that a snapshot does not show; its numbers have been read as numbers. */
+/**
+ * The SQL condition for rows that a snapshot does not show. The numbers are parsed before, so no SQL can be injected.
+ */
 function complementOf(cursor: string): string {
   const { xmax, open } = partsOf(cursor)
   const more = open.length === 0 ? '' : ` OR chg_xid IN (${open.map((xid) => `'${xid}'`).join()})`

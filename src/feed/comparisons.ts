@@ -1,12 +1,13 @@
 /**
- * Decides when the whole ledger is compared with the whole table, and keeps the result; verify.ts is one comparison. Never
- * does: tick. The feed ticks on the session of the comparison, so that the ledger is what that session's snapshot shows.
+ * Decides when the whole ledger is compared with the whole table, and keeps the result; verify.ts makes one comparison.
+ * Never does: tick. The feed sends a tick on the session of the comparison, so that the ledger holds exactly what the
+ * snapshot of that session shows.
  */
 import type { Log } from '../domain/log.ts'
 import { type Digest, digestBuckets } from '../revocation/digest.ts'
 import type { Verification } from './verify.ts'
 
-/** How soon another try follows where provisional rows were in the way. */
+/** Delay of the next attempt when provisional rows prevented a comparison. */
 const soonMs = 1000
 
 export interface ComparisonOptions {
@@ -19,9 +20,9 @@ export interface ComparisonOptions {
 
 export class Comparisons {
   readonly #options: ComparisonOptions
-  /** The session of the next comparison: open, and no statement was sent on it. */
+  /** An open session for the next comparison; no statement was sent on it yet. */
   #ready: Verification | undefined
-  /** The session that sums up the table. */
+  /** The session that is computing the sums of the table. */
   #summing: Verification | undefined
   /** When the next comparison begins, by `performance.now()`; Infinity while one is under way, or for never. */
   #dueAt: number
@@ -48,12 +49,12 @@ export class Comparisons {
     return this.#differs
   }
 
-  /** A load begins: the difference that was found goes with what it replaces. */
+  /** A full load begins: it replaces the ledger that differed. */
   forget(): void {
     this.#differs = false
   }
 
-  /** Opens the session for the next one, when that is due; ticks do not wait for it. */
+  /** Opens the session for the next comparison when that is due; ticks do not wait for it. */
   prepare(): void {
     if (performance.now() < this.#dueAt) return
     this.#dueAt = Infinity
@@ -73,7 +74,7 @@ export class Comparisons {
     return ready
   }
 
-  /** The ledger is what this session's snapshot shows; the session goes on to sum up the table. */
+  /** The ledger holds what the snapshot of this session shows; the session goes on to compute the sums of the table. */
   begin(verification: Verification, digest: Digest): void {
     this.#summing = verification
     verification.hold(digest)
@@ -87,7 +88,7 @@ export class Comparisons {
       })
   }
 
-  /** The ledger is not what any snapshot shows at the moment. */
+  /** The ledger holds provisional rows, which no snapshot shows. */
   postpone(verification: Verification): void {
     verification.close()
     this.#dueAt = performance.now() + soonMs
@@ -107,17 +108,20 @@ export class Comparisons {
 
   #next(): number {
     const { verifyMs } = this.#options
-    // With jitter, so that gates do not sum up the table together.
+    // With jitter, so that gates do not compare at the same time.
     return verifyMs === 0 ? Infinity : performance.now() + verifyMs * (0.8 + Math.random() * 0.4)
   }
 
-  /** @param found How many buckets differ, undefined where they cannot be compared, or what went wrong. */
+  /** @param found Number of buckets that differ; undefined when they cannot be compared; or the error. */
   #note(found: unknown): void {
     const { log, metrics } = this.#options
     this.#dueAt = this.#next()
     if (this.#closed || found === undefined) return
     if (typeof found !== 'number') {
-      log.warn({ err: found }, 'the ledger could not be compared with the table')
+      log.warn(
+        { err: found },
+        'the revocations in memory could not be compared with the database table',
+      )
       return
     }
     this.#done++
@@ -127,7 +131,7 @@ export class Comparisons {
     this.#differs = true
     log.error(
       { differing: found, of: digestBuckets },
-      'the ledger differs from the table: everything is loaded anew',
+      'the revocations in memory differ from the database table: all revocations are loaded again',
     )
   }
 }

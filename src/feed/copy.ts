@@ -1,5 +1,6 @@
 /**
- * Rows by COPY in binary form: the one way to read millions of them. Decoded in place, without an object for each row.
+ * Reads rows by COPY in binary form, the only way that is fast enough for millions of rows. They are decoded in place,
+ * without an object for each row.
  */
 import type { Readable } from 'node:stream'
 import type pg from 'pg'
@@ -11,10 +12,10 @@ import { type Entry, flagsOf, newEntry } from '../revocation/ledger.ts'
 /** Columns of `live`, in the order that `RowReader` reads them. */
 export const rowColumns = 'id, keys, issued_before, exact, auth_time, expires_at'
 
-/** A stream that has not given a byte for this long is dead. Bytes count, not completion. */
+/** A stream without a single byte for this long counts as dead, no matter how long the whole copy takes. */
 const silenceMs = 10_000
 
-/** Hands on every chunk of a COPY, in order; the next one is asked for when the handler is done with this one. */
+/** Passes every chunk of a COPY to the handler, in order; the next chunk is read when the handler has finished. */
 export async function copyOut(
   client: pg.Client,
   query: string,
@@ -39,7 +40,9 @@ export async function copyOut(
 
 const signature = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1')
 
-/** Cuts the stream into its rows (PostgreSQL documentation, "Binary Format" under COPY); chunks break anywhere. */
+/**
+ * Splits the stream into its rows (PostgreSQL documentation, "Binary Format" under COPY); a chunk may end inside a row.
+ */
 abstract class CopyReader {
   readonly #columns: number
   #rest: Buffer = Buffer.alloc(0)
@@ -50,7 +53,7 @@ abstract class CopyReader {
     this.#columns = columns
   }
 
-  /** The row begins at `at`, after its number of fields. */
+  /** Reads the row that begins at `at`, after its number of fields. */
   protected abstract take(bytes: DataView, at: number): void
 
   push(chunk: Buffer): void {
@@ -77,7 +80,7 @@ abstract class CopyReader {
     this.#rest = Buffer.from(bytes.subarray(at))
   }
 
-  /** @throws GateError when the stream broke off: half a table must never pass for all of it. */
+  /** @throws GateError when the stream ended early: half a table must never count as the whole. */
   end(): void {
     if (!this.#ended || this.#rest.length !== 0) throw brokenOff()
   }
@@ -143,7 +146,7 @@ export class TombReader extends CopyReader {
   }
 }
 
-/** A copy of the row; to be called before the ledger takes the entry, which changes it. */
+/** A copy of the row. To be called before the entry is written to the ledger, which changes it. */
 export function rowOf(entry: Entry, keyLength: number, flags: number): RevocationRow {
   const cutoff = flags !== 0
   return {
@@ -163,7 +166,7 @@ function bytesOf(bytes: DataView, at: number, length: number): Buffer {
   return Buffer.from(Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset + at, length))
 }
 
-/** Whole seconds since 2000, rounded up: late rather than early. */
+/** Whole seconds since 2000. Rounded up, so that the row ends late rather than early. */
 function stored(us: number): number {
   const seconds = Math.max(1, Math.ceil(us / 1e6))
   return seconds >= 2 ** 32 ? 0 : seconds
@@ -176,11 +179,11 @@ function int8(bytes: DataView, at: number): number {
 function brokenOff(): GateError {
   return new GateError(
     'ERR_DATABASE_REFUSED',
-    'the copy of the revocations broke off or is malformed',
+    'the copy of the revocations from the database ended early or is malformed',
   )
 }
 
-/** Most rows that a chunk of this size can hold: room is made for that many. */
+/** Upper bound of the rows in a chunk of this size: the ledger makes room for that many. */
 export function mostRows(chunk: Buffer): number {
   return Math.ceil(chunk.length / (2 + 12 + 4 + keyBytes + 4 + 10 + 4)) + 1
 }

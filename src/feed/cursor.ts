@@ -1,9 +1,10 @@
 /**
- * How far the feed has come: what a tick's meta row means for the cursor, and whether ticks can go on from it. No I/O.
+ * How far the feed has read: makes a new cursor from the meta row of a tick, and decides whether ticks can go on from a
+ * cursor. No I/O.
  */
 import { GateError } from '../errors.ts'
 
-/** The meta row: which database answered and what its snapshot was. Made by `state()`. */
+/** The meta row of an answer: which database answered, and with which snapshot. Made by the SQL function `state()`. */
 export interface Ident {
   /** `pg_snapshot` as text: `xmin:xmax:xip,…`. */
   readonly snapshot: string
@@ -20,38 +21,43 @@ export interface Ident {
   readonly pointers: readonly string[]
   /** Id of the key that notifications are authenticated with. */
   readonly mac_key: number
-  /** Share of the server's queue of notifications that is in use: some session has not read these yet. */
+  /** Used share of the server's notification queue; it grows when a session does not read its notifications. */
   readonly queue_usage: number
 }
 
-/** What the ledger holds: everything visible in `snapshot` of the database that it names. */
+/** What the ledger holds: everything that is visible in `snapshot` of this database. */
 export interface Cursor extends Ident {
-  /** A `pg_snapshot` as text: ticks ask from it, receipts go by it, the snapshot file keeps it. See `cursorOf`. */
+  /**
+   * A `pg_snapshot` as text: ticks ask for what is not visible in it, receipts are given by it, the snapshot file
+   * stores it. See `cursorOf`.
+   */
   readonly seen: string
 }
 
 /**
- * The cursor after what a snapshot shows was read: that snapshot, but up to the newest transaction of a row or tombstone
- * that was seen, and no further. A crash of PostgreSQL gives ids again: the newest ones, whose transactions left nothing
- * in the log that had been flushed. A snapshot counts them as over, so it would hide the rows of the transactions that get
- * these ids next, and vouch for them in receipts.
+ * Makes the cursor after the rows of a snapshot were read. The cursor is not the whole snapshot: it ends at the newest
+ * transaction whose row or tombstone was read. The reason is a crash of PostgreSQL, after which the newest transaction ids
+ * are given out a second time. The whole snapshot would count these ids as seen, so the feed would miss the rows of the
+ * transactions that get them next, and receipts would vouch for those rows.
  *
- *  1. What is visible is flushed: a commit is on the disk before others see it, since the triggers raise
- *     `synchronous_commit` in every transaction that changes a row.
- *  2. The log is one line, so with that commit all before it has survived: no id up to its transaction's is given again.
- *     Here that is every id below the xmax of `seen`.
- *  3. A transaction below it that was not over is in xip, and asked for until a later cursor has it as over. Those at or
- *     above it need not be in xip: from there on every row is asked for, of any run of the server.
- *  4. Nothing is read twice: from the xmax of `seen` on the snapshot showed no row, or xmax would be higher. (But rows
- *     with stamps of another server's time, until `reset_feed`; they are no proof of anything here and do not count.)
- *  5. It never falls, also where an older transaction has changed the newest row, which then has the older id: what was
- *     flushed once stays so.
- *  6. Receipts and notifications are held against `seen`: a row that was shown is below its xmax at once, one that was not
- *     never is. A row that an older transaction replaced before any tick showed it is vouched for with the next change.
+ *  1. A visible row is on disk: the triggers raise `synchronous_commit` in every transaction that changes a row, so its
+ *     commit is flushed before other sessions see it.
+ *  2. PostgreSQL writes its log in order, so everything before that commit is on disk too. No transaction id up to that
+ *     of the row is given out again: these are the ids below the xmax of `seen`.
+ *  3. A transaction below this xmax that had not ended is in the list of `seen`, and ticks ask for it until a later cursor
+ *     shows that it has ended. Transactions from xmax on need no list: ticks ask for all of their rows.
+ *  4. No row is read twice: the snapshot showed no row from xmax on, or xmax would be higher. (Except rows with stamps from
+ *     another server, until `reset_feed`; these stamps prove nothing here and are not counted.)
+ *  5. The xmax never becomes lower, even when an older transaction changes the newest row, which then has the older id:
+ *     a commit that was flushed once stays flushed.
+ *  6. Receipts and notifications are compared with `seen`. A row that was shown is below its xmax at once; a row that was
+ *     not shown never is. When an older transaction replaces a row before any tick has shown it, its receipt comes with
+ *     the next change.
  *
- * Not covered, since 1 does not hold: a writer that sets `synchronous_commit = off` after its statement, in the same
- * transaction; a disk that loses what it has flushed. Nor, since 2 does not: a server that was put back or promoted
- * without its last changes, where `gapAfter` does not tell. What a crash takes from the table stays in the ledger.
+ * Not covered, because 1 does not hold: a writer that sets `synchronous_commit = off` after its statement in the same
+ * transaction, and a disk that loses flushed data. Not covered, because 2 does not hold: a server that was restored or
+ * promoted without its last changes, if `gapAfter` does not notice. Rows that a crash removes from the table stay in the
+ * ledger.
  */
 export function cursorOf(ident: Ident, transactions: Iterable<bigint>, before?: Cursor): Cursor {
   const now = partsOf(ident.snapshot)
@@ -61,10 +67,10 @@ export function cursorOf(ident: Ident, transactions: Iterable<bigint>, before?: 
   return { ...ident, seen: `${xmin}:${xmax}:${now.open.filter((xid) => xid < xmax).join()}` }
 }
 
-/** Newest `key_version` whose keys this release knows all of. */
+/** Newest `key_version` whose keys this release understands. */
 export const keyVersion = 2
 
-/** Most rows of each sort that a tick reads; one more is asked for, to know that there are more. */
+/** Most rows and most tombstones that a tick may read; one more of each is requested, to notice that there are more. */
 export const changesCap = 10_000
 
 /** The version of `changes()` that this release reads. */
@@ -76,30 +82,39 @@ export function checkIdent(ident: Ident): void {
     throw new GateError(
       'ERR_DATABASE_SCHEMA',
       `the database has feed version ${ident.schema_version}, this release reads ${schemaVersion}`,
-      { hint: 'run `dropgate migrate` of this release, or upgrade the gates' },
+      {
+        hint: 'run `dropgate migrate` of this release, or upgrade the gates to the release of the database',
+      },
     )
   }
   if (ident.standby) {
-    throw new GateError('ERR_DATABASE_SCHEMA', 'the database is a standby: it cannot notify', {
-      hint: 'point database.url at the primary, e.g. with target_session_attrs=read-write',
-    })
+    throw new GateError(
+      'ERR_DATABASE_SCHEMA',
+      'the database is a standby, which cannot send notifications',
+      {
+        hint: 'point database.url at the primary, e.g. with target_session_attrs=read-write',
+      },
+    )
   }
 }
 
 /**
- * Whether rows since `cursor` can be told from this answer. Otherwise everything is loaded anew: another
- * database, a restored or promoted one, a truncated table, or tombstones purged past the cursor.
- * @returns why not, or undefined
+ * Decides whether the changes since `cursor` can be found in this database. They cannot if it is another database, was
+ * restored or promoted, if the table was truncated, or if tombstones after the cursor were purged; then everything is
+ * loaded again.
+ * @returns the reason, or undefined when the changes can be found
  */
 export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
   if (ident.system_id !== cursor.system_id) return 'another database cluster answers'
   if (ident.timeline !== cursor.timeline) return 'the database was promoted or restored'
   if (ident.generation !== cursor.generation) return 'the table was truncated'
-  // The whole snapshots: that finds more databases that were put back, for a load after some crashes that took nothing.
+  // Compares the snapshots and not `seen`: this detects more restored databases. The price is a full load after some
+  // crashes that lost nothing.
   const before = partsOf(cursor.snapshot)
   const now = partsOf(ident.snapshot)
   if (now.xmax < before.xmax || now.xmin < before.xmin) return 'the database has gone back in time'
-  // A floor that the cursor has seen took nothing from it, however long a transaction has held its xmin down.
+  // A purge that the cursor has already seen removed nothing that this gate needs, even if an old transaction holds
+  // back xmin.
   if (
     ident.tomb_floor !== cursor.tomb_floor &&
     partsOf(cursor.seen).xmin <= BigInt(ident.tomb_floor)
@@ -111,7 +126,8 @@ export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
 /** Parts of a `pg_snapshot` as text; everything below `xmax` that is not in `open` is visible in it. */
 export function partsOf(snapshot: string): { xmin: bigint; xmax: bigint; open: readonly bigint[] } {
   const found = /^(\d+):(\d+):(\d+(?:,\d+)*)?$/.exec(snapshot)
-  if (found === null) throw new GateError('ERR_DATABASE_SCHEMA', 'the database gave no snapshot')
+  if (found === null)
+    throw new GateError('ERR_DATABASE_SCHEMA', 'the database did not return a valid snapshot')
   const [, xmin, xmax, open] = found
   return {
     xmin: BigInt(xmin!),
@@ -120,7 +136,7 @@ export function partsOf(snapshot: string): { xmin: bigint; xmax: bigint; open: r
   }
 }
 
-/** Whether a transaction is visible in a snapshot. */
+/** True when a transaction is visible in a snapshot. */
 export type Visible = (xid: bigint) => boolean
 
 export function seenIn(snapshot: string): Visible {
@@ -128,7 +144,10 @@ export function seenIn(snapshot: string): Visible {
   return (xid) => xid < xmax && !open.includes(xid)
 }
 
-/** Pause before the next attempt: 25 ms doubling to 1 s, with jitter so that gates do not return in step. */
+/**
+ * Pause before the next attempt: 25 ms, doubling up to 1 s, with jitter so that gates do not reconnect at the same
+ * time.
+ */
 export function backoffMs(attempt: number, random: number): number {
   return Math.min(1000, 25 * 2 ** Math.min(attempt, 10)) * (0.5 + random / 2)
 }

@@ -1,13 +1,14 @@
 /**
- * Room: feed. In: a PostgreSQL that holds the revocations. Out: a ledger that equals the table, and the proof of how
- * fresh that is. Never does: decide, lift by a notification, claim what a tick has not shown.
+ * Room: feed. In: a PostgreSQL with the revocations. Out: a ledger that equals the table, and a proof of how fresh it
+ * is. Never does: decide on requests, end a denial because of a notification, claim more than a tick has shown.
  *
- * The states, what each event does in each of them, and the invariants are in state.ts; here are the loop that finds the
- * events and the acts that the table names. Top down: a session (`#follow`), a tick (`#ask`, `#take`), the acts.
+ * state.ts has the states, the effect of each event in each state, and the invariants. This file has the loop that
+ * finds the events, and the acts that the table names. Read it from the top: a session (`#follow`), a tick (`#ask`,
+ * `#take`), the acts.
  *
- * The cursor is a snapshot, not a number: a tick asks for exactly what was not visible in it, so a transaction
- * that commits late, with a low id, is found like any other; `cursorOf` says how far it may go. Only a tick proves
- * freshness, dated from when it was *sent*. See reference: PostgreSQL documentation, "System Information Functions",
+ * The cursor is a snapshot and not a number. A tick asks for exactly what was not visible in it, so a row is found even
+ * if its transaction has a low id and commits late; `cursorOf` decides how far the cursor may move. Only a tick proves
+ * freshness, counted from the moment it was *sent*. See PostgreSQL documentation, "System Information Functions",
  * pg_snapshot.
  */
 
@@ -17,7 +18,7 @@ import type { RevocationRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import type { GateError } from '../errors.ts'
 import type { Ledger } from '../revocation/ledger.ts'
-import { plainName, refused } from '../store/connect.ts'
+import { plainName, toDatabaseError } from '../store/connect.ts'
 import { Backlog } from './backlog.ts'
 import { Bulk } from './bulk.ts'
 import { Comparisons } from './comparisons.ts'
@@ -42,17 +43,17 @@ export interface FeedOptions {
   readonly connect: { readonly url: string; readonly schema: string }
   readonly tickMs: number
   readonly ledger: Ledger
-  /** Room for this many rows beyond those that a full load finds. */
+  /** Room in the ledger for this many rows beyond those that a full load finds. */
   readonly spareRows: number
-  /** A file that makes a restart cheap. */
+  /** File that lets a restarted gate read only what has changed; see snapshot-file.ts. */
   readonly snapshotFile?: string | undefined
-  /** How often the whole ledger is compared with the table; 0 for never. */
+  /** Time between two comparisons of the whole ledger with the table; 0 for never. */
   readonly verifyMs: number
-  /** Makes claims known to the workers. @returns whether one is new */
+  /** Makes the workers look up these claims in tokens. @returns whether one of them is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
   /**
-   * These rows are in the ledger and published: the open exchanges that they concern must be cut. A row may come more
-   * than once, from a payload and from the tick that confirms it. Undefined: too many to say.
+   * Called when rows are in the ledger and published: the open exchanges that they concern must be cut. A row may come
+   * twice, from a notification and from the tick that confirms it. Undefined: too many rows to list.
    */
   readonly onRows: (rows: readonly RevocationRow[] | undefined) => void
   readonly log: Log
@@ -74,36 +75,36 @@ export interface FeedOptions {
 export interface FeedStatus {
   readonly state: (typeof shownAs)[State]
   readonly cursor: string | null
-  /** Time since the last tick was sent that proved freshness; null before the first. */
+  /** Time since the newest tick that proved freshness was sent; null before the first. */
   readonly age_ms: number | null
   readonly ticks: number
   readonly loads: number
   readonly bulks: number
   readonly reconnects: number
-  /** Comparisons of the whole ledger with the table, and how many found a difference. */
+  /** Number of comparisons of the whole ledger with the table, and of those that found a difference. */
   readonly comparisons: number
   readonly differences: number
-  /** Rows that a notification brought and no tick has shown yet. */
+  /** Number of rows that a notification brought and no tick has shown yet. */
   readonly provisional_rows: number
   readonly unmatchable_rows: number
-  /** Of a load or a catch-up under way. */
+  /** Progress of a load or catch-up that is under way. */
   readonly progress: { readonly rows: number; readonly of: number | null } | null
   readonly code: string | null
   readonly message: string | null
   readonly hint: string | null
 }
 
-/** A tick that was answered, and what was known when it was sent. */
+/** A tick that was answered, and the state when it was sent. */
 interface Tick extends TickAnswer {
   readonly number: number
   readonly from: Cursor
-  /** The second session was done before the tick was sent: then the tick covers everything after it. */
+  /** The second session had finished before the tick was sent: then the tick covers everything after that session. */
   readonly meetsBulk: boolean
 }
 
-/** While the queue of notifications fills up, notifications may stop any moment: ticks are sent this often. */
+/** While the notification queue is filling up, notifications may soon fail: ticks are sent this often. */
 const crowdedTickMs = 50
-/** A connection must be given up within a second of falling silent: the wait for a tick, and then this. */
+/** A connection that falls silent is given up within a second: after the wait for the next tick, this much is left. */
 const noticeMs = 950
 const minSilenceMs = 300
 const maxSilenceMs = 5000
@@ -120,11 +121,11 @@ export class Feed {
   readonly #counts = { sent: 0, ticks: 0, loads: 0, bulks: 0, reconnects: 0 }
   readonly #machine: StateMachine
   #session: Session | undefined
-  /** Only `resume`, `startLoad`, `moveCursor` and `finishBacklog` change it. */
+  /** Only `resume`, `startLoad`, `moveCursor` and `finishBacklog` change the cursor. */
   #cursor: Cursor | undefined
   #backlog: Backlog | undefined
   #problem: GateError | undefined
-  /** A session of this process was found to keep its LISTEN. */
+  /** True once a session of this process has passed the test of `hearsOthers`. */
   #listenTested = false
   #running: Promise<void> | undefined
 
@@ -156,7 +157,10 @@ export class Feed {
     })
   }
 
-  /** Starts following. Resolves after the first attempt; a database that is away is in `status` and tried again. */
+  /**
+   * Starts to follow the database. Resolves after the first attempt; an unreachable database is shown in `status` and
+   * tried again.
+   */
   async open(): Promise<void> {
     await new Promise<void>((resolve) => {
       this.#running = this.#run(resolve)
@@ -189,18 +193,18 @@ export class Feed {
     await this.#file?.close()
   }
 
-  /** One session after the other. @param attempted Called when the first of them follows or is lost. */
+  /** Opens one session after another. @param attempted Called when the first session follows the table or is lost. */
   async #run(attempted: () => void): Promise<void> {
     const { metrics, tickMs } = this.#options
     const promptMs = Math.max(minSilenceMs, noticeMs - tickMs)
-    // A database that is only slow gets more time at each attempt, or no tick would ever end.
+    // A slow database gets more time at each attempt; otherwise no tick would ever succeed.
     let silenceMs = promptMs
     for (let attempt = 0; !this.#machine.closed; attempt++) {
       const ticksBefore = this.#counts.ticks
       try {
         await this.#follow(silenceMs, attempted)
       } catch (thrown) {
-        if (!this.#machine.closed) this.#noteInterruption(refused(thrown))
+        if (!this.#machine.closed) this.#noteInterruption(toDatabaseError(thrown))
       } finally {
         this.#session?.close()
         this.#session = undefined
@@ -218,16 +222,19 @@ export class Feed {
     }
   }
 
-  /** The same failure again and again is one line, not twenty a minute. */
+  /** Logs the same failure once, not at every attempt. */
   #noteInterruption(error: GateError): void {
     if (error.message !== this.#problem?.message) {
       const { code, hint } = error
-      this.#options.log.error({ code, hint }, `the feed is interrupted: ${error.message}`)
+      this.#options.log.error(
+        { code, hint },
+        `the connection of the revocation feed is lost: ${error.message}`,
+      )
     }
     this.#problem = error
   }
 
-  /** One session from connecting to its loss. */
+  /** Runs one session from its connection to its loss. */
   async #follow(silenceMs: number, attempted: () => void): Promise<void> {
     const { tickMs } = this.#options
     const session = await this.#openSession(silenceMs)
@@ -263,10 +270,10 @@ export class Feed {
     if (missingTriggers.length > 0) {
       log.error(
         { triggers: missingTriggers },
-        'triggers of the revocations are switched off: rows may be missed until the next comparison',
+        'triggers on the table of revocations are disabled: the gate may miss rows until the next comparison',
       )
     }
-    // LISTEN is committed before anything is read: a row that commits later than the read has notified us.
+    // LISTEN is committed before anything is read, so that a row which commits after the read sends us a notification.
     await session.listen(ident.channel)
     if (!this.#listenTested) {
       await session.hearsOthers(to.url, ident.channel)
@@ -276,12 +283,15 @@ export class Feed {
     return session
   }
 
-  /** What ticks ask from: the cursor, or beside a second session where the ticks since its snapshot have come to. */
+  /**
+   * The cursor from which ticks ask. During a load or catch-up it is the position that ticks have reached beside the
+   * second session.
+   */
   get #shownSoFar(): Cursor | undefined {
     return this.#backlog?.cursor ?? this.#cursor
   }
 
-  /** Sends a tick. @param source The session that answers. */
+  /** Sends a tick. @param source The session that answers it. */
   async #ask(source: TickSource): Promise<Tick> {
     const from = this.#shownSoFar!
     const number = ++this.#counts.sent
@@ -294,7 +304,7 @@ export class Feed {
     return { ...answer, number, from, meetsBulk: outcome === 'done' }
   }
 
-  /** Puts a tick's answer in force. @returns whether the ledger is now all that the answer saw */
+  /** Puts the answer of a tick in force. @returns whether the ledger now holds everything that the answer showed */
   async #take(tick: Tick): Promise<boolean> {
     const { changes, from, gap, number, sentAtUs, clockOffsetMs } = tick
     const machine = this.#machine
@@ -309,7 +319,7 @@ export class Feed {
     this.#options.metrics.count('dropgate_feed_ticks_total')
     this.#counts.ticks++
     if (tick.overCap) {
-      // A part is not the whole: nothing is applied, the cursor stays, nothing is proved.
+      // The answer is incomplete: nothing of it is applied, the cursor does not move, and it proves nothing.
       if (tick.meetsBulk) await machine.on('bulk done', from)
       await machine.on('tick over the cap', undefined)
       return false
@@ -323,17 +333,20 @@ export class Feed {
 
   #noteFollowing(): void {
     if (this.#problem === undefined || this.#inForce.unmatchableRows > 0) return
-    this.#options.log.info({}, 'the feed follows again')
+    this.#options.log.info({}, 'the revocation feed follows the database again')
     this.#problem = undefined
   }
 
-  /** A row that no tick has shown, or that this release cannot match, must not get into the file. */
+  /**
+   * Writes the snapshot file, unless the ledger holds rows that no tick has shown, or there are rows that this release
+   * cannot match: those must not get into the file.
+   */
   #keepFile(): void {
     if (this.#inForce.provisionalRows > 0 || this.#inForce.unmatchableRows > 0) return
     this.#file?.keep(this.#ledger, this.#cursor!, this.#notifications.mac!)
   }
 
-  /** Brings the ledger to what the session of a comparison sees, and leaves the rest to that session. */
+  /** Brings the ledger to the snapshot of a comparison's session; that session then computes the sums. */
   async #compare(): Promise<void> {
     const comparisons = this.#comparisons
     comparisons.prepare()
@@ -353,18 +366,19 @@ export class Feed {
     try {
       equal = await this.#take(tick)
     } finally {
-      // Provisional rows are in no snapshot; a moment without them comes soon.
+      // Provisional rows are in no snapshot; the comparison waits for a moment without them.
       if (equal && this.#inForce.provisionalRows === 0)
         this.#comparisons.begin(verification, this.#ledger.digest)
       else this.#comparisons.postpone(verification)
     }
   }
 
-  // The acts of state.ts, in the order in which they are listed there.
+  // The acts that state.ts names, in the same order.
 
-  /** A second session that is still at work goes on; ticks resume from where they were. */
+  /** A new session is open: ticks go on from the cursor. A second session that is still reading goes on. */
   async #resume(ident: Ident): Promise<void> {
-    // The file is older than a ledger that was loaded: in its place it would let a caller in whom a later row names.
+    // The snapshot file may be used only when no revocations are loaded yet: it is older than a loaded ledger, and
+    // would let in a caller that a later row names.
     if (this.#shownSoFar === undefined && !this.#ledger.loaded)
       this.#cursor = await this.#file?.restore(ident, this.#notifications.mac!, this.#inForce)
     const at = this.#shownSoFar
@@ -372,7 +386,10 @@ export class Feed {
     if (gap !== undefined) await this.#machine.on('gap found', gap)
   }
 
-  /** Everything from one snapshot into a table of its own; what is held serves, and ages, until that is complete. */
+  /**
+   * Begins a full load from one snapshot into a new table. The old ledger stays in use, and its age grows, until the
+   * load is complete.
+   */
   async #startLoad(why: string): Promise<void> {
     const { log, spareRows } = this.#options
     log.info({ why }, 'loading all revocations')
@@ -398,12 +415,12 @@ export class Feed {
     }
     this.#counts.bulks++
     metrics.count('dropgate_feed_bulks_total')
-    log.info({}, 'more has changed than a tick may carry: it is read on a second session')
+    log.info({}, 'more has changed than a tick may carry: a second session reads the changes')
     this.#backlog = new Backlog('catching-up', bulk, this.#inForce, cursor)
     this.#backlog.catchUp(cursor.seen, log, () => this.#sleep.wake())
   }
 
-  /** @returns undefined where the feed was closed meanwhile */
+  /** @returns undefined when the feed was closed meanwhile */
   async #openBulk(): Promise<Bulk | undefined> {
     let bulk: Bulk
     try {
@@ -436,7 +453,7 @@ export class Feed {
     const backlog = this.#backlog!
     const ledger = this.#ledger
     const before = ledger.rows
-    // Notifications that come meanwhile are held against what this tick has shown.
+    // Notifications that arrive meanwhile are compared with what this tick has shown.
     backlog.cursor = cursor
     await backlog.finish()
     if (backlog.kind === 'loading') {
@@ -445,12 +462,12 @@ export class Feed {
       if (ledger.loaded && ledger.rows < before / 2) {
         log.warn(
           { before, after: ledger.rows },
-          'more than half of the revocations that were held are not in the database any more',
+          'more than half of the revocations in the ledger are no longer in the database',
         )
       }
     }
     const ms = Math.round(performance.now() - backlog.startedAt)
-    log.info({ rows: ledger.rows, read: backlog.rows, ms }, `${backlog.kind} is over`)
+    log.info({ rows: ledger.rows, read: backlog.rows, ms }, `${backlog.kind} is complete`)
     this.#cursor = cursor
     this.#backlog = undefined
   }

@@ -1,11 +1,12 @@
 /**
- * What the feed has in force: the ledger, the provisional rows in it, and the rows that it cannot hold. Everything that
- * ticks, notifications and second sessions bring is written here. Never does: ask the database, move the cursor.
+ * The rows that are in force: the ledger, the provisional rows in it, and the rows that the ledger cannot hold.
+ * Everything that ticks, notifications and second sessions bring is written here. Never does: ask the database, move
+ * the cursor.
  */
 import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import type { GateError } from '../errors.ts'
-import { type Ledger, type Loading, unmatchable } from '../revocation/ledger.ts'
+import { type FullLoad, type Ledger, unmatchable } from '../revocation/ledger.ts'
 import { apply, type Changes, type Deferred } from './apply.ts'
 import { seenIn, type Visible } from './cursor.ts'
 import { Overlay } from './overlay.ts'
@@ -13,22 +14,22 @@ import type { Payload } from './payload.ts'
 
 export interface InForceOptions {
   readonly ledger: Ledger
-  /** Makes claims known to the workers. @returns whether one is new */
+  /** Makes the workers look up these claims in tokens. @returns whether one of them is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
   /**
-   * These rows are in the ledger and published: the open exchanges that they concern must be cut. A row may come more
-   * than once, from a payload and from the tick that confirms it. Undefined: too many to say.
+   * Called when rows are in the ledger and published: the open exchanges that they concern must be cut. A row may come
+   * twice, from a notification and from the tick that confirms it. Undefined: too many rows to list.
    */
   readonly onRows: (rows: readonly RevocationRow[] | undefined) => void
-  /** The ledger cannot hold a row, so the gate is not ready. */
+  /** Called when the ledger cannot hold a row; then the gate is not ready. */
   readonly onUnmatchable: (error: GateError) => void
   readonly log: Log
 }
 
-/** A second session at work beside the ticks. */
-export interface Beside {
+/** A load or a catch-up on a second session (bulk.ts), while ticks go on. */
+export interface SecondRead {
   readonly kind: 'loading' | 'catching-up'
-  /** What ticks bring meanwhile. */
+  /** The changes that ticks bring meanwhile. */
   readonly deferred: Deferred
 }
 
@@ -43,41 +44,44 @@ export class InForce {
     this.ledger = options.ledger
   }
 
-  /** Rows that a notification brought and no tick has shown yet. */
+  /** Number of rows that a notification brought and no tick has shown yet. */
   get provisionalRows(): number {
     return this.#overlay.size
   }
 
-  /** Rows of the table that this release cannot match. */
+  /** Number of rows in the table that this release cannot match. */
   get unmatchableRows(): number {
     return this.#unmatchable.size
   }
 
-  /** Before the rows that need these claims, and published on their own: the invariant is at `heldKeys`. */
+  /**
+   * Makes the workers look up these claims in tokens, before rows that name them are written; `heldKeys` says why.
+   */
   learnPointers(pointers: readonly string[]): void {
     if (this.#options.learnPointers(pointers)) this.ledger.publish()
   }
 
-  /** Denies by a notification. @param lastTick Number of the last tick sent. */
+  /** Puts the rows of a notification in force, provisionally. @param lastTick Number of the last tick that was sent. */
   denyProvisionally(payload: Payload, seen: Visible, lastTick: number): void {
     if (this.#overlay.add(this.ledger, payload, seen, lastTick) === 0) return
     this.ledger.publish()
     this.#options.onRows(payload.rows)
   }
 
-  /** The row has been read from the table, or its deletion has. */
+  /** The table has shown that the row exists, or that it was deleted: it is no longer provisional. */
   confirm(id: number): void {
     this.#overlay.confirm(id)
   }
 
   /**
-   * Puts what a tick brought in force. Beside a second session it is kept as well, since that session reads what is older.
-   * @param asked What the tick asked from; `tick` is its number.
+   * Puts the changes of a tick in force. While a second session reads, they are also kept for later, since that session
+   * reads an older state.
+   * @param asked The cursor from which the tick asked; `tick` is its number.
    */
   async applyTick(
     changes: Changes,
     asked: { readonly tick: number; readonly seen: Visible },
-    beside: Beside | undefined,
+    beside: SecondRead | undefined,
   ): Promise<void> {
     const { ledger } = this
     const { ident, rows, tombs } = changes
@@ -98,9 +102,9 @@ export class InForce {
     ledger.setBroken(this.#unmatchable.size > 0)
   }
 
-  /** Puts a table that a second session has filled in place of what is held. @param seen What that session saw. */
+  /** Replaces the ledger's table by the one that a second session has filled. @param seen What that session saw. */
   async replaceAll(
-    loading: Loading,
+    loading: FullLoad,
     loaded: { readonly unmatchable: readonly RevocationRow[]; readonly deferred: Deferred },
     seen: Visible,
   ): Promise<void> {
@@ -114,24 +118,31 @@ export class InForce {
       await this.#write(changes)
       for (const row of this.#overlay.rows()) ledger.upsert(row)
     })
-    // Not before it is published: an exchange with an older stamp would be believed clean.
+    // Called after the new table is published: before that, an exchange that was checked against the old table would
+    // still count as clean.
     this.#options.onRows(undefined)
     ledger.setBroken(this.#unmatchable.size > 0)
   }
 
-  /** A catch-up is complete. @param seen What its session saw: a provisional row of it that was not shown is dropped. */
+  /**
+   * A catch-up is complete. @param seen What its session saw: provisional rows that it should have shown but did not
+   * are dropped.
+   */
   finishCatchUp(seen: Visible): void {
     this.#overlay.settle(this.ledger, Number.POSITIVE_INFINITY, seen, seen)
     this.ledger.publish()
     this.#options.onRows(undefined)
   }
 
-  /** More rows than can be named are in the ledger and published. */
+  /** Rows are in the ledger and published, too many to list: all open exchanges are checked. */
   askAllOpen(): void {
     this.#options.onRows(undefined)
   }
 
-  /** A row that this release cannot match makes the gate not ready: to skip it would let a revoked caller through. */
+  /**
+   * A row that this release cannot match makes the gate not ready: if it were skipped, a revoked caller would get
+   * through.
+   */
   readonly noteUnmatchable = (row: RevocationRow, error?: GateError): void => {
     if (this.#unmatchable.has(row.id)) return
     this.#unmatchable.add(row.id)
@@ -146,16 +157,16 @@ export class InForce {
 
   #dropUnconfirmed(
     { tick, seen }: { readonly tick: number; readonly seen: Visible },
-    beside: Beside | undefined,
+    beside: SecondRead | undefined,
     shown: Visible,
   ): void {
-    // A row that the second session will show or not is not for this tick to judge.
+    // While a second session reads, rows that only it can show must not be dropped because this tick did not show them.
     const judges: Visible = (xid) => beside === undefined || !seen(xid)
     const uncommitted = this.#overlay.settle(this.ledger, tick, judges, shown)
     if (uncommitted.length === 0) return
     this.#options.log.warn(
       { ids: uncommitted.slice(0, 10), rows: uncommitted.length },
-      'rows of a notification were dropped: the database does not show their transaction',
+      'rows of a notification are no longer in force: the database does not show their transaction',
     )
   }
 }

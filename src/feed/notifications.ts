@@ -1,15 +1,15 @@
 /**
- * What a notification does: rows that are denied at once, or a reason to tick; and the warning that the server's queue of
- * notifications fills up. Never does: lift, prove freshness.
+ * Handles notifications: their rows are denied at once, or they only wake the feed to send a tick. Also warns when the
+ * server's notification queue is filling up. Never does: end a denial, prove freshness.
  */
 import type { Log } from '../domain/log.ts'
 import { type Cursor, seenIn } from './cursor.ts'
 import type { InForce } from './in-force.ts'
 import { type MacKey, parsePayload } from './payload.ts'
 
-/** A tick follows a payload that was understood at this distance: its rows are in force already. */
+/** Delay of the tick after a valid payload: its rows are in force already, so the tick only confirms them. */
 const confirmMs = 20
-/** Share of the queue in use from which on it counts as crowded: PostgreSQL refuses NOTIFY when it is full. */
+/** Share of the queue from which on it counts as crowded: PostgreSQL refuses NOTIFY when the queue is full. */
 const crowdedShare = 0.25
 
 export class Notifications {
@@ -19,13 +19,13 @@ export class Notifications {
   readonly #metrics: { count(name: 'dropgate_feed_payloads_total', label: string): void }
   #confirming: NodeJS.Timeout | undefined
   #crowded = false
-  /** The key that payloads are authenticated with; without it each only wakes the feed. */
+  /** The key that authenticates payloads; without the key, each notification only wakes the feed. */
   mac: MacKey | undefined
 
   constructor(
     inForce: InForce,
     options: {
-      /** A tick is worth sending now. */
+      /** Called when a tick should be sent now. */
       readonly wake: () => void
       readonly log: Log
       readonly metrics: { count(name: 'dropgate_feed_payloads_total', label: string): void }
@@ -37,13 +37,16 @@ export class Notifications {
     this.#metrics = options.metrics
   }
 
-  /** A session does not read its notifications and may stop any moment: until then ticks deliver, and are sent faster. */
+  /**
+   * A session does not read its notifications, so the queue may become full and notifications may fail. Until the queue
+   * is read, ticks are sent more often.
+   */
   get crowded(): boolean {
     return this.#crowded
   }
 
   /**
-   * @param at What ticks have shown so far; undefined before anything is known.
+   * @param at The cursor that ticks have reached; undefined before the first tick.
    * @param lastTick Number of the last tick sent: it may have missed the rows of this message.
    */
   receive(message: string, at: Cursor | undefined, lastTick: number): void {
@@ -63,11 +66,14 @@ export class Notifications {
     }, confirmMs)
   }
 
-  /** @param usage Share of the server's queue of notifications that is in use. */
+  /** @param usage Used share of the server's notification queue. */
   noteQueueUsage(usage: number): void {
     const crowded = usage > crowdedShare
     if (crowded && !this.#crowded) {
-      this.#log.warn({ usage, hint: stuckListenerHint }, 'the queue of notifications fills up')
+      this.#log.warn(
+        { usage, hint: stuckListenerHint },
+        'the notification queue of the database server is filling up',
+      )
     }
     this.#crowded = crowded
   }

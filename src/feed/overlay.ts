@@ -1,10 +1,11 @@
 /**
- * Provisional denials: rows from notifications, in force before a tick has shown them. None of them stays without proof:
+ * Provisional denials: rows from notifications that are in force before a tick has shown them. None of them stays
+ * without proof:
  *
- *  - a row of a transaction that the cursor has seen is ignored: a tick was faster, or the row is gone again already;
+ *  - a row whose transaction the cursor has seen is ignored: a tick has shown the row before, or it is deleted again;
  *  - a tick that shows the row confirms it;
- *  - a tick that was sent after the row arrived and does not show it drops it. One that was sent before proves nothing:
- *    its snapshot may be older than the row, since a running statement holds notifications back.
+ *  - a tick that was sent after the row arrived and does not show it drops it. A tick that was sent before proves
+ *    nothing: a running statement holds notifications back, so the snapshot of that tick may be older than the row.
  */
 import type { RevocationRow } from '../domain/revocation.ts'
 import type { Ledger } from '../revocation/ledger.ts'
@@ -14,7 +15,7 @@ import type { Payload } from './payload.ts'
 interface Provisional {
   readonly row: RevocationRow
   readonly xid: bigint
-  /** Number of the last tick that had been sent when it arrived. */
+  /** Number of the last tick that had been sent when the row arrived. */
   readonly afterTick: number
 }
 
@@ -29,17 +30,17 @@ export class Overlay {
     return [...this.#rows.values()].map(({ row }) => row)
   }
 
-  /** @param tick Number of the last tick sent. @returns how many rows are in force that were not before. */
+  /** @param tick Number of the last tick sent. @returns how many rows are newly in force */
   add(ledger: Ledger, payload: Payload, seen: Visible, tick: number): number {
     if (seen(payload.xid)) return 0
     let added = 0
     for (const row of payload.rows) {
-      // A row that the ledger holds already is from a tick and stays as it is.
+      // The ledger has this row from a tick already: keep it unchanged.
       if (this.#rows.has(row.id) || ledger.has(row.id, row.keys) || !ledger.hasRoom(1)) continue
       try {
         ledger.upsert(row)
       } catch {
-        // A row that cannot be matched comes again with the tick, which reports it.
+        // Skip a row that cannot be matched: the next tick brings it again and reports it.
         continue
       }
       this.#rows.set(row.id, { row, xid: payload.xid, afterTick: tick })
@@ -48,20 +49,20 @@ export class Overlay {
     return added
   }
 
-  /** The row has been read from the table, or its deletion has. */
+  /** The table has shown that the row exists, or that it was deleted: it is no longer provisional. */
   confirm(id: number): void {
     if (this.#rows.size > 0) this.#rows.delete(id)
   }
 
-  /** A full load has shown all rows of these transactions: a row is in its table now, or does not exist. */
+  /** A full load has shown all rows of these transactions: their rows are now from the table, or do not exist. */
   forget(seen: Visible): void {
     for (const [id, { xid }] of this.#rows) if (seen(xid)) this.#rows.delete(id)
   }
 
   /**
-   * Drops the rows that a tick under its cap did not show.
-   * @param judges Whether this tick's answer speaks of that transaction.
-   * @returns ids of dropped rows whose transaction is not visible either: it was not committed
+   * Drops the rows that a complete tick did not show.
+   * @param judges Whether this tick's answer would have shown rows of that transaction.
+   * @returns ids of dropped rows whose transaction is not visible: it was never committed
    */
   settle(ledger: Ledger, tick: number, judges: Visible, seen: Visible): number[] {
     const uncommitted: number[] = []

@@ -1,6 +1,6 @@
 /**
- * Notifications that carry rows. Every login that may connect can send one, so nothing in it is believed before its MAC is
- * checked; one that fails the check wakes the feed and does nothing else.
+ * Reads notifications that carry rows. Every login that may connect can send one, so the rows are used only after the
+ * MAC is checked. A notification that fails the check only wakes the feed.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
@@ -20,7 +20,7 @@ const macBytes = 32
 const headBytes = 12
 const rowBytes = 8 + keyBytes + 8 + 8 + 1
 
-/** @returns undefined for a message that the holder of the key did not send, or that holds no rows */
+/** @returns undefined when the message has no valid MAC, or carries no rows */
 export function parsePayload(message: string, mac: MacKey): Payload | undefined {
   const bytes = Buffer.from(message.slice(1), 'base64')
   const body = bytes.subarray(macBytes)

@@ -1,6 +1,6 @@
 /**
- * One session with PostgreSQL: LISTEN and ticks on the *same* connection, so that an answered tick proves that
- * very session alive. A connection that is silent in the middle of a tick is destroyed, not waited for.
+ * One session with PostgreSQL: LISTEN and ticks use the *same* connection, so an answered tick proves that the
+ * connection which listens is alive. A connection that is silent during a tick is destroyed.
  */
 import { randomUUID } from 'node:crypto'
 import type { Socket } from 'node:net'
@@ -12,10 +12,10 @@ import { changesCap, type Ident } from './cursor.ts'
 import type { MacKey } from './payload.ts'
 
 const watchMs = 50
-/** How long the gate's own notification may take on its way back. */
+/** How long the gate's own test notification may take to come back. */
 const echoMs = 1000
 
-/** Without these on, rows come unstamped or unannounced. */
+/** Triggers of the table of revocations. When one of them is disabled, rows come without stamps or notifications. */
 const triggers = [
   'a_prepare',
   'a_stamp',
@@ -29,7 +29,10 @@ export class Session {
   readonly #client: pg.Client
   readonly #schema: string
   readonly #stream: Socket
-  /** No byte for this long while an answer is owed: the connection is dead. Bytes count, not completion. */
+  /**
+   * A connection that owes an answer and sends no byte for this long is dead. It need not complete the answer in that
+   * time.
+   */
   readonly #silenceMs: number
   #lost: Error | undefined
   #onMessage: (message: string) => void = () => {}
@@ -60,7 +63,7 @@ export class Session {
     return this.#lost
   }
 
-  /** The database that answers, the key of its notifications, and the names of triggers that are not on. */
+  /** @returns the database that answers, the key of its notifications, and the triggers that are disabled */
   async greet(): Promise<{ ident: Ident; mac: MacKey; missingTriggers: string[] }> {
     const { rows } = await this.#guarded(
       this.#client.query(
@@ -78,14 +81,15 @@ export class Session {
     if (!/^[a-z0-9_]{1,60}$/.test(channel))
       throw new GateError(
         'ERR_DATABASE_SCHEMA',
-        'invalid notification channel name in dropgate.feed',
+        'the table dropgate.feed contains an invalid name of the notification channel',
       )
     await this.#guarded(this.#client.query(`LISTEN ${channel}`))
   }
 
   /**
-   * Tests that notifications of other sessions arrive. A pooler in transaction mode gives LISTEN to one server connection
-   * and drops what comes on it while no client holds it. So another session sends a notification while this one is idle.
+   * Tests that notifications of other sessions arrive. A pooler in transaction mode runs LISTEN on one server
+   * connection and drops the notifications that arrive there while no client uses it. So another session sends a
+   * notification while this one is idle.
    * @throws GateError ERR_DATABASE_REFUSED
    */
   async hearsOthers(url: string, channel: string): Promise<void> {
@@ -145,7 +149,7 @@ export class Session {
       if (this.#stream.bytesRead !== bytes) {
         bytes = this.#stream.bytesRead
         silentMs = 0
-        // Time in which this thread itself did not run is not silence of the server.
+        // Time in which this thread itself did not run does not count as silence of the server.
       } else silentMs += Math.min(passedMs, 2 * watchMs)
       if (silentMs > this.#silenceMs) {
         this.#stream.destroy(new Error(`no answer for ${Math.round(silentMs)} ms`))
@@ -164,7 +168,7 @@ export class Session {
   }
 }
 
-/** Asks a session for what was committed since a snapshot. */
+/** Asks a session for the changes that were committed since a snapshot. */
 export async function readChanges(
   client: pg.Client,
   schema: string,
@@ -180,7 +184,11 @@ export async function readChanges(
 }
 
 function listenNotKept(): GateError {
-  return new GateError('ERR_DATABASE_REFUSED', 'this connection does not keep its LISTEN', {
-    hint: 'database.url leads through a pooler in transaction mode: connect to PostgreSQL directly, or in session mode',
-  })
+  return new GateError(
+    'ERR_DATABASE_REFUSED',
+    'this database connection receives no notifications: its LISTEN is lost',
+    {
+      hint: 'database.url seems to name a pooler in transaction mode: connect to PostgreSQL directly, or use a pooler in session mode',
+    },
+  )
 }

@@ -1,14 +1,14 @@
 /**
- * The ledger's table in a local file, with the cursor it belongs to: a restart reads it and then only what has changed
- * since, however large the table is.
+ * A local file with the ledger's table and its cursor: a restarted gate reads the file, and from the database only what
+ * has changed since, however large the table is.
  *
- * The file is written while the ledger changes, a piece at a time, so it shows no single moment. That is enough: it was
- * begun at its cursor, what has changed since is read again after loading, and doing a change twice is doing it once.
- * Tags are written before the slots they announce, and a slot's words never change once its tag is there; so each row
- * whose tag is in the file is in it as a whole.
+ * The file is written piece by piece while the ledger changes, so it does not show a single moment. That is enough:
+ * everything that has changed since its cursor is read again after loading, and applying a change twice does no harm.
+ * Each row whose tag is in the file is complete there, since tags are written before the slots that they announce and a
+ * slot does not change once its tag is set.
  *
- * It ends with an HMAC by the key of the notifications: a file that is damaged, is of another database or has lost rows to
- * an intruder is not used. It holds digests and row ids, no identifier.
+ * The file ends with an HMAC under the key of the notifications: a file that is damaged, belongs to another database,
+ * or from which an intruder has removed rows is not used. It holds digests and row ids, no identifiers.
  */
 import { createHmac } from 'node:crypto'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
@@ -17,31 +17,36 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { makeFolder } from '../domain/folder.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
-import type { Given, Ledger } from '../revocation/ledger.ts'
+import type { Ledger, SavedTable } from '../revocation/ledger.ts'
 import { type Cursor, gapAfter, type Ident } from './cursor.ts'
 import type { InForce } from './in-force.ts'
 import type { MacKey } from './payload.ts'
 
 const magic = Buffer.from('dropgate ledger 3\n')
 const pieceBytes = 1 << 20
-/** A written piece is smaller, and a rest of three times as long as its writing follows: the feed goes first. */
+/**
+ * Size limit of a piece. After each piece, the writer rests three times as long as the writing took, so that the feed
+ * is not delayed.
+ */
 const writtenBytes = 1 << 18
 const restShare = 3
 const macBytes = 32
 const maxHeadBytes = 1 << 20
 
-interface Head {
+interface FileHead {
   readonly cursor: Cursor
   readonly tableBytes: number
-  /** The ledger's head, base64: which rows on the exchange there are. */
+  /** The ledger's head in base64: it tells which kinds of rows about the exchange there are. */
   readonly head: string
 }
 
-/** Shortest time between two writings; and of all time, this share at most is spent writing. */
+/** Shortest time between two writings; and the largest share of time spent writing. */
 const everyMs = 60_000
 const share = 1 / 20
 
-/** Decides when the file is read and written; one writing at a time, never waited for. */
+/**
+ * Decides when the file is read and written. Only one writing is under way at a time, and the feed never waits for it.
+ */
 export class SnapshotFile {
   readonly #path: string
   readonly #log: Log
@@ -56,8 +61,8 @@ export class SnapshotFile {
   }
 
   /**
-   * Puts what an earlier run has left on this machine in force; ticks bring what has changed since.
-   * @returns the cursor that belongs to it; undefined where there is no file that can be used, and the log says why
+   * Puts the file of an earlier run in force; ticks then bring what has changed since.
+   * @returns the cursor of the file; undefined when there is no usable file (the reason is logged)
    */
   async restore(ident: Ident, mac: MacKey, inForce: InForce): Promise<Cursor | undefined> {
     const { ledger } = inForce
@@ -65,7 +70,7 @@ export class SnapshotFile {
     try {
       const saved = await readFile(this.#path, ident, mac)
       if (saved === undefined) return undefined
-      // The file is as new as what it was read into: it need not be written yet.
+      // The file was just read, so it is not written again at once.
       this.#notBefore = performance.now() + everyMs
       const loading = await ledger.restoreLoad(saved.given)
       inForce.learnPointers(saved.cursor.pointers)
@@ -75,12 +80,12 @@ export class SnapshotFile {
       return saved.cursor
     } catch (error) {
       const { code, message } = asGateError(error, 'ERR_SNAPSHOT_FILE')
-      this.#log.warn({ code }, `${message}; everything is loaded from the table`)
+      this.#log.warn({ code }, `${message}; all revocations are loaded from the database`)
       return undefined
     }
   }
 
-  /** Begins to write the file, where that is due. */
+  /** Begins to write the file when that is due. */
   keep(ledger: Ledger, cursor: Cursor, mac: MacKey): void {
     const startedAt = performance.now()
     const { version } = ledger
@@ -91,7 +96,7 @@ export class SnapshotFile {
     this.#writing = writeFile(this.#path, ledger, cursor, mac, this.#rest)
       .then((bytes) => {
         const ms = Math.round(performance.now() - startedAt)
-        this.#log.info({ bytes, ms }, 'the snapshot file is written')
+        this.#log.info({ bytes, ms }, 'the snapshot file was written')
       })
       .catch((error: Error) => {
         this.#log.error({ err: error }, 'the snapshot file cannot be written')
@@ -106,7 +111,7 @@ export class SnapshotFile {
   readonly #rest = (tookMs: number): Promise<void> | undefined =>
     this.#closing ? undefined : pause(tookMs * restShare)
 
-  /** Finishes the writing under way, without rests. */
+  /** Finishes the writing that is under way, without rests. */
   async close(): Promise<void> {
     this.#closing = true
     await this.#writing
@@ -114,8 +119,8 @@ export class SnapshotFile {
 }
 
 /**
- * @param rest Called after each piece with how long its writing took.
- * @returns bytes written. The control thread works on it for less than a millisecond at a time.
+ * @param rest Called after each piece, with the time that writing it took.
+ * @returns the bytes written. The control thread spends less than a millisecond on it at a time.
  */
 export async function writeFile(
   path: string,
@@ -135,7 +140,7 @@ export async function writeFile(
         cursor,
         tableBytes: table.byteLength,
         head: Buffer.from(head).toString('base64'),
-      } satisfies Head),
+      } satisfies FileHead),
     )
     const length = Buffer.alloc(4)
     length.writeUInt32BE(text.length)
@@ -150,7 +155,7 @@ export async function writeFile(
     const bytes = new Uint8Array(table)
     for (let from = 0; from < bytes.length; from += writtenBytes) {
       const startedAt = performance.now()
-      // A copy: what is signed must be what is written.
+      // Copy the bytes, so that the same bytes are signed and written while the ledger changes.
       await put(Buffer.from(bytes.subarray(from, from + writtenBytes)))
       await rest(performance.now() - startedAt)
     }
@@ -168,13 +173,14 @@ export async function writeFile(
 
 export interface SavedLedger {
   readonly cursor: Cursor
-  readonly given: Given
+  readonly given: SavedTable
 }
 
 /**
- * @param ident The database that answers now: a file of another one, or of one that its cursor cannot go on from, is not used.
- * @returns undefined where there is no file
- * @throws GateError ERR_SNAPSHOT_FILE with the sentence that says why it is not used
+ * @param ident The database that answers now. A file of another database is not used, nor one whose cursor the feed
+ * cannot continue from.
+ * @returns undefined when there is no file
+ * @throws GateError ERR_SNAPSHOT_FILE with the reason why the file is not used
  */
 export async function readFile(
   path: string,
@@ -192,7 +198,7 @@ export async function readFile(
     const { size } = await file.stat()
     const hmac = createHmac('sha256', mac.key)
     let at = 0
-    // The next piece is read while the last one is summed up.
+    // The next piece is read while the HMAC of the last one is computed.
     const take = async (into: Uint8Array): Promise<void> => {
       if (at + into.length > size) throw unusable('it is too short')
       const read = async (from: number): Promise<Uint8Array> => {
@@ -214,7 +220,7 @@ export async function readFile(
     await take(start)
     const headBytes = start.readUInt32BE(magic.length)
     if (!start.subarray(0, magic.length).equals(magic) || headBytes > maxHeadBytes) {
-      throw unusable('it is not of this release')
+      throw unusable('it was written by another release')
     }
     const text = Buffer.alloc(headBytes)
     await take(text)
@@ -235,9 +241,9 @@ export async function readFile(
   }
 }
 
-function parse(text: Buffer): Head {
+function parse(text: Buffer): FileHead {
   try {
-    const head = JSON.parse(text.toString()) as Head
+    const head = JSON.parse(text.toString()) as FileHead
     if (Number.isSafeInteger(head.tableBytes) && head.tableBytes % 4 === 0) return head
   } catch (error) {
     throw unusable('it is damaged', error)

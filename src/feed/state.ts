@@ -2,14 +2,14 @@
  * The feed's states, and what each event does in each of them. `table` is complete by type: tsc refuses a state or an
  * event with a cell missing. `StateMachine` is the only place that changes the state; feed.ts supplies the acts. No I/O.
  *
- *   connecting         no session, or one that is being given up. What is held serves on, and ages.
+ *   connecting         no session, or one that is being closed. The loaded rows stay in use, and their age grows.
  *   resuming           a session is open, and no tick has been answered on it yet.
- *   loading            everything is read on a second session. Ticks go on from that session's snapshot; what they bring
- *                      denies at once; nothing is fresh before both have met.
+ *   loading            everything is read on a second session. Ticks go on from that session's snapshot; their
+ *                      rows deny at once; freshness is proved only after both are joined.
  *   catching-up        the same for what the cursor has not seen, when that is more than a tick may carry.
  *   loading-alone      the session of the ticks is lost; the second session goes on with its load.
  *   catching-up-alone  the same for a catch-up.
- *   following          ticks from the cursor: every `tick`, and at once when a notification says that there is something.
+ *   following          ticks from the cursor: every `tick`, and at once when a notification announces a change.
  *   closed
  *
  * Invariants. Each names what enforces it; then the tests that try to break it. The test "any walk through the table
@@ -29,8 +29,8 @@
  *     Test: "fifteen sessions killed in a row lose no row".
  *  6. A backlog that failed takes away no cursor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
  *     Test: "a load during which the server restarts is completed".
- *  7. Nothing begins once the feed is closed: what was under way ends without effect. Enforced by: the row of closed, and
- *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, whatever was under way".
+ *  7. Nothing begins once the feed is closed: an act that is under way ends without effect. Enforced by: the row of closed, and
+ *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, even while an act is under way".
  *  8. An event that cannot happen in a state changes nothing and is an error. Enforced by: `transitionOf`.
  *     Test: "an event that cannot happen in a state is ERR_INTERNAL with both names".
  */
@@ -47,7 +47,7 @@ export type State =
   | 'following'
   | 'closed'
 
-/** What `status` calls a state: without a tick on the present session it is connecting. */
+/** Names of the states in `status`: a session on which no tick was answered yet counts as connecting. */
 export const shownAs = {
   connecting: 'connecting',
   resuming: 'connecting',
@@ -62,60 +62,65 @@ export const shownAs = {
 /** A tick that was answered and whose rows are in the ledger. */
 export interface AppliedTick {
   readonly cursor: Cursor
-  /** Monotonic, when it was sent: freshness is dated from here. */
+  /** Monotonic time at which the tick was sent: freshness counts from here. */
   readonly sentAtUs: number
-  /** PostgreSQL's clock less this machine's. */
+  /** PostgreSQL's clock minus this machine's clock. */
   readonly clockOffsetMs: number
 }
 
-/** Each event and what comes with it. */
+/** Each event with its data. */
 export interface Events {
-  /** LISTEN is committed; the database that answers. */
+  /** A session is open and LISTEN is committed. Data: the database that answers. */
   readonly 'session opened': Ident
   readonly 'session lost': undefined
-  /** Rows since the cursor cannot be told; the reason. */
+  /** The changes since the cursor cannot be found. Data: the reason. */
   readonly 'gap found': string
-  /** A comparison found that the ledger differs from the table; the sentence for the log. */
+  /** A comparison found that the ledger differs from the table. Data: the sentence for the log. */
   readonly 'difference found': string
   readonly 'tick applied': AppliedTick
-  /** There is more than a tick may carry: nothing of it was applied. */
+  /** The tick found more changes than it may carry; none of them was applied. */
   readonly 'tick over the cap': undefined
-  /** A tick sent after the second session was done is in the ledger: together they are all that this cursor shows. */
+  /**
+   * A tick that was sent after the second session had finished is in the ledger: both together are all that this cursor
+   * shows.
+   */
   readonly 'bulk done': Cursor
   readonly 'bulk failed': undefined
   readonly closed: undefined
 }
 export type Event = keyof Events
 
-/** What transitions do. */
+/** The acts that transitions run. */
 export interface Acts {
-  /** Restores the snapshot file where nothing is held; finds a gap where the cursor cannot go on. */
+  /** Restores the snapshot file when no revocations are loaded; finds a gap when ticks cannot go on from the cursor. */
   readonly resume: (ident: Ident) => Promise<void>
-  /** Drops cursor and backlog, and begins to read everything. */
+  /** Drops the cursor and the backlog, and begins a full load. */
   readonly startLoad: (why: string) => Promise<void>
   /** Begins to read what the cursor has not seen. */
   readonly startCatchUp: () => Promise<void>
   readonly moveCursor: (tick: AppliedTick) => void
-  /** Ticks beside the second session go on from here. */
+  /** Moves the position of the ticks beside the second session. */
   readonly moveBacklog: (tick: AppliedTick) => void
   readonly proveFreshness: (tick: AppliedTick) => void
-  /** Brings what the second session read and what ticks brought beside it together; the cursor is the tick's. */
+  /**
+   * Joins the rows of the second session with those that ticks brought beside it; the new cursor is that of the tick.
+   */
   readonly finishBacklog: (cursor: Cursor) => Promise<void>
   readonly dropBacklog: () => void
-  /** Closes all that is open. */
+  /** Closes everything that is open. */
   readonly release: () => void
 }
 
-/** Acts that can do with what comes with this event. */
+/** The acts that take the data of this event. */
 type ActOn<E extends Event> = {
   [A in keyof Acts]: Acts[A] extends (data: Events[E]) => unknown ? A : never
 }[keyof Acts]
 
 interface Move<E extends Event> {
-  /** Done before the state changes: what the new state claims must be true first. */
+  /** Runs before the state changes, since it makes true what the new state claims. */
   readonly before?: ActOn<E>
   readonly to: State
-  /** Done in the new state. */
+  /** Runs in the new state. */
   readonly after?: ActOn<E>
 }
 
@@ -223,12 +228,16 @@ export const table: { readonly [S in State]: { readonly [E in Event]: Transition
 export function transitionOf<E extends Event>(state: State, event: E): 'ignored' | Move<E> {
   const transition: Transition<E> = table[state][event]
   if (transition !== 'impossible') return transition
-  throw new GateError('ERR_INTERNAL', `the feed is ${state}, where "${event}" cannot happen`, {
-    hint: 'this is a defect of dropgate; the feed connects anew and goes on from its cursor',
-  })
+  throw new GateError(
+    'ERR_INTERNAL',
+    `the event "${event}" cannot happen while the feed is ${state}`,
+    {
+      hint: 'report this as a bug of dropgate; the feed reconnects and continues from its cursor',
+    },
+  )
 }
 
-/** Events come one after the other, from the loop of the feed; only `closed` may come in the middle of an act. */
+/** Events come one after the other from the loop of the feed; only `closed` may come during an act. */
 export class StateMachine {
   readonly #acts: Acts
   #state: State = 'connecting'
@@ -241,7 +250,7 @@ export class StateMachine {
     return this.#state
   }
 
-  /** Resolves when the acts of the transition are done. @throws what they throw, and see `transitionOf` */
+  /** Resolves when the acts of the transition are done. @throws the errors of the acts, and those of `transitionOf` */
   async on<E extends Event>(event: E, data: Events[E]): Promise<void> {
     const transition = transitionOf(this.#state, event)
     if (transition === 'ignored') return
@@ -257,7 +266,7 @@ export class StateMachine {
   }
 
   #do<E extends Event>(act: ActOn<E>, data: Events[E]): Promise<void> | void {
-    // `ActOn` has seen to it that this act takes this data; the compiler cannot follow it through the look-up.
+    // The type `ActOn` ensures that this act takes this data; the compiler cannot follow it through the look-up.
     return (this.#acts[act] as (data: Events[E]) => Promise<void> | void)(data)
   }
 }

@@ -1,19 +1,19 @@
-/** One tick's question and what its answer says. Never does: apply anything, decide what follows; that is feed.ts. */
+/** Sends the query of one tick and reads its answer. Never does: apply anything, decide what follows (feed.ts does). */
 import { monotonicUs } from '../domain/clock.ts'
 import { type Changes, parseChanges } from './apply.ts'
 import { type Cursor, checkIdent, gapAfter } from './cursor.ts'
 import type { Session } from './session.ts'
 
-/** A session that can be asked: that of the ticks, or that of a comparison. */
+/** A session that can answer a tick: the feed's own, or that of a comparison. */
 export type TickSource = Pick<Session, 'changes'>
 
 export interface TickAnswer {
   readonly changes: Changes
   readonly sentAtUs: number
   readonly clockOffsetMs: number
-  /** Why the answer does not tell all rows since the cursor; undefined where it does. */
+  /** Why the answer cannot contain all changes since the cursor; undefined when it does. */
   readonly gap: string | undefined
-  /** The answer is a part and not the whole: nothing of it may be applied. */
+  /** The answer is incomplete: nothing of it may be applied. */
   readonly overCap: boolean
 }
 
@@ -28,7 +28,7 @@ export async function askForChanges(source: TickSource, from: Cursor): Promise<T
   return {
     changes,
     sentAtUs,
-    // PostgreSQL read its clock before the answer came, so this offset is too early rather than too late.
+    // PostgreSQL read its clock before the answer arrived, so this offset is too low rather than too high.
     clockOffsetMs: ident.clock_ms - receivedAtMs,
     gap: gapAfter(from, ident),
     overCap: changes.partial,

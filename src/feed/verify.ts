@@ -1,7 +1,8 @@
 /**
- * One comparison of the whole ledger with the whole table, in the background: sums over all rows (revocation/digest.ts),
- * both of one moment, while ticks and requests go on. The session that will sum up the table also answers a tick in the
- * same snapshot; with that applied the ledger is what its snapshot shows, and its sums are taken.
+ * One comparison of the whole ledger with the whole table, in the background: sums over all rows (revocation/digest.ts)
+ * of both, from the same moment, while ticks and requests go on. The session that will compute the sums of the table
+ * first answers a tick in the same snapshot. Once that tick is applied, the ledger holds what the snapshot shows, and
+ * its sums are copied.
  */
 import type pg from 'pg'
 import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.ts'
@@ -10,7 +11,7 @@ import type { ChangeRow } from './apply.ts'
 import { keyVersion } from './cursor.ts'
 import { readChanges } from './session.ts'
 
-/** How long the feed's own ticks may wait for the other session to begin. */
+/** How long the feed's own ticks may wait for this session to answer its tick. */
 const beginMs = 500
 
 export class Verification {
@@ -33,7 +34,7 @@ export class Verification {
     destroyClient(this.#client)
   }
 
-  /** The first statement of the transaction, so its snapshot is taken now. */
+  /** The first statement of the transaction: PostgreSQL takes its snapshot now. */
   async changes(snapshot: string): Promise<ChangeRow[]> {
     const late = setTimeout(() => this.close(), beginMs)
     try {
@@ -43,12 +44,14 @@ export class Verification {
     }
   }
 
-  /** The ledger is exactly what the snapshot shows: these are its sums. */
+  /** Keeps the sums of the ledger, taken when it holds exactly what the snapshot shows. */
   hold(digest: Digest): void {
     this.#sums = Int32Array.from(digest.sums)
   }
 
-  /** @returns how many of the 256 buckets differ; undefined where rows are of a newer release and cannot be compared */
+  /**
+   * @returns how many of the 256 buckets differ; undefined when rows of a newer release make a comparison impossible
+   */
   async differing(): Promise<number | undefined> {
     const { rows } = await this.#client.query(
       `SELECT bucket, rows, ids, words, cutoffs, rest, key_version FROM ${this.#schema}.digest`,

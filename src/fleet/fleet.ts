@@ -1,16 +1,17 @@
 /**
- * Room: fleet. In: what this gate has in force. Out: its row in `gates`, receipts for rows that a writer waits for, and
- * now and then a purge. Never does: decide, hold up the feed (it has a session of its own), claim what is not in the
- * feed's cursor.
+ * Room: fleet. In: what this gate has in force. Out: this gate's row in `gates`, receipts for rows whose writer waits,
+ * and a purge from time to time. Never does: decide, delay the feed (it has its own session), claim more than the
+ * feed's cursor shows.
  *
- * A receipt says *when* a row came into force here, so the moments of the newest rows are remembered. PostgreSQL decides
- * whether it may be given: the writer's transaction must be visible in the cursor that a tick has proved.
+ * A receipt says *when* a row came into force on this gate, so the times of the newest rows are kept here. PostgreSQL
+ * decides whether a receipt may be given: the writer's transaction must be visible in the cursor that a tick has
+ * proved.
  */
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
-import { connect, plainName, refused, socketOf } from '../store/connect.ts'
+import { connect, plainName, socketOf, toDatabaseError } from '../store/connect.ts'
 
 /** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -21,12 +22,12 @@ export interface Beat {
   readonly ready: boolean
   /** `pg_snapshot` as text, null before the first load. */
   readonly cursor: string | null
-  /** Age of that cursor's proof. */
+  /** Time since the tick that proved this cursor was sent. */
   readonly age_ms: number | null
   readonly rows: number
-  /** How long it may allow without a newer proof, on its most tolerant route. */
+  /** How long the gate may allow requests without a newer proof, on its most tolerant route. */
   readonly allows_ms: number
-  /** Issuer -> columns of rows that it can match; '' stands for requests without a token. */
+  /** Issuer -> columns of rows that the gate can match; '' stands for requests without a token. */
   readonly matches: Readonly<Record<string, readonly string[]>>
   readonly peppers: readonly string[]
   readonly token_lifetime_ms: number
@@ -36,7 +37,7 @@ export interface FleetOptions {
   readonly connect: { readonly url: string; readonly schema: string }
   readonly id: string
   readonly describe: () => Beat
-  /** Up to where the feed has everything in force, see `Beat.cursor`. */
+  /** The cursor up to which the feed has everything in force, see `Beat.cursor`. */
   readonly cursor: () => string | null
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
@@ -44,9 +45,9 @@ export interface FleetOptions {
 }
 
 export interface FleetStatus {
-  /** Gates that have reported lately, this one included. */
+  /** Number of gates that have reported lately, this one included. */
   readonly gates: number
-  /** Rows that no gate could match when they were inserted, since the tables were made. */
+  /** Number of rows that no gate could match when they were inserted, since the tables were made. */
   readonly unmatched_rows: number
   readonly message: string | null
 }
@@ -70,7 +71,7 @@ export class Fleet {
   readonly #schema: string
   /** When the newest rows came into force here, oldest first. */
   readonly #inForce = new Map<number, InForce>()
-  /** Rows whose receipt was sent and whose count of cuts has grown since. */
+  /** Rows whose receipt was sent and whose number of cuts has grown since. */
   readonly #late = new Set<number>()
   #client: pg.Client | undefined
   #gates = 0
@@ -87,16 +88,16 @@ export class Fleet {
     this.#purgeAt = this.#nextPurge()
   }
 
-  /** Starts; a database that is away is tried again and again. */
+  /** Starts to report; an unreachable database is tried again until the gate closes. */
   open(): void {
     this.#running = this.#run()
   }
 
-  /** These rows are in force on every worker from now on, if they have not been already. */
+  /** These rows are now in force on every worker. A row may come twice. */
   applied(rows: readonly { readonly id: number }[]): void {
     const sinceUs = monotonicUs()
     for (const { id } of rows.slice(-maxRemembered)) {
-      // First by a notification, then by the tick that confirms it.
+      // A row comes first with a notification, then with the tick that confirms it: the first time counts.
       if (!this.#inForce.has(id)) this.#inForce.set(id, { sinceUs, cuts: 0 })
     }
     for (const id of this.#inForce.keys()) {
@@ -106,7 +107,7 @@ export class Fleet {
     this.#sleep.wake()
   }
 
-  /** Open exchanges that a worker has ended because of this row. */
+  /** A worker has ended open exchanges because of this row. */
   cut(id: number, exchanges: number): void {
     const row = this.#inForce.get(id)
     if (row === undefined) return
@@ -123,7 +124,7 @@ export class Fleet {
     }
   }
 
-  /** Takes the gate out of the list, if the database can still be reached. */
+  /** Removes this gate from the table of gates if the database can be reached. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
@@ -136,12 +137,13 @@ export class Fleet {
     while (!this.#closed) {
       try {
         this.#client = await connect({ url: to.url, name: 'dropgate fleet' })
-        // The next heartbeat makes up for a lost one; a receipt is of use only to a writer that waits now.
+        // Losing a heartbeat does no harm, since the next one replaces it; a receipt is useful only while its writer
+        // waits.
         await this.#ask('SET synchronous_commit = off', [])
         await this.#serve()
         await this.#ask(`SELECT ${this.#schema}.leave($1)`, [id])
       } catch (thrown) {
-        const { message, code, hint } = refused(thrown)
+        const { message, code, hint } = toDatabaseError(thrown)
         if (message !== this.#problem && !this.#closed) {
           log.warn({ code, hint }, `this gate cannot report to the fleet: ${message}`)
         }
@@ -154,7 +156,7 @@ export class Fleet {
     }
   }
 
-  /** Until the gate closes. @throws when the session is lost */
+  /** Reports until the gate closes. @throws when the session is lost */
   async #serve(): Promise<void> {
     for (let beatAt = 0; !this.#closed; ) {
       const now = performance.now()
@@ -200,13 +202,13 @@ export class Fleet {
     await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
       id,
       ids,
-      // A row that came with a full load: in force now at the latest.
+      // A row that came with a full load has no time of its own: it is in force now at the latest.
       known.map((row) => (row === undefined ? 0 : (nowUs - row.sinceUs) / 1000)),
       known.map((row) => row?.cuts ?? 0),
     ])
   }
 
-  /** The first gate that comes purges; the others find the purge busy or nothing left to purge. */
+  /** The first gate that is due purges; others find that a purge is running, or nothing to purge. */
   async #purge(): Promise<void> {
     this.#purgeAt = this.#nextPurge()
     let revocations = 0
@@ -223,11 +225,11 @@ export class Fleet {
     if (revocations > 0)
       this.#options.log.info(
         { revocations },
-        'purged revocations that no living token can match, and their tombstones',
+        'purged revocations that no valid token can match, and their tombstones',
       )
   }
 
-  /** At a random moment, so that gates which start together do not all come at once. */
+  /** A random time, so that gates which start together do not all purge at once. */
   #nextPurge(): number {
     const { purgeMs } = this.#options
     return purgeMs === 0
@@ -235,7 +237,7 @@ export class Fleet {
       : performance.now() + purgeMs * (0.5 + Math.random())
   }
 
-  /** A session that does not answer is destroyed; asking it politely to end would wait as well. */
+  /** Runs a statement. A session that does not answer is destroyed: asking the server to end it would hang too. */
   async #ask(text: string, values: unknown[]): Promise<Record<string, unknown>[]> {
     const client = this.#client!
     const socket = socketOf(client)

@@ -25,7 +25,7 @@ export class Database {
     return this.#url!
   }
 
-  /** @throws GateError ERR_DATABASE_EMBEDDED and others of the cluster's start and migration */
+  /** @throws GateError ERR_DATABASE_EMBEDDED, or an error of the migration */
   async open(): Promise<void> {
     if (this.#embedded !== undefined) this.#url = (await this.#embedded.open()).url
   }

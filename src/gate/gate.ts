@@ -1,13 +1,14 @@
 /**
- * The gate: the rooms of the control thread (rooms.ts), opened in order and closed in reverse. Tests boot this same class.
+ * The gate: opens the parts of the control thread (rooms.ts) in order and closes them in reverse. Tests start this same
+ * class.
  *
  *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed -> fleet
  *
- * Where `listen.takeover` finds another gate on the port, the workers listen last, once nothing else is missing: the
- * other gate serves until then what this one would answer with 503.
+ * If `listen.takeover` is set and another gate holds the port, the workers listen last, when everything else is ready:
+ * until then the other gate goes on answering, where this one would answer 503.
  *
- * This thread is the only writer of the ledger. It carries no requests and writes no log lines of theirs, so traffic
- * never delays a revocation.
+ * This thread is the only writer of the ledger. It carries no requests and writes no decision log, so traffic never
+ * delays a revocation.
  */
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -31,7 +32,7 @@ const { version } = JSON.parse(
 ) as { version: string }
 
 export interface GateAddress {
-  /** One for each `listen` entry. */
+  /** The bound ports, one for each `listen` entry. */
   readonly ports: readonly number[]
   readonly adminPort: number
 }
@@ -40,7 +41,7 @@ interface Room {
   close(): Promise<void>
 }
 
-/** Threads can share a port only where the kernel spreads its connections. */
+/** Several threads can share a port only on Linux, where the kernel spreads the connections over them. */
 const reusePort = process.platform === 'linux'
 
 export class Gate {
@@ -49,7 +50,7 @@ export class Gate {
   readonly #id = randomUUID()
   readonly #startedAt = new Date()
   readonly #rooms: GateRooms
-  /** In the order in which they were opened. */
+  /** Rooms in the order in which they were opened. */
   readonly #opened: Room[] = []
   #config: GateConfig
   #configGeneration = 0
@@ -85,8 +86,9 @@ export class Gate {
   }
 
   /**
-   * Opens every room. Resolves once it listens, or waits to take over; `/readyz` tells when it decides.
-   * @throws GateError; every room that was opened is closed again.
+   * Opens every room. Resolves once the gate listens, or waits to take over a port; `/readyz` tells when it is ready to
+   * decide.
+   * @throws GateError; then every room that was opened is closed again.
    */
   async open(): Promise<void> {
     try {
@@ -98,8 +100,9 @@ export class Gate {
   }
 
   /**
-   * Resolves once the ports are bound: with `open`, but where another gate is taken over.
-   * @throws GateError ERR_LISTEN, and the gate is closed again; ERR_NOT_READY when it is stopped before
+   * Resolves once the ports are bound: later than `open` when the gate waits to take over a port.
+   * @throws GateError ERR_LISTEN, and the gate is closed again; ERR_NOT_READY when the gate is stopped before it
+   * listens
    */
   async listening(): Promise<void> {
     await this.#listening
@@ -111,7 +114,7 @@ export class Gate {
 
   async #openRooms(): Promise<void> {
     const config = this.#config
-    // A table that the configuration cannot make must stop the start here, not in each worker.
+    // Route tables that cannot be built must fail here, once, and not in each worker.
     checkTables(config)
     const taken = await findTakenPorts(config.listen, reusePort)
     this.#peppers = readPeppers(config.revocation.pepper_file)
@@ -135,7 +138,7 @@ export class Gate {
     if (taken) this.#takeOver()
   }
 
-  /** From here on the room is closed with the gate, even where its opening fails halfway. */
+  /** From here on the room is closed together with the gate, even when its opening fails halfway. */
   #opening<R extends Room>(room: R): R {
     this.#opened.push(room)
     return room
@@ -157,14 +160,15 @@ export class Gate {
       }
     }
     this.#listening = listen()
-    // `listening` tells those who ask; without a handler a failure would end the process.
+    // `listening()` reports a failure to its callers. Without this handler, the rejection would end the process.
     this.#listening.catch(() => {})
   }
 
   /**
-   * Takes another configuration as a whole or not at all. Exchanges that are open end by the one they began with;
-   * nothing is cut, and requests go on being answered meanwhile. One reload at a time.
-   * @throws GateError ERR_CONFIG_*, ERR_OUTBOUND, ERR_BUNDLE_*; the old configuration goes on then, and `status` says why.
+   * Takes over another configuration as a whole or not at all. Open exchanges keep the configuration that they began
+   * with; nothing is cut, and requests are answered meanwhile. One reload at a time.
+   * @throws GateError ERR_CONFIG_*, ERR_OUTBOUND, ERR_BUNDLE_*; then the old configuration stays, and `status` says
+   * why.
    */
   reload(config: GateConfig): Promise<void> {
     const done = this.#reloading.then(async () => {
@@ -180,7 +184,7 @@ export class Gate {
     return done
   }
 
-  /** A configuration that could not even be read: the old one goes on, `status` says why. */
+  /** The new configuration could not be read: the old one stays, and `status` says why. */
   noteUnusable(problem: GateError): void {
     this.#configProblem = problem
   }
@@ -192,10 +196,12 @@ export class Gate {
       throw new GateError(
         'ERR_CONFIG_RESTART',
         `these options cannot change while the gate runs: ${fixed.join(', ')}`,
-        { hint: 'put them back, or restart the gate; nothing of the change was taken over' },
+        {
+          hint: 'undo the change of these options, or restart the gate; it keeps the old configuration',
+        },
       )
     }
-    // All that can fail is tried here, before the first worker hears of it.
+    // Everything that can fail is tried here, before any worker gets the new configuration.
     checkTables(config)
     const { workers, keys, bundles } = this.#rooms
     const takeIssuers = await keys.prepare(config.issuers)
@@ -208,14 +214,14 @@ export class Gate {
     // For workers that start later.
     for (const keySet of keySets) workers.broadcast({ type: 'keys', keySet })
     await workers.allConfigured(generation)
-    this.#log.info({ generation }, 'configuration taken over')
+    this.#log.info({ generation }, 'the new configuration is in use')
   }
 
   readiness(): { ready: boolean; reasons: string[] } {
     return readinessOf(this.#rooms, this.#readiness())
   }
 
-  /** Exchanges that are open, as the workers said last. */
+  /** Number of open exchanges, by the last reports of the workers. */
   get liveCount(): number {
     return this.#rooms.workers.live
   }
@@ -224,7 +230,7 @@ export class Gate {
     return statusOf(this.#rooms, this.#facts())
   }
 
-  /** Drains and closes everything; calling it again waits for the same closing. */
+  /** Drains and closes everything. A second call waits for the same closing. */
   close(): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed
@@ -232,7 +238,7 @@ export class Gate {
 
   async #close(): Promise<void> {
     this.#draining = true
-    // Revocations keep arriving while the workers drain: a drain must not be a way past them.
+    // The feed is closed only after the drain, so that revocations take effect on exchanges that are still open.
     await this.#rooms.workers.drain(this.#config.drain_timeout)
     for (const room of this.#opened.reverse()) await room.close()
   }

@@ -1,4 +1,4 @@
-/** What is open on all workers, for operators: a page of it, and the cut of one exchange. */
+/** The open exchanges of all workers, for operators: lists a page of them, and cuts one. */
 import type { LivePage, LiveQuery } from '../admin/live.ts'
 import type { LiveEntry } from '../domain/live-entry.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -10,13 +10,13 @@ export class LiveExchanges {
     this.#workers = workers
   }
 
-  /** Worker after worker; one that does not answer in time is named. */
+  /** Collects the page worker by worker; a worker that does not answer in time is listed in `silent_workers`. */
   async page({ filter, after, limit }: LiveQuery): Promise<LivePage> {
     const workers = this.#workers()
     const exchanges: LiveEntry[] = []
     const silent: number[] = []
     for (let worker = after.worker; worker < workers.size; worker++) {
-      // A page that is full where a worker ends goes on with the next.
+      // The page is full at the end of this worker's exchanges: the next page begins with the next worker.
       if (exchanges.length === limit)
         return { exchanges, next: `${worker}.0`, silent_workers: silent }
       const answer = await workers.ask(worker, {
@@ -34,7 +34,7 @@ export class LiveExchanges {
     return { exchanges, next: null, silent_workers: silent }
   }
 
-  /** Cuts the open exchange of this decision id. @returns what it was, undefined when none is open */
+  /** Cuts the open exchange with this decision id. @returns the exchange, or undefined when it is not open */
   async cut(id: string): Promise<LiveEntry | undefined> {
     const workers = this.#workers()
     const asked = Array.from({ length: workers.size }, (_, worker) =>

@@ -1,11 +1,14 @@
-/** Whether the ports are free, asked before the first worker binds: with `reusePort` a second gate would share them unseen. */
+/**
+ * Checks that the ports are free before the first worker binds them: with `reusePort`, a second gate would share them
+ * without an error.
+ */
 import { createServer } from 'node:net'
 import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
 
 /**
- * @returns whether a port is another gate's, to be taken over once this one is ready
- * @throws GateError ERR_LISTEN where one is in use and `takeover` does not say so
+ * @returns whether another gate holds a port that this gate is to take over
+ * @throws GateError ERR_LISTEN when a port is in use and `takeover` is not set for it
  */
 export async function findTakenPorts(
   listen: GateConfig['listen'],

@@ -1,28 +1,28 @@
-/** Whether the gate decides rightly now, and what is missing: `/readyz`, `status` and a takeover ask here. */
+/** Decides whether the gate is ready, and lists what is missing: for `/readyz`, `status` and a takeover. */
 import { monotonicUs } from '../domain/clock.ts'
 import type { PolicyPackage } from '../policy/package.ts'
 import type { GateRooms } from './rooms.ts'
 
 export interface Readiness {
   readonly draining: boolean
-  /** The policy that every worker should have. */
+  /** The policy that every worker should use. */
   readonly active: PolicyPackage | undefined
   readonly maxStalenessMs: number
 }
 
 type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
 
-/** Ready means: each worker listens and decides by all that is known. */
+/** Ready means: each worker is listening, and `missingParts` finds nothing missing. */
 export function readinessOf(rooms: Rooms, state: Readiness): { ready: boolean; reasons: string[] } {
   const reasons = missingParts(rooms, state)
   const { workers } = rooms
   if (workers.waiting)
     reasons.push('waiting to take over the port until the gate is otherwise ready')
-  else if (!workers.allListening) reasons.push('not every worker listens')
+  else if (!workers.allListening) reasons.push('not every worker is listening')
   return { ready: reasons.length === 0, reasons }
 }
 
-/** What is missing but for listening. */
+/** Everything that is missing, except that the workers listen. */
 export function missingParts({ workers, ledger, feed }: Rooms, state: Readiness): string[] {
   const reasons: string[] = []
   const { draining, active, maxStalenessMs } = state
@@ -40,7 +40,7 @@ export function missingParts({ workers, ledger, feed }: Rooms, state: Readiness)
   return reasons
 }
 
-/** The code alone: the message may name a host, a login or a database, and the reasons are open to all. */
+/** Only the error code: the message may name a host, a login or a database, and `/readyz` is open to everyone. */
 function withCode(code: string | null): string {
   return code === null ? '' : ` (${code})`
 }

@@ -1,6 +1,7 @@
 /**
- * The rooms of the control thread, made as one frozen set before any of them is opened: none has to ask whether another
- * is there yet. What passes between them is wired here; gate.ts opens them in order and closes them in reverse.
+ * Makes all parts of the control thread (its rooms) as one frozen set, before any of them is opened, so that no room
+ * has to check whether another one exists yet. Their connections are made here; gate.ts opens them in order and closes
+ * them in reverse.
  */
 import { AdminServer } from '../admin/server.ts'
 import { Bundles } from '../bundle/watch.ts'
@@ -31,14 +32,14 @@ export interface GateRooms {
   readonly database: Database
   readonly feed: Feed
   readonly fleet: Fleet
-  /** Written by this thread alone, read by the workers. */
+  /** Written by the control thread alone, read by the workers. */
   readonly ledger: Ledger
   readonly pointers: ClaimPointers
-  /** Counters of this thread, and one slice for each worker. */
+  /** Metric counters of the control thread, and one slice for each worker. */
   readonly cells: readonly SharedArrayBuffer[]
 }
 
-/** What the rooms ask of the gate as a whole, once they are open. */
+/** What the rooms ask the gate as a whole once they are open. */
 export interface GateAnswers {
   readonly id: string
   readonly log: Log

@@ -1,13 +1,16 @@
 /**
- * Whose evaluations cost workers. A worker that dies in an evaluation counts against the caller it was made for, who is
- * then refused for a while, so that one caller cannot take worker after worker. Deaths by several callers within a minute
- * count against the policy: then it is not one caller who makes it run away.
+ * Counts evaluations that did not end and cost a worker. The death of a worker counts against the caller of that
+ * evaluation; the gate then refuses this caller for a while, so that one caller cannot take down worker after worker.
+ * Deaths by several callers within a minute count against the policy.
  */
 
-/** Callers, not deaths: what one caller can do must not be done to all others. */
+/**
+ * Number of different callers whose evaluations must cost workers within a minute before the policy is suspended.
+ * Callers are counted and not deaths, so that one caller cannot make the gate refuse all others.
+ */
 const suspendAfter = 3
 const suspendWindowMs = 60_000
-/** How long a caller is refused after the first death, twice as long after each further one, up to the longest. */
+/** How long a caller is refused after the first death; twice as long after each further one, up to `longestRefusedMs`. */
 const refusedMs = 60_000
 const longestRefusedMs = 3_600_000
 
@@ -18,19 +21,19 @@ interface Runaway {
 }
 
 export interface Verdict {
-  /** How many callers' evaluations have cost workers in the last minute. */
+  /** Number of callers whose evaluations have cost workers in the last minute. */
   readonly callers: number
   readonly suspendPolicy: boolean
-  /** Of this caller. */
+  /** Number of workers that evaluations for this caller have cost. */
   readonly deaths: number
   readonly refusedMs: number
 }
 
 export class Runaways {
-  /** By caller, under the active policy. */
+  /** Callers with at least one death under the active policy, by name. */
   readonly #callers = new Map<string, Runaway>()
 
-  /** A worker died in an evaluation for this caller. @param nowUs Monotonic */
+  /** Counts the death of a worker in an evaluation for this caller. @param nowUs Monotonic */
   note(caller: string, nowUs: number): Verdict {
     for (const [name, { untilUs }] of this.#callers)
       if (nowUs - untilUs > longestRefusedMs * 1000) this.#callers.delete(name)
@@ -43,12 +46,12 @@ export class Runaways {
     return { callers, suspendPolicy: callers >= suspendAfter, deaths, refusedMs: forMs }
   }
 
-  /** Caller -> until when it is refused, in monotonic µs. */
-  refused(): ReadonlyMap<string, number> {
+  /** Caller name -> until when the caller is refused, in monotonic µs. */
+  refusedCallers(): ReadonlyMap<string, number> {
     return new Map(Array.from(this.#callers, ([name, { untilUs }]) => [name, untilUs]))
   }
 
-  /** Another policy is active: nothing is held against anyone. */
+  /** Another policy is active: all counts begin anew. */
   forget(): void {
     this.#callers.clear()
   }

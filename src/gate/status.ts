@@ -1,4 +1,4 @@
-/** What operators, metrics and the other gates are told of this gate. */
+/** The state of this gate, as operators, metrics and the other gates see it. */
 import { hostname } from 'node:os'
 import type { GateConfig } from '../config/options.ts'
 import { monotonicUs } from '../domain/clock.ts'
@@ -15,10 +15,10 @@ export interface GateFacts {
   readonly startedAt: Date
   readonly ports: readonly number[]
   readonly config: GateConfig
-  /** Counts reloads. */
+  /** Number of reloads. */
   readonly configGeneration: number
   readonly configuredAt: Date
-  /** Why the newest configuration was refused, if it was. */
+  /** Why the newest configuration was refused; undefined when it was not. */
   readonly configProblem: GateError | undefined
   readonly peppers: readonly Uint8Array[]
   readonly readiness: { readonly ready: boolean; readonly reasons: readonly string[] }
@@ -58,7 +58,7 @@ export function statusOf(rooms: GateRooms, gate: GateFacts): object {
   }
 }
 
-/** The gate's line in the table of gates, sent with each heartbeat. */
+/** This gate's row in the table of gates, sent with each heartbeat. */
 export function beatOf({ feed, ledger }: GateRooms, gate: GateFacts): Beat {
   const { revocation, routes, issuers, listen } = gate.config
   const ageMs = ledger.ageMs(monotonicUs(), Date.now())
@@ -84,7 +84,7 @@ export function beatOf({ feed, ledger }: GateRooms, gate: GateFacts): Beat {
   }
 }
 
-/** Text for Prometheus. */
+/** Metrics as text for Prometheus. */
 export function metricsOf({ ledger, workers, fleet, cells }: GateRooms, ready: boolean): string {
   const { gates, unmatched_rows } = fleet.status()
   return renderMetrics(

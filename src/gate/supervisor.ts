@@ -1,10 +1,10 @@
 /**
- * Keeps the workers alive: starts them, remembers what each new one must be told, watches their pulse, replaces
- * one that stops answering, drains them all.
+ * Keeps the workers alive: starts them, sends each new one the commands that it has missed, watches their pulse,
+ * replaces a worker that stops answering, and drains them all.
  *
- * A runaway policy cannot be interrupted inside its thread, so a worker whose event loop has not turned for 1.3 s of its
- * own CPU time (see silence.ts), and in which no evaluation has ended meanwhile, is terminated: its own exchanges are lost
- * and counted, other workers' are not. What that means for caller and policy is in runaways.ts.
+ * A policy evaluation that never ends cannot be interrupted inside its thread. So a worker is terminated when its event
+ * loop has not turned, and no evaluation has ended, for 1.3 s of its own CPU time (see silence.ts). Its own exchanges
+ * are lost and counted; those of other workers are not. The consequences for caller and policy are in runaways.ts.
  */
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
@@ -18,15 +18,18 @@ import type {
 } from '../messages.ts'
 import { Runaways } from './runaways.ts'
 import { watchMs } from './silence.ts'
-import { type Evaluated, WorkerSlot } from './worker-slot.ts'
+import { type LastEvaluation, WorkerSlot } from './worker-slot.ts'
 
 const answerMs = 2000
-/** A worker that dies while starting is tried again at this pace instead of in a spin. */
+/** Pause before a worker that died while starting is started again. */
 const restartMs = 500
-/** A worker that has not drained this long after the drain's deadline is ended as it is. */
+/** A worker that has not drained this long after the deadline of the drain is terminated. */
 const drainGraceMs = 2000
 
-/** Not for a worker that starts later: it has the configuration of that moment, and nothing open. */
+/**
+ * Commands that are not repeated to a worker that starts later: it starts with the current configuration and has no
+ * open exchange.
+ */
 const passing = new Set<WorkerCommand['type']>(['drain', 'config', 'rows', 'question', 'listen'])
 
 type StartOf = (
@@ -40,7 +43,7 @@ export interface SupervisorOptions {
   readonly startOf: StartOf
   readonly log: Log
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
-  /** Open exchanges that rows have ended on one of the workers. */
+  /** Called with the open exchanges that rows have ended on one of the workers. */
   readonly onCuts: (byRow: ReadonlyMap<number, number>) => void
   readonly onRestart: () => void
 }
@@ -48,7 +51,7 @@ export interface SupervisorOptions {
 export class Supervisor {
   readonly #options: SupervisorOptions
   readonly #slots: WorkerSlot[] = []
-  /** What a worker that starts late must be told, newest of each kind. */
+  /** Commands for a worker that starts later: the newest of each kind. */
   readonly #replayed = new Map<string, WorkerCommand>()
   readonly #runaways = new Runaways()
   #ports: readonly number[] = []
@@ -64,9 +67,9 @@ export class Supervisor {
   }
 
   /**
-   * Starts the workers; the first resolves port 0 for the others.
-   * @param waits They bind no port before `listen`.
-   * @returns the ports, one for each `listen` entry. @throws GateError ERR_LISTEN when the first cannot listen.
+   * Starts the workers; the first one resolves port 0 for the others.
+   * @param waits The workers bind no port before `listen` is called.
+   * @returns the ports, one for each `listen` entry. @throws GateError ERR_LISTEN when the first worker cannot listen.
    */
   async open(ports: readonly number[], { waits }: { waits: boolean }): Promise<readonly number[]> {
     const up = (slot: WorkerSlot): boolean =>
@@ -97,8 +100,8 @@ export class Supervisor {
   }
 
   /**
-   * Lets workers that wait listen, as soon as it is time; in the order of `open`.
-   * @returns the ports. @throws GateError ERR_LISTEN; ERR_NOT_READY when it is closed before
+   * Lets waiting workers listen as soon as `isTime` is true, in the same order as `open`.
+   * @returns the ports. @throws GateError ERR_LISTEN; ERR_NOT_READY when the supervisor is closed before
    */
   async listen(isTime: () => boolean): Promise<readonly number[]> {
     await this.#until(
@@ -108,7 +111,7 @@ export class Supervisor {
     for (const slot of this.#slots) {
       if (this.#closing) throw new GateError('ERR_NOT_READY', 'the gate is draining')
       slot.waits = false
-      // It was of a policy that came before the active one.
+      // The problem belongs to an older policy than the active one.
       slot.problem = undefined
       slot.send({ type: 'listen', ports: this.#ports })
       await this.#until(
@@ -119,7 +122,7 @@ export class Supervisor {
     return this.#ports
   }
 
-  /** Tells every worker, and every later one. */
+  /** Sends a command to every worker, and to every worker that starts later. */
   broadcast(command: WorkerCommand): void {
     const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
     if (!passing.has(command.type)) this.#replayed.set(kind, command)
@@ -131,12 +134,12 @@ export class Supervisor {
     for (const slot of this.#slots) slot.send(command)
   }
 
-  /** How many workers there are; they are numbered from 0. */
+  /** Number of workers; their indexes start at 0. */
   get size(): number {
     return this.#slots.length
   }
 
-  /** Asks one worker. @returns undefined when it does not answer in time */
+  /** Sends a question to one worker. @returns undefined when the worker does not answer in time */
   ask(index: number, question: WorkerQuestion): Promise<WorkerAnswer | undefined> {
     const slot = this.#slots[index]
     if (slot?.filled !== true) return Promise.resolve(undefined)
@@ -153,7 +156,7 @@ export class Supervisor {
     })
   }
 
-  /** True when every worker has activated this generation. */
+  /** True when every worker has activated the policy of this generation. */
   allActive(generation: number): boolean {
     return this.#slots.length > 0 && this.#slots.every((slot) => slot.generation === generation)
   }
@@ -162,12 +165,15 @@ export class Supervisor {
     return this.#slots.length > 0 && this.#slots.every((slot) => slot.listening)
   }
 
-  /** True until `listen` has found that it is time. */
+  /** True while the workers wait for `listen` to find that it is time. */
   get waiting(): boolean {
     return this.#slots.some((slot) => slot.waits)
   }
 
-  /** Resolves once every worker decides by this configuration (one that is being replaced will by then), or none will. */
+  /**
+   * Resolves once every worker uses this configuration, or the supervisor is closing. A worker that is being replaced counts,
+   * since its replacement starts with the newest configuration.
+   */
   async allConfigured(generation: number): Promise<void> {
     await this.#until(
       () => this.#closing || this.#slots.every((slot) => slot.configGeneration >= generation),
@@ -176,8 +182,8 @@ export class Supervisor {
   }
 
   /**
-   * Resolves once no worker reads an older table of the ledger. One that is dead reads none, and the one that takes
-   * its slot is told the newest; one that is stuck is replaced in time.
+   * Resolves once no worker reads an older table of the ledger. A dead worker reads none, and its replacement starts
+   * with the newest; a stuck worker is replaced in time.
    */
   async readersOf(generation: number): Promise<void> {
     await this.#until(
@@ -194,7 +200,7 @@ export class Supervisor {
     return this.#slots.map((slot) => slot.status())
   }
 
-  /** Open exchanges, as the workers said last. */
+  /** Number of open exchanges, by the last reports of the workers. */
   get live(): number {
     return this.#slots.reduce((sum, slot) => sum + slot.live, 0)
   }
@@ -203,7 +209,7 @@ export class Supervisor {
     return this.#slots.reduce((sum, slot) => sum + slot.restarts, 0)
   }
 
-  /** Resolves once every worker has drained, or has had its time; from here on none is replaced. */
+  /** Resolves once every worker has drained or its time is over. From here on no worker is replaced. */
   async drain(timeoutMs: number): Promise<void> {
     if (this.#closing) return
     this.#closing = true
@@ -271,12 +277,12 @@ export class Supervisor {
     const { code, hint, message } = error
     slot.problem = error
     this.#options.log.error({ worker: slot.index, code, hint }, message)
-    // The worker could not bind. Terminate it; its replacement tries again until the port is free.
+    // The worker could not bind its port. Terminate it; its replacement tries again until the port is free.
     if (this.#watch !== undefined && !slot.listening && !slot.waits) void slot.terminate()
   }
 
-  /** The thread is gone: another takes its place. */
-  #onExit(slot: WorkerSlot, died: Evaluated, listened: boolean): void {
+  /** The thread has ended: start another one in its slot. */
+  #onExit(slot: WorkerSlot, died: LastEvaluation, listened: boolean): void {
     if (!this.#closing) {
       slot.reset()
       this.#options.onRestart()
@@ -290,8 +296,11 @@ export class Supervisor {
     this.#notify()
   }
 
-  /** A death in the middle of an evaluation counts against its caller; deaths by several callers, against the policy. */
-  #recordDeath({ generation, caller }: Evaluated): void {
+  /**
+   * A worker died during an evaluation: counts against the caller; when it happens for several callers, against the
+   * policy.
+   */
+  #recordDeath({ generation, caller }: LastEvaluation): void {
     const active = this.#replayed.get('policy')
     if (active?.type !== 'policy' || active.policy.generation !== generation) return
     const { log } = this.#options
@@ -309,7 +318,7 @@ export class Supervisor {
       { revision, deaths, refused_ms: refusedMs },
       'an evaluation did not finish in time; its caller is refused for a while',
     )
-    const refused = this.#runaways.refused()
+    const refused = this.#runaways.refusedCallers()
     this.broadcast({ type: 'callers-suspended', generation, callers: refused })
   }
 
@@ -328,7 +337,7 @@ export class Supervisor {
     for (const wake of this.#changed.splice(0)) wake()
   }
 
-  /** Waits for a condition over the slots; re-checked at each report and at least every 100 ms. */
+  /** Waits until a condition over the slots is true; checks it at each report and at least every 100 ms. */
   async #until(done: () => boolean, problem: () => GateError | undefined): Promise<void> {
     while (!done()) {
       const trouble = problem()

@@ -1,6 +1,6 @@
 /**
- * One worker's place: the thread that fills it now, what that thread has reported, and its pulse. The number of the place
- * stays when a thread is replaced. The supervisor decides what follows from a report or a death.
+ * One worker's slot: the thread that runs in it now, what that thread has reported, and its pulse. The slot keeps its
+ * number when its thread is replaced. The supervisor decides what to do after a report or a death.
  */
 import { Worker } from 'node:worker_threads'
 import { callerName } from '../domain/caller.ts'
@@ -9,22 +9,22 @@ import { GateError } from '../errors.ts'
 import { pulse, type WorkerCommand, type WorkerReport, type WorkerStart } from '../messages.ts'
 import { Silence, watchMs } from './silence.ts'
 
-/** Until its first beat a worker is loading its modules, which a busy machine may take its time over. */
+/** Limit of silence before the first beat: the worker is loading its modules, which takes long on a busy machine. */
 const startMs = 15_000
 
-/** What was being evaluated when a worker died. */
-export interface Evaluated {
-  /** Of the policy; 0 for none. */
+/** The evaluation that was running when a worker died. */
+export interface LastEvaluation {
+  /** Generation of the policy; 0 when none was being evaluated. */
   readonly generation: number
-  /** See domain/caller.ts. */
+  /** Name of the caller, see domain/caller.ts. */
   readonly caller: string
 }
 
 export interface WorkerSlotEvents {
   readonly onReport: (slot: WorkerSlot, report: WorkerReport) => void
   readonly onError: (slot: WorkerSlot, error: Error) => void
-  /** The thread is gone. @param listened Whether it had come as far as listening */
-  readonly onExit: (slot: WorkerSlot, died: Evaluated, listened: boolean) => void
+  /** The thread has ended. @param listened Whether it was listening before */
+  readonly onExit: (slot: WorkerSlot, died: LastEvaluation, listened: boolean) => void
 }
 
 export class WorkerSlot {
@@ -35,14 +35,17 @@ export class WorkerSlot {
   #lastBeat = -1
   #startedAtMs = 0
   readonly #silence = new Silence()
-  /** What its thread uses; undefined before it has said which it is, and where the machine does not say. */
+  /** CPU use of the thread; undefined before the thread has reported its id, or when the machine does not tell. */
   #cpu: ThreadCpu | undefined
-  /** At the moment of its termination: requests queued behind the evaluation may still come to theirs before it ends. */
-  #killedIn: Evaluated | undefined
-  /** It has not been told to listen; without this, the next thread binds at once. */
+  /**
+   * The evaluation at the moment when the thread was terminated. Queued requests may still be evaluated before the
+   * thread ends, so the pulse may show a later one.
+   */
+  #killedIn: LastEvaluation | undefined
+  /** True until the worker is told to listen; when false, the next thread binds its ports at once. */
   waits: boolean
   listening = false
-  /** Of the policy that it decides by. */
+  /** Generation of the policy that it uses. */
   generation = 0
   revision: string | undefined
   /** Generation of the ledger's table that it reads; 0 before it reads any. */
@@ -59,7 +62,7 @@ export class WorkerSlot {
     this.#events = events
   }
 
-  /** False between a death and the next start. */
+  /** False between the end of a thread and the start of the next. */
   get filled(): boolean {
     return this.#worker !== undefined
   }
@@ -72,7 +75,7 @@ export class WorkerSlot {
     return new Int32Array(this.#pulse)
   }
 
-  /** @param replayed What a thread that starts late must be told. */
+  /** @param replayed Commands that a thread that starts late has missed. */
   start(
     startOf: (pulse: SharedArrayBuffer) => WorkerStart,
     replayed: Iterable<WorkerCommand>,
@@ -82,7 +85,8 @@ export class WorkerSlot {
       workerData: start,
       transferList: [start.log],
       name: `worker ${this.index}`,
-      // What an exchange allocates dies with it: with room for some thousands of them, few are ever copied.
+      // Objects of an exchange die young. A young generation with room for some thousands of exchanges means that few
+      // are copied.
       resourceLimits: { maxYoungGenerationSizeMb: 64 },
     })
     this.#worker = worker
@@ -112,15 +116,15 @@ export class WorkerSlot {
     await this.#worker?.terminate()
   }
 
-  /** The thread is stopped in the middle of what it does. */
+  /** Stops the thread in the middle of its work. */
   kill(): void {
     this.#killedIn = this.#evaluated()
     void this.#worker?.terminate()
   }
 
   /**
-   * Looks at the pulse, every `watchMs`.
-   * @param lateMs How late the look is: when this thread was held up, the worker may have been too.
+   * Checks the pulse; called every `watchMs`.
+   * @param lateMs How late this call is: when the control thread was held up, the worker may have been too.
    * @returns whether the worker has stopped answering
    */
   isSilent(nowMs: number, lateMs: number): boolean {
@@ -136,7 +140,7 @@ export class WorkerSlot {
       this.#silence.broken(nowMs, this.#cpu?.read())
       return false
     } else if (!this.#silence.tooLong(nowMs, this.#cpu?.read())) return false
-    // One look in a row is enough: the next one is after its replacement.
+    // Report the silence once: the next check must wait until the thread is replaced.
     this.#startedAtMs = nowMs
     this.#silence.broken(nowMs, this.#cpu?.read())
     return true
@@ -172,7 +176,7 @@ export class WorkerSlot {
     this.#events.onExit(this, died, listened)
   }
 
-  /** The next thread begins with nothing that the last one has reported. */
+  /** Forgets everything that the last thread has reported. */
   reset(): void {
     this.restarts++
     this.generation = 0
@@ -181,7 +185,7 @@ export class WorkerSlot {
     this.#pulse = new SharedArrayBuffer(64)
   }
 
-  #evaluated(): Evaluated {
+  #evaluated(): LastEvaluation {
     const words = this.#words
     return {
       generation: words[pulse.evaluating]!,

@@ -1,6 +1,6 @@
 /**
- * Which keys of a published set are taken: public ones for signatures, of a strength that is worth checking. Others
- * are left out, not an error: issuers publish encryption keys in the same set.
+ * Decides which keys of an issuer's published key set are used: public keys for signatures, of sufficient strength.
+ * Other keys are left out without an error, since issuers publish encryption keys in the same set.
  */
 import { createPublicKey } from 'node:crypto'
 import { GateError } from '../errors.ts'
@@ -12,13 +12,13 @@ const curves: Readonly<Record<string, readonly string[]>> = {
   EC: ['P-256', 'P-384', 'P-521'],
   OKP: ['Ed25519'],
 }
-/** Everything else in a key (certificates, private parts) stays behind. */
+/** Members that are copied from a key; certificates and private parts are not. */
 const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg'] as const
 
 /**
  * @param text A JWK set (RFC 7517 section 5).
- * @param name Of the set, for whoever has to repair it.
- * @throws GateError ERR_OUTBOUND when it is none or holds no usable key.
+ * @param name Name of the key set in error messages.
+ * @throws GateError ERR_OUTBOUND when the text is not a key set, or holds no usable key.
  */
 export function admitKeys(
   text: string,
@@ -32,16 +32,16 @@ export function admitKeys(
     throw new GateError('ERR_OUTBOUND', `${name} is not JSON`, { cause: error })
   }
   if (!Array.isArray(keys) || keys.length > maxKeys) {
-    throw new GateError('ERR_OUTBOUND', `${name} is not a list of at most ${maxKeys} keys`)
+    throw new GateError('ERR_OUTBOUND', `${name} is not a JWK set of at most ${maxKeys} keys`)
   }
   const admitted = keys.filter((key) => isAdmissible(key, algorithms)).map(publicPart)
-  // Two keys under one name: neither can be meant.
+  // Two keys with the same `kid` are both left out: the gate cannot tell which one a token means.
   const unique = admitted.filter(
     (key) => admitted.filter(({ kid }) => kid === key.kid).length === 1,
   )
   if (unique.length === 0)
     throw new GateError('ERR_OUTBOUND', `${name} holds no usable signature key`, {
-      hint: 'public keys for signatures are taken, of the algorithms in issuers[].algorithms',
+      hint: 'publish a public signature key for one of the algorithms in issuers[].algorithms',
     })
   return unique
 }
@@ -49,7 +49,7 @@ export function admitKeys(
 function isAdmissible(key: unknown, algorithms: readonly string[]): key is Jwk {
   if (typeof key !== 'object' || key === null) return false
   const { kty, crv, d, use, key_ops, alg, kid } = key as Jwk
-  // A published private key is nobody's proof of anything.
+  // A private key that is published proves nothing: anyone can sign with it.
   if (d !== undefined || (use !== undefined && use !== 'sig')) return false
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) return false
   if (key_ops !== undefined && !(Array.isArray(key_ops) && key_ops.includes('verify'))) return false

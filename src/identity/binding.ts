@@ -1,29 +1,32 @@
 /**
- * What a token is bound to (claim `cnf`, RFC 7800), and whether the connection that it comes over proves just that. A
- * bound token without its proof is a stolen one as far as the gate can tell; one that is bound in a way that nothing here
- * can prove is refused, never taken for a plain bearer.
+ * Reads what a token is bound to (claim `cnf`, RFC 7800) and checks that the connection proves it. A bound token
+ * without its proof is treated as stolen. A token with a kind of binding that the gate cannot check is refused; it is
+ * never accepted as an unbound token.
  */
 import { GateError } from '../errors.ts'
 
-/** RFC 8705 section 3.1; the one confirmation that is understood. */
+/**
+ * The member of `cnf` that names a certificate (RFC 8705 section 3.1): the only kind of binding that the gate can
+ * check.
+ */
 const certificateMember = 'x5t#S256'
-/** 32 bytes as base64url in their one spelling: the last character carries four bits. */
+/** 32 bytes in base64url. The last character carries only four bits, so each value has one spelling. */
 const thumbprint = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/
 
 /**
- * @param cnf As the issuer wrote it.
- * @returns Thumbprint of the one certificate over whose connections the token is good; undefined where it is good over any
+ * @param cnf The claim as the issuer wrote it.
+ * @returns Thumbprint of the certificate that the token is bound to; undefined when the token is not bound
  * @throws GateError ERR_TOKEN_BOUND
  */
 export function readBinding(cnf: unknown): string | undefined {
   if (cnf === undefined) return undefined
   if (typeof cnf !== 'object' || cnf === null || Array.isArray(cnf))
     throw unproved('its cnf is not an object')
-  // Each member is a condition: one that is not understood is one that nothing has proved.
+  // Each member of `cnf` is a condition. A member that the gate does not know is a condition that it has not checked.
   const members = Object.keys(cnf)
   if (members.length !== 1 || members[0] !== certificateMember)
-    // Names only: a `jwk` may hold a secret.
-    throw unproved(`its cnf has ${JSON.stringify(members)}, understood is "x5t#S256" alone`)
+    // Only the names of the members are logged: a `jwk` may hold a secret.
+    throw unproved(`its cnf has ${JSON.stringify(members)}; only "x5t#S256" is supported`)
   const value = (cnf as Record<string, unknown>)[certificateMember]
   if (typeof value !== 'string' || !thumbprint.test(value))
     throw unproved('its x5t#S256 is not a SHA-256 thumbprint in base64url')
@@ -31,15 +34,15 @@ export function readBinding(cnf: unknown): string | undefined {
 }
 
 /**
- * Asked for each request, since a token that is known already may come over another connection.
+ * Called for each request, since a token whose verification is remembered may come over another connection.
  * @param boundTo `Principal.boundTo`
- * @param certificate `Client.certificate`: of the gate's own TLS connection, never out of a header.
+ * @param certificate Thumbprint of the peer's certificate on the gate's own TLS connection, never from a header.
  * @throws GateError ERR_TOKEN_BOUND
  */
 export function checkBinding(boundTo: string | undefined, certificate: string | undefined): void {
   if (boundTo === undefined || boundTo === certificate) return
   throw unproved(
-    `it is bound to the certificate ${boundTo}, the connection has ${certificate ?? 'none'}`,
+    `the token is bound to the certificate ${boundTo}; the connection has ${certificate ?? 'none'}`,
   )
 }
 

@@ -1,26 +1,27 @@
 /**
- * Verified tokens by their exact text, bounded in bytes. Two generations: a token that is used moves to the young one;
- * when that is full the old one is dropped whole. No bookkeeping on a hit but a look-up.
+ * Cache of verified tokens by their exact text, bounded in bytes. It has two generations: a token that is used moves to
+ * the young one; when the young one is full, the old one is dropped as a whole. A hit costs one look-up and no
+ * bookkeeping.
  */
 import type { Principal } from '../domain/principal.ts'
 
 export interface Verified {
   readonly principal: Principal
   readonly audience: readonly string[]
-  /** `KeySet.version` it was verified under. */
+  /** `KeySet.version` of the keys that verified the token. */
   readonly keysVersion: number
-  /** Stands for the issuer's rules it was verified by: other rules are another object. */
+  /** The issuer's rules under which the token was verified, compared by identity: a reload makes a new object. */
   readonly rules: object
 }
 
-/** Rough bytes of an entry besides its texts: claims as objects, keys, map slots. */
+/** Estimated bytes of an entry besides its texts: claims as objects, keys, map slots. */
 const overhead = 1300
-/** And of each member and element of the claims: a slot, and a header where it is no number. */
+/** Estimated bytes for each member and element of the claims: a slot, and a header for values other than numbers. */
 const perPart = 60
 
 /**
- * A token is filed under its last characters, 144 bits of its signature, and compared whole: to hash all of it costs
- * three times as much. Two that end alike would only put each other out.
+ * A token is filed under its last characters (144 bits of its signature), then compared as a whole. Hashing the whole
+ * token would cost three times as much. Two tokens with the same end only replace each other in the cache.
  */
 const tailLength = 24
 
@@ -62,7 +63,8 @@ export class TokenCache {
       this.#young = new Map()
       this.#youngBytes = 0
     }
-    // A token taken out of the header is a slice of it: without copies the whole header block would stay.
+    // The token is a slice of the header text; without a copy, the cache would keep all headers of that request in
+    // memory.
     const kept = copyOf(token)
     this.#young.set(copyOf(token.slice(-tailLength)), { token: kept, verified })
     this.#youngBytes += bytes
@@ -75,7 +77,9 @@ export class TokenCache {
   }
 }
 
-/** How many members and elements at most: commas and openings, also in texts. */
+/**
+ * Upper bound of the members and elements in a JSON text: counts commas and opening brackets, those inside strings too.
+ */
 function partsOf(json: string): number {
   let parts = 0
   for (let i = 0; i < json.length; i++) {

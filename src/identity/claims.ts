@@ -1,11 +1,11 @@
 /**
- * Verified claims -> Principal. Every identifier must be one that a row in Postgres can name, and every time must
- * be finite: a token that no cutoff could ever hit is not accepted.
+ * Makes a Principal from verified claims. Every identifier must be one that a row in PostgreSQL can name, and every
+ * time must be finite: a token that no cutoff could revoke is not accepted.
  */
 import type { IssuerConfig } from '../config/options.ts'
 import { subjectCaller } from '../domain/caller.ts'
 import { wellFormedJson } from '../domain/json.ts'
-import { type Pointers, type Principal, pointed } from '../domain/principal.ts'
+import { type Pointers, type Principal, valueAt } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { readBinding } from './binding.ts'
@@ -14,8 +14,9 @@ import type { Claims, Header } from './shape.ts'
 const maxIdentifierBytes = 1024
 
 /**
- * Issuer -> columns of `revocations` that its tokens can be matched by, and '' for requests without a token.
- * @param exchange Columns that belong to the exchange and can be matched on this gate.
+ * The columns of `revocations` by which this gate can match tokens, for each issuer; '' stands for requests without a
+ * token.
+ * @param exchange Columns about the exchange instead of the token (address, certificate) that this gate can match.
  */
 export function matchedColumns(
   issuers: readonly IssuerConfig[],
@@ -35,11 +36,12 @@ export function matchedColumns(
   return found
 }
 
-/** RFC 9068 section 4. @throws GateError ERR_TOKEN_TYPE */
+/** Checks the token's `typ` (RFC 9068 section 4). @throws GateError ERR_TOKEN_TYPE */
 export function checkType(header: Header, claims: Claims, mode: IssuerConfig['token_types']): void {
   const { typ } = header
   if (typ === 'at+jwt') return
-  // Other tokens of the same issuer carry the same signature: only what is no ID, logout or event token passes.
+  // An issuer signs ID tokens, logout tokens and event tokens with the same key: only a token that is none of these
+  // passes.
   const legacy = mode === 'any' && (typ === undefined || typ === 'jwt')
   const { typ: kind, events, nonce } = claims
   const another = typeof kind === 'string' && /^(?:id|refresh|offline|logout)$/i.test(kind)
@@ -47,13 +49,13 @@ export function checkType(header: Header, claims: Claims, mode: IssuerConfig['to
     throw new GateError('ERR_TOKEN_TYPE')
 }
 
-/** What there is of a token besides its claims. */
+/** What is known of a verified token besides its claims. */
 export interface Evidence {
   /** The claims as the issuer wrote them, for the policy. */
   readonly written: Claims
   /** HMACs of the token, one for each pepper. */
   readonly tokenHashes: readonly Uint8Array[]
-  /** RFC 7638 thumbprint of the key that verified it. */
+  /** RFC 7638 thumbprint of the key that verified the token. */
   readonly keyThumbprint: string
   readonly pointers: Pointers
 }
@@ -121,7 +123,7 @@ export function parsePrincipal(
   }
 }
 
-/** The times that bound a token's life. @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED */
+/** Reads and checks the times that bound a token's life. @throws GateError ERR_TOKEN_CLAIMS, ERR_TOKEN_EXPIRED */
 function readTimes(
   claims: Claims,
   config: IssuerConfig,
@@ -133,39 +135,42 @@ function readTimes(
   const latestS = nowMs / 1000 + config.clock_skew / 1000
   if (issuedAtS > latestS) throw bad('iat is in the future')
   if (notBeforeS !== undefined && notBeforeS > latestS) throw bad('nbf is in the future')
-  // Old rows may be deleted because no token outlives this.
+  // The purge deletes old rows on the assumption that no token lives longer than this.
   if (expiresAtS - issuedAtS > config.max_token_lifetime / 1000)
-    throw bad('the token lives too long')
+    throw bad('the token lives longer than max_token_lifetime')
   checkExpiry(expiresAtS, nowMs, config.clock_skew)
   return { issuedAtS, expiresAtS }
 }
 
-/** The claims that rows and policies name, found where the issuer's configuration says. @throws GateError ERR_TOKEN_CLAIMS */
+/**
+ * Reads the claims that rows and policies name, from the places that the issuer's configuration gives. @throws
+ * GateError ERR_TOKEN_CLAIMS
+ */
 function readNames(claims: Claims, at: IssuerConfig['claims']) {
   const optionalAt = (pointer: string | undefined, name: string): string | undefined =>
-    pointer === undefined ? undefined : optional(pointed(claims, pointer), name)
+    pointer === undefined ? undefined : optional(valueAt(claims, pointer), name)
   return {
-    sessionId: optional(pointed(claims, at.session), 'session'),
-    tokenId: optional(pointed(claims, at.token), 'token'),
+    sessionId: optional(valueAt(claims, at.session), 'session'),
+    tokenId: optional(valueAt(claims, at.token), 'token'),
     clientId:
       at.client === undefined
         ? optional(claims.client_id ?? claims.azp ?? claims.appid, 'client')
-        : optional(pointed(claims, at.client), 'client'),
+        : optional(valueAt(claims, at.client), 'client'),
     tenant: optionalAt(at.tenant, 'tenant'),
     groups: at.groups === undefined ? [] : readGroups(claims, at.groups),
     deviceId: optionalAt(at.device, 'device'),
     scopes: readScopes(
-      at.scopes === undefined ? (claims.scope ?? claims.scp) : pointed(claims, at.scopes),
+      at.scopes === undefined ? (claims.scope ?? claims.scp) : valueAt(claims, at.scopes),
     ),
   }
 }
 
-/** Tolerance is for the issuer's clock, on `exp` as on `nbf`. @throws GateError ERR_TOKEN_EXPIRED */
+/** The tolerance `skewMs` is for the issuer's clock, on `exp` as on `nbf`. @throws GateError ERR_TOKEN_EXPIRED */
 export function checkExpiry(expiresAtS: number, nowMs: number, skewMs: number): void {
   if (nowMs >= expiresAtS * 1000 + skewMs) throw new GateError('ERR_TOKEN_EXPIRED')
 }
 
-/** The audiences a token names. @throws GateError ERR_TOKEN_AUDIENCE */
+/** The audiences that a token names. @throws GateError ERR_TOKEN_AUDIENCE */
 export function readAudience(claims: Claims): readonly string[] {
   const { aud } = claims
   const list = typeof aud === 'string' ? [aud] : aud
@@ -188,7 +193,7 @@ function optional(value: unknown, name: string): string | undefined {
   return value === undefined || value === null ? undefined : identifier(value, name)
 }
 
-/** A NumericDate that a row's time can be compared with. */
+/** A NumericDate (seconds since 1970) that can be compared with the times of a row. */
 function time(value: unknown, name: string): number {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < 0 || value > 1e11) {
     throw bad(`${name} is not a usable time`)
@@ -196,7 +201,7 @@ function time(value: unknown, name: string): number {
   return value
 }
 
-/** A space-separated string (RFC 9068) or a list. */
+/** Scopes: a space-separated string (RFC 9068) or a list. */
 function readScopes(value: unknown): readonly string[] {
   if (value === undefined) return []
   if (typeof value === 'string') return value.split(' ').filter((scope) => scope !== '')
@@ -204,19 +209,19 @@ function readScopes(value: unknown): readonly string[] {
   throw bad('scope is neither a string nor a list of strings')
 }
 
-/** @throws GateError when not all groups are there: a revoked one could be among the missing. */
+/** @throws GateError when the token does not carry all groups: a revoked group could be among the missing ones. */
 function readGroups(claims: Claims, pointer: string): readonly string[] {
   const { _claim_names: elsewhere, hasgroups } = claims
   const overage =
     typeof elsewhere === 'object' && elsewhere !== null && Object.hasOwn(elsewhere, 'groups')
-  // Entra leaves the groups out of tokens that would have too many.
-  if (overage || hasgroups !== undefined) throw bad('the groups are not in the token')
-  const value = pointed(claims, pointer)
+  // Entra leaves the groups out of a token that would have too many.
+  if (overage || hasgroups !== undefined) throw bad('the issuer left the groups out of the token')
+  const value = valueAt(claims, pointer)
   if (value === undefined || value === null) return []
   return (Array.isArray(value) ? value : [value]).map((group) => identifier(group, 'group'))
 }
 
-/** One that is unusable, or later than now, proves no sign-in. */
+/** The sign-in time. A value that is unusable or in the future does not prove a sign-in and is ignored. */
 function readAuthTime(value: unknown, latestS: number): number | undefined {
   const usable = typeof value === 'number' && Number.isFinite(value) && value >= 0
   return usable && value <= latestS ? value : undefined
@@ -224,7 +229,9 @@ function readAuthTime(value: unknown, latestS: number): number | undefined {
 
 const maxActors = 8
 
-/** RFC 8693 section 4.1: who acts, and for whom that one acts. */
+/**
+ * The chain of actors (RFC 8693 section 4.1): services that act on behalf of the subject, each on behalf of the next.
+ */
 function readActors(act: unknown, issuer: string): { issuer: string; subject: string }[] {
   const actors: { issuer: string; subject: string }[] = []
   for (let at = act, depth = 0; at !== undefined; depth++) {

@@ -1,6 +1,6 @@
 /**
- * Finds the caller's credential; says nothing about whether it is any good. It is in one place only: of two, the upstream
- * might read the one that was not verified here, so a request that carries two is refused.
+ * Finds the caller's credential; does not verify it. A request with two credentials is refused: the upstream might read
+ * the one that the gate did not verify.
  */
 import type { IssuerConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
@@ -14,7 +14,10 @@ export interface Credential {
 }
 
 const bearer = /^bearer +(.*)$/i
-/** Browsers can set no header on a WebSocket but the subprotocols: the token is one of them, behind this. */
+/**
+ * A browser cannot set headers on a WebSocket handshake, except the list of subprotocols. So the token is sent as a
+ * subprotocol with this prefix.
+ */
 const protocolPrefix = 'bearer.'
 const cookiePrefix = 'cookie:'
 
@@ -35,9 +38,9 @@ export class CredentialSources {
   }
 
   /**
-   * @param pairs Flat name, value list; a second `authorization` was refused with the headers.
-   * @param upgrade Whether it is a WebSocket handshake: only there a subprotocol means anything.
-   * @returns undefined where there is none; another scheme than Bearer (RFC 6750 section 2.1) is none
+   * @param pairs Flat list of header names and values; a second `authorization` has been refused before.
+   * @param upgrade Whether this is a WebSocket handshake: only there may the token be a subprotocol.
+   * @returns undefined when there is no credential; a scheme other than Bearer (RFC 6750 section 2.1) does not count
    * @throws GateError ERR_CREDENTIAL_REPEATED
    */
   find(pairs: readonly string[], upgrade: boolean): Credential | undefined {
@@ -70,18 +73,21 @@ export class CredentialSources {
     return found
   }
 
-  /** An issuer's tokens are only good where it says. @throws GateError ERR_TOKEN_ISSUER */
+  /**
+   * Checks that the credential came from a place that the configuration allows for this issuer. @throws GateError
+   * ERR_TOKEN_ISSUER
+   */
   check(issuer: string, { source }: Credential): void {
     if (!this.#byIssuer.get(issuer)?.includes(source)) throw new GateError('ERR_TOKEN_ISSUER')
   }
 }
 
-/** Browsers send it along whoever made them ask. */
+/** True for a cookie: browsers send it with every request, also with requests that a foreign site causes. */
 export function isAmbient({ source }: Credential): boolean {
   return source.startsWith(cookiePrefix)
 }
 
-/** The headers without the credential, but for `Authorization`, which `upstream/headers` knows. */
+/** The headers without the credential. `Authorization` stays in: `upstream/headers` handles it. */
 export function withoutCredential(
   pairs: readonly string[],
   { source }: Credential,
@@ -108,8 +114,8 @@ export function withoutCredential(
 }
 
 /**
- * What the answer must choose where the token was all that the client offered: browsers break off when none of their
- * subprotocols is chosen.
+ * The subprotocol of the answer when the token was the only one that the client offered: a browser ends the connection
+ * when the answer chooses none of its subprotocols.
  */
 export function protocolToEcho(
   pairs: readonly string[],
@@ -140,7 +146,7 @@ function* crumbs(cookie: string): Generator<Crumb> {
 }
 
 function bearerToken(value: string): string | undefined {
-  // As nearly everybody writes it.
+  // Fast path for the usual spelling.
   if (value.startsWith('Bearer ') && value.charCodeAt(7) !== 0x20) return value.slice(7)
   return bearer.exec(value)?.[1]
 }

@@ -1,7 +1,7 @@
 /**
- * The issuers' key sets, on the control thread: found by discovery, `jwks_uri` or a file, refreshed in the background
- * and never while a request waits with keys at hand. An issuer that is away leaves its last good set in use for
- * `keys_max_stale`; a set that cannot be used never replaces one that can.
+ * The issuers' key sets, on the control thread. Each set is found by discovery, `jwks_uri` or a file, and refreshed in
+ * the background; no request waits while usable keys are loaded. When an issuer cannot be reached, its last good set
+ * stays in use for `keys_max_stale`. A set without usable keys never replaces a good one.
  */
 import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
@@ -32,7 +32,7 @@ export interface IssuerStatus {
 }
 
 const limits = { maxBytes: 256 * 1024, timeoutMs: 5000 }
-/** Until the first set is there, tries are this far apart at first, doubling up to the cooldown. */
+/** Delay between attempts while the first set is missing; it doubles up to the cooldown. */
 const firstRetryMs = 500
 
 class IssuerKeys {
@@ -40,18 +40,18 @@ class IssuerKeys {
   version = 0
   keys: readonly Jwk[] = []
   fetchedAt = Number.NEGATIVE_INFINITY
-  /** The same by `performance.now()`, which nobody sets. */
+  /** The time of the last attempt by `performance.now()`, a clock that cannot be set back. */
   triedAtMs = Number.NEGATIVE_INFINITY
   goodAt = Number.NEGATIVE_INFINITY
   failures = 0
   error: GateError | undefined
-  /** What was logged last of it. */
+  /** The last warning that was logged for this issuer. */
   said: string | undefined
   running: Promise<void> | undefined
   timer: NodeJS.Timeout | undefined
   /** When the timer is due, by `performance.now()`. */
   dueAtMs = Number.POSITIVE_INFINITY
-  /** Another has its place; what a last fetch brings is nobody's. */
+  /** The issuer was replaced or removed by a reload: ignore the result of a fetch that is still under way. */
   retired = false
 
   constructor(config: IssuerConfig) {
@@ -69,14 +69,18 @@ export class KeyStore {
     for (const config of options.issuers) this.#sources.set(config.issuer, new IssuerKeys(config))
   }
 
-  /** Resolves after the first attempt for each issuer; one that is away is in `status` and tried again. */
+  /**
+   * Resolves after the first attempt for each issuer. An issuer that cannot be reached is shown in `status` and tried
+   * again.
+   */
   async open(): Promise<void> {
     await Promise.all([...this.#sources.values()].map((source) => this.#refresh(source)))
   }
 
   /**
-   * Gets ready for another list of issuers: the keys of new and changed ones are fetched first.
-   * @returns what takes the list over and gives the key sets of all; until it is called nothing has changed.
+   * Prepares a reload: fetches the keys of new and changed issuers first. Nothing changes before the returned function
+   * is called.
+   * @returns a function that puts the new list of issuers into use and returns the key sets of all of them
    * @throws GateError ERR_OUTBOUND, ERR_CONFIG_FILE when keys cannot be loaded
    */
   async prepare(issuers: readonly IssuerConfig[]): Promise<() => readonly KeySet[]> {
@@ -100,7 +104,8 @@ export class KeyStore {
         if (next.get(issuer) === source) continue
         clearTimeout(source.timer)
         source.retired = true
-        // A fetch that was under way when its replacement was made may have counted on.
+        // An old fetch may have raised the version after the new entry was made: the new entry must still have the
+        // higher version.
         const heir = next.get(issuer)
         if (heir !== undefined) heir.version = source.version + 1
       }
@@ -116,16 +121,17 @@ export class KeyStore {
     }
   }
 
-  /** A worker met a key that is not in the set: look again, unless that was done a moment ago. */
+  /** A worker met a key id that is not in the set: fetch the set again, but not more often than the cooldown allows. */
   want(issuer: string, kid: string | undefined): void {
     const source = this.#sources.get(issuer)
     if (source === undefined || this.#closed) return
     if (kid !== undefined && source.keys.some((key) => key.kid === kid)) return
-    // After failures too: an issuer in trouble is not helped by every stranger's token.
+    // The cooldown also holds after failed attempts: unknown keys in tokens of strangers must not load an issuer that
+    // fails.
     const now = performance.now()
     const allowedAtMs = source.triedAtMs + source.config.keys_cooldown
     if (allowedAtMs <= now) void this.#refresh(source)
-    // Never later than it is due: an issuer whose first keys are missing is tried again sooner than this.
+    // Never move a fetch to a later time: an issuer whose first keys are missing is due sooner than the cooldown.
     else if (source.running === undefined && allowedAtMs < source.dueAtMs)
       this.#plan(source, allowedAtMs - now)
   }
@@ -148,7 +154,7 @@ export class KeyStore {
     await Promise.all([...this.#sources.values()].map((source) => source.running))
   }
 
-  /** One fetch at a time for each issuer. */
+  /** Runs one fetch at a time for each issuer. */
   #refresh(source: IssuerKeys): Promise<void> {
     source.running ??= this.#fetch(source).finally(() => {
       source.running = undefined
@@ -183,7 +189,7 @@ export class KeyStore {
     }
   }
 
-  /** Once for each thing that goes wrong, however often it is tried. */
+  /** Logs a problem once, however often the fetch is repeated. */
   #warn(source: IssuerKeys, { code, hint, message }: GateError): void {
     const { issuer } = source.config
     const serves = source.keys.length > 0
@@ -216,7 +222,7 @@ export class KeyStore {
     return admitKeys(await this.#options.fetchDocument(uri, limits), algorithms, uri)
   }
 
-  /** OpenID Connect Discovery 1.0 section 4: the document must name the very issuer it was asked for. */
+  /** OpenID Connect Discovery 1.0 section 4: the document must name exactly the issuer that it was requested for. */
   async #discover(issuer: string): Promise<string> {
     const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
     const text = await this.#options.fetchDocument(url, limits)
@@ -227,13 +233,16 @@ export class KeyStore {
       throw new GateError('ERR_OUTBOUND', `${url} is not JSON`, { cause: error })
     }
     if (document?.issuer !== issuer) {
-      throw new GateError('ERR_OUTBOUND', `${url} is about another issuer`, {
-        hint: 'write the issuer exactly as its discovery document does, final slash included',
+      throw new GateError('ERR_OUTBOUND', `${url} names another issuer`, {
+        hint: 'write the issuer exactly as its discovery document does, including a final slash',
       })
     }
     const { jwks_uri: uri } = document
     if (typeof uri !== 'string' || !isTrusted(uri)) {
-      throw new GateError('ERR_OUTBOUND', `${url} names no https jwks_uri`)
+      throw new GateError(
+        'ERR_OUTBOUND',
+        `${url} does not contain a jwks_uri that starts with https`,
+      )
     }
     return uri
   }
@@ -247,7 +256,7 @@ async function readKeys(file: string): Promise<string> {
     const { code } = error as NodeJS.ErrnoException
     throw new GateError('ERR_CONFIG_FILE', `${file} cannot be read (${code})`, {
       cause: error,
-      hint: 'put it back, readable for the user of the gate; it is looked at again by itself',
+      hint: 'restore the file, readable by the user of the gate; the gate reads it again automatically',
     })
   }
   if (text.length <= limits.maxBytes) return text

@@ -1,6 +1,6 @@
 /**
- * The shape of a token, before any cryptography: three strict base64url parts, JSON objects, nothing that would
- * make the library do more than verify a signature.
+ * Checks the shape of a token before any cryptography: three strict base64url parts, JSON objects, and no header member
+ * that would make the library do more than verify a signature.
  */
 import { keepDigits } from '../domain/json.ts'
 import { type StrictJson, strictJson } from '../domain/strict-json.ts'
@@ -9,7 +9,7 @@ import { GateError } from '../errors.ts'
 export interface Header {
   readonly alg: string
   readonly kid: string | undefined
-  /** Lower-case, without `application/`. */
+  /** The header's `typ` in lower case, without `application/`. */
   readonly typ: string | undefined
 }
 
@@ -21,7 +21,7 @@ const alphabet = /^[A-Za-z0-9_-]+$/
 export interface Shape {
   readonly header: Header
   readonly claims: Claims
-  /** The same for the policy, with every number as the issuer wrote it: a double holds 53 bits. */
+  /** The claims for the policy, with every number as the issuer wrote it: a double holds only 53 bits. */
   readonly written: Claims
 }
 
@@ -36,7 +36,8 @@ export function parseTokenShape(token: string): Shape {
   if (typeof alg !== 'string') throw malformed()
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) throw malformed()
   if (typ !== undefined && typeof typ !== 'string') throw malformed()
-  // Extensions that change what the bytes mean (RFC 8725 section 3.10); keys inside the header are never looked at.
+  // These members change the meaning of the bytes (RFC 8725 section 3.10), so they are refused. Keys inside the header
+  // are never used.
   if (crit !== undefined || b64 !== undefined || zip !== undefined || enc !== undefined)
     throw malformed()
   return {
@@ -46,7 +47,9 @@ export function parseTokenShape(token: string): Shape {
   }
 }
 
-/** One spelling per value: no padding, no foreign characters, unused trailing bits zero (RFC 4648 section 3.5). */
+/**
+ * Accepts one spelling per value: no padding, no foreign characters, unused trailing bits zero (RFC 4648 section 3.5).
+ */
 function canonical(part: string): boolean {
   if (!alphabet.test(part)) return false
   const spare = part.length % 4
@@ -64,10 +67,10 @@ function sextet(code: number): number {
   return code - 0x30 + 52
 }
 
-/** A byte order mark is no JSON (RFC 8259 section 8.1): kept, so that it is refused. */
+/** `ignoreBOM` keeps a byte order mark in the text, where the JSON parser refuses it (RFC 8259 section 8.1). */
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Digits, point or exponent that a double may not hold. */
+/** Matches a number that a double may not hold exactly. */
 const doubtfulNumber = /\d{16}|\d[.eE]/
 
 type JsonObject = Record<string, unknown>
@@ -91,10 +94,9 @@ function readObject(part: string): { value: JsonObject; written: JsonObject } {
 }
 
 /**
- * A member that comes twice is read one way here and another way by the next reader of the token (RFC 8259 section 4).
- * And V8 takes a name with an escape for an older one of its decoded length that its raw text begins with: once any token
- * had `{"a":1,"\\":1}`, the `\n` in `{"a":1,"\n":1}` is read as a backslash (Node 24.21). So names are written out, and
- * those that cannot be are refused.
+ * A name that occurs twice is refused: two readers of the token could use different values (RFC 8259 section 4). Names
+ * with escapes are rewritten without them, to work around a bug of V8 (Node 24.21): after `{"a":1,"\\":1}` was parsed
+ * once, the name `\n` in `{"a":1,"\n":1}` is read as a backslash. Names that cannot be rewritten are refused.
  */
 const oneReading: StrictJson = {
   maxDepth: 16,

@@ -1,8 +1,8 @@
 /**
- * Room: identity. In: a bearer token. Out: the verified Principal, at once when the token is known, else after its
- * signature is checked. Never does: fetch (keys come from the control thread), ask whether it is revoked.
+ * Room: identity. In: a bearer token. Out: the verified Principal, at once when the token is in the cache, otherwise
+ * after its signature is checked. Never does: fetch keys (the control thread does), ask whether the token is revoked.
  *
- * Order: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
+ * Order of the checks: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
  */
 import { type CryptoKey, calculateJwkThumbprint, compactVerify, importJWK } from 'jose'
 import type { IssuerConfig } from '../config/options.ts'
@@ -17,25 +17,27 @@ import { type Header, parseTokenShape } from './shape.ts'
 export interface TokenVerifierOptions {
   readonly issuers: readonly IssuerConfig[]
   readonly cacheBytes: number
-  /** Under which a token is hashed, see `revocation.pepper_file`. */
+  /** Secrets under which a token is hashed, see `revocation.pepper_file`. */
   readonly peppers: readonly Uint8Array[]
-  /** The claims that rows name. */
+  /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: Pointers
   readonly metrics: { count(name: 'dropgate_token_cache_total', label: 'hit' | 'miss'): void }
-  /** A token names a key that is not in the set; the control thread may fetch the set anew. */
+  /** Called when a token names a key that is not in the set; the control thread may then fetch the set anew. */
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
 }
 
 interface Issuer {
   readonly config: IssuerConfig
-  /** −1 before the first set. */
+  /** `KeySet.version`; −1 before the first set. */
   version: number
   keys: readonly Key[]
-  /** Requests that wait a moment for a key that has just been published. */
+  /** Wakes the requests that wait a moment for a key that may just have been published. */
   waiting: Set<() => void>
-  /** Keys that did not come although we asked, until when not to ask again (ms). */
+  /**
+   * Ids of keys that were requested but did not arrive, with the time until which they are not requested again (ms).
+   */
   readonly absent: Map<string, number>
-  /** Times that we asked for keys since `askedSince`, ms. */
+  /** Number of requests for keys since `askedSince` (ms). */
   asked: number
   askedSince: number
 }
@@ -44,9 +46,9 @@ interface Key {
   readonly kid: string | undefined
   readonly alg: string | undefined
   readonly jwk: Readonly<Record<string, unknown>>
-  /** Imported at first use, for each algorithm it is used with. */
+  /** The imported key for each algorithm, imported at first use. */
   readonly imported: Map<string, Promise<CryptoKey | Uint8Array>>
-  /** RFC 7638, computed at first use. */
+  /** RFC 7638 thumbprint, computed at first use. */
   thumbprint: string | undefined
 }
 
@@ -55,8 +57,8 @@ const maxWaiting = 64
 const maxAbsent = 1000
 const maxAskedPerS = 10
 /**
- * Times that a token is verified while its issuer's keys change under it. Every attempt is by the newest; on a machine that
- * is short of CPU several reloads in a row can each come in the middle of one.
+ * How often one token is verified when its issuer's keys change during the verification. Each attempt uses the newest
+ * keys. On a machine short of CPU, several reloads in a row can each fall into an attempt.
  */
 const maxAttempts = 25
 
@@ -72,8 +74,8 @@ export class TokenVerifier {
   }
 
   /**
-   * Takes another list of issuers and the keys of each at once. One whose configuration changed begins anew: its
-   * key set has a higher version, so that no principal made by the old rules is found again.
+   * Replaces the list of issuers and their keys together. An issuer whose configuration changed gets a key set with a
+   * higher version, so that no principal made under the old rules is found in the cache.
    */
   reload(issuers: readonly IssuerConfig[], keySets: readonly KeySet[]): void {
     const before = new Map(this.#issuers)
@@ -117,8 +119,8 @@ export class TokenVerifier {
   }
 
   /**
-   * @param audience Accepted audiences of the route; the issuer's own where undefined.
-   * @throws GateError ERR_TOKEN_*, ERR_KEYS_UNAVAILABLE, thrown or by the promise
+   * @param audience Audiences that the route accepts; undefined: those of the issuer.
+   * @throws GateError ERR_TOKEN_*, ERR_KEYS_UNAVAILABLE, either directly or as a rejected promise
    */
   verify(token: string, audience: readonly string[] | undefined): Principal | Promise<Principal> {
     const known = this.#cache.get(token)
@@ -144,7 +146,8 @@ export class TokenVerifier {
   ): Promise<Principal> {
     const { header, claims, written } = parseTokenShape(token)
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
-    // What a cause names nobody has verified: it is for operators, who see which client is set up wrongly.
+    // `cause` holds values of a token that is not verified. It is only logged, so that operators can find a
+    // misconfigured client.
     if (issuer === undefined) throw unfit('ERR_TOKEN_ISSUER', 'iss', claims.iss)
     const { config } = issuer
     if (!config.algorithms.includes(header.alg))
@@ -170,13 +173,16 @@ export class TokenVerifier {
       this.#cache.set(token, verified)
       return verified.principal
     }
-    // Keys or rules that were replaced meanwhile may have been replaced for a reason (design law 6): what counts is
-    // what the new ones say.
+    // The keys or rules were replaced during the verification, perhaps for a security reason (design law 6): verify
+    // again by the new ones.
     if (attempt < maxAttempts) return await this.#verify(token, audience, attempt + 1)
     throw new GateError('ERR_KEYS_UNAVAILABLE')
   }
 
-  /** Asks for a key that is not there and gives it a moment: after a rotation the first request need not fail. */
+  /**
+   * Requests a key that is not loaded and waits a moment for it, so that the first request after a key rotation need
+   * not fail.
+   */
   async #await(issuer: Issuer, header: Header): Promise<Key> {
     const { config, absent, waiting } = issuer
     const kid = header.kid ?? ''
@@ -187,7 +193,8 @@ export class TokenVerifier {
         issuer.asked = 0
         issuer.askedSince = now
       }
-      // Strangers can name any key: the thread that is asked also carries the revocations.
+      // Strangers can name any key id. The control thread, which also delivers revocations, must not be flooded by
+      // requests for keys.
       if (++issuer.asked <= maxAskedPerS) {
         if (absent.size >= maxAbsent) absent.clear()
         absent.set(kid, now + config.keys_cooldown)
@@ -226,7 +233,7 @@ function unfit(code: Code, member: string, value: unknown): GateError {
   return new GateError(code, undefined, { cause: `its ${member} is ${JSON.stringify(value)}` })
 }
 
-/** The key by its id; without one, the only key that fits. `kid` is a name inside this issuer's set and no more. */
+/** Finds the key by its id; without an id, the only key that fits. A `kid` names a key of this issuer only. */
 function pick(issuer: Issuer, header: Header): Key | undefined {
   const fitting = issuer.keys.filter(
     (key) => fits(key, header.alg) && (header.kid === undefined || key.kid === header.kid),
@@ -234,7 +241,7 @@ function pick(issuer: Issuer, header: Header): Key | undefined {
   return fitting.length === 1 ? fitting[0] : undefined
 }
 
-/** Which algorithms a key may verify (RFC 7518 section 3.1, RFC 8037 section 3.1). */
+/** True if the key may verify this algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). */
 function fits(key: Key, alg: string): boolean {
   if (key.alg !== undefined && key.alg !== alg && !(key.alg === 'Ed25519' && alg === 'EdDSA'))
     return false

@@ -1,5 +1,5 @@
 /**
- * A request body that the policy reads, taken whole before anything is decided: capped, under a deadline of its
+ * Reads a request body that the policy needs, as a whole before the decision, with a size limit and a deadline of its
  * own. All other bodies stay streams.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -39,7 +39,7 @@ export function collectBody(
       })
     const timer = setTimeout(() => fail(new GateError('ERR_BODY_TIMEOUT')), limits.timeoutMs)
     req.on('data', onData).on('end', onEnd).on('error', onBroken)
-    // The client went away, or the exchange was ended.
+    // The client has gone, or the exchange was ended.
     res.on('close', onBroken)
   })
 }

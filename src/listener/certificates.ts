@@ -1,4 +1,4 @@
-/** TLS on a port: what a handshake needs, and what is noted of a client's certificate. */
+/** TLS on a port: the options of the handshake, and the thumbprint of a client's certificate. */
 import { hash } from 'node:crypto'
 import type { ServerOptions } from 'node:https'
 import type { TLSSocket } from 'node:tls'
@@ -7,7 +7,10 @@ import type { Via } from './peer.ts'
 
 type Tls = NonNullable<GateConfig['listen'][number]['tls']>
 
-/** An optional client certificate that does not verify passes the handshake; `noteCertificate` ends its connection. */
+/**
+ * An optional client certificate that does not verify still passes the handshake; `noteCertificate` then ends the
+ * connection.
+ */
 export function secureOptions({ cert, key, client_ca: ca, client_cert }: Tls): ServerOptions {
   const asked =
     ca === undefined
@@ -16,7 +19,10 @@ export function secureOptions({ cert, key, client_ca: ca, client_cert }: Tls): S
   return { cert, key, minVersion: 'TLSv1.2', ...asked }
 }
 
-/** Notes the thumbprint of the client's certificate (RFC 8705 section 3.1); one that does not verify ends the connection. */
+/**
+ * Remembers the thumbprint of the client's certificate (RFC 8705 section 3.1). A certificate that does not verify ends
+ * the connection.
+ */
 export function noteCertificate(socket: TLSSocket, via: Via): void {
   const certificate = socket.getPeerX509Certificate()
   if (certificate === undefined) return

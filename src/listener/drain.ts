@@ -1,37 +1,38 @@
 /**
- * The end of a listener: clients are told to leave while the ports still accept, what is under way may end, and only what
- * is left at the deadline is cut.
+ * The orderly end of a listener: clients are told to close their connections while the ports still accept; open
+ * exchanges may end; only those that are still open at the deadline are cut.
  */
 
-/** What a drain does to the ports. */
+/** The actions of a drain on the ports. */
 export interface Ports {
-  /** Exchanges and tunnels that are open. */
+  /** Number of open exchanges and tunnels. */
   readonly open: () => number
-  /** Closes the connections on which nothing is under way. */
+  /** Closes the connections without an exchange. */
   closeIdle(): void
-  /** Stops accepting. Resolves when the last connection is closed. */
+  /** Stops accepting connections. Resolves when the last connection is closed. */
   stopAccepting(): Promise<unknown>
   closeAll(): void
 }
 
-/** How often it is looked whether something is open, and how many looks in a row must find nothing before the ports close. */
+/** Time between two checks for open exchanges. The ports close after several checks in a row have found none. */
 const lookMs = 10
 const quietLooks = 10
-/** Time for the connections accepted last, also after the deadline. */
+/** Time for the connections that were accepted last, also after the deadline. */
 const graceMs = 250
 
-/** @param cutRest Called at the deadline if something is still open: cuts it. */
+/** @param cutRest Called at the deadline when something is still open, to cut it. */
 export async function drain(timeoutMs: number, ports: Ports, cutRest: () => void): Promise<void> {
   const startAt = performance.now()
   const endAt = startAt + timeoutMs
-  // Under steady traffic it is never quiet: half of the time is kept for what is let in last.
+  // Under steady traffic there is always an open exchange, so this waits half of the time at most. The other half is
+  // for the exchanges that are let in last.
   await quiet(ports, startAt + timeoutMs / 2)
   // Connections accepted just now may not have sent a request yet: they get `graceMs` at least.
   const closed = ports.stopAccepting()
   await quiet(ports, Math.max(endAt, performance.now() + graceMs))
   if (ports.open() > 0) {
     cutRest()
-    // The answers and close frames of what was cut are sent.
+    // Waits until the answers and close frames of the exchanges that were cut are sent.
     await quiet(ports, performance.now() + graceMs)
   }
   ports.closeAll()
@@ -39,11 +40,12 @@ export async function drain(timeoutMs: number, ports: Ports, cutRest: () => void
 }
 
 /**
- * Resolves when nothing has been open for a moment, at the latest at `endAt`. Clients that come back meanwhile on an idle
- * connection are told to leave; what is idle after that is closed, so rarely in the middle of a request.
+ * Resolves when nothing has been open for a moment, at the latest at `endAt`. Clients that send a request on an idle
+ * connection meanwhile are told to close it. Connections that are idle after that are closed, so that few are closed in
+ * the middle of a request.
  */
 async function quiet(ports: Ports, endAt: number): Promise<void> {
-  // Looks are counted and not time: a thread that is late has not looked meanwhile.
+  // Counts checks instead of time: a thread that was held up has not checked meanwhile.
   let looks = 0
   while (performance.now() < endAt && looks < quietLooks) {
     await new Promise((resolve) => setTimeout(resolve, lookMs))

@@ -1,6 +1,6 @@
 /**
- * The request's headers in exactly one reading, from what came over the wire (`rawHeaders`), never from Node's
- * merged view: that one hides repeats. What a later hop could read otherwise is refused.
+ * Reads the request's headers from what came over the wire (`rawHeaders`), never from Node's merged view, which hides
+ * repeated headers. Headers that a later hop could read differently are refused.
  */
 import type { IncomingMessage } from 'node:http'
 import { foldedName, methods, valueCharacters } from '../domain/http.ts'
@@ -25,14 +25,17 @@ export function parseMethod(method: string | undefined): string {
 }
 
 /**
- * Fewer than a token may hold (RFC 9110 section 5.6.2), on purpose: CGI-like upstreams fold every other character into `_`,
- * so a client could write one of our names in another spelling.
+ * Fewer characters than a token may hold (RFC 9110 section 5.6.2): CGI-like upstreams turn every other character into
+ * `_`, so a client could send a second spelling of a header name that the gate sets.
  */
 const goodName = /^[0-9a-z-]+$/
-/** No obs-text, unlike RFC 9110: regular expressions and upstreams decode it differently. */
+/** No bytes above 0x7f (obs-text), which RFC 9110 allows: regular expressions and upstreams decode them differently. */
 const goodValue = new RegExp(`^[${valueCharacters}]*$`)
 
-/** Refused when they come twice, on every route; `host` and `authorization` have codes of their own below. */
+/**
+ * Headers that are refused when they occur twice, on every route; `host` and `authorization` have their own codes
+ * below.
+ */
 const single = new Set([
   'access-control-request-method',
   'content-length',
@@ -47,7 +50,7 @@ const single = new Set([
   'x-forwarded-uri',
 ])
 
-/** Lists by definition: sending them twice is the same as joining them (RFC 9110 section 5.3). */
+/** Headers that are lists: sending them twice is the same as joining them (RFC 9110 section 5.3). */
 const lists = new Set([
   'accept',
   'accept-charset',
@@ -76,7 +79,10 @@ const lists = new Set([
   'x-forwarded-for',
 ])
 
-/** One of these named in `Connection`, in any spelling, would make a later hop drop a header that was decided on. */
+/**
+ * Header names that a client may not list in `Connection`, in any spelling: a later hop would remove a header that the
+ * decision was based on.
+ */
 const protectedName =
   /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
 
@@ -146,7 +152,7 @@ export function parseHeaders(
   }
 }
 
-/** The header's value, joined where it is a list; undefined where it is not there. */
+/** The header's value, joined when it is a list; undefined when it is absent. */
 export function headerValue(headers: RequestHeaders, name: string): string | undefined {
   const { pairs } = headers
   let value: string | undefined
@@ -157,7 +163,7 @@ export function headerValue(headers: RequestHeaders, name: string): string | und
   return value
 }
 
-/** @throws GateError ERR_HEADER_REPEATED unless the route joins. */
+/** @throws GateError ERR_HEADER_REPEATED when a header occurs twice, unless the route joins repeated headers. */
 export function checkRepeats(
   headers: RequestHeaders,
   route: { readonly repeated_headers: 'refuse' | 'join' },
@@ -181,14 +187,14 @@ function countCookies(value: string): number {
 }
 
 /**
- * NTLM and Negotiate prove who holds the *connection*; on a pooled one the next caller would be taken for the last
- * (RFC 4559 section 6).
+ * NTLM and Negotiate authenticate the connection and not the request: on a pooled upstream connection, the next caller
+ * would be taken for the last one (RFC 4559 section 6).
  */
 function refuseBound(value: string): void {
   if (/^(?:ntlm|negotiate)\b/i.test(value)) throw new GateError('ERR_CREDENTIAL_BOUND')
 }
 
-/** The value of a header that comes once at most; undefined where it does not. */
+/** The value of a header that occurs at most once; undefined when it is absent. */
 export function headerOf(pairs: readonly string[], name: string): string | undefined {
   for (let i = 0; i < pairs.length; i += 2) if (pairs[i] === name) return pairs[i + 1]
   return undefined

@@ -1,7 +1,7 @@
 /**
- * The peer of a connection: the other end itself or, where that is a trusted proxy, the client that it names.
- * Trust is given by network, never by default, and the list of hops is read from the right: what lies left of
- * the first hop that is not trusted may have been written by the client (RFC 7239 section 8.1).
+ * Finds the peer of a connection: the other end itself or, if that is a trusted proxy, the client that the proxy names.
+ * Proxies are trusted by network, never by default. The list of hops is read from the right: everything to the left of
+ * the first untrusted hop may have been written by the client (RFC 7239 section 8.1).
  */
 import type { Socket } from 'node:net'
 import { plainAddress } from '../domain/address.ts'
@@ -9,7 +9,7 @@ import { tokenCharacters } from '../domain/http.ts'
 import type { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
 
-/** One end of a TCP connection and the other, as the gate believes them. */
+/** Both ends of a TCP connection, as far as the gate believes them. */
 export interface Ends {
   readonly address: string
   readonly port: number
@@ -23,27 +23,28 @@ export interface Peer extends Ends {
   readonly certificate: string | undefined
 }
 
-/** What a listening socket knows of those who connect to it. */
+/** What a listening socket knows about its connections. */
 export interface Via {
   readonly scheme: 'http' | 'https'
   /** Proxies whose headers about the client are believed; undefined: none. */
   readonly trusted: NetworkSet | undefined
-  /** The one header that is read from these proxies; the other is removed unread. */
+  /** The one header that is read from these proxies; the other one is removed unread. */
   readonly clientHeader: 'x-forwarded-for' | 'forwarded'
-  /** Ends that a PROXY protocol header has named, see proxy-protocol.ts. */
+  /** The ends of a connection as its PROXY protocol header names them, see proxy-protocol.ts. */
   readonly named: WeakMap<Socket, Ends>
-  /** Thumbprints of client certificates, taken once for each connection. */
+  /** Thumbprints of client certificates, computed once for each connection. */
   readonly certificates: WeakMap<Socket, string>
-  /** The other end of each connection, before any header of a proxy is read. */
+  /** The other end of each connection, before a proxy's headers are read. */
   readonly peers: WeakMap<Socket, Peer>
 }
 
 const maxHops = 32
 
 /**
- * @param pairs Flat name, value list.
- * @returns `address` is never empty.
- * @throws GateError ERR_HEADER_MALFORMED for what a trusted proxy should not send, ERR_NOT_READY where the connection has no peer address
+ * @param pairs Flat list of header names and values.
+ * @returns the peer; its `address` is never empty.
+ * @throws GateError ERR_HEADER_MALFORMED when a trusted proxy sends a malformed header, ERR_NOT_READY when the
+ * connection has no peer address
  */
 export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via): Peer {
   const peer = via.peers.get(socket) ?? readPeer(socket, via)
@@ -53,7 +54,7 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
   let { address } = peer
   for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {
     const hop = told.hops[i]!
-    // A proxy that does not say for whom it speaks speaks for itself.
+    // A trusted proxy that names no client is itself the peer.
     if (hop === undefined) break
     address = hop
   }
@@ -62,14 +63,18 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
 }
 
 /**
- * Whether a connection has a peer address; asked as soon as it is accepted. One that was reset by then has none. One that is
- * reset later keeps its address, since Node remembers what was read here: no request is decided on without an address.
+ * True when the connection has a peer address; called as soon as it is accepted. A connection that was reset before has
+ * none. One that is reset later keeps its address, since Node remembers an address that was read once: so no request is
+ * decided without an address.
  */
 export function hasPeer(socket: Socket): boolean {
   return socket.remoteAddress !== undefined
 }
 
-/** Its certificate is verified, and its PROXY header read, before its first request. */
+/**
+ * Reads the peer of the connection itself. Its certificate is verified, and its PROXY header read, before its first
+ * request.
+ */
 function readPeer(socket: Socket, via: Via): Peer {
   const ends = via.named.get(socket) ?? endsOf(socket)
   const peer = { ...ends, scheme: via.scheme, certificate: via.certificates.get(socket) }
@@ -79,7 +84,7 @@ function readPeer(socket: Socket, via: Via): Peer {
 
 function endsOf(socket: Socket): Ends {
   const address = plainAddress(socket.remoteAddress ?? '')
-  // Rows and policies that name addresses could not be applied.
+  // Without an address, rows and policies that name addresses could not be applied.
   if (address === undefined) throw new GateError('ERR_NOT_READY')
   return {
     address,
@@ -90,7 +95,7 @@ function endsOf(socket: Socket): Ends {
 }
 
 interface ForwardedPeer {
-  /** Leftmost first; undefined for a hop that hides. */
+  /** The hops, leftmost first; undefined for a hop that hides its address. */
   readonly hops: readonly (string | undefined)[]
   readonly scheme: 'http' | 'https' | undefined
 }
@@ -108,7 +113,7 @@ function readForwardedFor(pairs: readonly string[]): ForwardedPeer {
   return { hops: capped(hops), scheme }
 }
 
-/** RFC 7239: elements by comma, pairs by semicolon, values a token or a quoted string. */
+/** RFC 7239: elements are separated by commas, pairs by semicolons; values are tokens or quoted strings. */
 function readForwarded(pairs: readonly string[]): ForwardedPeer {
   const hops: (string | undefined)[] = []
   let scheme: ForwardedPeer['scheme']
@@ -116,7 +121,7 @@ function readForwarded(pairs: readonly string[]): ForwardedPeer {
     if (pairs[i] !== 'forwarded') continue
     for (const element of outsideQuotes(pairs[i + 1]!, ',')) {
       let hop: string | undefined
-      // Only the last element is the trusted proxy's own word.
+      // Only the last element was written by the trusted proxy itself.
       scheme = undefined
       for (const pair of outsideQuotes(element, ';')) {
         const [, name = '', token = '', quoted] = forwardedPair.exec(pair.trim()) ?? []
@@ -136,7 +141,7 @@ function readForwarded(pairs: readonly string[]): ForwardedPeer {
 /** More than RFC 7239 allows without quotes: `:` and brackets too, since proxies write IPv6 addresses and ports that way. */
 const forwardedPair = new RegExp(`^([A-Za-z]+)=(?:([${tokenCharacters}:[\\]]+)|"([^"\\\\]*)")$`)
 
-/** Splits; without quotes in the text this is `split`. */
+/** Splits at separators outside quotes. */
 function outsideQuotes(text: string, separator: ',' | ';'): string[] {
   if (!text.includes('"')) return text.split(separator)
   const parts: string[] = []
@@ -156,7 +161,7 @@ function outsideQuotes(text: string, separator: ',' | ';'): string[] {
 
 const withPort = /^(?:\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5})$/
 
-/** An address, also with a port behind it, as some proxies write. */
+/** Reads an address; some proxies write a port after it. */
 function readHop(text: string): string {
   const parts = withPort.exec(text)
   const address = plainAddress(parts?.[1] ?? parts?.[2] ?? text)

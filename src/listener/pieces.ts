@@ -1,24 +1,24 @@
 /**
- * A client cuts its request body into pieces as it likes, down to chunks of one byte. Each piece costs the same up to the
- * write to the upstream, whatever its size. So the pieces of one turn of the event loop go on as one, and a client cannot
- * hold the worker up by small pieces. They stay allowed: clients that stream send them.
+ * A client may cut its request body into pieces as small as one byte, and each piece costs the same work up to the
+ * write to the upstream. So all pieces that arrive in one turn of the event loop are joined, and a client cannot hold
+ * up the worker with small pieces. They are not refused, since clients that stream send them.
  *
- * Relies on Node in two places, which its test watches (see node-quirks.ts for all others): the class of requests is an option of the server, and the parser
- * hands each piece of the body to the request's `push`, null at its end.
+ * Relies on Node in two places, which its test checks (see node-quirks.ts for all others): the class of requests is an
+ * option of the server, and the parser passes each piece of the body to the request's `push`, and null at the end.
  */
 import { IncomingMessage } from 'node:http'
 import { atEndOfTurn } from '../domain/turn.ts'
 
-/** No joined piece is larger; as much as is held of one body at most. */
+/** Largest size of a joined piece, and the most bytes that are held of one body. */
 export const joinBytes = 16 * 1024
 
-/** Between turns one buffer is kept to join in: all that is held goes on at the end of its turn. */
+/** One buffer is shared by all bodies, since everything that is held is passed on at the end of its turn. */
 let spare: Buffer | undefined
 
-/** Takes pieces and gives them on, in their order and with no byte more or less, joined within each turn. */
+/** Takes pieces and passes them on in order, joined within each turn, without changing a byte. */
 export class Joiner {
   readonly #give: (piece: Buffer) => void
-  /** The only piece so far: one that stays alone is not copied. */
+  /** The only piece so far: a piece that stays alone is not copied. */
   #first: Buffer | undefined
   #joined: Buffer | undefined
   #held = 0
@@ -28,7 +28,7 @@ export class Joiner {
     this.#give = give
   }
 
-  /** Bytes that are not given on yet. */
+  /** Bytes that are not passed on yet. */
   get held(): number {
     return this.#held
   }
@@ -59,20 +59,21 @@ export class Joiner {
     if (this.#held === joinBytes) this.flush()
   }
 
-  /** Gives on what is held, if anything is. */
+  /** Passes on the bytes that are held, if any. */
   flush(): void {
     const held = this.#held
     if (held === 0) return
     let piece = this.#first
     const joined = this.#joined
-    // First of all: what it is given to may end the request, or bring more.
+    // Reset before passing on: the receiver may end the request or bring in more pieces.
     this.#held = 0
     this.#first = undefined
     this.#joined = undefined
     if (joined !== undefined) {
       if (held * 2 > joinBytes) piece = joined.subarray(0, held)
       else {
-        // It may wait for long behind an upstream that does not read: not in a buffer thousands of times its size.
+        // The piece may wait for long behind an upstream that does not read, so it must not keep a much larger buffer
+        // in memory.
         piece = Buffer.allocUnsafeSlow(held)
         joined.copy(piece, 0, 0, held)
         spare = joined
@@ -87,11 +88,11 @@ export class Joiner {
   }
 }
 
-/** A request of which the readers see joined pieces only, whenever they begin to read. */
+/** A request whose readers see only joined pieces, no matter when they begin to read. */
 export class JoinedRequest extends IncomingMessage {
   #joiner: Joiner | undefined
 
-  /** @returns whether there is room for more, as if nothing were held: else Node stops to read. */
+  /** @returns whether Node may read on; bytes that are held count as passed on. */
   override push(piece: Buffer | null): boolean {
     if (piece === null) {
       this.#joiner?.flush()

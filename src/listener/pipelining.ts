@@ -1,8 +1,8 @@
 /**
- * One exchange at a time on each connection. Node parses ahead: it hands on the second of two pipelined requests while
- * the first is under way, and even behind an answer that closes the connection, so that what a refusal meant to leave
- * unread would be decided and sent. Here each request waits until the answer before it is finished, and no request behind
- * an answer that closes the connection is answered (RFC 9112 sections 9.3.2 and 9.6).
+ * One exchange at a time on each connection. Node parses ahead: it passes on the second of two pipelined requests while
+ * the first is under way, even when the answer to the first will close the connection, so a request that a refusal
+ * meant to leave unread would be decided and sent. Here each request waits until the answer before it is finished, and
+ * no request after an answer that closes the connection is answered (RFC 9112 sections 9.3.2 and 9.6).
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -10,8 +10,9 @@ import type { GateError } from '../errors.ts'
 import { readOn, stopReading } from '../node-quirks.ts'
 
 /**
- * Requests that may wait on one connection. Where they are short, one read of Node's brings thousands, and Node keeps the
- * objects made for each of them until the connection ends: a connection with more than this many waiting is destroyed.
+ * Number of requests that may wait on one connection. One read by Node can bring thousands of short requests, and Node
+ * keeps an object for each of them until the connection ends: a connection with more than this many waiting requests is
+ * destroyed.
  */
 const maxAhead = 64
 
@@ -26,7 +27,10 @@ interface PendingRequest {
 export interface PipelineOptions {
   /** Answers on the bare socket and closes it. */
   readonly refuse: (socket: Duplex, error: GateError) => void
-  /** Read each time. `read_idle` in ms; `requests` also bounds those that wait, on all connections together. */
+  /**
+   * Called anew each time. `read_idle` is in ms; `requests` also limits the waiting requests of all connections
+   * together.
+   */
   readonly limits: () => { readonly read_idle: number; readonly requests: number }
   /** A client has left the end of its answer unread for longer than `read_idle`. */
   readonly onUnread: () => void
@@ -34,13 +38,13 @@ export interface PipelineOptions {
   readonly onTooManyAhead: (socket: Duplex) => void
 }
 
-/** Of one connection. */
+/** The state of one connection. */
 interface Pipeline {
   current: PendingRequest | undefined
   readonly waiting: PendingRequest[]
-  /** The error to answer with once those that wait are answered. */
+  /** The error to answer with once the waiting requests are answered. */
   failed: GateError | undefined
-  /** The last answer is written or on its way. */
+  /** True when the last answer of the connection is written or on its way. */
   over: boolean
 }
 
@@ -49,7 +53,7 @@ export class PipelineQueue {
   readonly #pipelines = new WeakMap<Duplex, Pipeline>()
   #inFlight = 0
   #detached = 0
-  /** On all connections. */
+  /** Number of waiting requests on all connections. */
   #waiting = 0
 
   constructor(options: PipelineOptions) {
@@ -61,16 +65,19 @@ export class PipelineQueue {
     return this.#detached
   }
 
-  /** Exchanges under way. */
+  /** Number of exchanges under way. */
   get inFlight(): number {
     return this.#inFlight
   }
 
-  /** Serves the request now, or when those before it are answered, or never. */
+  /**
+   * Serves the request at once, or after those before it are answered; a request that comes after the last answer is
+   * never served.
+   */
   enqueue(req: IncomingMessage, res: ServerResponse, serve: Serve): void {
     const { socket } = req
     const pipeline = this.#pipelineOf(socket)
-    // A refusal that is still to be sent is the last answer: requests behind it are dropped.
+    // A refusal that is still to be sent will be the last answer: requests behind it are dropped.
     if (pipeline.over || pipeline.failed !== undefined) return
     if (pipeline.current === undefined) {
       this.#serve(pipeline, { req, res, serve })
@@ -88,14 +95,15 @@ export class PipelineQueue {
     stopReading(socket)
   }
 
-  /** The connection's bytes make no request, or one that the gate does not serve. */
+  /** The bytes of the connection are not a request, or a request that the gate does not serve. */
   fail(socket: Duplex, error: GateError): void {
     const pipeline = this.#pipelineOf(socket)
     const { current } = pipeline
     if (pipeline.over || pipeline.failed !== undefined) return
     if (current === undefined) this.#end(socket, pipeline, error)
     else if (!current.req.complete) {
-      // The body of the current request is malformed or late: the request ends incomplete, here and at the upstream.
+      // The body of the current request is malformed or late: the request ends incomplete, both here and at the
+      // upstream.
       if (current.res.headersSent) socket.destroy()
       else this.#end(socket, pipeline, error)
     } else {
@@ -107,7 +115,10 @@ export class PipelineQueue {
     }
   }
 
-  /** Takes the connection out of the pipeline for good; false where an answer is under way or was the last. */
+  /**
+   * Takes the connection out of the pipeline for good. @returns false when an answer is under way or the last one is
+   * written
+   */
   detach(socket: Duplex): boolean {
     const pipeline = this.#pipelineOf(socket)
     if (pipeline.over || pipeline.current !== undefined) return false
@@ -137,9 +148,9 @@ export class PipelineQueue {
     serve(req, res)
   }
 
-  /** Destroys the connection when all of the answer is written and its client reads nothing of it for `read_idle`. */
+  /** Destroys the connection when the whole answer is written but its client reads none of it for `read_idle`. */
   watchUnread(res: ServerResponse, socket: Duplex): void {
-    // Node emits it once, when the last byte is written to the socket.
+    // Node emits 'prefinish' once, when the last byte is written to the socket.
     res.on('prefinish', () => this.#unread(res, socket))
   }
 

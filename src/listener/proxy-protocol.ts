@@ -1,14 +1,14 @@
 /**
  * The PROXY protocol (https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt), versions 1 and 2: a trusted load
- * balancer names the ends of the connection before its first byte. Where it is required, a connection from another
- * address, without the header, or with a malformed one is closed without an answer: it was not HTTP yet.
+ * balancer names the ends of the connection before its first byte. When the header is required, a connection from
+ * another address, without the header, or with a malformed one is closed without an answer, since it is not HTTP yet.
  */
 import { createServer, type Server as NetServer, type Socket } from 'node:net'
 import { plainAddress } from '../domain/address.ts'
 import type { NetworkSet } from '../domain/network.ts'
 import type { Ends } from './peer.ts'
 
-/** `ends` undefined: the load balancer speaks for itself (health checks). */
+/** `ends` is undefined when the load balancer speaks for itself (health checks). */
 export interface ProxyHeader {
   readonly ends: Ends | undefined
   /** Its length in bytes. */
@@ -16,12 +16,12 @@ export interface ProxyHeader {
 }
 
 const signature2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
-/** CRLF included (section 2.1 of the protocol's text). */
+/** Longest header of version 1, CRLF included (section 2.1 of the specification). */
 const longest1 = 107
-/** 16 bytes of head; addresses and TLVs behind it are read over, up to here. */
+/** Longest header of version 2: 16 bytes, then addresses and TLVs. */
 const longest2 = 16 + 2048
 
-/** @returns the header, `more` while it is incomplete, `malformed` where no further byte can make it one. */
+/** @returns the header, `more` while it is incomplete, `malformed` when it can no longer become valid */
 export function parseProxyHeader(bytes: Buffer): ProxyHeader | 'more' | 'malformed' {
   const head = bytes.subarray(0, 12)
   if (head.equals(signature2.subarray(0, head.length))) return readVersion2(bytes)
@@ -53,7 +53,7 @@ function readVersion2(bytes: Buffer): ProxyHeader | 'more' | 'malformed' {
   const length = 16 + bytes.readUInt16BE(14)
   if ((command !== 0x20 && command !== 0x21) || length > longest2) return 'malformed'
   if (bytes.length < length) return 'more'
-  // LOCAL, and families that are no IP addresses: the connection is the load balancer's own.
+  // LOCAL, or a family other than IP: the connection is the load balancer's own.
   if (command === 0x20 || (family !== 1 && family !== 2)) return { ends: undefined, length }
   const size = family === 1 ? 4 : 16
   if (length < 16 + 2 * size + 4) return 'malformed'
@@ -84,16 +84,16 @@ function endsOf(from: string, fromPort: number, to: string, toPort: number): End
 
 export interface ProxiedOptions {
   readonly trusted: NetworkSet
-  /** Read for each connection. */
+  /** Called for each connection. */
   readonly timeoutMs: () => number
   readonly named: WeakMap<Socket, Ends>
-  /** The connection with its header taken off. */
+  /** Called with a connection whose header has been removed. */
   readonly onConnection: (socket: Socket) => void
   /** A connection was closed because its header was malformed, missing, or from an address that is not trusted. */
   readonly onRefused: () => void
 }
 
-/** A server that takes the header off each connection before handing it on. */
+/** A server that removes the PROXY header from each connection before passing the connection on. */
 export function createProxiedServer(options: ProxiedOptions): NetServer {
   const { trusted, timeoutMs, named, onConnection, onRefused } = options
   return createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {

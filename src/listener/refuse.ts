@@ -1,6 +1,7 @@
 /**
- * What never becomes a request: bytes that the parser refuses, and handshakes that the gate does not take. The answer is written on the bare
- * socket and the connection closed, so that nothing after it is read as another request.
+ * Answers bytes that never become a request: those that the parser refuses, and handshakes that the gate does not
+ * accept. The answer is written on the bare socket and the connection is closed, so that nothing after it is read as
+ * another request.
  */
 import type { Duplex } from 'node:stream'
 import { destroyAfter } from '../domain/destroy-after.ts'
@@ -8,7 +9,7 @@ import { methods } from '../domain/http.ts'
 import { problemOf } from '../domain/problem.ts'
 import { type Code, GateError } from '../errors.ts'
 
-/** The parser's codes (llhttp, Node) as ours. */
+/** Error codes of the parser (llhttp, Node) -> codes of the gate. */
 const parserCodes: Readonly<Record<string, Code>> = {
   HPE_HEADER_OVERFLOW: 'ERR_HEADERS_TOO_LARGE',
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 'ERR_BODY_TOO_LARGE',
@@ -35,21 +36,22 @@ const statusText: Readonly<Record<number, string>> = {
   501: 'Not Implemented',
 }
 
-/** Headers that a status demands (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4). */
+/** Headers that a status requires (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4). */
 const moreHeaders: Readonly<Record<number, string>> = {
   405: `allow: ${methods.join(', ')}\r\n`,
   426: 'upgrade: websocket\r\nsec-websocket-version: 13\r\n',
 }
 
-/** Answers and closes; only for a socket on which no answer is under way. */
+/** Answers and closes. Only for a socket on which no answer is under way. */
 export function refuseOn(socket: Duplex, error: GateError, decisionId: string): void {
   if (!socket.writable) {
     socket.destroy()
     return
   }
-  // Node has removed its own listener for an upgrade; without one, a client that resets now would end the worker.
+  // Node has removed its own 'error' listener for an upgrade; without one, a client that resets now would end the
+  // worker.
   socket.on('error', () => {})
-  // A client that does not read the answer does not keep the socket.
+  // Destroy the socket after a while, even if the client does not read the answer.
   destroyAfter(socket, lingerMs)
   const body = problemOf(error, decisionId)
   const more = moreHeaders[error.status] ?? ''

@@ -1,6 +1,6 @@
 /**
  * Room: listener. In: connections. Out: requests whose framing the parser accepts, with their bodies left as streams.
- * Never does: route, decide, read a body. What the parser refuses is answered in `refuse`.
+ * Never does: route, decide, read a body. Bytes that the parser refuses are answered in refuse.ts.
  *
  * The server is Fastify's, made by its `serverFactory`; requests go to the pipeline before Fastify sees them.
  */
@@ -42,9 +42,14 @@ export interface ListenerOptions {
     ): void
   }
   readonly onRequest: (req: IncomingMessage, res: ServerResponse, via: Via) => void
-  /** A handshake to be decided on like a request; its `res` carries every answer that is not 101. */
+  /**
+   * Called with a WebSocket handshake, which is decided like a request; its `res` carries every answer other than 101.
+   */
   readonly onUpgrade: (req: IncomingMessage, upgrade: Upgrade, via: Via) => void
-  /** Something is refused before it has become a request: it is answered, or its connection destroyed, by the listener. */
+  /**
+   * Called when the listener has refused bytes before they became a request: it has answered them, or destroyed the
+   * connection.
+   */
   readonly onRefused: (refused: {
     readonly decisionId: string
     readonly error: GateError
@@ -55,7 +60,7 @@ export interface ListenerOptions {
 export type ListenConfig = GateConfig['listen'][number]
 
 export interface ListenAt {
-  /** In place of the configured one: equal to it but for port 0. */
+  /** The port to bind: the configured one, but resolved when that is 0. */
   readonly port: number
   readonly reusePort: boolean
 }
@@ -66,7 +71,7 @@ const keepAliveMs = 72_000
 interface Port {
   readonly app: FastifyInstance
   readonly server: Server
-  /** Removes PROXY protocol headers before `server` gets the connection; undefined where they are not expected. */
+  /** Removes PROXY protocol headers before `server` gets the connection; undefined when they are not expected. */
   readonly front: NetServer | undefined
 }
 
@@ -88,7 +93,7 @@ export class Listener {
     })
   }
 
-  /** Exchanges under way. */
+  /** Number of exchanges under way. */
   get inFlight(): number {
     return this.#pipelines.inFlight
   }
@@ -105,7 +110,7 @@ export class Listener {
       serverFactory: () => server,
       clientErrorHandler: onClientError,
     })
-    // Fastify hands what it does not know on to `server.listen`; its types do not name `reusePort` yet.
+    // Fastify passes unknown options on to `server.listen`; its types do not include `reusePort` yet.
     const at: FastifyListenOptions & { reusePort: boolean } = {
       host,
       port,
@@ -131,7 +136,7 @@ export class Listener {
     return ((front ?? server).address() as { port: number }).port
   }
 
-  /** Takes new limits and certificates; connections that are open keep theirs. */
+  /** Takes new limits and certificates; open connections keep the old ones. */
   reload(limits: ListenerOptions['limits'], listens: readonly ListenConfig[]): void {
     this.#limits = limits
     for (const [i, { server, front }] of this.#ports.entries()) {
@@ -146,8 +151,8 @@ export class Listener {
   }
 
   /**
-   * Tells clients to leave while still accepting, waits until nothing is under way, then closes.
-   * @param cutRest Called when the time is over: cuts what is still open.
+   * Tells clients to close their connections while still accepting, waits until no exchange is open, then closes.
+   * @param cutRest Called at the deadline, to cut the exchanges that are still open.
    */
   drain(timeoutMs: number, cutRest: () => void): Promise<void> {
     this.#draining = true
@@ -174,7 +179,8 @@ export class Listener {
     const limits = this.#limits
     const settings = {
       requireHostHeader: false,
-      // Past this many bytes the parser stops; the gate's own, smaller limit gives the clearer refusal.
+      // The parser stops after this many bytes. It is twice the configured limit, so that the gate's own check, with
+      // its clearer refusal, comes first.
       maxHeaderSize: limits.header_bytes * 2,
       headersTimeout: limits.header_timeout,
       requestTimeout: limits.request_timeout,
@@ -182,7 +188,8 @@ export class Listener {
       connectionsCheckingInterval: 500,
       noDelay: true,
       IncomingMessage: JoinedRequest,
-      // A WebSocket handshake is decided on; every other Upgrade header is an offer that the gate may ignore.
+      // Only a WebSocket handshake counts as an upgrade; every other Upgrade header is an offer that the gate may
+      // ignore.
       shouldUpgradeCallback: (req: IncomingMessage) =>
         req.headers.upgrade?.toLowerCase().includes('websocket') === true,
     }
@@ -196,7 +203,7 @@ export class Listener {
             ALPNProtocols: ['http/1.1'],
           })
     keepIdleWhile(server, () => this.#pipelines.inFlight > 0)
-    // 0: Node hides no header; parseHeaders counts them.
+    // 0 removes Node's own limit, which would drop headers silently; parseHeaders counts them.
     server.maxHeadersCount = 0
     server.maxConnections = limits.connections
     this.#onConnections(server, via)
@@ -205,7 +212,7 @@ export class Listener {
   }
 
   #onConnections(server: Server, via: Via): void {
-    // Before Node's own listener, so that nothing is read from a connection without a peer.
+    // Runs before Node's own listener, so that nothing is read from a connection without a peer address.
     server.prependListener(
       via.scheme === 'http' ? 'connection' : 'secureConnection',
       (socket: Socket) => {
@@ -213,7 +220,7 @@ export class Listener {
       },
     )
     server.on('secureConnection', (socket: TLSSocket) => noteCertificate(socket, via))
-    // A handshake that fails was no request; without a listener it would end the process.
+    // Without a listener, a TLS handshake that fails would end the process.
     server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy())
     server.on('drop', () => this.#options.metrics.count('dropgate_connections_dropped_total'))
   }
@@ -245,14 +252,15 @@ export class Listener {
       named: via.named,
       onConnection: (socket) => {
         server.emit('connection', socket)
-        // TLS reads by itself, and first the bytes that came with the header: to resume here would skip them.
+        // TLS resumes the socket by itself, after it has read the bytes that came with the header; to resume here would
+        // skip them.
         if (via.scheme === 'http') socket.resume()
       },
       onRefused: () => metrics.count('dropgate_connections_refused_total'),
     })
     front.maxConnections = this.#limits.connections
     front.on('drop', () => metrics.count('dropgate_connections_dropped_total'))
-    // The header was read from the socket beneath; requests come from the TLS socket.
+    // The PROXY header belongs to the raw socket, but requests come on the TLS socket: copy what it named.
     server.on('secureConnection', (socket: Socket) => {
       const beneath = socketBeneathTls(socket)
       const ends = beneath === undefined ? undefined : via.named.get(beneath)
@@ -272,7 +280,10 @@ export class Listener {
     }
   }
 
-  /** Takes a socket over that Node has let go of. False, and it is destroyed, where an answer under way could not end in order. */
+  /**
+   * Takes over a socket from Node. @returns false, with the socket destroyed, when an answer under way could not end in
+   * order
+   */
   #detach(socket: Duplex): boolean {
     // Node has removed its own listeners; a reset without an 'error' listener would end the worker.
     socket.on('error', () => {})

@@ -1,24 +1,24 @@
 /**
- * A WebSocket handshake in exactly one reading (RFC 6455 section 4.2.1), or its refusal. Node raises `upgrade` for requests
- * that are no handshake too: a POST with a body, HTTP/1.0, `h2c`. Another server may take the bytes behind such a request
- * for the next one, so each of them is refused.
+ * Reads a WebSocket handshake strictly (RFC 6455 section 4.2.1), or refuses it. Node raises `upgrade` also for requests
+ * that are not a handshake: a POST with a body, HTTP/1.0, `h2c`. Another server may take the bytes after such a request
+ * for the next request, so each of them is refused.
  */
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { GateError } from '../errors.ts'
 
-/** A handshake that may be decided on. Of HTTP only `res` is left on its connection. */
+/** A handshake that is valid and can be decided. Only `res` still speaks HTTP on its connection. */
 export interface Upgrade {
   readonly socket: Socket
   /** `Sec-WebSocket-Key`. */
   readonly key: string
   /** Writes an answer that is not 101 and then closes the connection. */
   readonly res: ServerResponse
-  /** Ends HTTP on the connection, which is the caller's from here on. */
+  /** Ends HTTP on the connection and gives its socket to the caller. */
   readonly take: () => Socket
 }
 
-/** 16 bytes in base64: 22 characters of which the last holds 4 bits, and padding. */
+/** 16 bytes in base64: 22 characters, of which the last holds 4 bits, then padding. */
 const goodKey = /^[A-Za-z0-9+/]{21}[AQgw]==$/
 
 /** @throws GateError ERR_UPGRADE_MALFORMED, ERR_UPGRADE_VERSION */

@@ -1,7 +1,8 @@
 /**
- * The policy's result set -> Answer: a boolean, or the object of OPA's Envoy plugin. Only a boolean `true`, or an
- * object whose `allowed` is `true`, allows; a wrong type in any known field, a second result: no usable answer, which
- * denies (design law 1). Fields that the plugin does not know are the policy's own, for the plugin as well.
+ * Reads the policy's result: a boolean, or the object that OPA's Envoy plugin takes. Only the boolean `true`, or an
+ * object whose `allowed` is `true`, allows. A known field with a wrong type, or a second result, makes the answer
+ * unusable, and an unusable answer denies (design law 1). Fields that the plugin does not know are ignored, as the
+ * plugin does.
  */
 import type { Answer, QueryChange } from '../domain/decision.ts'
 import { foldedName, hopByHop, isToken, valueCharacters } from '../domain/http.ts'
@@ -16,18 +17,18 @@ const none: readonly never[] = []
 
 const allowed = plain(true, 'true')
 const denied = plain(false, 'false')
-/** Undefined: no rule of the policy applied, which denies like `false`. */
+/** The answer when no rule of the policy applied: it denies, like `false`. */
 const silent = plain(false, undefined)
 
 /**
- * Policies give few different objects ("role x"): the last ones are not parsed again. This is no cache of decisions:
- * the same text always means the same.
+ * Cache of parsed answers, since policies give few different objects. It is not a cache of decisions: the key is the
+ * text that the policy returned.
  */
 const known = new Map<string, Answer>()
 const knownMax = 256
 const knownLength = 1000
 
-/** Never throws. */
+/** Parses a result set. Never throws. */
 export function parseAnswer(resultSet: string): Answer {
   if (resultSet === allowResult) return allowed
   if (resultSet === denyResult) return denied
@@ -42,7 +43,7 @@ export function parseAnswer(resultSet: string): Answer {
   return answer
 }
 
-/** The answer that denies because the policy gave no usable one. @param detail For the gate's log. */
+/** The denial for a policy that gave no usable answer. @param detail For the gate's log. */
 export function unusable(detail: string, resultJson?: string): Answer {
   return { ...denied, failure: 'ERR_POLICY_FAILED', detail, status: 503, resultJson }
 }
@@ -96,7 +97,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** A denial may redirect; it may not look like success, and it is never interim. */
+/** The status of a denial. It may be a redirect, but neither a success nor an interim status. */
 function readStatus(status: unknown): number {
   if (!Number.isInteger(status) || (status as number) < 300 || (status as number) > 599) {
     throw new Error('http_status is not a status of a denial')
@@ -104,7 +105,7 @@ function readStatus(status: unknown): number {
   return status as number
 }
 
-/** An object of strings or lists of strings, or a list of such objects, as the Envoy plugin takes them. */
+/** Headers as the Envoy plugin takes them: an object of strings or lists of strings, or a list of such objects. */
 function readHeaders(headers: unknown, field: string): readonly Header[] {
   if (headers === undefined) return none
   const maps = Array.isArray(headers) ? headers : [headers]
@@ -132,17 +133,17 @@ function readParameters(parameters: unknown): readonly Header[] {
   for (const [name, value] of Object.entries(parameters)) {
     for (const one of Array.isArray(value) ? value : [value]) {
       if (typeof one !== 'string')
-        throw new Error('query_parameters_to_set has a value that is no string')
+        throw new Error('query_parameters_to_set has a value that is not a string')
       out.push([name, one])
     }
   }
   return out
 }
 
-/** No obs-text, and no space at either end, which a reader takes off (RFC 9110 section 5.5). */
+/** Visible ASCII characters. No spaces at the ends, since a reader removes them (RFC 9110 section 5.5). */
 const fieldValue = new RegExp(`^(?:[\\x21-\\x7e](?:[${valueCharacters}]*[\\x21-\\x7e])?)?$`)
 
-/** Names that frame the message, name the caller or belong to the gate: never a policy's to set or remove. */
+/** Headers that a policy may neither set nor remove: they frame the message, name the caller or belong to the gate. */
 const reserved: ReadonlySet<string> = new Set([
   ...hopByHop,
   'content-length',

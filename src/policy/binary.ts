@@ -1,6 +1,6 @@
 /**
- * WebAssembly's binary format, as far as the host reads it. The bytes are hostile: every length is checked against
- * the section it stands in. https://www.w3.org/TR/wasm-core-1/#binary-format
+ * Reads WebAssembly's binary format, as far as the host needs it. The bytes may be hostile: every length is checked
+ * against the section that contains it. https://www.w3.org/TR/wasm-core-1/#binary-format
  */
 import { GateError } from '../errors.ts'
 
@@ -92,7 +92,7 @@ export class Reader {
   }
 }
 
-/** Adds to `names` what a custom section `name`, read up to behind its own name, calls the functions. */
+/** Adds the function names of a custom section `name` to `names`. The reader stands after the name of the section. */
 export function readNames(reader: Reader, names: Map<number, string>): void {
   while (!reader.done) {
     const part = reader.byte()
@@ -102,7 +102,7 @@ export function readNames(reader: Reader, names: Map<number, string>): void {
   }
 }
 
-/** What makes a bundle's module unusable. */
+/** The error for a bundle whose module is malformed. */
 export function malformed(why: string): GateError {
   return new GateError('ERR_BUNDLE_POLICY', `policy.wasm cannot be used: ${why}`, {
     hint: 'build the bundle with `opa build -t wasm`',

@@ -1,8 +1,8 @@
 /**
- * A request body as a policy may see it. What two readers could understand differently is refused before anything
- * is decided: bytes that are not UTF-8, a coding, a type that is neither JSON nor a form, a key twice, more depth or
- * keys than a rule needs. An empty `parsed_body` in place of a body that was not understood would be a way past
- * every rule about bodies.
+ * Reads a request body for the policy. A body that two readers could understand differently is refused before the
+ * decision: bytes that are not UTF-8, a content coding, a type that is neither JSON nor a form, a repeated key, too
+ * much depth or too many keys. If the policy saw an empty `parsed_body` instead, such a body would get past every rule
+ * about bodies.
  */
 import { encodedName, encodedValue, formDecodeStrict } from '../domain/form.ts'
 import { tokenCharacters } from '../domain/http.ts'
@@ -34,7 +34,7 @@ export interface BodyHeaders {
 }
 
 /**
- * @param parse The policy reads `parsed_body`, so the type must be one that is understood.
+ * @param parse True when the policy reads `parsed_body`: then the content type must be JSON or a form.
  * @throws GateError ERR_BODY_MALFORMED, ERR_BODY_TYPE
  */
 export function parseBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): BodyTexts {
@@ -62,7 +62,8 @@ export function parseBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): 
 }
 
 /**
- * JSON that every reader reads alike. @returns the text, its numbers as written, lone surrogates as U+FFFD.
+ * Checks that all readers understand this JSON the same way. @returns the text with its numbers as written and lone
+ * surrogates as U+FFFD.
  * @throws GateError ERR_BODY_MALFORMED
  */
 function checkJson(text: string): string {
@@ -74,7 +75,7 @@ function checkJson(text: string): string {
   return wellFormedJson(strictJson(text, oneReading))
 }
 
-/** `{name: [values]}` @throws GateError ERR_BODY_MALFORMED */
+/** A form as JSON text: `{name: [values]}`. @throws GateError ERR_BODY_MALFORMED */
 function parseForm(text: string): string {
   const fields = new Map<string, string[]>()
   const pairs = text.split('&').filter((pair) => pair !== '')

@@ -1,7 +1,7 @@
 /**
- * The active policy of one worker. A new one is built beside the old, then one assignment swaps: an exchange that
- * has read `current()` finishes with what it read. An instance that trapped is replaced from the same Module before it is
- * asked again.
+ * The active policy of one worker. A new policy is built beside the old one and put into use by one assignment; an
+ * exchange keeps the policy that it got from `current()`. An instance that has trapped is replaced from the same module
+ * before the next evaluation.
  */
 import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
@@ -15,7 +15,7 @@ import type { PolicyPackage } from './package.ts'
 export class ActivePolicy {
   readonly stamp: PolicyStamp
   readonly generation: number
-  /** What of an exchange the policy gets to see. */
+  /** The parts of an exchange that this policy reads. */
   readonly plan: InputPlan
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
@@ -33,7 +33,7 @@ export class ActivePolicy {
     this.#instance = this.#instantiate()
   }
 
-  /** True once too many of its evaluations did not end; see gate/supervisor.ts. */
+  /** True once too many evaluations of this policy did not end; see gate/supervisor.ts. */
   get suspended(): boolean {
     return this.#suspended
   }
@@ -44,7 +44,7 @@ export class ActivePolicy {
 
   /** True while the policy is not evaluated for this caller, since a worker was lost doing so; see gate/supervisor.ts. */
   refuses(caller: Caller): boolean {
-    // Nearly always there is none.
+    // Fast path: nearly always no caller is suspended.
     const untilUs = this.#suspendedCallers?.get(caller.name)
     return untilUs !== undefined && monotonicUs() < untilUs
   }
@@ -53,7 +53,7 @@ export class ActivePolicy {
     this.#suspendedCallers = callers
   }
 
-  /** @returns the answer; whatever goes wrong is an answer that denies. */
+  /** Evaluates the policy. @returns the answer; any failure is an answer that denies. */
   decide(entrypoint: string, inputText: string): Answer {
     const id = this.#instance.entrypoints.get(entrypoint)
     if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
@@ -70,7 +70,10 @@ export class ActivePolicy {
     return [...this.#instance.entrypoints.keys()]
   }
 
-  /** `nd_builtin_cache` of the last decision, undefined when it called no builtin that depends on the moment or on chance. */
+  /**
+   * `nd_builtin_cache` of the last decision: results of builtins that read the clock or random numbers; undefined when
+   * it called none.
+   */
   get ndBuiltinCache(): string | undefined {
     return this.#instance.ndBuiltinCache
   }
@@ -91,7 +94,7 @@ export class PolicyEngine {
     this.#maxMemoryBytes = options.maxMemoryBytes
   }
 
-  /** Read once per exchange. */
+  /** The active policy; an exchange reads it once. */
   current(): ActivePolicy | undefined {
     return this.#active
   }
@@ -106,7 +109,10 @@ export class PolicyEngine {
     if (this.#active?.generation === generation) this.#active.suspend()
   }
 
-  /** Replaces the callers for whom this policy is not evaluated; nothing happens where another policy is active by now. */
+  /**
+   * Replaces the set of callers that this policy refuses without an evaluation. Does nothing when another policy is active by
+   * now.
+   */
   suspendCallers(generation: number, callers: ReadonlyMap<string, number>): void {
     if (this.#active?.generation === generation) this.#active.suspendCallers(callers)
   }

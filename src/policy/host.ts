@@ -1,11 +1,11 @@
 /**
- * Room: policy. In: a compiled OPA module, its data, the input of an exchange as JSON text. Out: the result as
- * JSON text. Never does: I/O, awaiting, letting one evaluation see anything of another.
+ * Room: policy. In: a compiled OPA module, its data, the input of an exchange as JSON text. Out: the result as JSON
+ * text. Never does: I/O, await, let one evaluation see anything of another.
  *
- * The ABI is OPA's (https://www.openpolicyagent.org/docs/wasm). The heap goes back to where the data ends before
- * each evaluation; for a module that matches regular expressions or globs only before every 64th, since setting it
- * back forgets the compiled patterns, and compiling one costs 30 times a match. After a throw the heap and the
- * shadow stack pointer are put back; after a trap the instance is broken and its owner makes another.
+ * The ABI is OPA's (https://www.openpolicyagent.org/docs/wasm). Before each evaluation, the heap is reset to the end of
+ * the data. A module that matches regular expressions or globs is reset only before every 64th evaluation, since the
+ * reset discards its compiled patterns, and compiling one costs 30 times a match. After a throw, the heap and the
+ * shadow stack pointer are restored. After a trap, the instance is broken and its owner must make another.
  */
 import { quote } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
@@ -56,17 +56,20 @@ const neededFunctions = [
   'builtins',
 ] as const satisfies readonly (keyof Exports)[]
 
-/** Evaluations that share a heap where compiled patterns are kept, and the bytes they may leave on it. */
+/**
+ * For modules that keep compiled patterns: the number of evaluations between two resets, and the bytes that they may
+ * leave on the heap.
+ */
 const evaluationsPerHeap = 64
 const keptHeapBytes = 1 << 20
 
 /** The module's message when its memory is used up. */
 const outOfMemory = 'opa_malloc: failed'
 
-/** Room for an input that needs no room on the heap; nothing of it is looked at after its evaluation. */
+/** Space for an input outside the heap; its content is not used after its evaluation. */
 const usualInputBytes = 32 << 10
 
-/** The most frequent results, known by their bytes: no text is made of them. */
+/** The most frequent results, compared by their bytes, so that no text is made of them. */
 const allowResult = '[{"result":true}]'
 const denyResult = '[{"result":false}]'
 const usualResults = [allowResult, denyResult, '[]'].map((text) => ({
@@ -82,16 +85,16 @@ export interface InstanceOptions {
   readonly initialPages: number
   /** The `data` document as JSON text, or the memory of an instance of the same module that has read it. */
   readonly data: string | MemoryImage
-  /** Most bytes of memory the instance may take; more makes the evaluation throw. */
+  /** Memory limit of the instance in bytes; an evaluation that needs more throws. */
   readonly maxMemoryBytes: number
-  /** The module compiles patterns, which a kept heap saves; see input-usage.ts. */
+  /** True when the module compiles patterns; then its heap is kept between evaluations. See input-usage.ts. */
   readonly keepHeap?: boolean
 }
 
-/** Memory as it is once the data is loaded, and where in it things are. All threads share its bytes. */
+/** The memory after the data is loaded, with the positions of the things in it. All threads share its bytes. */
 export interface MemoryImage {
   readonly bytes: Uint8Array
-  /** Of the whole memory. The module's allocator knows in `bytes` how far it reaches, which is further than they do. */
+  /** Size of the whole memory. It is larger than `bytes`: the allocator inside `bytes` counts on the full size. */
   readonly memoryBytes: number
   readonly context: number
   readonly inputAt: number
@@ -105,12 +108,12 @@ export class PolicyInstance {
   readonly #builtins: readonly string[]
   /** `opa_eval_ctx_t`, below the heap's base. */
   readonly #context: number
-  /** Where inputs of usual size are put, below the heap's base. */
+  /** Position for inputs of usual size, below the heap's base. */
   readonly #inputAt: number
-  /** Where the heap begins again. */
+  /** Position to which the heap is reset. */
   readonly #heapBase: number
   readonly #evaluationsPerHeap: number
-  /** Evaluations until the heap is put back. */
+  /** Number of evaluations left until the heap is reset. */
   #heapUses = 0
   #view: Buffer
   readonly #evaluation = new Evaluation()
@@ -154,23 +157,23 @@ export class PolicyInstance {
     }
   }
 
-  /** Builtins that the module asks its host for and dropgate does not have, each with what to use instead. */
+  /** Builtins that the module calls and dropgate does not provide, each with a replacement to use. */
   get missingBuiltins(): readonly string[] {
     return this.#builtins.filter((name) => name !== '' && !builtins.has(name)).map(explainMissing)
   }
 
-  /** True after a trap: no answer of this instance means anything any more. */
+  /** True after a trap: this instance must not be used any more. */
   get broken(): boolean {
     return this.#broken
   }
 
-  /** Bytes of memory taken so far; it never shrinks. */
+  /** Size of the instance's memory in bytes; it never shrinks. */
   get memoryBytes(): number {
     return this.#memory.buffer.byteLength
   }
 
   /**
-   * `nd_builtin_cache` of the last evaluation: the results of builtins that depend on the moment or on chance. Undefined
+   * `nd_builtin_cache` of the last evaluation: results of builtins that read the clock or random numbers; undefined
    * when it called none.
    */
   get ndBuiltinCache(): string | undefined {
@@ -185,7 +188,7 @@ export class PolicyInstance {
 
   /**
    * @param inputText JSON text.
-   * @param format `terms`, for input and result, tells sets from arrays, which JSON does not.
+   * @param format `terms` for text that distinguishes sets from arrays, in input and result; JSON does not.
    * @returns the result set as text: `[{"result": …}]`, or `[]` for undefined.
    * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
    */
@@ -194,7 +197,7 @@ export class PolicyInstance {
     try {
       return this.#evaluate(entrypoint, inputText, format)
     } catch (error) {
-      // The memory may be full only of what earlier evaluations left on the heap, which has been put back by now.
+      // Earlier evaluations may have filled the memory. The heap has been reset by now, so try once more.
       if (kept && this.#aborted === outOfMemory)
         return this.#evaluate(entrypoint, inputText, format)
       throw error
@@ -213,11 +216,12 @@ export class PolicyInstance {
       const [at, bytes] = this.#placeInput(inputText)
       const input =
         format === 'terms' ? exports.opa_value_parse(at, bytes) : exports.opa_json_parse(at, bytes)
-      // Undefined input would decide without a request: 0 is what text that is no JSON parses to.
+      // 0 means that the text is not JSON. The evaluation must not go on, since it would decide without any input.
       if (input === 0) throw failed('the input is not JSON')
       exports.opa_eval_ctx_set_input(this.#context, input)
       exports.opa_eval_ctx_set_entrypoint(this.#context, entrypoint)
-      if (exports.eval(this.#context) !== 0) throw failed('the module gave up')
+      if (exports.eval(this.#context) !== 0)
+        throw failed('the module ended the evaluation with an error')
       const result = exports.opa_eval_ctx_get_result(this.#context)
       return format === 'terms'
         ? this.#textAt(exports.opa_value_dump(result))
@@ -231,7 +235,10 @@ export class PolicyInstance {
     }
   }
 
-  /** Only before the first evaluation: what one leaves in memory must not be in another instance. */
+  /**
+   * A copy of the memory for other instances. Call it before the first evaluation, which would leave its traces in the
+   * copy.
+   */
   image(): MemoryImage {
     const bytes = new Uint8Array(new SharedArrayBuffer(this.#heapBase))
     bytes.set(new Uint8Array(this.#memory.buffer, 0, this.#heapBase))
@@ -239,7 +246,10 @@ export class PolicyInstance {
     return { bytes, memoryBytes, context: this.#context, inputAt: this.#inputAt }
   }
 
-  /** All that an instance knows is in its memory, but for the shadow stack pointer, which a new one has anew. */
+  /**
+   * Loads the data. The whole state of an instance is in its memory, except the shadow stack pointer, which a new
+   * instance sets itself.
+   */
   #load(data: string | MemoryImage): Pick<MemoryImage, 'context' | 'inputAt'> {
     const exports = this.#exports
     if (typeof data !== 'string') {
@@ -260,8 +270,8 @@ export class PolicyInstance {
     for (const { text, bytes } of usualResults) if (this.#holds(at, bytes)) return text
     const json = this.#textAt(at)
     if (json.indexOf('[', 1) === -1) return json
-    // The module writes a set as a list in the order of its hashes, OPA in the order of its members. As terms sets
-    // have braces; so do the results themselves, which are one.
+    // The module prints a set in the order of hashes, OPA in the order of members. So the result is read in the form of
+    // terms, where sets have braces, and the sets are sorted. The result set itself is a set too.
     const terms = this.#textAt(this.#exports.opa_value_dump(result))
     return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
   }
@@ -272,7 +282,7 @@ export class PolicyInstance {
     return true
   }
 
-  /** A memory that has grown has a new buffer; the old view reads as empty. */
+  /** Makes a new view when the memory has grown: the old view then reads as empty. */
   #refresh(): void {
     if (this.#view.buffer !== this.#memory.buffer) this.#view = Buffer.from(this.#memory.buffer)
   }
@@ -280,7 +290,7 @@ export class PolicyInstance {
   #textAt(at: number): string {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
-    if (at <= 0 || end === -1) throw failed('the module gave no text back')
+    if (at <= 0 || end === -1) throw failed('the module returned no text')
     return this.#view.toString('utf8', at, end)
   }
 
@@ -312,23 +322,26 @@ export class PolicyInstance {
     return result === undefined ? 0 : this.#exports.opa_value_parse(...this.#place(result))
   }
 
-  /** Text of a term, bytes that are no UTF-8 as bytes.ts writes them. */
+  /** Text of a term; bytes that are not UTF-8 are written as in bytes.ts. */
   #termAt(at: number): string {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
-    if (at <= 0 || end === -1) throw failed('the module gave no text back')
+    if (at <= 0 || end === -1) throw failed('the module returned no text')
     return textOf(this.#view.subarray(at, end))
   }
 
-  /** A string that the module's parser does not take: parsed as as many letters, which are then written over. */
+  /**
+   * Makes a string that the module's parser would refuse: it parses a string of equal length, whose bytes are then
+   * overwritten.
+   */
   #rawString(bytes: Buffer): number {
     const letters = 'x'.repeat(bytes.length)
     const at = this.#exports.opa_value_parse(...this.#place(`"${letters}"`))
     this.#refresh()
-    // OPA's opa_string_t: type, length at 4, where the bytes are at 8.
+    // Layout of OPA's opa_string_t: type at 0, length at 4, address of the bytes at 8.
     const [length, data] = [this.#view.readUInt32LE(at + 4), this.#view.readUInt32LE(at + 8)]
     if (length !== bytes.length || this.#view.toString('latin1', data, data + length) !== letters) {
-      throw failed('the module keeps strings in another way than OPA 1.x')
+      throw failed('the module stores strings in another way than OPA 1.x')
     }
     bytes.copy(this.#view, data)
     return at

@@ -1,13 +1,13 @@
 /**
- * What a compiled policy reads of its input, found in the module itself: the input follows the calls that OPA's
- * compiler makes (`opa_value_get` with a constant key steps into a field; anything else done with a value reads all
- * of it). So the gate builds only those parts, and collects a body only where a rule can see it.
+ * Finds out which parts of its input a compiled policy reads, by following the input through the calls in the module.
+ * OPA's compiler calls `opa_value_get` with a constant key to step into a field; any other use of a value counts as
+ * reading all of it. So the gate builds only the parts that are read, and collects a body only when a rule can see it.
  *
- * An over-estimate is always right, an under-estimate never: whatever is not understood reads everything.
+ * Reading too much is safe, too little is not: any code that is not understood counts as reading everything.
  */
 import { kind, op, Reader, readNames, section } from './binary.ts'
 
-/** A field of the input: read whole, or only the fields below it. */
+/** A field of the input, read either as a whole or only in the fields below it. */
 export interface UsedField {
   whole: boolean
   readonly fields: Map<string, UsedField>
@@ -15,7 +15,10 @@ export interface UsedField {
 
 export interface InputUsage {
   readonly input: UsedField
-  /** The policy matches regular expressions or globs inside the module, which keeps them compiled on its heap. */
+  /**
+   * True when the policy matches regular expressions or globs inside the module, which keeps compiled patterns on its
+   * heap.
+   */
   readonly patterns: boolean
 }
 
@@ -24,17 +27,19 @@ export const usesEverything: InputUsage = {
   patterns: true,
 }
 
-/** @param wasm of `opa build -t wasm`. Never throws. */
+/** @param wasm Output of `opa build -t wasm`. Never throws. */
 export function findInputUsage(wasm: Uint8Array): InputUsage {
   try {
     return new Analysis(readParts(wasm)).run()
   } catch {
-    // A module of another compiler, or a later one: nothing is known, so everything is read.
+    // A module of an unknown compiler version: assume that it reads everything.
     return usesEverything
   }
 }
 
-/** The field at `path`, undefined when nothing of it is read; below a field read whole, the whole one. */
+/**
+ * The field at `path`; undefined when nothing of it is read. Below a field that is read as a whole, that field itself.
+ */
 export function inputUsageOf(usage: UsedField, ...path: readonly string[]): UsedField | undefined {
   let at = usage
   for (const name of path) {
@@ -46,7 +51,7 @@ export function inputUsageOf(usage: UsedField, ...path: readonly string[]): Used
   return at
 }
 
-interface Body {
+interface FunctionBody {
   readonly name: string
   readonly params: number
   readonly code: Uint8Array
@@ -61,19 +66,19 @@ interface Parts {
   readonly types: readonly Signature[]
   readonly signatures: readonly Signature[]
   readonly names: ReadonlyMap<number, string>
-  /** Compiled rules, and `eval`, by function index. */
-  readonly bodies: ReadonlyMap<number, Body>
+  /** Compiled rules and `eval`, by function index. */
+  readonly bodies: ReadonlyMap<number, FunctionBody>
   readonly evalIndex: number
   readonly data: readonly { readonly at: number; readonly bytes: Uint8Array }[]
 }
 
-/** How OPA's compiler names what it makes of rules. */
+/** Pattern of the names that OPA's compiler gives to rules. */
 const ruleName = /^g\d+\./
 
 function readParts(wasm: Uint8Array): Parts {
   const { types, functionTypes, imported, evalIndex, codes, names, data } = readSections(wasm)
   const signatures = functionTypes.map((type) => types[type] ?? fail())
-  const bodies = new Map<number, Body>()
+  const bodies = new Map<number, FunctionBody>()
   for (const [i, code] of codes.entries()) {
     const index = imported + i
     const name = names.get(index) ?? ''
@@ -84,10 +89,10 @@ function readParts(wasm: Uint8Array): Parts {
   return { types, signatures, names, bodies, evalIndex, data }
 }
 
-/** What the sections of a module hold, entry by entry. */
+/** The entries of a module's sections. */
 interface Sections {
   readonly types: Signature[]
-  /** By function, those that are imported first. */
+  /** Type of each function, by function index; imported functions come first. */
   readonly functionTypes: number[]
   imported: number
   evalIndex: number
@@ -121,7 +126,7 @@ function readSections(wasm: Uint8Array): Sections {
   return sections
 }
 
-/** By section; entries of the others say nothing about the input. */
+/** Readers for the sections that matter; other sections say nothing about the input. */
 const entryReaders: ReadonlyMap<number, (entry: Reader, into: Sections) => void> = new Map([
   [section.type, readType],
   [section.import, readImport],
@@ -143,7 +148,7 @@ function readImport(entry: Reader, into: Sections): void {
     into.functionTypes.push(entry.leb())
     into.imported++
   } else if (entry.byte() === 1) {
-    // The memory's limits: a least and a most.
+    // The limits of the memory: minimum and maximum.
     entry.leb()
     entry.leb()
   } else entry.leb()
@@ -169,14 +174,14 @@ function values(reader: Reader): number {
   return count
 }
 
-/** What may stand in a local or on the stack. */
+/** The values that a local or a stack slot may hold. */
 class Holding {
-  /** Fields of the input. */
+  /** Fields of the input that it may hold. */
   readonly fields = new Set<UsedField>()
-  /** Something else may stand here too. */
+  /** True when it may hold another value too. */
   other = false
 
-  /** @returns whether anything was new. */
+  /** Adds values. @returns whether any of them was new. */
   add(more: Holding): boolean {
     const before = this.fields.size
     const otherBefore = this.other
@@ -188,7 +193,7 @@ class Holding {
 
 interface Slot {
   readonly holding: Holding
-  /** The value, where it is a constant. */
+  /** The value when it is a constant. */
   readonly constant: number | undefined
 }
 
@@ -198,13 +203,13 @@ const something: Slot = {
   constant: undefined,
 }
 
-/** The walk through one function, instruction by instruction. */
+/** State of the analysis of one function, instruction by instruction. */
 interface Walk {
-  /** Of the function. */
+  /** Index of the function. */
   readonly index: number
   readonly reader: Reader
   readonly stack: Slot[]
-  /** The stack's height at the beginning of each open block. */
+  /** Height of the stack at the start of each open block. */
   readonly heights: number[]
 }
 
@@ -212,7 +217,7 @@ function pop(stack: Slot[]): Slot {
   return stack.pop() ?? nothing
 }
 
-/** Blocks and branches. @returns false for other instructions */
+/** Handles blocks and branches. @returns false for other instructions */
 function followBlocks(code: number, { reader, stack, heights }: Walk): boolean {
   switch (code) {
     case op.nop:
@@ -246,7 +251,7 @@ function followBlocks(code: number, { reader, stack, heights }: Walk): boolean {
   }
 }
 
-/** Deeper than any path worth telling apart. */
+/** Deeper paths are not told apart: they count as reading the whole field. */
 const maxDepth = 12
 const maxRounds = 100
 
@@ -254,7 +259,7 @@ class Analysis {
   readonly #parts: Parts
   readonly #root: UsedField = { whole: false, fields: new Map() }
   readonly #depth = new Map<UsedField, number>([[this.#root, 0]])
-  /** By function, by local. Over all paths through the function: which one is taken is not asked. */
+  /** Values of each local, by function, over all paths through the function. */
   readonly #locals = new Map<number, Holding[]>()
   readonly #returns = new Map<number, Holding>()
   #changed = true
@@ -277,14 +282,14 @@ class Analysis {
       this.#comparisons = []
       for (const [index, body] of bodies) this.#walk(index, body)
     }
-    // Judged last: whether both sides are the same field is known only once every assignment has been seen.
+    // Comparisons are judged last: all assignments must be known to decide whether both sides are the same field.
     for (const pair of this.#comparisons) {
       if (!same(pair)) for (const side of pair) this.#readAll(side)
     }
     return { input: this.#root, patterns: this.#patterns }
   }
 
-  #walk(index: number, body: Body): void {
+  #walk(index: number, body: FunctionBody): void {
     const reader = new Reader(body.code, 0, body.code.length)
     for (let left = reader.leb(); left > 0; left--) {
       reader.leb()
@@ -300,11 +305,13 @@ class Analysis {
       )
         throw notUnderstood()
     }
-    // What is left is the function's value.
+    // The value left on the stack is the result of the function.
     if (walk.stack.length > 0) this.#note(this.#returns.get(index)!, walk.stack.at(-1)!)
   }
 
-  /** Between locals and the stack, where nothing of a value is read. @returns false for other instructions */
+  /**
+   * Handles moves between locals and the stack, which read nothing of a value. @returns false for other instructions
+   */
   #moveValues(code: number, { index, reader, stack }: Walk): boolean {
     switch (code) {
       case op.return:
@@ -344,14 +351,14 @@ class Analysis {
     }
   }
 
-  /** In memory and in calls, where a value may be read. @returns false for other instructions */
+  /** Handles memory access and calls, which may read a value. @returns false for other instructions */
   #useValues(code: number, { index, reader, stack }: Walk): boolean {
     switch (code) {
       case op.i32Load: {
         reader.leb()
         const offset = reader.leb()
         this.#readAll(pop(stack))
-        // `eval` finds the input in its context, at offset 0.
+        // `eval` gets the input from its context, at offset 0.
         stack.push(index === this.#parts.evalIndex && offset === 0 ? this.#input() : something)
         return true
       }
@@ -385,14 +392,14 @@ class Analysis {
     if (/^opa_(?:regex|glob)_/.test(name)) this.#patterns = true
     let result = something
     if (name === 'opa_value_get') result = this.#step(args)
-    // What a rule keeps for its next call is what it returns, and that is looked at already.
+    // A memoised value is the return value of a rule, which is analysed already.
     else if (name === 'opa_memoize_get') result = nothing
     else if (name === 'opa_value_compare') this.#comparisons.push(args)
     else if (name !== 'opa_memoize_insert') for (const arg of args) this.#readAll(arg)
     if (results > 0) stack.push(result)
   }
 
-  /** A rule that is chosen at run time: each of them may be meant. */
+  /** A call through a table: any rule with this signature may be called. */
   #callAny(signature: Signature, stack: Slot[]): void {
     stack.pop()
     const args = stack.splice(Math.max(0, stack.length - signature.params), signature.params)
@@ -404,7 +411,7 @@ class Analysis {
     stack.push(something)
   }
 
-  /** `value[key]` */
+  /** Steps into a field: `value[key]`. */
   #step([value = nothing, key = nothing]: readonly Slot[]): Slot {
     this.#readAll(key)
     const name = key.constant === undefined ? undefined : this.#textAt(key.constant)
@@ -433,7 +440,7 @@ class Analysis {
     return { holding, constant: undefined }
   }
 
-  /** The text of an interned `opa_string_t`: header, length, address of the bytes. */
+  /** Reads the text of an interned `opa_string_t`: header, length, address of the bytes. */
   #textAt(address: number): string | undefined {
     const head = this.#bytesAt(address, 12)
     if (head === undefined) return undefined
@@ -463,7 +470,7 @@ class Analysis {
   }
 
   #note(into: Holding, { holding, constant }: Slot): void {
-    // 0 stands for undefined, every other constant for a value of the policy's own.
+    // 0 stands for undefined; every other constant is a value of the policy itself.
     const value = constant === undefined || constant === 0 ? holding : something.holding
     if (into.add(value)) this.#changed = true
   }
@@ -479,7 +486,7 @@ class Analysis {
   }
 }
 
-/** Both are the same field for certain, so that what is left out of it is missing on both sides. */
+/** True when both sides are certainly the same field: then a part that is not built is missing on both sides. */
 function same([a, b]: readonly Slot[]): boolean {
   if (a === undefined || b === undefined || a.holding.other || b.holding.other) return false
   const [field] = a.holding.fields
@@ -487,7 +494,7 @@ function same([a, b]: readonly Slot[]): boolean {
 }
 
 function notUnderstood(): Error {
-  return new Error('the module is not as OPA compiles it')
+  return new Error('the module was not compiled by a known version of OPA')
 }
 
 function fail(): never {

@@ -1,8 +1,8 @@
 /**
- * The Rego contract (docs/policies.md): one exchange -> `input` as JSON text. Built by concatenation, since text is
- * what the module takes and what the decision log writes; only strings are ever serialised. The policy gets what
- * it reads (input-usage.ts); the log gets that, and in every case where the request came from, its method, path, host and
- * headers, its caller and the age of the feed, all without secrets and bodies.
+ * Builds the `input` of a policy (docs/policies.md) from one exchange, as JSON text. It is concatenated, since the
+ * module and the decision log both take text; only strings are serialised. The policy gets the parts that it reads
+ * (input-usage.ts). The log gets these too, and always: the peer, method, path, host and headers, the caller and the
+ * age of the feed, without secrets and bodies.
  */
 
 import { encodedName, encodedValue, formDecode } from '../domain/form.ts'
@@ -10,7 +10,7 @@ import { keepDigits, quote } from '../domain/json.ts'
 import { hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { inputUsageOf, type UsedField } from './input-usage.ts'
 
-/** The request and its caller: the same each time the request is decided. */
+/** The request and its caller; they are the same each time the request is decided. */
 export interface InputParts {
   readonly requestId: string
   readonly method: string
@@ -19,11 +19,11 @@ export interface InputParts {
   readonly host: string
   readonly scheme: string
   readonly protocol: string
-  /** Flat name, value list; names lower-case, in the order received. */
+  /** Flat list of names and values; names in lower case, in the order received. */
   readonly headers: readonly string[]
-  /** Bytes of body, -1 when not known beforehand. */
+  /** Size of the body in bytes, −1 when not known beforehand. */
   readonly size: number
-  /** The request has a body that the policy does not get. */
+  /** True when the request has a body that the policy does not get. */
   readonly bodyWithheld: boolean
   readonly sourceAddress: string
   readonly sourcePort: number
@@ -32,10 +32,10 @@ export interface InputParts {
   /** Segments of the path, percent-decoded once. */
   readonly parsedPath: readonly string[]
   readonly query: string | null
-  /** `{"name":…,"labels":…}` and the labels alone, serialised once per route. */
+  /** `{"name":…,"labels":…}` and the labels alone, serialised once for each route. */
   readonly routeJson: string
   readonly labelsJson: string
-  /** Serialised once per token. */
+  /** The caller's claims, serialised once for each token. */
   readonly principal: { readonly json: string } | undefined
 }
 
@@ -46,30 +46,30 @@ export interface BodyTexts {
   readonly parsed: string
 }
 
-/** What may differ when the same request is decided again. */
+/** The part of the input that may differ when the same request is decided again. */
 export interface InputState {
   readonly timeRfc3339: string
-  /** Undefined where it was not taken, or the policy does not read it. */
+  /** Undefined when the body was not collected, or the policy does not read it. */
   readonly body: BodyTexts | undefined
   readonly feedStale: boolean
   readonly feedAgeMs: number
 }
 
 export interface PolicyInput {
-  /** As the policy gets it. */
+  /** The input for the policy. */
   readonly text: string
-  /** For the decision log: no credentials, no bodies. */
+  /** The input for the decision log: no credentials, no bodies. */
   readonly logged: string
-  /** JSON pointers of what `logged` lacks. */
+  /** JSON pointers of the members that were removed from `logged`. */
   readonly erased: readonly string[]
-  /** JSON pointers of what is hidden in part. */
+  /** JSON pointers of the members that are hidden in part. */
   readonly masked: readonly string[]
 }
 
-/** Which headers are read: all, none, or those. */
+/** Which headers the policy reads: all of them, or those in the set. */
 type Names = 'all' | ReadonlySet<string>
 
-/** What a policy reads, as the questions that `buildInput` asks. Made once per policy. */
+/** The parts of the input that a policy reads, in the form that `buildInput` needs. Made once for each policy. */
 export class InputPlan {
   readonly headers: Names
   readonly headerValues: Names
@@ -80,7 +80,7 @@ export class InputPlan {
   readonly labels: boolean
   readonly top: ReadonlySet<string>
   readonly #principal: UsedField | undefined
-  /** By principal: a token is seen many times. */
+  /** Texts by principal, since one token is used for many requests. */
   readonly #principals = new WeakMap<object, PrincipalTexts>()
 
   constructor(usage: UsedField) {
@@ -96,7 +96,7 @@ export class InputPlan {
     this.#principal = inputUsageOf(usage, 'principal')
   }
 
-  /** A body is collected for such a policy. */
+  /** True when the policy reads the body, so it must be collected. */
   get readsBody(): boolean {
     return this.http.has('body') || this.top.has('parsed_body')
   }
@@ -128,7 +128,7 @@ export class InputPlan {
 
 interface PrincipalTexts {
   readonly read: string
-  /** All of it, but of the claims only what is read. */
+  /** The principal with all its fields, but only the claims that the policy reads. */
   readonly logged: string
 }
 
@@ -152,7 +152,7 @@ function namesOf(field: UsedField | undefined): Names {
 
 function project(value: unknown, { whole, fields }: UsedField): unknown {
   if (whole || typeof value !== 'object' || value === null) return value
-  // A list is stepped into by numbers, which no field's name is: it is kept as it is.
+  // The policy steps into a list by numbers, which are not field names: keep the whole list.
   if (Array.isArray(value) || JSON.isRawJSON(value)) return value
   const out = Object.create(null) as Record<string, unknown>
   for (const [name, field] of fields) {
@@ -163,7 +163,7 @@ function project(value: unknown, { whole, fields }: UsedField): unknown {
   return out
 }
 
-/** Characters of a target that was not understood. */
+/** Most characters that are logged of a target that could not be parsed. */
 const maxAskedPath = 2048
 const none: readonly string[] = []
 const pathPointers: readonly string[] = ['/input/attributes/request/http/path']
@@ -226,10 +226,10 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
   return { text, logged, erased, masked }
 }
 
-/** For the decision log: what a request asked for that was refused before any evaluation, in the fields of `input`. */
+/** The input for the log of a request that was refused before any evaluation, in the same fields as `input`. */
 export function askedInput(asked: {
   readonly method: string
-  /** As it came, where it was not understood. */
+  /** The target as it came when it could not be parsed. */
   readonly path: string
   readonly host: string | undefined
   readonly address: string | undefined
@@ -248,7 +248,7 @@ export function askedInput(asked: {
   }
 }
 
-/** RFC 6901 section 3. */
+/** JSON pointer of a query parameter (RFC 6901 section 3). */
 function queryPointer(name: string): string {
   return `/input/parsed_query/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`
 }
@@ -258,10 +258,10 @@ function addressJson(address: string, port: number): string {
 }
 
 interface HeaderTexts {
-  /** Members of `headers` that may be logged, and of `header_values` those that are read besides. */
+  /** Members of `headers` that may be logged; of `header_values` those that the policy reads. */
   open: string
   openValues: string
-  /** Those that the policy reads. */
+  /** Members that the policy reads. */
   read: string
   readValues: string
   erased: readonly string[]
@@ -284,7 +284,7 @@ function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts 
     let values = quote(value)
     for (let k = i + 2; k < flat.length; k += 2) {
       if (flat[k] !== name) continue
-      // Cookie crumbs join by "; " (RFC 9113 section 8.2.3), lists by ", " (RFC 9110 section 5.3).
+      // Repeated cookie headers are joined by "; " (RFC 9113 section 8.2.3), lists by ", " (RFC 9110 section 5.3).
       joined += (name === 'cookie' ? '; ' : ', ') + flat[k + 1]!
       values += `,${quote(flat[k + 1]!)}`
     }
@@ -300,7 +300,7 @@ function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts 
   return texts
 }
 
-/** A header that is repeated is secret if one of its values is. */
+/** True when one of the values of a repeated header is secret. */
 function isSecret(flat: readonly string[], at: number): boolean {
   const name = flat[at]!
   for (let k = at; k < flat.length; k += 2)
@@ -309,7 +309,7 @@ function isSecret(flat: readonly string[], at: number): boolean {
 }
 
 const headersPointer = '/input/attributes/request/http/headers/'
-/** What most requests lack in the log; one list, so that its text is made once. */
+/** The list for most requests; it is shared, so that its text is made once. */
 const usuallyErased: readonly string[] = [`${headersPointer}authorization`]
 
 function erasing(erased: readonly string[], name: string, inValues: boolean): readonly string[] {
@@ -341,13 +341,13 @@ function list(items: readonly string[]): string {
 interface QueryTexts {
   readonly read: string
   readonly logged: string
-  /** Names that `logged` lacks. */
+  /** Names of the parameters that were removed from `logged`. */
   readonly erased: readonly string[]
 }
 
 const noQuery: QueryTexts = { read: '{}', logged: '{}', erased: none }
 
-/** `{name: [values]}`, form-decoded, in order of first appearance. */
+/** Query parameters as `{name: [values]}`, form-decoded, in order of first appearance. */
 function readQueryTexts(query: string | null): QueryTexts {
   if (query === null || query === '') return noQuery
   const values = new Map<string, string>()

@@ -1,13 +1,14 @@
 /**
- * Reads an OPA WebAssembly module and rewrites its bytes before it is compiled.
+ * Reads an OPA WebAssembly module and rewrites its bytes before compilation.
  *
- * Some builtins that OPA compiles into the module (in C) answer otherwise than `opa eval` does, or never. The function of
- * each in `replacedNatives` gets another body, which asks the host as a rule asks it for a builtin that is not compiled in.
- * Every rule that calls the function gets the host's answer, and no function gets another number.
+ * Some builtins that OPA compiles into the module (in C) give other answers than `opa eval`, or never end. The
+ * functions in `replacedNatives` get a new body, which calls the host in the same way as a rule calls a builtin that is
+ * not compiled in. So every rule that calls such a function gets the host's answer. The numbers of the functions do not
+ * change.
  *
- * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds
- * WASM frames (a rule conflict, a failing builtin) never puts it back, and after some hundreds of them every
- * later call traps. So one export entry is added; the host saves and restores the pointer around each call.
+ * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds WASM
+ * frames (a rule conflict, a failing builtin) does not restore it, and after some hundreds of exceptions every later
+ * call traps. So one export entry is added; the host saves and restores the pointer around each call.
  */
 import { kind, malformed, op, Reader, readNames, section } from './binary.ts'
 
@@ -22,21 +23,21 @@ export interface PreparedModule {
   readonly initialPages: number
 }
 
-/** A builtin of the module that the host answers instead: the function's name in the module, and the builtin's name. */
+/** A builtin of the module that the host answers instead: name of the function in the module, name of the builtin. */
 export interface ReplacedNative {
   readonly function: string
   readonly builtin: string
   readonly params: 1 | 2 | 3
 }
 
-/** The host is asked under the number `-1 - index`, where the module's own numbers begin at 0. */
+/** The host is called with the number `-1 - index`; the module's own builtins have numbers from 0. */
 export const replacedNatives: readonly ReplacedNative[] = [
-  // An empty pattern makes it run for ever.
+  // Never ends for an empty pattern.
   { function: 'opa_strings_replace', builtin: 'replace', params: 3 },
-  // A mapped address (`::ffff:10.1.2.3`) is in no network of version 4. Also `net.cidr_overlap`.
+  // Finds a mapped address (`::ffff:10.1.2.3`) in no IPv4 network. Also used by `net.cidr_overlap`.
   { function: 'opa_cidr_contains', builtin: 'net.cidr_contains', params: 2 },
   { function: 'opa_cidr_intersects', builtin: 'net.cidr_intersects', params: 2 },
-  // The module decodes text without padding, and text that is not base64 at all.
+  // Decodes text without padding, and even text that is not base64.
   { function: 'opa_base64_decode', builtin: 'base64.decode', params: 1 },
   { function: 'opa_base64_is_valid', builtin: 'base64.is_valid', params: 1 },
   { function: 'opa_base64_url_decode', builtin: 'base64url.decode', params: 1 },
@@ -46,7 +47,7 @@ interface Section {
   readonly id: number
   readonly start: number
   readonly end: number
-  /** Where its content begins. */
+  /** Position of its content. */
   readonly at: number
 }
 
@@ -78,7 +79,7 @@ export function prepareModule(bytes: Uint8Array): PreparedModule {
   const { initialPages, functions } = readImports(imported)
   if (initialPages === undefined) throw malformed('it imports no memory')
   if (exported === undefined) throw malformed('it exports nothing')
-  if (code === undefined) throw malformed('it has no code')
+  if (code === undefined) throw malformed('it has no code section')
   const names = new Map<number, string>()
   for (const { id, at, end } of sections) {
     const custom = new Reader(bytes, at, end)
@@ -99,7 +100,7 @@ export function prepareModule(bytes: Uint8Array): PreparedModule {
 
 interface Imports {
   readonly initialPages: number | undefined
-  /** Names of the functions, which are numbered before those of the module. */
+  /** Names of the imported functions, which are numbered before those of the module. */
   readonly functions: readonly string[]
 }
 
@@ -122,14 +123,14 @@ function readImports(reader: Reader | undefined): Imports {
         break
       }
       default:
-        // An imported global would shift the numbering and make global 0 something else.
+        // An imported global would shift the numbers, so that global 0 would not be the stack pointer.
         throw malformed('it imports something other than functions and one memory')
     }
   }
   return { initialPages, functions }
 }
 
-/** The code, in which the functions of replaced natives ask the host. */
+/** The code section, where the replaced functions call the host. */
 function withoutNatives(
   code: Reader,
   names: ReadonlyMap<number, string>,
@@ -147,7 +148,7 @@ function withoutNatives(
   return Buffer.concat(parts)
 }
 
-/** `(a, …) => opa_builtinN(-1 - native, 0, a, …)` */
+/** The new body of a replaced function, in WebAssembly: `(a, …) => opa_builtinN(-1 - native, 0, a, …)`. */
 function askingHost(native: number, imported: readonly string[]): Uint8Array {
   const { params, builtin } = replacedNatives[native]!
   const host = imported.indexOf(`opa_builtin${params}`)
@@ -165,7 +166,10 @@ function firstIsMutableI32(reader: Reader): boolean {
   return reader.leb() > 0 && reader.byte() === i32 && reader.byte() === 1
 }
 
-/** @throws GateError where the names of functions cannot be relied on: natives are found by theirs. */
+/**
+ * Adds the export of the stack pointer. @throws GateError when function names are unreliable: replaced functions are
+ * found by name.
+ */
 function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): Uint8Array {
   const count = reader.leb()
   const all = reader.rest()
@@ -174,7 +178,7 @@ function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): U
     const isFunction = reader.byte() === kind.func
     const index = reader.leb()
     if (isFunction && name === 'opa_malloc' && names.get(index) !== name)
-      throw malformed('its functions have lost their names')
+      throw malformed('the names of its functions are missing')
   }
   const name = Buffer.from(stackPointerExport)
   return Buffer.concat([

@@ -1,10 +1,10 @@
-/** A vetted policy, as the control thread hands it to every worker. */
+/** A vetted policy, as the control thread sends it to every worker. */
 import type { MemoryImage } from './host.ts'
 import type { InputUsage } from './input-usage.ts'
 
-/** A policy ready to be instantiated; the Module is shared, and so is its data. */
+/** A policy that is ready to be instantiated; its module and data are shared by all threads. */
 export interface PolicyPackage {
-  /** Counts activations in this gate; workers report it back. */
+  /** Number of the activation in this gate; workers report it back. */
   readonly generation: number
   readonly bundle: string
   readonly revision: string
@@ -14,10 +14,10 @@ export interface PolicyPackage {
   /** Pages of 64 KiB that the module's memory needs at least. */
   readonly initialPages: number
   /**
-   * The memory of the trial run's instance once it had read the data. A worker that read it would stand still for seconds
-   * where it is large, at each swap and after each trap; as JSON text it is only where no worker is.
+   * Memory of the trial run's instance after it had read the data. Large data would block a worker for seconds if the
+   * worker itself read them, at each activation and after each trap. JSON text is used only outside the workers.
    */
   readonly data: string | MemoryImage
-  /** What of its input it reads. */
+  /** The parts of the input that the policy reads. */
   readonly usage: InputUsage
 }

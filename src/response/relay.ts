@@ -10,7 +10,7 @@ import { asGateError, type GateError } from '../errors.ts'
 import { linger } from './deny.ts'
 
 /** Callbacks and streams of the exchange whose response is relayed. */
-export interface Answered {
+export interface RelayedExchange {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   /** Turns raw upstream headers into those for the client. @throws GateError ERR_UPSTREAM_MALFORMED */
@@ -31,7 +31,7 @@ export interface Answered {
 const joinedBytes = 8192
 
 export class Relay implements UpstreamAnswer {
-  readonly #exchange: Answered
+  readonly #exchange: RelayedExchange
   readonly #readIdleMs: number
   #flow: Flow | undefined
   #unread: NodeJS.Timeout | undefined
@@ -44,7 +44,7 @@ export class Relay implements UpstreamAnswer {
   #ended = false
 
   /** @param readIdleMs How long a client may leave response data unread. */
-  constructor(exchange: Answered, readIdleMs: number) {
+  constructor(exchange: RelayedExchange, readIdleMs: number) {
     this.#exchange = exchange
     this.#readIdleMs = readIdleMs
   }

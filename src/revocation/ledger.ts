@@ -42,10 +42,7 @@ export const header = {
   loaded: 7,
   /** Monotonic µs at which the last successful tick was sent. */
   freshAtUs: 8,
-  /**
-   * The same moment in wall-clock ms. When the machine was paused, the wall clock has run further than the monotonic
-   * one.
-   */
+  /** The same moment in wall clock ms. While the machine is paused, only the wall clock runs on. */
   freshWallMs: 10,
   /** Clock of Postgres minus ours in ms. The estimate errs towards an earlier server clock, so rows expire late. */
   clockOffsetMs: 12,
@@ -76,7 +73,7 @@ export interface LedgerShared {
 }
 
 /** A table and a header that an earlier run of the gate saved. */
-export interface Given {
+export interface SavedTable {
   readonly table: SharedArrayBuffer
   readonly head: Int32Array
 }
@@ -258,8 +255,8 @@ export class Ledger extends LedgerView {
   }
 
   /**
-   * Removes the row with this id that is filed under the same key (`filedAlike`), whatever its other keys. Does
-   * nothing if there is no such row: a tombstone may come before its row.
+   * Removes the row with this id that has the same first key (`filedAlike`); its other keys may differ. Does nothing if
+   * there is no such row: a tombstone may come before its row.
    */
   remove(id: number, keys: Uint8Array): void {
     if (!order(this.#entry, keys)) return
@@ -300,12 +297,12 @@ export class Ledger extends LedgerView {
   }
 
   /** Starts a full load into a table of its own. */
-  startLoad(rows: number): Loading {
-    return new Loading(Table.create(rows, 0), this.words)
+  startLoad(rows: number): FullLoad {
+    return new FullLoad(Table.create(rows, 0), this.words)
   }
 
   /** Starts a full load from a table that an earlier run saved. Its sums are computed again, a slice at a time. */
-  async restoreLoad({ table: shared, head }: Given): Promise<Loading> {
+  async restoreLoad({ table: shared, head }: SavedTable): Promise<FullLoad> {
     for (let w = 0; w < prefixWords; w++) {
       Atomics.or(this.words, header.prefixes + w, head[header.prefixes + w]!)
     }
@@ -320,7 +317,7 @@ export class Ledger extends LedgerView {
       if (table.keyAt(slot, key)) digest.addRow(table, slot, key)
     }
     table.setCounts(counts)
-    return new Loading(table, this.words, digest)
+    return new FullLoad(table, this.words, digest)
   }
 
   /**
@@ -328,7 +325,7 @@ export class Ledger extends LedgerView {
    * @param replay Writes the changes since the snapshot of the load. No worker reads the new table before they are
    * written.
    */
-  async finishLoad(loading: Loading, replay: () => Promise<void>): Promise<void> {
+  async finishLoad(loading: FullLoad, replay: () => Promise<void>): Promise<void> {
     await this.settled()
     this.#next = loading.table
     this.#nextDigest = loading.digest
@@ -353,7 +350,7 @@ export class Ledger extends LedgerView {
   async #grow(rows: number, overflow: number): Promise<void> {
     const from = this.serving
     const { live, overflowUsed } = from
-    // A small table doubles. For a large one the usual spare room is enough: every row adds memory.
+    // A small table doubles its rows; a large one grows by 100,000 rows only, to save memory.
     const ahead = Math.min(live, 100_000)
     const next = Table.create(live + ahead + rows, Math.ceil(overflowUsed * 1.25) + overflow)
     this.#promised = { rows: live, overflow: overflowUsed }
@@ -384,7 +381,7 @@ export class Ledger extends LedgerView {
 }
 
 /** A full load: the rows of one snapshot, each once, go into a table that no worker reads yet. */
-export class Loading {
+export class FullLoad {
   readonly #words: Int32Array
   readonly digest: Digest
   table: Table

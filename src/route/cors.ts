@@ -7,7 +7,7 @@ import type { RouteConfig } from '../config/options.ts'
 
 export type CorsRules = NonNullable<RouteConfig['cors']>
 
-/** Returns headers for the response as a flat list of names and values, whatever the decision is. */
+/** Returns headers for the response as a flat list of names and values; they do not depend on the decision. */
 export function corsHeaders(rules: CorsRules, origin: string | undefined): readonly string[] {
   // The response depends on Origin even if the request has none: a cache must not give one origin's response to
   // another.

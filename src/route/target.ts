@@ -106,9 +106,9 @@ export function parseRequestTarget(
 }
 
 /**
- * The target with its query changed by the policy, by names as it sees them in `parsed_query`: every pair that reads as
- * that name goes, what is kept stays byte for byte, what is set comes last. The result has passed the same reading as a
- * client's (design law 5).
+ * Changes the query of a target as the policy wants. Names are those that the policy saw in `parsed_query`: every pair
+ * that decodes to a removed name goes, the other pairs stay byte for byte, and new pairs come last. The result passes
+ * the same checks as a client's target (design law 5).
  * @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG
  */
 export function withQuery(

@@ -36,7 +36,7 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   } catch (error) {
     throw new GateError('ERR_DATABASE_UNREACHABLE', 'the database URL is malformed', {
       cause: error,
-      hint: 'it should look like postgres://login:password@host:5432/database',
+      hint: 'a database URL looks like postgres://login:password@host:5432/database',
     })
   }
   // Without a listener, an error between two queries (the server went away) would end the process. The next query
@@ -51,7 +51,7 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   return client
 }
 
-/** The socket beneath a session: pg's types do not name it. Destroying it is the one way to give a silent server up. */
+/** The socket of a session, which pg's types omit. Only destroying it ends a session whose server does not answer. */
 export function socketOf(client: pg.Client): Socket {
   return (client as unknown as { connection: { stream: Socket } }).connection.stream
 }
@@ -72,7 +72,7 @@ export async function withClient<T>(
   try {
     return await use(client)
   } catch (error) {
-    throw refused(error)
+    throw toDatabaseError(error)
   } finally {
     await client.end().catch(() => {})
   }
@@ -124,7 +124,7 @@ function violated(constraint: string): { message: string; hint: string } | undef
 }
 
 /** Turns an error of PostgreSQL into a GateError; a network failure becomes ERR_DATABASE_UNREACHABLE. */
-export function refused(error: unknown): GateError {
+export function toDatabaseError(error: unknown): GateError {
   if (error instanceof GateError) return error
   const { code, message, hint, constraint = '' } = error as PostgresError
   if (

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { GateError } from '../errors.ts'
-import { plainName, refused, withClient } from './connect.ts'
+import { plainName, toDatabaseError, withClient } from './connect.ts'
 
 /** The value of `feed.schema_version` that this release can read. */
 export const schemaVersion = 1
@@ -26,7 +26,7 @@ const preview: ReadonlyMap<string, string> = new Map(
     '0006_fleet.sql': 'c4bc8b8218bed028e07416267ce7081c5627b8df6b785f68a0be89b064cc30c5',
   }),
 )
-/** What the baseline would make anew, and what brings the tables of those databases to the same. */
+/** The baseline file that creates the tables, and the file that changes the tables of those databases to the same. */
 const tables = '3_tables.sql'
 const tablesFromPreview = 'tables_from_preview.sql'
 
@@ -124,7 +124,7 @@ function newer(name: string): GateError {
   )
 }
 
-/** A part of the old migrations, or other files under their names: what the tables look like is not known. */
+/** The error for a database with only some of the old migrations, or with other files under their names. */
 function notUpgradable(known: ReadonlyMap<string, string>, schema: string): GateError {
   const strange = [...known].find(([name, digest]) => preview.get(name) !== digest)
   const absent = [...preview.keys()].find((name) => !known.has(name))
@@ -171,7 +171,7 @@ function baselineText(instead: string): string {
 }
 
 function inMigration(name: string, error: unknown): GateError {
-  const { code, message, hint, cause } = refused(error)
+  const { code, message, hint, cause } = toDatabaseError(error)
   return new GateError(
     code,
     `${name}: ${message}`,

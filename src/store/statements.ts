@@ -191,7 +191,7 @@ export async function listFleet(
   return rows
 }
 
-export interface Purged {
+export interface PurgeCounts {
   revocations: number
   tombs: number
 }
@@ -201,7 +201,7 @@ export async function purgeBatch(
   client: pg.Client,
   schema: string,
   batch: number,
-): Promise<Purged> {
+): Promise<PurgeCounts> {
   const { rows } = await client.query(
     `SELECT revocations, tombs FROM ${plainName(schema, 'database.schema')}.purge($1)`,
     [batch],
@@ -209,7 +209,7 @@ export async function purgeBatch(
   return { revocations: Number(rows[0].revocations), tombs: Number(rows[0].tombs) }
 }
 
-export interface Lifted {
+export interface LiftResult {
   readonly row: Readonly<Record<string, unknown>>
   /** True if the row was a block, which was ended; otherwise there was nothing to end. */
   readonly wasBlock: boolean
@@ -225,7 +225,7 @@ export async function liftRevocation(
   schema: string,
   id: string,
   forget: boolean,
-): Promise<Lifted> {
+): Promise<LiftResult> {
   const table = `${plainName(schema, 'database.schema')}.revocations`
   const before = await client.query(`SELECT issued_before FROM ${table} WHERE id = $1`, [id])
   const { rows } = await client.query(
@@ -236,7 +236,7 @@ export async function liftRevocation(
   )
   const row = rows[0] as Record<string, unknown> | undefined
   if (row === undefined) {
-    throw new GateError('ERR_NOT_FOUND', `there is no revocation ${id}`, {
+    throw new GateError('ERR_NOT_FOUND', `there is no revocation with id ${id}`, {
       hint: '`dropgate list` shows the ids of all revocations',
     })
   }

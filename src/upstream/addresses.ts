@@ -126,6 +126,6 @@ function isOwn(address: string): boolean {
 
 function forbidden(name: string): NodeJS.ErrnoException {
   return new GateError('ERR_UPSTREAM_ADDRESS', `${name} resolves only to forbidden addresses`, {
-    hint: 'upstream_networks.deny lists the forbidden addresses',
+    hint: 'change the address of this upstream, or the list of forbidden addresses in upstream_networks.deny',
   })
 }

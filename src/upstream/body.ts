@@ -1,13 +1,13 @@
 /**
- * The request's body on its way upstream. A stream of its own, so that an upstream failure (undici destroys the
- * body it was given) does not take the client's socket, and its answer, with it. A body that breaks off is
- * destroyed with an error, never ended: the upstream must not see it as complete.
+ * The request's body on its way upstream. It is a stream of its own: when the upstream fails, undici destroys the body
+ * that it was given, and that must not destroy the client's socket before the answer is sent. A body that breaks off is
+ * destroyed with an error and never ended, so the upstream cannot take it as complete.
  */
 import type { IncomingMessage } from 'node:http'
 import { Transform, type TransformCallback } from 'node:stream'
 import { GateError } from '../errors.ts'
 
-class Body extends Transform {
+class BodyStream extends Transform {
   readonly #maxBytes: number
   readonly #onBytes: (bytes: number) => void
   #bytes = 0
@@ -28,9 +28,12 @@ class Body extends Transform {
 }
 
 export interface BodyLimits {
-  /** Cap on the streamed bytes; 0 for none. Past it the stream fails with ERR_BODY_TOO_LARGE. */
+  /** Most bytes of a streamed body; 0 for no limit. After more, the stream fails with ERR_BODY_TOO_LARGE. */
   readonly body_bytes: number
-  /** ms between two pieces that the upstream is waiting for; past them it fails with ERR_BODY_TIMEOUT. */
+  /**
+   * Longest time in ms between two pieces that the upstream is waiting for; then the stream fails with
+   * ERR_BODY_TIMEOUT.
+   */
   readonly body_idle: number
 }
 
@@ -40,11 +43,12 @@ export function requestBody(
   limits: BodyLimits,
   onBytes: (bytes: number) => void,
 ): Transform {
-  const body = new Body(limits.body_bytes, onBytes)
-  // Whoever sends it hears of it too. Where nobody does any more, a client that dawdles must not end the thread.
+  const body = new BodyStream(limits.body_bytes, onBytes)
+  // The code that sends the body handles this error. After it has finished, an 'error' event without a listener would
+  // end the worker.
   body.on('error', () => {})
   const timer = setTimeout(() => {
-    // An upstream that does not read is no fault of the client's.
+    // If the upstream does not read, the client is not late.
     if (body.writableNeedDrain) timer.refresh()
     else body.destroy(new GateError('ERR_BODY_TIMEOUT'))
   }, limits.body_idle)
@@ -55,10 +59,10 @@ export function requestBody(
     if (!req.complete) body.destroy(new Error('the client broke off'))
   })
   req.once('error', (error) => body.destroy(error))
-  // undici has taken its listener away where the exchange ended in the same tick in which the client was lost; without
-  // one the worker would end. Nobody misses the error: whoever still waits for the body hears of it there.
+  // undici removes its listener when the exchange ends in the same tick in which the client is lost; an 'error' event
+  // without a listener would end the worker. The code that waits for the body still gets the error.
   body.on('error', () => {})
-  // Whoever destroys the body early (an upstream that failed or answered) leaves the rest unread here.
+  // When the body is destroyed early (the upstream failed or has answered), the rest of the request stays unread.
   body.once('close', () => req.unpipe(body))
   return req.pipe(body)
 }

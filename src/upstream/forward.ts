@@ -201,7 +201,7 @@ export class Forwarding implements Linked<Forwarding> {
   }
 }
 
-/** What is left of the body is not read any more; its timer must not go on either. */
+/** The rest of the body is not read any more, so its timer must stop too. */
 function giveUp({ body }: UpstreamRequest): void {
   if (body !== null && !Buffer.isBuffer(body)) body.destroy()
 }

@@ -78,7 +78,8 @@ export function upstreamHeaders(
   options: UpstreamHeaderOptions,
 ): string[] {
   const { forward, principal, policyHeaders, removed } = options
-  // Folded, since a CGI-like upstream would read a client's `x-role` beside the policy's `x_role` as one header.
+  // Names as CGI-like servers see them: such an upstream would read a client's `x-role` and the policy's `x_role` as
+  // one header.
   const set = policyHeaders.length === 0 ? none : policyHeaders.map(([name]) => foldedName(name))
   const withheld = removed.length === 0 ? none : removed.map(foldedName)
   const out: string[] = ['host', options.host]
@@ -196,7 +197,7 @@ export function responseHeaders(
   return withPolicy(kept, given)
 }
 
-/** Whether a reader may take it for a header that the gate writes. @param name Lower case. */
+/** True when an upstream may take this header for one that the gate writes. @param name Lower case. */
 function isOurs(name: string): boolean {
   return name.charCodeAt(0) === 0x78 && foldedName(name).startsWith('x-dropgate-')
 }

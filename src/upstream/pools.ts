@@ -290,7 +290,7 @@ function attend(socket: Socket): void {
   })
 }
 
-/** Calls back once the answer of an upstream that has hung up is read, or the time for that is over. */
+/** Calls back once the answer of an upstream that has closed the connection is read, or after `answerMs`. */
 function tellLater(socket: Socket, tell: () => void): void {
   let told = false
   const once = (): void => {
@@ -300,7 +300,7 @@ function tellLater(socket: Socket, tell: () => void): void {
     socket.off('end', once).off('close', once)
     tell()
   }
-  // What came while this thread was held up is read first: timers come before sockets in a turn.
+  // Bytes that arrived while this thread was held up are read first: timers run before sockets in a turn.
   const timer = setTimeout(() => setImmediate(once), answerMs)
   socket.once('end', once).once('close', once)
 }

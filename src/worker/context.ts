@@ -1,4 +1,4 @@
-/** What a worker holds for its whole life, and the value that a request reads of it under one configuration. */
+/** What a worker keeps for its whole life, and the value that a request reads from it under one configuration. */
 import type { GateConfig } from '../config/options.ts'
 import type { LogQueue } from '../decisionlog/queue.ts'
 import type { ExchangeContext } from '../exchange/context.ts'
@@ -25,7 +25,7 @@ export interface WorkerRooms {
   readonly metrics: Metrics
   readonly overload: Overload
   readonly listener: Listener
-  /** Set once the control thread has loaded the revocations; replaced when its table has grown. */
+  /** Set once the control thread has loaded the revocations; replaced when the ledger's table has grown. */
   ledger: LedgerView | undefined
   readonly onCut: (row: number) => void
 }
@@ -37,7 +37,7 @@ export function buildContext(rooms: WorkerRooms, config: GateConfig): ExchangeCo
     routes: new RouteTable(config.routes),
     credentials: new CredentialSources(config.issuers),
     verifier: rooms.verifier,
-    // One ledger for all exchanges: one that began under another configuration must not look into an old one.
+    // A getter, so that an exchange that began under an older configuration still reads the newest ledger.
     get ledger() {
       return rooms.ledger
     },

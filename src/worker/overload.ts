@@ -1,6 +1,7 @@
 /**
- * Whether a worker keeps up, and its sign of life for the supervisor: the words of `pulse` in messages.ts. While the
- * thread is behind it turns requests away; an evaluation that never ends shows as a pulse that stands still.
+ * Decides whether a worker keeps up with its work, and writes the worker's sign of life for the supervisor (the words
+ * of `pulse` in messages.ts). While the thread is behind, new requests are refused. An evaluation that never ends shows
+ * as a pulse that stands still.
  */
 import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
@@ -10,21 +11,21 @@ import { beatMs, pulse } from '../messages.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ActivePolicy } from '../policy/engine.ts'
 
-/** Longest time for which one delay turns requests away. */
+/** Longest time for which one delay makes the worker refuse requests. */
 const maxShedMs = 1000
 
 export interface OverloadOptions {
   /** Shared with the supervisor. */
   readonly pulse: Int32Array
   readonly metrics: Metrics
-  /** Exchanges that are open: what is lost if the thread is. */
+  /** The open exchanges; they are lost if the thread dies. */
   readonly live: { readonly size: number }
 }
 
 export class Overload {
   readonly #options: OverloadOptions
   #shedUntilMs = 0
-  /** Spent on evaluations since the last beat. */
+  /** Time that evaluations have taken since the last beat. */
   #evaluatedUs = 0
   #beatAtMs = performance.now()
   #beatCpuMs = ownCpuMs()
@@ -33,29 +34,40 @@ export class Overload {
     this.#options = options
   }
 
-  /** Beats from now on, every `beatMs` in which the event loop turns. @param maxLagMs `limits.max_lag` of now. */
+  /**
+   * Beats from now on: every `beatMs`, as long as the event loop turns. @param maxLagMs Reads the current
+   * `limits.max_lag`.
+   */
   start(maxLagMs: () => number): void {
     this.#options.pulse[pulse.thread] = ownThreadId()
     setInterval(() => this.#beat(maxLagMs()), beatMs)
   }
 
-  /** The thread was behind lately: new requests are turned away. */
+  /** True when the thread was behind lately: new requests are refused. */
   get shedding(): boolean {
     return this.#shedUntilMs > 0 && performance.now() < this.#shedUntilMs
   }
 
-  /** Evaluations alone have taken `maxLagMs` since the last beat, in the time on the clock and in the thread's own. */
+  /**
+   * True when evaluations alone have taken `maxLagMs` since the last beat, both in wall clock time and in CPU time of
+   * this thread.
+   */
   exhausted(maxLagMs: number): boolean {
     return this.#evaluatedUs > maxLagMs * 1000 && ownCpuMs() - this.#beatCpuMs > maxLagMs
   }
 
-  /** The thread was busy with a new policy, whose data may be large: that is no overload. */
+  /**
+   * Called after the thread has loaded a new policy, whose data may be large: that delay does not count as overload.
+   */
   forgive(): void {
     this.#beatAtMs = performance.now()
     this.#beatCpuMs = ownCpuMs()
   }
 
-  /** One evaluation, with its begin and its end in the pulse: a death in between counts against policy and caller. */
+  /**
+   * Runs one evaluation and marks its begin and end in the pulse: a death in between counts against the policy and the
+   * caller.
+   */
   evaluate(
     policy: ActivePolicy,
     caller: Caller,
@@ -74,7 +86,8 @@ export class Overload {
       answer = policy.decide(entrypoint, inputText)
     } finally {
       words[pulse.evaluating] = 0
-      // An evaluation that ends is no runaway, however many follow without a turn of the loop.
+      // An evaluation has ended, so the thread is not stuck, even if many evaluations follow without a turn of the
+      // event loop.
       Atomics.add(words, pulse.beat, 1)
       durationUs = monotonicUs() - beganUs
       this.#evaluatedUs += durationUs
@@ -90,10 +103,10 @@ export class Overload {
     this.#evaluatedUs = 0
     const now = performance.now()
     const cpuMs = ownCpuMs()
-    // A thread is behind if it had the CPU and has not caught up. Where the machine gave its time to others, less work
-    // would be no help.
+    // The thread is behind only if it had the CPU and still did not keep up. If the machine gave the CPU to other
+    // processes, refusing requests would not help.
     const lagMs = Math.min(now - this.#beatAtMs, cpuMs - this.#beatCpuMs) - beatMs
-    // As long again as it was behind: the queue it has built up meanwhile needs that time.
+    // Refuse new requests for as long as the thread was behind: it needs that time for the queue that has built up.
     if (lagMs > maxLagMs) this.#shedUntilMs = now + Math.min(lagMs, maxShedMs)
     this.#beatAtMs = now
     this.#beatCpuMs = cpuMs

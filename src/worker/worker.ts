@@ -1,8 +1,8 @@
 /**
- * The data thread: it listens and takes every request through the pipeline. It never talks to Postgres, fetches keys or
- * reads bundles; what it knows arrives as commands from the control thread and as the shared ledger. It listens as soon
- * as it has its configuration and answers 503 until policy and ledger are there; only where another gate is to be taken
- * over does it wait for the command to listen.
+ * The worker thread: it listens and takes every request through the pipeline. It never talks to PostgreSQL, fetches
+ * keys or reads bundles: it learns these through commands from the control thread and through the shared ledger. It
+ * listens as soon as it has its configuration, and answers 503 until policy and ledger are loaded. Where it takes over
+ * the port of another gate, it waits for the command to listen.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { LogQueue } from '../decisionlog/queue.ts'
@@ -33,9 +33,9 @@ class GateWorker {
   readonly #report: Report
   readonly #rooms: WorkerRooms
   readonly #reevaluator: Reevaluator
-  /** By the configuration of now; an exchange keeps the one it began with. */
+  /** Made from the current configuration; an exchange keeps the context that it began with. */
   #context: ExchangeContext
-  /** Not yet reported: one message for all the exchanges that one turn has cut. */
+  /** Cuts that are not reported yet: one message reports all the exchanges that were cut in one turn. */
   #cuts = new Map<number, number>()
 
   constructor(start: WorkerStart, report: Report) {
@@ -77,7 +77,7 @@ class GateWorker {
     this.#reevaluator = new Reevaluator(() => this.#context)
   }
 
-  /** Beats, sweeps and, where it was given ports, listens. */
+  /** Starts the pulse and the sweeps, and listens if ports were given. */
   async open(): Promise<void> {
     this.#rooms.overload.start(() => this.#context.config.limits.max_lag)
     setInterval(() => this.#reevaluator.sweep(), sweepMs)
@@ -88,7 +88,7 @@ class GateWorker {
 
   async listen(wanted: readonly number[]): Promise<void> {
     const ports: number[] = []
-    // Not the configuration of the start: a worker that waited may have been given another one.
+    // Use the current configuration: a worker that waited to listen may have been given a newer one since it started.
     for (const [i, config] of this.#context.config.listen.entries()) {
       const at = { port: wanted[i]!, reusePort: this.#start.reusePort }
       ports.push(await this.#rooms.listener.listen(config, at))
@@ -146,7 +146,7 @@ class GateWorker {
     this.#rooms.overload.forgive()
   }
 
-  /** The control thread has tried all that can fail; from here on there is no half. */
+  /** Takes over a new configuration. The control thread has already tried every step that can fail. */
   #onConfig({ config, keySets, generation }: Extract<WorkerCommand, { type: 'config' }>): void {
     const { pools, verifier, listener } = this.#rooms
     pools.open(config.routes, rulesOf(config))
@@ -170,7 +170,7 @@ class GateWorker {
 function run(start: WorkerStart, report: Report): void {
   const worker = new GateWorker(start, report)
   const fail = (error: unknown): void => worker.onFailure(error)
-  // Commands wait while it binds: a configuration that came in the middle would be taken by half of the ports.
+  // Commands wait while the worker binds its ports: otherwise a new configuration could be applied to half of them.
   let bound = worker.open().catch(fail)
   parentPort!.on('message', (command: WorkerCommand) => {
     const done = bound.then(() => worker.onCommand(command)).catch(fail)

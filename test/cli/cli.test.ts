@@ -209,11 +209,11 @@ t.test('a row that the database refuses is explained, with what to do about it',
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: set at least one target column/],
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused the statement: the revocation has no target column set \(23514\)/],
     [['sql', "INSERT INTO dropgate.revocations (subject) VALUES ('')"], 1, /the value of subject has a form that no gate can match.*\n {2}hint: names must have/],
-    [['sql', ''], 2, /there is no statement/],
+    [['sql', ''], 2, /the SQL statement is empty/],
     [['live', '--protocol', 'foo'], 2, /choices are http, websocket/],
     [['revoke', '--except-session', ''], 2, /--except-session is empty\n {2}hint/],
     [['revoke', '--network', '10.0.0.1/8'], 2, /--network: 10\.0\.0\.1\/8 has bits set after its prefix.*\n {2}hint/],
-    [['revoke', '--subject', 'x', '--timeout', '1s'], 2, /--timeout without --wait/],
+    [['revoke', '--subject', 'x', '--timeout', '1s'], 2, /--timeout is given without --wait/],
     [['revoke', '--subject', 'x', '--expires', '1h'], 1, /hint: write a time like 2026-12-31/],
     [['revoke', '--subject', 'x', '--expires', '2026-01-01'], 2, /the revocation would already have expired/],
     [['lift', '999'], 1, /hint: `dropgate list` shows the ids of all revocations/],
@@ -281,7 +281,8 @@ t.test(
     t.match(second.err, /the port is in use/)
     t.equal((await fetch(`http://127.0.0.1:${port}/public`)).status, 502)
 
-    const unmatched = /warning: no gate can match revocation \d+\n {2}hint: by tenant\n/
+    const unmatched =
+      /warning: no gate can match revocation \d+\n {2}hint: configure a gate for tenant, or correct the row\n/
     const insert = "INSERT INTO dropgate.revocations (tenant) VALUES ('acme')"
     t.match(await ask('sql', insert), { exit: 0, err: unmatched })
     t.match(await ask('revoke', '--tenant', 'acme', '--force'), { exit: 0, err: unmatched })
@@ -312,7 +313,7 @@ t.test(
     await until('it follows its configuration meanwhile', async () => {
       write()
       await pause(200)
-      return next.err().includes('configuration taken over')
+      return next.err().includes('the new configuration is in use')
     })
     next.child.kill('SIGTERM')
     t.equal((await next.ended).exit, 0)

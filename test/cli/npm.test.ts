@@ -175,7 +175,7 @@ t.test('direct: SIGHUP reloads, and the end of its parent is nothing to a gate',
   await until('the shell has ended', () => gate.ended)
   await gate.ready()
   process.kill(-gate.child.pid!, 'SIGHUP')
-  await until('it reloads', () => gate.err.includes('configuration taken over'))
+  await until('it reloads', () => gate.err.includes('the new configuration is in use'))
   const answer = await gate.open()
   release()
   t.equal(await answer.text(), 'abcd')

@@ -257,7 +257,9 @@ t.test('eval takes a request in flags, or a whole input', async (t) => {
     code: 'ERR_METHOD_NOT_ALLOWED',
   })
   await t.rejects(evaluate(config, { ...none, claims: '[]' }), { code: 'ERR_USAGE' })
-  await t.rejects(evaluate(config, { ...none, path: 'a' }), { message: '--path a' })
+  await t.rejects(evaluate(config, { ...none, path: 'a' }), {
+    message: '--path a does not begin with /',
+  })
   await t.rejects(evaluate(config, { ...none, decision: 'x/y' }), { message: /no entrypoint x/ })
   await t.rejects(evaluate(config, { ...none, input: join(folder, 'nix') }), { message: /ENOENT/ })
   await t.rejects(evaluate(config, { ...none, input: bundle }), { message: /is not JSON/ })

@@ -84,7 +84,7 @@ t.test('a target that means nothing is refused before anything is sent', async (
   for (const [wrong, message] of [
     [{}, 'no target given'],
     [{ key: 'abc' }, '--key is not a SHA-256 thumbprint'],
-    [{ claim: ['role=x'] }, '--claim role=x is not /pointer=text'],
+    [{ claim: ['role=x'] }, '--claim role=x is not of the form /pointer=text'],
     [{ claim: ['/n:=three'] }, '--claim /n:=three is not JSON after :='],
     [{ claim: ['/a=1', '/a=2'] }, '--claim /a is given twice'],
   ] as [TargetOptions, string][]) {

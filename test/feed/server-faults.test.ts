@@ -16,7 +16,7 @@ t.test('a pooler in transaction mode is refused, with what to do', async (t) => 
   t.match(followed.feed.status(), {
     state: 'connecting',
     code: 'ERR_DATABASE_REFUSED',
-    message: /does not keep its LISTEN/,
+    message: /receives no notifications: its LISTEN is lost/,
     hint: /directly, or in session mode/,
   })
   t.notOk(followed.ledger.loaded)
@@ -54,7 +54,7 @@ t.test('while a stuck listener fills the queue revoking goes on and ticks delive
     t.same(await compare(followed, gate), [])
   }
   await settled(followed, gate)
-  t.match(followed.problems, [/queue of notifications fills up/])
+  t.match(followed.problems, [/notification queue of the database server is filling up/])
   t.equal(followed.counted.get('dropgate_feed_payloads_total rows'), undefined)
   await stuck.query('ROLLBACK')
   await until('notifications again', async () => {

@@ -99,7 +99,7 @@ t.test('an event that cannot happen in a state is ERR_INTERNAL with both names',
       const before = [...done]
       await t.rejects(send(machine, event), {
         code: 'ERR_INTERNAL',
-        message: `the feed is ${state}, where "${event}" cannot happen`,
+        message: `the event "${event}" cannot happen while the feed is ${state}`,
       })
       t.equal(machine.state, state, 'the state stays')
       t.same(done, before, 'no act was done')
@@ -108,7 +108,7 @@ t.test('an event that cannot happen in a state is ERR_INTERNAL with both names',
   t.ok(cells > 20, `${cells} cells`)
 })
 
-t.test('a feed that is closed stays closed, whatever was under way', async (t) => {
+t.test('a feed that is closed stays closed, even while an act is under way', async (t) => {
   for (const state of states) {
     for (const event of events) {
       if (event === 'closed' || typeof table[state][event] === 'string') continue

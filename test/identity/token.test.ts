@@ -369,7 +369,7 @@ t.test('operators see what a token named that does not fit', async (t) => {
   t.equal(await causeOf({ cnf: 'x' }), 'its cnf is not an object')
   t.equal(
     await causeOf({ cnf: { jwk: { kty: 'oct', k: 'secret' } } }),
-    'its cnf has ["jwk"], understood is "x5t#S256" alone',
+    'its cnf has ["jwk"]; only "x5t#S256" is supported',
   )
   t.equal(
     await causeOf({ cnf: { 'x5t#S256': 'x' } }),

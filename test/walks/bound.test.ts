@@ -114,7 +114,7 @@ async function recordOf({ id }: Answer): Promise<DecisionEvent> {
 
 const refused = { status: 401, code: 'ERR_TOKEN_BOUND', challenge: 'Bearer error="invalid_token"' }
 const mismatch = (certificate: string): string =>
-  `it is bound to the certificate ${thumbprint('client')}, the connection has ${certificate}`
+  `the token is bound to the certificate ${thumbprint('client')}; the connection has ${certificate}`
 
 const elsewhere: [name: string, port: number, over: RequestOptions, connectionHas: string][] = [
   ["over Mallory's connection", required, mallorys, thumbprint('renewed')],
@@ -154,7 +154,7 @@ t.test('a token that is bound in another way is refused over every connection', 
   const own = bound.cnf
   const jkt = createHash('sha256').update('proof').digest('base64url')
   const jwk = gate.issuer.keys[0]!
-  const only = 'understood is "x5t#S256" alone'
+  const only = 'only "x5t#S256" is supported'
   const cases: [name: string, cnf: unknown, cause: string][] = [
     ['a key, without proof', { jkt }, `its cnf has ["jkt"], ${only}`],
     ['a key', { jwk }, `its cnf has ["jwk"], ${only}`],

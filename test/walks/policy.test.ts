@@ -237,7 +237,7 @@ t.test('a worker that finds its port taken when it replaces another tries again'
   await dies
   const failed = () => gate.logged.filter(({ message }) => /cannot listen on/.test(message)).length
   await until('two have tried', () => failed() >= 2)
-  t.ok(gate.gate.readiness().reasons.includes('not every worker listens'))
+  t.ok(gate.gate.readiness().reasons.includes('not every worker is listening'))
   await new Promise<void>((resolve) => other.close(() => resolve()))
   await until('it is ready', () => gate.gate.readiness().ready)
   t.equal((await gate.ask('/orders', token)).status, 200)

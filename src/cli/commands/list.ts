@@ -11,7 +11,7 @@ export function addList(program: StrictCommand): void {
     .action(async (options: ListOptions) => {
       const { limit } = options
       if (!/^[1-9]\d{0,5}$/.test(limit))
-        throw new GateError('ERR_USAGE', '--limit is a whole number from 1 to 999999')
+        throw new GateError('ERR_USAGE', '--limit must be a whole number from 1 to 999999')
       const { asCommand } = await import('../database.ts')
       const { listRevocations } = await import('../../store/statements.ts')
       const rows = await asCommand(options.config, (client, schema) =>

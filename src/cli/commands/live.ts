@@ -42,6 +42,6 @@ async function askForPage(file: string, query: Query): Promise<LivePage> {
   const { status, document } = await askGate(file, `/v1/live?${search}`)
   if (status === 200) return document as LivePage
   throw new GateError('ERR_USAGE', 'the gate does not understand this filter', {
-    hint: '--limit is a whole number from 1 to 1000; --after is the value that the page before ended with',
+    hint: '--limit must be a whole number from 1 to 1000, --after the value that the previous page ended with',
   })
 }

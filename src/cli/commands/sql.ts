@@ -1,4 +1,4 @@
-/** `sql`: one statement of the caller's, by the login of the commands. */
+/** `sql`: runs one SQL statement of the user with the login of the commands. */
 import { GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
 import { print, printResult, printTable } from '../output.ts'
@@ -30,7 +30,7 @@ async function runStatement(file: string, statement: string): Promise<SqlResult>
       queryMode: 'extended',
     } as never)
     // Only spaces and comments were given.
-    if (command === null) throw new GateError('ERR_USAGE', 'there is no statement')
+    if (command === null) throw new GateError('ERR_USAGE', 'the SQL statement is empty')
     return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
   })
 }

@@ -19,7 +19,7 @@ export function addTest(program: StrictCommand, exitWith: ExitWith): void {
     .action(async (folder: string, options: TestOptions) => {
       const least = Number(options.threshold)
       if (!(least >= 0 && least <= 100))
-        throw new GateError('ERR_USAGE', '--threshold is a percentage from 0 to 100')
+        throw new GateError('ERR_USAGE', '--threshold must be a percentage from 0 to 100')
       const { testPolicies } = await import('../../bundle/policy-tests.ts')
       const report = await testPolicies({ policies: folder, root, maxMemoryBytes })
       const enough = (report.coverage ?? 0) >= least

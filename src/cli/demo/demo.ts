@@ -56,7 +56,7 @@ function farewell(open: number, { drain_timeout }: GateConfig): string {
 
 /** Deletes the revocations of alice from an earlier demo. @returns The id that the next row will get. */
 async function startAfresh(config: GateConfig): Promise<number | undefined> {
-  // Only in the demo's own database.
+  // Delete rows only in the demo's own database.
   if (config.database.embedded === undefined) return undefined
   const url = databaseUrl(config, 'migrate_url')
   const table = `${config.database.schema}.revocations`

@@ -6,7 +6,10 @@ import { BuiltinError, text } from '../values/operand.ts'
 
 const foreign = { standard: /[^A-Za-z0-9+/]/, forUrls: /[^A-Za-z0-9_-]/ } as const
 
-/** As strict as Go: padded, and nothing else in it but line breaks. Bits that are left over may be anything. */
+/**
+ * Decodes base64 as strictly as Go: it must be padded, and may contain only line breaks besides. Unused bits may have
+ * any value.
+ */
 function readBase64(given: string, alphabet: keyof typeof foreign): Buffer | undefined {
   const plain = given.replace(/[\r\n]+/g, '')
   const padding = plain.endsWith('==') ? 2 : plain.endsWith('=') ? 1 : 0
@@ -21,7 +24,7 @@ function fromBase64(given: string, alphabet: keyof typeof foreign): string {
   return textOf(bytes)
 }
 
-/** Padding may be left out as a whole. OPA counts before it takes line breaks for nothing, so this does. */
+/** Adds padding that was left out as a whole. Line breaks count as characters here, as in OPA. */
 function padded(given: string): string {
   if (given.endsWith('=')) return given
   const missing = -bytesOf(given).length & 3

@@ -92,7 +92,7 @@ function contains(outer: Network, given: string): boolean {
   return inner.prefix >= outer.prefix && holds(outer, inner)
 }
 
-/** Whether one begins within the other. @throws BuiltinError */
+/** True when one network contains the first address of the other. */
 function intersect(args: Args): boolean {
   const [a, b] = [parseNetwork(text(args, 0)), parseNetwork(text(args, 1))]
   return holds(a, b) || holds(b, a)

@@ -41,7 +41,7 @@ export function checkSchema(root: Value): void {
   }
 }
 
-/** What a reference within the schema points at. @throws BuiltinError */
+/** Finds the value that a reference within the schema points at. @throws BuiltinError */
 export function resolve(root: Value, reference: string): Value {
   if (!reference.startsWith('#')) {
     throw new BuiltinError(`the reference ${reference.slice(0, 100)} leaves the schema`)

@@ -4,7 +4,7 @@ import { matches } from '../go/regex.ts'
 import { parseTime } from '../go/time-layout.ts'
 import { BuiltinError } from '../values/operand.ts'
 
-/** Whether a text is of a format; formats that are not here are refused. */
+/** Checks whether a text has a format. Formats that are not listed are refused. */
 export const formats: Readonly<Record<string, (text: string) => boolean>> = {
   date: (text) => isTime('2006-01-02', text),
   time: (text) => isTime('15:04:05', text) || isTime('15:04:05Z07:00', text),

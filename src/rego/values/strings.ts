@@ -9,7 +9,7 @@ import { type Args, BuiltinError, integer, refuseWork, text, texts } from './ope
 import { RegoNumber, typeName, type Value } from './value.ts'
 
 const maxProduct = 1 << 30
-/** Letters that `replace` may put in. */
+/** Most characters that one `replace` may insert. */
 const maxReplaced = 1 << 26
 
 /** Returns a text as a list of one, or the members of an array or set of texts. */
@@ -76,23 +76,25 @@ function count(args: Args): Value {
 }
 
 /**
- * As Go's `strings.Replacer`, which OPA uses. An empty pattern matches before every byte (not letter) and at the end.
+ * Replaces like Go's `strings.Replacer`, which OPA uses. An empty pattern matches before every byte (not character) and
+ * at the end.
  */
 function replace(args: Args): Value {
   const [base, search] = searched(args)
   const by = text(args, 2)
-  // A pattern of letters is found between letters only; an empty one, and bytes that are no letters, also within letters.
+  // A pattern of whole characters matches between characters only. An empty pattern, or one with bytes that are not
+  // UTF-8, also matches within a character.
   const byLetters = search !== '' && search.isWellFormed()
   const [where, what, put] = byLetters ? [base, search, by] : [base, search, by].map(latin)
   const parts = what === '' ? ['', ...where!, ''] : where!.split(what!)
   if ((parts.length - 1) * put!.length > maxReplaced) refuseWork('a replacement of this length')
   const replaced = parts.join(put)
   if (!byLetters) return textOf(Buffer.from(replaced, 'latin1'))
-  // Bytes that come to stand side by side may form a letter.
+  // After a replacement, adjacent bytes may form a character: decode them again.
   return replaced.isWellFormed() ? replaced : textOf(bytesOf(replaced))
 }
 
-/** One character for each byte. */
+/** A text with one character for each byte. */
 function latin(of: string): string {
   return bytesOf(of).toString('latin1')
 }

@@ -1,5 +1,5 @@
--- Who may do what is granted to group roles; logins are made members of them. Roles belong to the whole server, so
--- those that exist are kept: another schema or an earlier attempt may have made them.
+-- Rights are granted to group roles; logins become members of them. Roles belong to the whole server, so existing ones
+-- are kept: another schema or an earlier attempt may have made them.
 SET LOCAL lock_timeout = '2s';
 
 DO $$

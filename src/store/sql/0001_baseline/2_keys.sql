@@ -1,11 +1,11 @@
--- Keys: what a row names, as fixed-size bytes. The gate computes the same keys for a token (domain/revocation.ts) and
--- looks them up; a difference of one bit lets a revoked token pass, so test/store holds the two against each other.
+-- Keys: the predicates of a row as fixed-size bytes. The gate computes the same keys for a token (domain/revocation.ts)
+-- and looks them up. A difference of one bit would let a revoked token pass, so test/store compares the two.
 --
 -- One key is a kind byte and the first 16 bytes of
 --   SHA-256( kind ‖ int4(length of issuer) ‖ issuer ‖ int4(length of value) ‖ value ),  texts in UTF-8.
 --
--- These are plain SQL functions without a setting of their own: PostgreSQL then puts their text into the trigger that
--- calls them, which halves the cost of a row. They rely on the search_path that the calling trigger has set.
+-- These are plain SQL functions without settings of their own: PostgreSQL then inlines them into the trigger that calls
+-- them, which halves the cost of a row. They rely on the search_path that the calling trigger has set.
 
 CREATE OR REPLACE FUNCTION __schema__.key_of_bytes(kind int, issuer text, value bytea) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$

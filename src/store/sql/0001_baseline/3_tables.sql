@@ -1,16 +1,17 @@
--- Every table. The feed is one for all tables that gates follow: one sequence that orders changes (change_seq), one
--- table of what was taken away (tomb), one row that identifies it (feed). A followed table has
+-- All tables. One feed serves all tables that gates follow: one sequence that orders changes (change_seq), one table of
+-- removed rows (tomb), one row that identifies the feed (feed). A followed table has these columns:
 --   id bigint        names the row, for its tombstones
---   keys bytea       what the row is filed under; its own BEFORE trigger computes them
+--   keys bytea       the keys that the row is filed under; its own BEFORE trigger computes them
 --   key_version      the version of that computation
 --   chg_xid, chg_seq written by stamp() at every insert and update; an index on chg_xid
--- and a letter by which tombstones and changes() name it: 'r' is revocations.
+-- and a letter by which tombstones and changes() name the table: 'r' is revocations.
 
--- One row is the AND of its predicates. With issued_before it is a cutoff (it ends tokens from before that), without
--- it is a block (it stands until it is lifted).
+-- One row is the AND of its predicates. With issued_before it is a cutoff (it revokes tokens that were issued before);
+-- without issued_before it is a block (it stands until it is lifted).
 CREATE TABLE __schema__.revocations (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  -- Predicates: whom the row hits. An empty or overlong text is refused, since no accepted token could match it.
+  -- Predicates: the principals and peers that the row hits. An empty or overlong text is refused, since no accepted
+  -- token could match it.
   issuer text CHECK (issuer <> '' AND octet_length(issuer) <= 1024),
   subject text CHECK (subject <> '' AND octet_length(subject) <= 1024),
   session_id text CHECK (session_id <> '' AND octet_length(session_id) <= 1024),
@@ -20,7 +21,7 @@ CREATE TABLE __schema__.revocations (
   token_hash bytea CHECK (octet_length(token_hash) = 32),
   tenant text CHECK (tenant <> '' AND octet_length(tenant) <= 1024),
   group_value text CHECK (group_value <> '' AND octet_length(group_value) <= 1024),
-  -- Thumbprints are 32 bytes in base64url, spelled the one way there is: another spelling would match nothing.
+  -- Thumbprints are 32 bytes in base64url in their only valid spelling: another spelling would match nothing.
   key_thumbprint text CHECK (key_thumbprint ~ '^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$'),
   client_cert text CHECK (client_cert ~ '^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$'),
   proof_key text CHECK (proof_key ~ '^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$'),
@@ -29,7 +30,7 @@ CREATE TABLE __schema__.revocations (
   claims jsonb CHECK (__schema__.usable_claims(claims)),
   -- Spares the tokens of this session; not a predicate, so it cannot stand alone.
   except_session_id text CHECK (except_session_id <> '' AND octet_length(except_session_id) <= 1024),
-  -- Times: from when on, by which claim of the token, until when, and when it happened by the issuer's own clock.
+  -- Times: the start, the claim that it is compared with, the end, and the time of the event by the issuer's own clock.
   issued_before timestamptz,
   compare text NOT NULL DEFAULT 'iat',
   expires_at timestamptz,
@@ -40,15 +41,15 @@ CREATE TABLE __schema__.revocations (
   source_event_id text CHECK (octet_length(source_event_id) <= 1024),
   created_by text NOT NULL DEFAULT session_user,
   created_at timestamptz NOT NULL DEFAULT now(),
-  -- What the feed reads. Triggers write these over whatever a writer gives.
+  -- Columns for the feed. Triggers overwrite any value that a writer gives.
   keys bytea NOT NULL,
   key_version smallint NOT NULL,
   chg_xid xid8 NOT NULL,
   chg_seq bigint NOT NULL,
-  -- A block has no cutoff to compare anything with.
+  -- compare is only for cutoffs: a block compares no time.
   CONSTRAINT revocations_compare_check
     CHECK (compare = 'iat' OR (compare = 'auth_time' AND issued_before IS NOT NULL)),
-  -- A row that names nothing hits everyone, so it must say that it means to.
+  -- A row without predicates hits everyone, so it must say so explicitly.
   CONSTRAINT revocations_predicate CHECK (
     everyone OR num_nonnulls(issuer, subject, session_id, token_id, token_hash, client_id, tenant, group_value,
       key_thumbprint, client_cert, proof_key, device_id, network, claims) > 0),
@@ -60,12 +61,12 @@ CREATE TABLE __schema__.revocations (
 );
 CREATE INDEX revocations_changed ON __schema__.revocations (chg_xid);
 
--- One order for the changes of all tables. CACHE 1: with numbers handed out in advance a later change of a row could
--- get the smaller number.
+-- One order for the changes of all tables. CACHE 1: with numbers reserved in advance, a later change of a row could get
+-- the smaller number.
 CREATE SEQUENCE __schema__.change_seq CACHE 1;
 
--- What an update or a deletion took away: the row's id and the keys it was filed under. Without it a gate would go on
--- denying by a row that is gone.
+-- The rows that an update or a deletion removed: the row's id and the keys it was filed under. Without it, a gate would
+-- go on denying by a row that is gone.
 CREATE TABLE __schema__.tomb (
   row_id bigint NOT NULL,
   keys bytea NOT NULL,
@@ -77,20 +78,20 @@ CREATE TABLE __schema__.tomb (
 );
 CREATE INDEX tomb_changed ON __schema__.tomb (chg_xid);
 
--- One row: what identifies this feed.
+-- One row: the identity of this feed.
 CREATE TABLE __schema__.feed (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  -- A new one makes every gate load everything anew.
+  -- A new generation makes every gate load everything anew.
   generation uuid NOT NULL DEFAULT gen_random_uuid(),
-  -- Raised when gates of an older release could not read this feed any more.
+  -- Raised when gates of an older release can no longer read this feed.
   schema_version int NOT NULL DEFAULT 1,
   -- Random, since channels have no privileges: any login that knows the name can listen and notify.
   channel text NOT NULL DEFAULT 'dropgate_' || replace(gen_random_uuid()::text, '-', ''),
-  -- Tombstones up to here have been purged: a gate whose cursor is older loads everything.
+  -- Tombstones of transactions before this one were purged: a gate with an older cursor loads everything.
   tomb_floor xid8 NOT NULL DEFAULT '0',
-  -- How far ahead of this clock a cutoff may lie: it comes from the clock of an issuer.
+  -- How far in the future a cutoff may lie by this server's clock: it comes from the clock of an issuer.
   cutoff_skew interval NOT NULL DEFAULT '5 s',
-  -- The row that stands for the older cutoffs that purge() has deleted.
+  -- The row that replaces the older cutoffs that purge() has deleted.
   purge_row bigint
 );
 INSERT INTO __schema__.feed DEFAULT VALUES;
@@ -105,14 +106,14 @@ CREATE TABLE __schema__.mac_keys (
   made_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Every JSON pointer that a row has ever named. A gate can match a claim only if it knows to look at it; a row commits
+-- Every JSON pointer that a row has ever named. A gate can match a claim only if it knows the pointer. A row commits
 -- with its pointer or after it, so a snapshot that shows the row shows the pointer too.
 CREATE TABLE __schema__.claim_pointers (
   pointer text PRIMARY KEY,
   at timestamptz NOT NULL DEFAULT now()
 );
 
--- What rows were before they were changed or deleted, by which login and when.
+-- Copies of rows before they were changed or deleted, with the login and the time.
 CREATE TABLE __schema__.audit (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -132,18 +133,18 @@ CREATE TABLE __schema__.gates (
   started_at timestamptz NOT NULL,
   seen_at timestamptz NOT NULL,
   ready boolean NOT NULL,
-  -- Everything visible in this snapshot is in force there; null before the first load.
+  -- The gate has everything in force that is visible in this snapshot; null before the first load.
   cursor pg_snapshot,
-  -- When that was all there was, by this clock.
+  -- The time of the proof for that snapshot, by the clock of this server.
   fresh_at timestamptz,
   rows bigint NOT NULL,
   -- How long the gate may allow without a newer proof of freshness.
   allows interval NOT NULL,
-  -- What it can match: issuer -> names of columns. '' stands for requests without a token.
+  -- What the gate can match: issuer -> names of columns. '' stands for requests without a token.
   matches jsonb NOT NULL,
-  -- Names of its peppers.
+  -- Names of the gate's peppers.
   peppers text[] NOT NULL,
-  -- How long a token that it accepts may live at most, tolerance included.
+  -- Longest lifetime of a token that the gate accepts, clock tolerance included.
   token_lifetime interval NOT NULL
 ) WITH (fillfactor = 50);
 
@@ -163,5 +164,6 @@ CREATE TABLE __schema__.receipts (
   PRIMARY KEY (row_id, gate)
 );
 
--- How many rows no gate could match when they were inserted. A sequence: counting must not make revokers queue.
+-- Number of rows that no gate could match when they were inserted. A sequence, so that writers do not wait for each
+-- other.
 CREATE SEQUENCE __schema__.unmatched_seq;

@@ -1,17 +1,17 @@
--- What happens when a row is written, in the order of the triggers' names:
---   a_prepare  row      the table's own: normalises the row, computes its keys, keeps its author
---   a_stamp    row      shared: transaction and place in the order of changes
---   b_guard_…  row      the table's own: rows that need a stronger role
---   c_announce statement  tombstones for what was taken away, and a wake-up for the gates
---   d_renew    TRUNCATE shared: every gate loads anew
---   e_audit    statement  shared: images of what was changed or deleted
---   f_warn_…   statement  advice to the writer (6_fleet.sql)
--- A further followed table gets the shared ones by name and brings its own a_prepare.
+-- Triggers that run when a row is written, in the order of their names:
+--   a_prepare  row       of the table: normalises the row, computes its keys, keeps its author
+--   a_stamp    row       shared: stores the transaction and the place in the order of changes
+--   b_guard_…  row       of the table: refuses rows that need a stronger role
+--   c_announce statement writes tombstones for removed rows, and wakes the gates
+--   d_renew    TRUNCATE  shared: makes every gate load anew
+--   e_audit    statement shared: keeps copies of changed and deleted rows
+--   f_warn_…   statement warns the writer (6_fleet.sql)
+-- A further followed table gets the shared triggers by name and brings its own a_prepare.
 
--- A revocation's keys, and what of it the writer may not choose. The first key is the one the ledger files the row
--- under, so the most selective comes first. What belongs to the exchange and not to its token (client certificate,
--- network) comes before all others: a row filed under a key of the token must be decided by the token alone, or a gate
--- could not remember that a token is clean.
+-- Computes a revocation's keys, and the other values that the writer may not choose. The ledger files the row under its
+-- first key, so the most selective key comes first. Keys of the exchange (client certificate, network) come before keys
+-- of the token: a row that is filed under a key of the token must depend on the token alone, or a gate could not
+-- remember that a token is clean.
 CREATE OR REPLACE FUNCTION __schema__.prepare_revocation() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 DECLARE
@@ -31,14 +31,14 @@ BEGIN
   IF NEW.proof_key IS NOT NULL THEN keys := keys || key_of(12, NEW.issuer, NEW.proof_key); END IF;
   IF NEW.device_id IS NOT NULL THEN keys := keys || key_of(13, NEW.issuer, NEW.device_id); END IF;
   IF NEW.subject IS NOT NULL THEN keys := keys || key_of(3, NEW.issuer, NEW.subject); END IF;
-  -- Unusable claims are refused by their CHECK, after this.
+  -- Claims with an unusable form are refused later, by their CHECK.
   IF NEW.claims IS NOT NULL AND usable_claims(NEW.claims) THEN
     FOR each_pointer, each_value IN SELECT e.key, e.value FROM jsonb_each(NEW.claims) e ORDER BY e.key LOOP
       keys := keys || claim_key(NEW.issuer, each_pointer, each_value);
       IF NOT EXISTS (SELECT FROM claim_pointers p WHERE p.pointer = each_pointer) THEN
         -- Each gate looks up every pointer for every token, so their number is bounded.
         IF (SELECT count(*) FROM claim_pointers) >= 64 THEN
-          RAISE EXCEPTION 'rows name 64 different claims already' USING ERRCODE = 'program_limit_exceeded',
+          RAISE EXCEPTION 'the rows name 64 different claims already, which is the limit' USING ERRCODE = 'program_limit_exceeded',
             HINT = 'revoke by one of the claims in claim_pointers, or by subject, tenant or group';
         END IF;
         INSERT INTO claim_pointers (pointer) VALUES (each_pointer) ON CONFLICT DO NOTHING;
@@ -49,11 +49,12 @@ BEGIN
   IF NEW.group_value IS NOT NULL THEN keys := keys || key_of(9, NEW.issuer, NEW.group_value); END IF;
   IF NEW.tenant IS NOT NULL THEN keys := keys || key_of(8, NEW.issuer, NEW.tenant); END IF;
   IF NEW.key_thumbprint IS NOT NULL THEN keys := keys || key_of(10, NEW.issuer, NEW.key_thumbprint); END IF;
-  -- The issuer is inside each key of the token, so it needs one of its own only where there is none.
+  -- Each key of the token contains the issuer, so the row needs a key for the issuer only when it has no other.
   IF keys = '' AND NEW.issuer IS NOT NULL THEN keys := key_of(5, NEW.issuer, ''); END IF;
   keys := outer_keys || keys;
   IF keys = '' THEN keys := key_of(6, '', ''); END IF;
-  -- Bit 7 of the kind: must not be held. Last, so that a gate which does not know it denies more, not less.
+  -- Bit 7 of the kind means that the principal must not have this key. These keys come last: a gate of a release that
+  -- does not know the bit then denies too much, not too little.
   IF NEW.except_session_id IS NOT NULL THEN
     keys := keys || set_byte(key_of(2, NEW.issuer, NEW.except_session_id), 0, 130);
   END IF;
@@ -65,16 +66,17 @@ BEGIN
   ELSE
     NEW.created_by := OLD.created_by;
     NEW.created_at := OLD.created_at;
-    -- A cutoff that is moved here is of this clock and gets the issuer's skew, whatever clock the first one was of.
+    -- A cutoff that is moved here is in the clock of this server, so the issuer's skew applies, even if the first one
+    -- was in the issuer's clock.
     IF NEW.issued_before IS DISTINCT FROM OLD.issued_before AND NEW.event_time IS NOT DISTINCT FROM OLD.event_time THEN
       NEW.event_time := NULL;
     END IF;
   END IF;
   IF NEW.issued_before IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.issued_before IS DISTINCT FROM OLD.issued_before) THEN
-    -- A cutoff in the future would lock out people who sign in after the event: that is what a block is for.
+    -- A cutoff in the future would lock out people who sign in after the event; a block is made for that.
     IF NEW.issued_before > clock_timestamp() + (SELECT cutoff_skew FROM feed) THEN
       RAISE EXCEPTION 'issued_before lies in the future' USING ERRCODE = 'check_violation',
-        HINT = 'leave it out for a block, which stands until it is lifted';
+        HINT = 'omit issued_before to insert a block, which stands until it is lifted';
     END IF;
   END IF;
   RETURN NEW;
@@ -82,7 +84,8 @@ END $$;
 CREATE OR REPLACE TRIGGER a_prepare BEFORE INSERT OR UPDATE ON __schema__.revocations
   FOR EACH ROW EXECUTE FUNCTION __schema__.prepare_revocation();
 
--- Where a change stands, for any followed table. A row that kept an old stamp would be in no gate's next tick.
+-- Stamps the position of a change, for any followed table. A row that kept an old stamp would be in no gate's next
+-- tick.
 CREATE OR REPLACE FUNCTION __schema__.stamp() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -93,9 +96,9 @@ END $$;
 CREATE OR REPLACE TRIGGER a_stamp BEFORE INSERT OR UPDATE ON __schema__.revocations
   FOR EACH ROW EXECUTE FUNCTION __schema__.stamp();
 
--- A row that hits everyone, a whole issuer or a large part of the network needs the break-glass role, and so does
--- making such a row bite harder. Easing one is lifting. Not a definer function: it must see the role that writes. Not
--- row security: that would refuse COPY to the revoker.
+-- A row that hits everyone, a whole issuer or a large part of the network needs the break-glass role, and so does a
+-- change that makes such a row hit more. A change that makes it hit less counts as lifting. Not SECURITY DEFINER, since
+-- the function must see the role that writes. Not row security, which would refuse COPY to the revoker.
 CREATE OR REPLACE FUNCTION __schema__.guard_wide() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -123,8 +126,8 @@ END $$;
 CREATE OR REPLACE TRIGGER b_guard_wide BEFORE INSERT OR UPDATE ON __schema__.revocations
   FOR EACH ROW EXECUTE FUNCTION __schema__.guard_wide();
 
--- Wakes the gates once per transaction: identical notifications collapse. Skipped while the queue fills up, so that
--- one session that does not read can never make revoking fail; the gates' ticks deliver then.
+-- Wakes the gates once per transaction, since PostgreSQL merges equal notifications. Skipped when the queue is filling
+-- up, so that a session that does not read cannot make revoking fail; then the gates' ticks deliver the rows.
 CREATE OR REPLACE FUNCTION __schema__.wake(message text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -133,7 +136,7 @@ BEGIN
   END IF;
 END $$;
 
--- A gate must not deny, or stop denying, by a row that a crash then loses.
+-- The commit must be on disk first: a gate must not deny, or stop denying, because of a change that a crash then loses.
 CREATE OR REPLACE FUNCTION __schema__.make_durable() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -142,7 +145,8 @@ BEGIN
   END IF;
 END $$;
 
--- Tombstones for rows that were changed or deleted, for any followed table; the trigger gives the table's letter.
+-- Writes tombstones for rows that were changed or deleted, for any followed table; the trigger passes the table's
+-- letter.
 CREATE OR REPLACE FUNCTION __schema__.announce() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -156,10 +160,10 @@ CREATE OR REPLACE TRIGGER c_announce_update AFTER UPDATE ON __schema__.revocatio
 CREATE OR REPLACE TRIGGER c_announce_delete AFTER DELETE ON __schema__.revocations
   REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce('r');
 
--- New revocations of one predicate travel in the notification, so that a gate denies before it has asked; the others,
--- and more than fit, only wake it. Body: key id, transaction, then for each row its id, key, cutoff, expiry and flags;
--- before it the MAC; all in base64 (feed/payload.ts). At most 16 such notifications in a transaction: identical ones
--- collapse, these do not, and the queue is shared by the whole server.
+-- Sends new revocations with one predicate in the notification, so that a gate denies before it has asked. Other rows,
+-- and rows that do not fit, only wake the gate. The body has key id and transaction, then for each row id, key, cutoff,
+-- expiry and flags; the MAC comes before it; all in base64 (feed/payload.ts). At most 16 such notifications in a
+-- transaction: they differ, so PostgreSQL does not merge them, and the whole server shares the queue.
 CREATE OR REPLACE FUNCTION __schema__.announce_revocations() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 DECLARE
@@ -195,7 +199,8 @@ END $$;
 CREATE OR REPLACE TRIGGER c_announce_insert AFTER INSERT ON __schema__.revocations
   REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce_revocations();
 
--- TRUNCATE leaves no tombstones, so no tick could tell what is gone: a new generation makes every gate load anew.
+-- TRUNCATE leaves no tombstones, so a tick could not tell which rows are gone: a new generation makes every gate load
+-- anew.
 CREATE OR REPLACE FUNCTION __schema__.renew() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -208,7 +213,7 @@ CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.revocations
 CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.tomb
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
 
--- What was taken away stays readable, for any table with an id.
+-- Keeps a copy of each changed or deleted row, for any table with an id.
 CREATE OR REPLACE FUNCTION __schema__.keep_image() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -226,20 +231,20 @@ CREATE OR REPLACE TRIGGER e_audit_delete AFTER DELETE ON __schema__.revocations
 CREATE OR REPLACE TRIGGER e_audit_truncate AFTER TRUNCATE ON __schema__.revocations
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
 
--- Tables that only grow, also for the owner: an audit that can be edited is none, and a pointer that is forgotten makes
--- rows unmatchable. docs/runbook.md says how to archive.
+-- These tables only grow, also for the owner: an audit that can be edited proves nothing, and a pointer that is deleted
+-- makes rows unmatchable. docs/runbook.md says how to archive.
 CREATE OR REPLACE FUNCTION __schema__.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RAISE EXCEPTION 'rows are only ever added to %', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+  RAISE EXCEPTION 'rows of the table % can be neither changed nor deleted', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
 END $$;
 CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.audit
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
 CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.claim_pointers
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
 
--- Also for sessions that apply replicated changes (session_replication_role = replica): rows that come that way would
--- otherwise be unstamped, and no gate would see them.
+-- Also for sessions that apply replicated changes (session_replication_role = replica): their rows would otherwise have
+-- no stamps, and no gate would see them.
 ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER a_prepare;
 ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER a_stamp;
 ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER b_guard_wide;

@@ -1,9 +1,9 @@
--- What a gate reads: everything (live), what is gone (tombs), what has changed since its cursor (changes), sums to
--- compare with (digest). Views run with the owner's rights, so the gate needs none on the tables.
+-- The queries of a gate: all rows (live), removed rows (tombs), changes since its cursor (changes), sums to compare
+-- with (digest). Views run with the owner's rights, so the gate needs no rights on the tables.
 
--- What a gate needs of a revocation, in the numbers it keeps: µs and whole seconds since 1970. floor and ceil go the
--- way that denies longer. COPY takes times as they are stored, since numbers are made of them by the gate, which other
--- clients do not share.
+-- The columns of a revocation that a gate needs, in the units that it keeps: µs and whole seconds since 1970. floor and
+-- ceil round towards denying longer. COPY returns times as they are stored: the gate converts them, so that the
+-- database server need not.
 CREATE OR REPLACE VIEW __schema__.live AS
   SELECT id, keys,
     ceil(extract(epoch FROM issued_before) * 1000000)::bigint AS cutoff_us,
@@ -36,8 +36,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT k.id, k.key FROM mac_keys k ORDER BY k.id DESC LIMIT 1
 $$;
 
--- Who this database is and where it stands, which claims rows name, which key notifications are made with and how full
--- their queue is, all in one snapshot.
+-- Identity and position of this database, the claims that rows name, the key of notifications and the use of their
+-- queue, all in one snapshot.
 CREATE OR REPLACE FUNCTION __schema__.state(
   OUT snapshot text, OUT generation text, OUT schema_version int, OUT channel text, OUT tomb_floor text,
   OUT system_id text, OUT timeline text, OUT standby boolean, OUT clock_ms float8, OUT pointers text[],
@@ -48,7 +48,8 @@ BEGIN
   SELECT pg_current_snapshot()::text, f.generation::text, f.schema_version, f.channel, f.tomb_floor::text
     INTO snapshot, generation, schema_version, channel, tomb_floor FROM feed f;
   SELECT c.system_identifier::text INTO system_id FROM pg_control_system() c;
-  -- The file name of the current position knows the timeline at once; the control file lags a promotion.
+  -- The file name of the current log position shows a new timeline at once; the control file shows it only some time
+  -- after a promotion.
   timeline := CASE WHEN standby THEN NULL ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END;
   clock_ms := extract(epoch FROM clock_timestamp()) * 1000;
   pointers := ARRAY(SELECT p.pointer FROM claim_pointers p);
@@ -56,19 +57,19 @@ BEGIN
   queue_usage := pg_notification_queue_usage();
 END $$;
 
--- Everything that became visible since the snapshot `cursor`: exactly the complement of it, so nothing is missed
--- however late a transaction commits, and nothing waits for a long one. First the meta row ('m', with state() as JSON),
--- then tombstones ('t') and rows ('r'), each with the letter of its table in `kind`; a gate reads the kinds that it
--- knows, so a further table adds its rows here.
+-- Everything that became visible since the snapshot `cursor`: exactly the rows that are not visible in it. So no row is
+-- missed, even if its transaction commits late, and no row waits for a long transaction. First comes the meta row ('m',
+-- with state() as JSON), then tombstones ('t') and rows ('r'), each with the letter of its table in `kind`. A gate
+-- reads the kinds that it knows, so a further table adds its rows here.
 --
--- With each row and tombstone comes the transaction that it is stamped with: a gate's cursor goes up to the newest one that
--- it was shown, not to the end of the snapshot (feed/cursor.ts says why).
+-- Each row and tombstone comes with the transaction of its stamp: a gate's cursor moves up to the newest of these, not
+-- to the end of the snapshot (feed/cursor.ts says why).
 --
--- At most `cap` rows of each sort: a gate that gets more than it asked for has seen a part only, must not take it for
--- all, and reads what is missing on a session of its own. NULL is no cap.
+-- Returns at most `cap` rows and `cap` tombstones: a gate that gets more than it can take knows that the answer is
+-- incomplete, applies none of it, and reads the changes on a second session. NULL means no cap.
 --
--- Not the SQL language: that would plan anew at each call. Without seqscan: a generic plan takes "greater than
--- something" for a third of the table.
+-- Not in the language SQL, which would plan the query anew at each call. Without seqscan, since a generic plan expects
+-- a third of the table for "greater than a parameter".
 CREATE OR REPLACE FUNCTION __schema__.changes(cursor pg_snapshot, cap int)
 RETURNS TABLE (op "char", kind "char", id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean,
                expires_s bigint, meta text, xid xid8)

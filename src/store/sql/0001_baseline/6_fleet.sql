@@ -1,13 +1,14 @@
--- The gates among themselves and with writers: heartbeats, receipts for revocations, and rows that no gate can match.
+-- The gates and the writers: heartbeats, receipts for revocations, and rows that no gate can match.
 
--- Gates that may be serving: heard of lately, where a gate that may allow for long unheard of counts for as long.
+-- Gates that may be serving: those that have reported lately. A gate that may allow for long without a new proof stays
+-- listed for that long.
 CREATE OR REPLACE VIEW __schema__.fleet AS
   SELECT id, host, pid, version, started_at, seen_at, ready, fresh_at, rows, allows,
     seen_at > clock_timestamp() - interval '2 s' AS heard
   FROM __schema__.gates
   WHERE seen_at > clock_timestamp() - allows - interval '30 s';
 
--- A gate says that it lives and what it can match, and hears how many gates there are.
+-- A gate reports that it runs and which rows it can match, and gets the number of gates.
 CREATE OR REPLACE FUNCTION __schema__.beat(gate uuid, beat jsonb, OUT gates int, OUT unmatched bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
@@ -26,13 +27,13 @@ BEGIN
   unmatched := (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM unmatched_seq s);
 END $$;
 
--- The gate has ended in order.
+-- The gate has stopped in order: removes it from the list.
 CREATE OR REPLACE FUNCTION __schema__.leave(gate uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   DELETE FROM gates WHERE id = gate
 $$;
 
--- Rows whose writer waits for receipts, that this gate has not confirmed and that are visible in its cursor.
+-- Rows whose writer waits for receipts, which this gate has not confirmed and which are visible in its cursor.
 CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid, cursor pg_snapshot) RETURNS SETOF bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT w.row_id FROM waits w
@@ -41,7 +42,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ORDER BY w.at DESC LIMIT 1000
 $$;
 
--- `ago_ms`: how long the row had been in force when this was sent, so only this clock counts.
+-- `ago_ms` is the time from the moment when the row came into force until this call was sent: only this server's clock
+-- is used.
 CREATE OR REPLACE FUNCTION __schema__.confirm(gate uuid, row_ids bigint[], ago_ms float8[], cuts int[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   INSERT INTO receipts (row_id, gate, at, cuts)
@@ -57,8 +59,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   INSERT INTO waits (row_id) VALUES (row_id) ON CONFLICT DO NOTHING
 $$;
 
--- Each gate that may be serving, with its receipt. One that has not confirmed the row cannot have had an answer to a tick
--- that was sent after the commit, so it stops allowing `allows` after that at the latest.
+-- Each gate that may be serving, with its receipt. A gate that has not confirmed the row has had no answer to a tick
+-- that was sent after the commit, so it stops allowing at the latest `allows` after the commit.
 CREATE OR REPLACE FUNCTION __schema__.receipts_of(wanted_row bigint)
 RETURNS TABLE (gate uuid, host text, pid int, ms float8, cuts int, may_allow_until timestamptz, heard boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
@@ -69,7 +71,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ORDER BY f.host, f.pid, f.id
 $$;
 
--- Whether a gate that runs can match a row that names these columns. True as long as no gate has said what it can.
+-- True if a running gate can match a row with these columns, or if no gate has reported its columns yet.
 CREATE OR REPLACE FUNCTION __schema__.can_match(of_issuer text, columns text[]) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
@@ -79,14 +81,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
         AND m.value @> to_jsonb(array_remove(columns, NULL)))
 $$;
 
--- Whether a gate that runs knows the pepper of this name.
+-- True if a running gate has the pepper of this name.
 CREATE OR REPLACE FUNCTION __schema__.knows_pepper(name text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
     OR EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h' AND name = ANY (g.peppers))
 $$;
 
--- The columns of a row that a gate must be set up for; every gate knows the others.
+-- The columns of a row that a gate can match only with a certain setting; every gate can match the others.
 CREATE OR REPLACE FUNCTION __schema__.demands(token_hash bytea, tenant text, group_value text, client_cert text, device_id text)
 RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT ARRAY[
@@ -95,7 +97,8 @@ RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog
     CASE WHEN device_id IS NOT NULL THEN 'device_id' END]
 $$;
 
--- A row that nothing enforces must not look like one that is. Advice, so of a bulk insert only the first rows.
+-- Warns about a row that no gate can match, so that it does not look enforced. After a bulk insert, only the first rows
+-- are checked.
 CREATE OR REPLACE FUNCTION __schema__.warn_unmatched() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 DECLARE
@@ -111,15 +114,15 @@ BEGIN
   LOOP
     PERFORM nextval('unmatched_seq');
     RAISE WARNING 'no gate can match revocation %', found.id
-      USING HINT = coalesce('of issuer ' || found.issuer || ' ', '')
-        || coalesce('by ' || nullif(array_to_string(found.columns, ', '), ''), 'it is not configured on any gate');
+      USING HINT = 'configure a gate for ' || coalesce(nullif(array_to_string(found.columns, ', '), ''), 'tokens')
+        || coalesce(' of issuer ' || found.issuer, '') || ', or correct the row';
   END LOOP;
   RETURN NULL;
 END $$;
 CREATE OR REPLACE TRIGGER f_warn_unmatched AFTER INSERT ON __schema__.revocations
   REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.warn_unmatched();
 
--- The ids among these whose rows no gate can match.
+-- Those of the given ids whose rows no gate can match.
 CREATE OR REPLACE FUNCTION __schema__.unmatched_of(ids bigint[]) RETURNS SETOF bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT r.id FROM revocations r WHERE r.id = ANY (ids)

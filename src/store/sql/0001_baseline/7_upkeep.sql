@@ -1,11 +1,11 @@
--- What keeps the feed small and usable over time: purging, a new key for notifications, a reset after a restore.
+-- Upkeep of the feed: purging, a new key for notifications, a reset after a restore.
 
--- Deletes what is provably dead, a batch at a time; several callers at once do no more than one.
+-- Deletes rows that can no longer match any valid token, a batch at a time; of several callers at once, only one works.
 --
--- A cutoff is dead once every token from before it has ended, and so is a row that names one token. No gate accepts
--- a token that lives longer than its `token_lifetime`, so that is `horizon`, a little later. Should a gate come that
--- accepts longer ones, tokens could come back to life: hence first a cutoff for everyone at the horizon. It hits only
--- tokens that have ended already, for every gate known so far.
+-- A cutoff can be deleted once every token that was issued before it has expired, and so can a row that names one
+-- token. No gate accepts a token that lives longer than its `token_lifetime`; `horizon` is that long ago, and a little
+-- longer. If a later gate accepts longer lifetimes, revoked tokens could become valid again. So first a cutoff for
+-- everyone is placed at the horizon: for every gate known so far, it hits only expired tokens.
 CREATE OR REPLACE FUNCTION __schema__.purge(batch int, OUT revocations bigint, OUT tombs bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 DECLARE
@@ -17,7 +17,7 @@ BEGIN
   revocations := 0;
   tombs := 0;
   IF NOT pg_try_advisory_xact_lock('__schema__.revocations'::regclass::oid::bigint) THEN RETURN; END IF;
-  -- By the hour, so that the row for everyone changes at most that often.
+  -- Rounded to the hour, so that the row for everyone changes at most once an hour.
   SELECT date_trunc('hour', now() - greatest(interval '24 h', max(g.token_lifetime)) - interval '10 min')
     INTO horizon FROM gates g;
   SELECT f.purge_row INTO floor_row FROM feed f;
@@ -40,7 +40,7 @@ BEGIN
     DELETE FROM revocations r WHERE r.id = ANY (dead);
     revocations := cardinality(dead);
   END IF;
-  -- Tombstones are for gates that were away; one that comes later loads everything.
+  -- Tombstones are for gates that were disconnected; a gate that returns later loads everything.
   WITH gone AS (
     DELETE FROM tomb WHERE ctid = ANY (ARRAY(
       SELECT t.ctid FROM tomb t WHERE t.at < now() - interval '7 days' LIMIT least(greatest(batch, 1), 10000)))
@@ -54,7 +54,7 @@ BEGIN
   DELETE FROM waits WHERE at < now() - interval '1 h';
 END $$;
 
--- To rotate the key: `SELECT dropgate.new_mac_key()` as the owner. Gates notice with their next tick.
+-- To rotate the key, run `SELECT dropgate.new_mac_key()` as the owner. Gates learn the new key with their next tick.
 CREATE OR REPLACE FUNCTION __schema__.new_mac_key() RETURNS int
 LANGUAGE plpgsql SET search_path = __schema__, pg_temp AS $$
 DECLARE
@@ -73,8 +73,7 @@ BEGIN
 END $$;
 SELECT __schema__.new_mac_key() WHERE NOT EXISTS (SELECT FROM __schema__.mac_keys);
 
--- After a restore from a dump, whose stamps are those of another time: every row is stamped anew and gates load
--- everything.
+-- After a restore from a dump, the stamps come from another time: stamps every row anew, and gates load everything.
 CREATE OR REPLACE FUNCTION __schema__.reset_feed() RETURNS void
 LANGUAGE plpgsql SET search_path = __schema__, pg_temp AS $$
 BEGIN

@@ -1,5 +1,5 @@
--- Who may do what, all of it in one place. PostgreSQL lets every login execute a new function: that is taken back first.
--- test/store/roles.test.ts asks for each role what it may and may not do.
+-- All rights in one place. PostgreSQL lets every login execute a new function: that right is revoked first.
+-- test/store/roles.test.ts checks for each role what it may and may not do.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA __schema__ FROM PUBLIC;
 
 -- The gate reads the feed, reports on itself and purges.
@@ -25,7 +25,7 @@ GRANT DELETE, UPDATE (issued_before, expires_at, reason) ON __schema__.revocatio
 GRANT EXECUTE ON FUNCTION __schema__.guard_wide(), __schema__.usable_claims(jsonb)
   TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
 
--- Receipts, and whether a gate can match a row.
+-- For receipts, and to find out whether a gate can match a row.
 GRANT EXECUTE ON FUNCTION __schema__.expect_receipts(bigint), __schema__.receipts_of(bigint),
     __schema__.can_match(text, text[]), __schema__.knows_pepper(text), __schema__.unmatched_of(bigint[])
   TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
