@@ -290,8 +290,14 @@ export class PolicyInstance {
   #textAt(at: number): string {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
-    if (at <= 0 || end === -1) throw failed('the module returned no text')
+    if (at <= 0 || end === -1) throw this.#noText()
     return this.#view.toString('utf8', at, end)
+  }
+
+  /** What is in its memory can no longer be what it has put there. */
+  #noText(): GateError {
+    this.#broken = true
+    return failed('the module gave no text back')
   }
 
   #dump(value: number): string {
@@ -326,7 +332,7 @@ export class PolicyInstance {
   #termAt(at: number): string {
     this.#refresh()
     const end = this.#view.indexOf(0, at)
-    if (at <= 0 || end === -1) throw failed('the module returned no text')
+    if (at <= 0 || end === -1) throw this.#noText()
     return textOf(this.#view.subarray(at, end))
   }
 

@@ -41,6 +41,11 @@ export const replacedNatives: readonly ReplacedNative[] = [
   { function: 'opa_base64_decode', builtin: 'base64.decode', params: 1 },
   { function: 'opa_base64_is_valid', builtin: 'base64.is_valid', params: 1 },
   { function: 'opa_base64_url_decode', builtin: 'base64url.decode', params: 1 },
+  // The module frees what it has read, and where that is `true`, `false` or `null` it frees the only one there is: whatever
+  // is allocated next is written over it, and no later evaluation of that instance is right.
+  { function: 'opa_json_is_valid', builtin: 'json.is_valid', params: 1 },
+  // The module reads the beginning of a text that is no JSON as a whole, and an escaped lone surrogate ends the evaluation.
+  { function: 'opa_json_unmarshal', builtin: 'json.unmarshal', params: 1 },
 ]
 
 interface Section {

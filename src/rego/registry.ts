@@ -23,6 +23,7 @@ import { graphqlBuiltins } from './graphql/graphql.ts'
 import { jsonMarshalBuiltins } from './json/json-marshal.ts'
 import { jsonPatchBuiltins } from './json/json-patch.ts'
 import { jsonSchemaBuiltins } from './json/json-schema.ts'
+import { jsonTextBuiltins } from './json/json-text.ts'
 import { yamlBuiltins } from './json/yaml.ts'
 import { castBuiltins } from './values/casts.ts'
 import { graphBuiltins } from './values/graph.ts'
@@ -57,6 +58,7 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     jsonMarshalBuiltins,
     jsonPatchBuiltins,
     jsonSchemaBuiltins,
+    jsonTextBuiltins,
     netBuiltins,
   ].flatMap((table: BuiltinTable) => Object.entries(table)),
 )

@@ -3,8 +3,6 @@
  * WebAssembly run or from what `opa build` says.
  */
 const bits = 'WASM cannot represent integers larger than 64 bits (open-policy-agent/opa#3711)'
-const exponent =
-  'WASM parses JSON natively and does not apply the exponent limit of the Go json.unmarshal'
 const noInput =
   'needs an evaluation whose `input` is undefined; a gate never decides without a request, and its host refuses to'
 
@@ -12,8 +10,6 @@ export const exceptions: ReadonlyMap<string, string> = new Map([
   ['data/toplevel integer', bits],
   ['data/nested integer', bits],
   ['strings/format_int: bignum exact (>64-bit integer, all bases + negative)', bits],
-  ['jsonbuiltins/unmarshal number beyond the supported exponent is undefined', exponent],
-  ['jsonbuiltins/unmarshal number with too big an exponent is undefined', exponent],
   ['every/domain undefined (input)', noInput],
   ['inputvalues/loopback undefined', noInput],
   ['virtualdocs/undefined: in array coprehension body', noInput],

@@ -1,7 +1,9 @@
 /** Thousands of inputs that throw, conflict, trap and fill the memory: afterwards the same instance answers rightly. */
 import t from 'tap'
+import { findOpa, runOpa } from '../../src/bundle/opa.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
+import { native } from '../harness/builtins.ts'
 import { compile } from '../harness/bundle.ts'
 import { hostileBody, hostilePolicy } from '../harness/hostile.ts'
 import { Chance } from '../harness/kinds.ts'
@@ -42,11 +44,11 @@ t.test(
     const policy = await activePolicy(
       `default decision := false
     decision if data.names[input.name] == input.number
-    decision if json.unmarshal(input.json).x == 7
     decision if input.also == "asked"`,
       { data: { names } },
     )
-    const deep = JSON.stringify({ json: '['.repeat(30_000), number: 7, also: 'nothing' })
+    const levels = `${'['.repeat(300_000)}${']'.repeat(300_000)}`
+    const deep = `{"number":7,"also":"nothing","x":${levels}}`
     for (let i = 0; i < 5; i++) {
       t.match(policy.decide(decision, deep), { allowed: false, failure: 'ERR_POLICY_FAILED' })
       for (const n of [0, 7, 19_999]) {
@@ -63,7 +65,8 @@ t.test(
   async (t) => {
     const policy = await activePolicy(hostilePolicy)
     const good = '{"parsed_body":{"who":"alice"}}'
-    policy.decide(decision, `{"parsed_body":{"who":"alice","json":"${'['.repeat(30_000)}"}}`)
+    const levels = `${'['.repeat(300_000)}${']'.repeat(300_000)}`
+    policy.decide(decision, `{"parsed_body":{"who":"alice","x":${levels}}}`)
     // No memory left, say: it cannot be brought about at will.
     const { Instance } = WebAssembly
     WebAssembly.Instance = class {
@@ -121,3 +124,87 @@ t.test(
     }
   },
 )
+
+/** Those that are compiled into the module and may be called by their names, with how many arguments each takes. */
+function callable(): Map<string, number> {
+  const { builtins } = JSON.parse(
+    runOpa(findOpa(process.cwd()), ['capabilities', '--current']),
+  ) as {
+    readonly builtins: readonly {
+      readonly name: string
+      readonly deprecated?: boolean
+      readonly relation?: boolean
+      readonly decl: { readonly args?: readonly unknown[] }
+    }[]
+  }
+  const found = builtins
+    .filter(
+      ({ name, deprecated, relation }) =>
+        deprecated !== true && relation !== true && !name.startsWith('internal.'),
+    )
+    .filter(({ name }) => [...native, 'json.is_valid', 'json.unmarshal'].includes(name))
+    .filter(({ name }) => !['assign', 'eq'].includes(name))
+  return new Map(found.map(({ name, decl }) => [name, decl.args?.length ?? 0]))
+}
+
+t.test('whatever a builtin of the module is asked, the next evaluation is right', async (t) => {
+  const functions = callable()
+  t.ok(functions.size > 70, `${functions.size} functions`)
+  const rules = Array.from(functions, ([name, arity]) => {
+    const args = Array.from({ length: arity }, (_, i) => `args[${i}]`)
+    return `answer := value if { input.name == "${name}"; value := ${name}(${args.join(', ')}) }`
+  })
+  const policy = await activePolicy(`
+    args := [term(arg) | some arg in input.args]
+    term(arg) := arg.value
+    term(arg) := {each | some each in arg.set} if arg.set
+    constants := [true, false, null, 0, 1, 2, "", "a", [], {}, ["a", true], {"a": false}]
+    seen := [[type_name(each), each == constants[i], constants[i]] | some i, each in input.same]
+    # Memory that the builtin has freed is used again by what comes after it.
+    decision := {"allowed": true, "answers": answers, "seen": seen, "words": words} if {
+      answers := [answer | answer]
+      words := [upper(word) | count(answers) < 2; some word in ["b", "cd", "efghijklm"]]
+    }
+    ${rules.join('\n')}`)
+  const same = [true, false, null, 0, 1, 2, '', 'a', [], {}, ['a', true], { a: false }]
+  const ask = (name: string, args: readonly unknown[]): string | undefined =>
+    policy.decide(decision, JSON.stringify({ name, args, same })).resultJson
+  const texts = ['true', 'null', '[true]', '{"a":false}', '0', 'é', '(', '[a', '*', '.', 'x/a']
+  const plain = [...same, ...texts, -1, 1.5, 1e19, ['a', 'b'], [['a'], ['b']]]
+  const sets = [[], [true, false, null], ['a'], [[1], [2]]]
+  const values = [...plain.map((value) => ({ value })), ...sets.map((set) => ({ set }))]
+  const right = ask('', [])
+  t.match(right, /"seen":\[\["boolean",true,true\],/)
+  for (const [name, arity] of functions) {
+    const stride = arity < 3 ? 1 : 3
+    const some = values.filter((_, i) => i % stride === 0)
+    let lists: unknown[][] = [[]]
+    for (let i = 0; i < arity; i++)
+      lists = lists.flatMap((list) => some.map((value) => [...list, value]))
+    for (const list of lists) {
+      ask(name, list)
+      if (ask('', []) === right) continue
+      t.fail(`${name}(${JSON.stringify(list)}) changes what is answered next`)
+      return
+    }
+  }
+})
+
+t.test('what is not all JSON is no JSON to a policy', async (t) => {
+  const policy = await activePolicy(`
+    valid := json.is_valid(input.text)
+    decision := {"allowed": true, "reason": sprintf("%v %v", [read, valid])} if {
+      read := [value | value := json.unmarshal(input.text)]
+    }`)
+  const ask = (text: string): unknown => policy.decide(decision, JSON.stringify({ text })).reason
+  for (const text of ['[1] x', '{"a":1}}', '[1,]', '01', '1.', 'truex', '{1}', '{1:2}', '[1 2]'])
+    t.equal(ask(text), '[] false', text)
+  t.equal(ask('"\\ud800"'), '["\ufffd"] true')
+  t.equal(ask(' {"a":[1.50]} '), '[{"a": [1.50]}] true')
+  t.equal(ask('true'), '[true] true')
+  const deep = `${'['.repeat(5000)}${']'.repeat(5000)}`
+  t.match(policy.decide(decision, JSON.stringify({ text: deep })), {
+    allowed: false,
+    failure: 'ERR_POLICY_FAILED',
+  })
+})

@@ -305,6 +305,10 @@ const jsonText = fc.oneof(
   value.map((one) => JSON.stringify(toJson(parseTerm(one)))),
   text('{', '[1,2', '{"a":1,"a":2}', '1 2'),
 )
+const brokenJson = joined(
+  ['{', '}', '[', ']', ':', ',', '"a"', '"a":', '"', '\\', 'true', 'false', 'x', '0', '1', '1.', '.5', '-', '1e5', 'E', '9e40000', '-1e-30103', '1e30102', '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\x"', '\t', ' ', '\u00a0', 'set()'],
+  5,
+) // biome-ignore format: a table
 const duration = joined(
   ['1', '1.5', '.5', 'h', 'm', 's', 'ms', 'us', 'µs', 'ns', 'd', 'w', 'y', '-', '+', '0'],
   6,
@@ -381,6 +385,8 @@ const generated: Readonly<Record<string, readonly Terms[]>> = {
   'object.subset': [value, value],
   'numbers.range_step': [small, small, fc.integer({ min: -1, max: 9 }).map(String)],
   'graph.reachable_paths': [fc.constantFrom('{"a":["b","c"],"b":["c"],"c":[]}', '{"a":{"b"},"b":{"a"}}', '{"a":["x"]}'), fc.constantFrom('["a"]', '{"b","c"}', '[]')],
+  'json.unmarshal': [fc.oneof(jsonText, brokenJson)],
+  'json.is_valid': [fc.oneof(jsonText, brokenJson, value)],
   'yaml.unmarshal': [jsonText],
   'yaml.is_valid': [jsonText],
   'io.jwt.decode': [joined(['eyJhbGciOiJub25lIn0', '.', 'e30', 'eyJhIjoxfQ', '', '=', 'x'], 5)],

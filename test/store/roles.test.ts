@@ -143,6 +143,32 @@ for (const [role, { may, mayNot }] of Object.entries(roles)) {
   }
 }
 
+t.test('receipts that are asked for before there is a row confirm no later row', async (t) => {
+  const gate = await cluster.client('url')
+  const revoker = await cluster.client('cli_url')
+  const wanted = async (cursor: string): Promise<unknown[]> => {
+    const { rows } = await gate.query(`SELECT * FROM dropgate.wanted(${zero}, $1)`, [cursor])
+    return rows.map(({ wanted: id }) => id)
+  }
+  const snapshot = async (): Promise<string> =>
+    (await owner.query('SELECT pg_current_snapshot()::text AS now')).rows[0].now
+  const { rows: last } = await owner.query('SELECT max(id) AS id FROM dropgate.revocations')
+  for (let ahead = 1; ahead <= 20; ahead++)
+    await revoker.query('SELECT dropgate.expect_receipts($1)', [Number(last[0].id) + ahead])
+  const before = await snapshot()
+  t.same(await wanted(before), [])
+
+  await revoker.query('BEGIN')
+  const { rows } = await revoker.query(
+    "INSERT INTO dropgate.revocations (subject) VALUES ('late') RETURNING id",
+  )
+  await revoker.query('SELECT dropgate.expect_receipts($1)', [rows[0].id])
+  await revoker.query('COMMIT')
+  t.ok(Number(rows[0].id) - Number(last[0].id) <= 20, 'its id was foreseen')
+  t.same(await wanted(before), [], 'a gate that has not seen it gives no receipt')
+  t.same(await wanted(await snapshot()), [rows[0].id])
+})
+
 t.test('PUBLIC may do nothing', async (t) => {
   await owner.query("CREATE ROLE stranger LOGIN PASSWORD 'x'")
   const url = new URL(cluster.url)

@@ -53,10 +53,13 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ON CONFLICT (row_id, gate) DO UPDATE SET cuts = greatest(receipts.cuts, excluded.cuts)
 $$;
 
--- To be called in the transaction that inserts the row.
+-- To be called in the transaction that inserts the row. The transaction that a gate must have seen is the row's own, not
+-- the caller's: ids are foreseeable, and receipts asked for before there is a row would confirm one that comes later.
 CREATE OR REPLACE FUNCTION __schema__.expect_receipts(row_id bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
-  INSERT INTO waits (row_id) VALUES (row_id) ON CONFLICT DO NOTHING
+  INSERT INTO waits (row_id, chg_xid)
+    SELECT r.id, r.chg_xid FROM revocations r WHERE r.id = expect_receipts.row_id
+  ON CONFLICT DO NOTHING
 $$;
 
 -- Each gate that may be serving, with its receipt. A gate that has not confirmed the row has had no answer to a tick
