@@ -189,12 +189,7 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
       `route ${route.config.name} allows only ${methods.join(', ')}`,
     )
   }
-  const headers = request.headers.flatMap((line) => {
-    const split = line.indexOf(':')
-    if (split < 1)
-      throw new GateError('ERR_USAGE', `${JSON.stringify(line)} is not of the form name: value`)
-    return [line.slice(0, split).toLowerCase(), line.slice(split + 1).trim()]
-  })
+  const headers = request.headers.flatMap(headerOfLine)
   const headerOf = (wanted: string): string | undefined => {
     const at = headers.findIndex((name, i) => i % 2 === 0 && name === wanted)
     return at === -1 ? undefined : headers[at + 1]
@@ -239,6 +234,14 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   }
   const { text } = buildInput(parts, state, plan)
   return { text, decision: request.decision ?? route.config.decision }
+}
+
+/** @returns name in lower case, value. @throws GateError ERR_USAGE */
+function headerOfLine(line: string): [name: string, value: string] {
+  const split = line.indexOf(':')
+  if (split < 1)
+    throw new GateError('ERR_USAGE', `${JSON.stringify(line)} is not of the form name: value`)
+  return [line.slice(0, split).toLowerCase(), line.slice(split + 1).trim()]
 }
 
 /** The principal that a verified token would give; claims that were not given have defaults. */
