@@ -17,7 +17,7 @@ t.test('a pooler in transaction mode is refused, with what to do', async (t) => 
     state: 'connecting',
     code: 'ERR_DATABASE_REFUSED',
     message: /receives no notifications: its LISTEN is lost/,
-    hint: /directly, or in session mode/,
+    hint: /directly, or use a pooler in session mode/,
   })
   t.notOk(followed.ledger.loaded)
   await followed.feed.close()
