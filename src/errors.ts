@@ -165,7 +165,10 @@ const table = {
     status: 0,
     title: 'The database schema does not fit this release.',
   },
-  ERR_DATABASE_EMBEDDED: { status: 0, title: 'The embedded PostgreSQL cannot be used.' },
+  ERR_DATABASE_EMBEDDED: {
+    status: 0,
+    title: 'The embedded PostgreSQL cannot be started or reached.',
+  },
   ERR_LEDGER_FULL: { status: 0, title: 'The revocation ledger is full.' },
   ERR_LEDGER_UNMATCHABLE: {
     status: 0,

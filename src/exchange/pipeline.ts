@@ -3,13 +3,13 @@
  *
  *   listener          refuses when overloaded; reads the request in one strict way  503 400 431 501
  *   route/target      makes the canonical target: the string that is decided on and sent  400 414
- *   route/table       finds the route that serves the target; route/cors checks the origin  404 421 405 403
+ *   route/table       finds the route that serves the target; route/origin and route/cors check the origin  404 421 405 403
  *   identity/token    finds the caller: verifies signature and claims of the token  401
  *   identity/binding  checks that the token may come over this connection  401
  *   listener/body     reads the body, only where the policy needs it  408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     registers the exchange, so that a later row can find it
- *   revocation        checks that the ledger is complete and fresh, and that no row matches  503 401
+ *   revocation        checks that the ledger is complete and fresh, and that no row matches  503 401 403
  *   policy            decides whether this principal may do this  403 503 400 415
  *   ---------------------------------------------------------------------------------
  *   upstream          sends the canonical string with rebuilt headers  502 504

@@ -1,7 +1,7 @@
 /**
  * The second session: it reads what is too much for a tick, from a snapshot of its own. It reads either every row (a
- * full load) or the rows that a cursor has not seen. Meanwhile ticks go on from that snapshot; their changes are newer
- * and win.
+ * full load) or the rows that a cursor has not seen. Meanwhile the first session goes on with its ticks, which ask for what
+ * has changed since that snapshot; their changes are newer and win.
  */
 import type pg from 'pg'
 import { breather } from '../domain/clock.ts'

@@ -225,7 +225,7 @@ export class Fleet {
     if (revocations > 0)
       this.#options.log.info(
         { revocations },
-        'purged revocations that no valid token can match, and their tombstones',
+        'deleted revocations that no valid token can match any more',
       )
   }
 

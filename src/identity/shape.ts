@@ -67,7 +67,7 @@ function sextet(code: number): number {
   return code - 0x30 + 52
 }
 
-/** `ignoreBOM` keeps a byte order mark in the text, where the JSON parser refuses it (RFC 8259 section 8.1). */
+/** `ignoreBOM: true` leaves a byte order mark in the text, so that the JSON parser refuses it (RFC 8259 section 8.1). */
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Matches a number that a double may not hold exactly. */

@@ -34,6 +34,8 @@ export interface ReplacedNative {
 export const replacedNatives: readonly ReplacedNative[] = [
   // Never ends for an empty pattern.
   { function: 'opa_strings_replace', builtin: 'replace', params: 3 },
+  // Finds an empty text at 0, where OPA's result is undefined.
+  { function: 'opa_strings_indexof', builtin: 'indexof', params: 2 },
   // Finds a mapped address (`::ffff:10.1.2.3`) in no IPv4 network. Also used by `net.cidr_overlap`.
   { function: 'opa_cidr_contains', builtin: 'net.cidr_contains', params: 2 },
   { function: 'opa_cidr_intersects', builtin: 'net.cidr_intersects', params: 2 },

@@ -104,7 +104,9 @@ function missing(known: ReadonlyMap<string, string>, schema: string): Migration[
     throw new GateError(
       'ERR_DATABASE_SCHEMA',
       `migration ${name} differs from the one that was applied`,
-      { hint: 'run the release that made this database, or start from a fresh schema' },
+      {
+        hint: 'run the release that migrated this database last, or make a new schema and copy the rows into it',
+      },
     )
   })
 }

@@ -5,7 +5,7 @@ import { builtins, refused } from '../../src/rego/registry.ts'
 export const native = `
   abs all and any array.concat array.flatten array.reverse array.slice assign base64.encode
   base64url.encode bits.and bits.lsh bits.negate bits.or bits.rsh bits.xor ceil
-  concat contains count div endswith eq equal floor format_int glob.match graph.reachable gt gte indexof
+  concat contains count div endswith eq equal floor format_int glob.match graph.reachable gt gte
   internal.member_2 internal.member_3 internal.template_string intersection is_array is_boolean is_null is_number
   is_object is_set is_string json.filter json.marshal json.remove lower lt lte max
   min minus mul neq net.cidr_overlap numbers.range object.filter object.get
@@ -32,7 +32,7 @@ Written from the code by \`make docs\`. Every builtin function of OPA is one of 
 - **native**: compiled into the module by \`opa build\`;
 - **host**: provided by dropgate with OPA’s semantics (\`src/rego/\`, checked by OPA’s own cases, see
   [conformance.md](conformance.md)), also in place of compiled ones that answer otherwise than OPA
-  (\`replace\`, \`net.cidr_contains\`, \`net.cidr_intersects\`, \`base64.decode\`, \`base64.is_valid\`, \`base64url.decode\`,
+  (\`replace\`, \`indexof\`, \`net.cidr_contains\`, \`net.cidr_intersects\`, \`base64.decode\`, \`base64.is_valid\`, \`base64url.decode\`,
   \`json.is_valid\`, \`json.unmarshal\`);
 - **refused**: a bundle that needs it is refused when it is loaded, and the last good one serves on.
 

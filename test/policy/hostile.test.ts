@@ -142,7 +142,7 @@ function callable(): Map<string, number> {
       ({ name, deprecated, relation }) =>
         deprecated !== true && relation !== true && !name.startsWith('internal.'),
     )
-    .filter(({ name }) => [...native, 'json.is_valid', 'json.unmarshal'].includes(name))
+    .filter(({ name }) => [...native, 'indexof', 'json.is_valid', 'json.unmarshal'].includes(name))
     .filter(({ name }) => !['assign', 'eq'].includes(name))
   return new Map(found.map(({ name, decl }) => [name, decl.args?.length ?? 0]))
 }
@@ -207,4 +207,12 @@ t.test('what is not all JSON is no JSON to a policy', async (t) => {
     allowed: false,
     failure: 'ERR_POLICY_FAILED',
   })
+})
+
+t.test('an empty text is at no place in another', async (t) => {
+  const policy = await activePolicy(`
+    default decision := false
+    decision if indexof("read,write", input.scope) >= 0`)
+  const ask = (scope: string): boolean => policy.decide(decision, JSON.stringify({ scope })).allowed
+  t.same(['write', 'admin', ''].map(ask), [true, false, false])
 })

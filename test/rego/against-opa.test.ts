@@ -379,6 +379,7 @@ const generated: Readonly<Record<string, readonly Terms[]>> = {
   'strings.count': [subject, joined(['a', 'b'], 2)],
   'strings.split_n': [subject, joined(['a', 'b'], 1), fc.integer({ min: -3, max: 3 }).map(String)],
   'strings.any_prefix_match': [fc.array(subject, { maxLength: 3 }).map((all) => `[${all.join(',')}]`), fc.array(joined(['a', 'b'], 2), { maxLength: 3 }).map((all) => `[${all.join(',')}]`)],
+  indexof: [fc.oneof(someText, longText), joined(['', 'a', 'b', 'é', '𝄞', 'ab'], 2)],
   indexof_n: [subject, joined(['a', 'b', '𝄞'], 2)],
   'json.patch': [document, patch],
   'json.marshal_with_options': [value, fc.constantFrom('{}', '{"pretty":true}', '{"indent":"  ","prefix":"> "}', '{"pretty":false,"indent":" "}')],

@@ -12,7 +12,10 @@ export class BuiltinError extends Error {}
 
 /** @throws GateError ERR_POLICY_FAILED */
 export function refuseWork(why: string): never {
-  throw new GateError('ERR_POLICY_FAILED', `a builtin exceeds a limit: ${why}`)
+  throw new GateError(
+    'ERR_POLICY_FAILED',
+    `the policy called a builtin with too much work for it: ${why}`,
+  )
 }
 
 export type Args = readonly Value[]

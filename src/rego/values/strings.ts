@@ -1,6 +1,6 @@
 /**
- * The text functions (`strings.*` and others) that OPA does not compile into the module, and `replace`, which replaces the
- * one that is compiled into it, see policy/module.ts.
+ * The text functions (`strings.*` and others) that OPA does not compile into the module, and `replace` and `indexof`, which
+ * replace those that are compiled into it, see policy/module.ts.
  */
 
 import type { BuiltinTable } from '../builtin.ts'
@@ -53,16 +53,16 @@ function searched(args: Args): [base: string, search: string] {
   return [base, search]
 }
 
-/** Returns the positions of all matches, in code points; matches may overlap. */
-function indexes(args: Args): Value {
+/** Returns the positions of the first matches, `most` of them, in code points; matches may overlap. */
+function indexes(args: Args, most: number): RegoNumber[] {
   const [base, search] = searched(args)
   if (search === '') throw new BuiltinError('empty search character')
-  const found: Value[] = []
+  const found: RegoNumber[] = []
   let [at, points] = [0, 0]
   for (let i = base.indexOf(search); i !== -1; i = base.indexOf(search, i + 1)) {
     for (; at < i; points++) at += base.codePointAt(at)! > 0xffff ? 2 : 1
     // A match that starts inside a surrogate pair is not at a code point.
-    if (at === i) found.push(new RegoNumber(points))
+    if (at === i && found.push(new RegoNumber(points)) === most) break
   }
   return found
 }
@@ -115,6 +115,7 @@ export const stringBuiltins: BuiltinTable = {
   },
   'strings.count': { call: count },
   'strings.split_n': { call: splitN },
-  indexof_n: { call: indexes },
+  indexof: { call: (args) => indexes(args, 1)[0] ?? new RegoNumber(-1) },
+  indexof_n: { call: (args) => indexes(args, Number.POSITIVE_INFINITY) },
   replace: { call: replace },
 }
