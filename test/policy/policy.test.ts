@@ -148,7 +148,7 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
   t.equal(await tried('default decision := false\ndecision if input.principal'), undefined)
   t.match(await tried('decision := true'), {
     code: 'ERR_BUNDLE_TRIAL',
-    message: /allows an empty input/,
+    message: /allows a request with an empty input/,
   })
   t.match(await tried('decision := {"allowed": "yes"}'), {
     code: 'ERR_BUNDLE_TRIAL',
