@@ -168,7 +168,7 @@ t.test('trouble with keys is logged once, and its end too', async (t) => {
     () => rmSync(file),
     RegExp(`${kept}cannot be read \\(ENOENT\\).*"code":"ERR_CONFIG_FILE","hint"`),
   )
-  await then(() => put('{}'), RegExp(`${kept}is not a list of.*"code":"ERR_OUTBOUND"`))
+  await then(() => put('{}'), RegExp(`${kept}is not a JWK set.*"code":"ERR_OUTBOUND"`))
   await then(() => put(good), /^issuer keys can be loaded again$/)
   for (const [i, line] of lines.entries()) t.match(logged[i], line)
   t.equal(logged.length, lines.length)
