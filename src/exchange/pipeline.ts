@@ -56,7 +56,13 @@ import type { Arrived, Decided, Identified, RequestHead, Trace } from './stages.
 export function handle(context: ExchangeContext, arrival: Arrival): void {
   const exchange = new Exchange(context, arrival)
   try {
-    const arrived = arrive(context, exchange.req, exchange.via, exchange.upgrade, exchange.trace)
+    const arrived = arrive(
+      context,
+      exchange.req,
+      exchange.via,
+      exchange.upgrade !== undefined,
+      exchange.trace,
+    )
     if (crossOrigin(exchange, arrived) === 'answered') return
     const caller = identify(context, arrived)
     if (caller instanceof Promise) {
@@ -73,14 +79,14 @@ export function handle(context: ExchangeContext, arrival: Arrival): void {
 
 /**
  * Headers, target, route: reads the request in the one way that all later stages use.
- * @param upgrade Set for a WebSocket handshake.
+ * @param upgrade Whether the request is a WebSocket handshake.
  * @param trace Filled in on the way. @throws GateError the refusal
  */
 export function arrive(
   context: ExchangeContext,
   head: RequestHead,
   via: Via,
-  upgrade: unknown,
+  upgrade: boolean,
   trace: Trace,
 ): Arrived {
   const { limits } = context.config
@@ -101,12 +107,11 @@ export function arrive(
   checkTarget(target, config)
   checkRepeats(headers, config)
   const passedHeaders = passedOn(headers, config.forward.remove)
-  const upgrades = upgrade !== undefined
   const credential =
-    config.auth === 'required' ? context.credentials.find(pairs, upgrades) : undefined
+    config.auth === 'required' ? context.credentials.find(pairs, upgrade) : undefined
   const ambient = credential !== undefined && isAmbient(credential)
-  if (upgrades || ambient) {
-    checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade: upgrades, ambient })
+  if (upgrade || ambient) {
+    checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade, ambient })
   }
   if (limits.body_bytes > 0 && contentLength > limits.body_bytes) {
     throw new GateError('ERR_BODY_TOO_LARGE')

@@ -110,8 +110,17 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
   const bundles = makeBundles(config, gate, metrics)
   const decisions = new DecisionLog({ sink: config.decision_log, log })
   return Object.freeze({
-    ...{ decisions, workers, admin, keys, bundles, database, feed, fleet },
-    ...{ ledger, pointers, cells },
+    decisions,
+    workers,
+    admin,
+    keys,
+    bundles,
+    database,
+    feed,
+    fleet,
+    ledger,
+    pointers,
+    cells,
   })
 }
 

@@ -205,10 +205,6 @@ export class Supervisor {
     return this.#slots.reduce((sum, slot) => sum + slot.live, 0)
   }
 
-  get restarts(): number {
-    return this.#slots.reduce((sum, slot) => sum + slot.restarts, 0)
-  }
-
   /** Resolves once every worker has drained or its time is over. From here on no worker is replaced. */
   async drain(timeoutMs: number): Promise<void> {
     if (this.#closing) return

@@ -42,7 +42,6 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
   readonly #byExpiry = new Map<number, Set<E>>()
   /** All steps up to this one have been checked for expiry. */
   #expiredTo = Math.floor(Date.now() / expiryStepMs)
-  #onIdle: (() => void) | undefined
   #added = 0
 
   get size(): number {
@@ -56,8 +55,7 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
 
   /** Removes an exchange; calling it again does nothing. */
   remove(exchange: E): void {
-    if (!this.#young.delete(exchange) && !this.#unfile(exchange)) return
-    if (this.size === 0) this.#onIdle?.()
+    if (!this.#young.delete(exchange)) this.#unfile(exchange)
   }
 
   /** Files young exchanges that started before `startedUs`; all young exchanges by default. */
@@ -131,20 +129,6 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     return undefined
   }
 
-  /** Resolves when no exchange is open, or after `timeoutMs`. @returns Number of exchanges that were still open. */
-  idle(timeoutMs: number): Promise<number> {
-    if (this.size === 0) return Promise.resolve(0)
-    return new Promise((resolve) => {
-      const finish = (): void => {
-        clearTimeout(timer)
-        this.#onIdle = undefined
-        resolve(this.size)
-      }
-      const timer = setTimeout(finish, timeoutMs)
-      this.#onIdle = finish
-    })
-  }
-
   #file(exchange: E): void {
     const { principal, expiresAtMs } = exchange
     let caller = this.#callers.get(principal)
@@ -185,9 +169,9 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
     else if (found !== caller) this.#byKey.set(key, new Set([found, caller]))
   }
 
-  #unfile(exchange: E): boolean {
+  #unfile(exchange: E): void {
     const place = this.#filed.get(exchange)
-    if (place === undefined) return false
+    if (place === undefined) return
     const { caller, step } = place
     this.#filed.delete(exchange)
     if (step !== -1) {
@@ -195,7 +179,7 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
       if (due?.delete(exchange) && due.size === 0) this.#byExpiry.delete(step)
     }
     caller.open.delete(exchange)
-    if (caller.open.size > 0) return true
+    if (caller.open.size > 0) return
     this.#callers.delete(caller.principal)
     for (let k = 0; k < caller.keys.length; k += 4) {
       const key = shortOf(caller.keys, k)
@@ -204,7 +188,6 @@ export class LiveRegistry<E extends LiveExchange & Linked<E>> {
       else if (found instanceof Set && found.delete(caller) && found.size === 0)
         this.#byKey.delete(key)
     }
-    return true
   }
 }
 
