@@ -15,20 +15,39 @@ const folder = new URL('./sql/', import.meta.url)
 /** Key of the advisory lock: any fixed number that no other program uses. */
 const lockId = 4_736_251_190
 
-/** The migrations that made databases before 0.1.0, as `migrations.name` and `migrations.digest` hold them. */
-const preview: ReadonlyMap<string, string> = new Map(
-  Object.entries({
-    '0001_roles.sql': '942c66b9fa4a4017f719d5932eeb80b2e4509bc53a4d06198db02d105773c033',
-    '0002_revocations.sql': '510929fb73d64103d48e866f5d230a6303c045936838f4fff6ed2d1441e19798',
-    '0003_feed.sql': 'ebf74d5e772f61ab0068d7f314c4dc955a691d9f2a42d704f3848fa274d690d4',
-    '0004_targets.sql': '60655f361440ba14f175039aaab980c0e036a70b001b65150e1c4b7cf6e7f6b5',
-    '0005_feed.sql': 'ee69ea9c058f3d023c01c1af3897770475ea78d893e6f897f99e67c17219bbf5',
-    '0006_fleet.sql': 'c4bc8b8218bed028e07416267ce7081c5627b8df6b785f68a0be89b064cc30c5',
-  }),
-)
-/** The baseline file that creates the tables, and the file that changes the tables of those databases to the same. */
+/** A form that databases had before 0.1.0. */
+interface Preview {
+  /** The migrations that made it, as `migrations.name` and `migrations.digest` hold them. */
+  readonly made: ReadonlyMap<string, string>
+  /** The file that changes its tables to those of the next form, or of this release. */
+  readonly upgrade: string
+}
+
+/** The oldest first. */
+const previews: readonly Preview[] = [
+  {
+    made: new Map(
+      Object.entries({
+        '0001_roles.sql': '942c66b9fa4a4017f719d5932eeb80b2e4509bc53a4d06198db02d105773c033',
+        '0002_revocations.sql': '510929fb73d64103d48e866f5d230a6303c045936838f4fff6ed2d1441e19798',
+        '0003_feed.sql': 'ebf74d5e772f61ab0068d7f314c4dc955a691d9f2a42d704f3848fa274d690d4',
+        '0004_targets.sql': '60655f361440ba14f175039aaab980c0e036a70b001b65150e1c4b7cf6e7f6b5',
+        '0005_feed.sql': 'ee69ea9c058f3d023c01c1af3897770475ea78d893e6f897f99e67c17219bbf5',
+        '0006_fleet.sql': 'c4bc8b8218bed028e07416267ce7081c5627b8df6b785f68a0be89b064cc30c5',
+      }),
+    ),
+    upgrade: 'tables_from_preview_1.sql',
+  },
+  {
+    made: new Map([
+      ['0001_baseline', 'bd03a079e59af8c194acd0ec11f450695391a653848e632a4a403793c89be104'],
+    ]),
+    upgrade: 'tables_from_preview_2.sql',
+  },
+]
+const previewNames = new Set(previews.flatMap(({ made }) => [...made.keys()]))
+/** The baseline file that creates the tables; for a preview its upgrade and those of all later ones run instead. */
 const tables = '3_tables.sql'
-const tablesFromPreview = 'tables_from_preview.sql'
 
 export interface MigrateOptions {
   readonly schema: string
@@ -65,7 +84,7 @@ export async function migrate(url: string, options: MigrateOptions): Promise<Mig
       try {
         await client.query(sql)
         await client.query(`DELETE FROM ${schema}.migrations WHERE name = ANY ($1)`, [
-          [...preview.keys()],
+          [...previewNames],
         ])
         await client.query(`INSERT INTO ${schema}.migrations (name, digest) VALUES ($1, $2)`, [
           name,
@@ -90,12 +109,13 @@ function missing(known: ReadonlyMap<string, string>, schema: string): Migration[
   const files = migrations()
   const names = new Set(files.map(({ name }) => name))
   for (const name of known.keys()) {
-    if (!names.has(name) && !preview.has(name)) throw newer(name)
+    if (!names.has(name) && !previewNames.has(name)) throw newer(name)
   }
-  if ([...known.keys()].some((name) => preview.has(name))) {
-    if (!isPreview(known)) throw notUpgradable(known, schema)
-    const [baseline, ...later] = files
-    return [{ ...baseline!, text: baselineText(tablesFromPreview) }, ...later]
+  const [baseline, ...later] = files
+  const form = previews.findIndex(({ made }) => isMade(known, made))
+  if (form !== -1) return [{ ...baseline!, text: baselineText(previews.slice(form)) }, ...later]
+  if ([...known.keys()].some((name) => previews[0]!.made.has(name))) {
+    throw notUpgradable(known, previews[0]!.made, schema)
   }
   return files.filter(({ name, digest }) => {
     const before = known.get(name)
@@ -111,11 +131,8 @@ function missing(known: ReadonlyMap<string, string>, schema: string): Migration[
   })
 }
 
-function isPreview(known: ReadonlyMap<string, string>): boolean {
-  return (
-    known.size === preview.size &&
-    [...preview].every(([name, digest]) => known.get(name) === digest)
-  )
+function isMade(known: ReadonlyMap<string, string>, made: Preview['made']): boolean {
+  return known.size === made.size && [...made].every(([name, digest]) => known.get(name) === digest)
 }
 
 function newer(name: string): GateError {
@@ -127,7 +144,11 @@ function newer(name: string): GateError {
 }
 
 /** The error for a database with only some of the old migrations, or with other files under their names. */
-function notUpgradable(known: ReadonlyMap<string, string>, schema: string): GateError {
+function notUpgradable(
+  known: ReadonlyMap<string, string>,
+  preview: Preview['made'],
+  schema: string,
+): GateError {
   const strange = [...known].find(([name, digest]) => preview.get(name) !== digest)
   const absent = [...preview.keys()].find((name) => !known.has(name))
   const why =
@@ -166,10 +187,12 @@ function textOf(files: readonly string[]): string {
   return files.map((file) => readFileSync(new URL(file, folder), 'utf8')).join('\n')
 }
 
-/** The baseline with another file in the place of its tables: all its other files may run where there is something. */
-function baselineText(instead: string): string {
-  const files = filesOf('0001_baseline')
-  return textOf(files.map((file) => (file.endsWith(`/${tables}`) ? instead : file)))
+/** The baseline with these upgrades in the place of its tables: all its other files may run where there is something. */
+function baselineText(upgrades: readonly Preview[]): string {
+  const files = filesOf('0001_baseline').flatMap((file) =>
+    file.endsWith(`/${tables}`) ? upgrades.map(({ upgrade }) => upgrade) : [file],
+  )
+  return textOf(files)
 }
 
 function inMigration(name: string, error: unknown): GateError {

@@ -96,6 +96,20 @@ CREATE TABLE __schema__.feed (
 );
 INSERT INTO __schema__.feed DEFAULT VALUES;
 
+-- Marks in the history of this database: a gate that finds an anchor here knows that all transactions which the anchor's
+-- snapshot shows as ended are part of this history, whatever happened to the server since (feed/history.ts).
+CREATE TABLE __schema__.anchors (
+  n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  -- Made by the gate that asked, not by the server: a server put back with its memory repeats its random numbers.
+  nonce uuid NOT NULL,
+  snapshot pg_snapshot NOT NULL,
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- Where it was written: a dump takes the row to other servers and databases, whose transactions are others.
+  database oid NOT NULL,
+  system_id bigint NOT NULL
+);
+CREATE INDEX anchors_nonce ON __schema__.anchors (nonce);
+
 -- Any login that can connect can send a notification. So those that carry rows are authenticated, by HMAC-SHA256 with
 -- a key that only the owner reads and gates are handed by mac_key(). The pads save two loops for each notification.
 CREATE TABLE __schema__.mac_keys (

@@ -36,41 +36,70 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT k.id, k.key FROM mac_keys k ORDER BY k.id DESC LIMIT 1
 $$;
 
--- Identity and position of this database, the claims that rows name, the key of notifications and the use of their
--- queue, all in one snapshot.
+-- Identity and position of this database, its newest anchor, the claims that rows name, the key of notifications and the
+-- use of their queue, all in one snapshot. Times are whole numbers: as text, a fraction depends on settings.
 CREATE OR REPLACE FUNCTION __schema__.state(
   OUT snapshot text, OUT generation text, OUT schema_version int, OUT channel text, OUT tomb_floor text,
-  OUT system_id text, OUT timeline text, OUT standby boolean, OUT clock_ms float8, OUT pointers text[],
-  OUT mac_key int, OUT queue_usage float8)
+  OUT system_id text, OUT relation text, OUT timeline text, OUT standby boolean, OUT clock_ms bigint,
+  OUT anchor text, OUT anchor_snapshot text, OUT pointers text[], OUT mac_key int, OUT queue_usage float8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
   standby := pg_is_in_recovery();
   SELECT pg_current_snapshot()::text, f.generation::text, f.schema_version, f.channel, f.tomb_floor::text
     INTO snapshot, generation, schema_version, channel, tomb_floor FROM feed f;
   SELECT c.system_identifier::text INTO system_id FROM pg_control_system() c;
-  -- The file name of the current log position shows a new timeline at once; the control file shows it only some time
-  -- after a promotion.
+  -- Tables that were dropped and made anew have another number, also where everything in them is as before.
+  relation := to_regclass('__schema__.revocations')::oid::text;
+  -- Only gates of the last preview read this: they load everything when it changes.
   timeline := CASE WHEN standby THEN NULL ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END;
-  clock_ms := extract(epoch FROM clock_timestamp()) * 1000;
+  clock_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
+  SELECT a.nonce::text, a.snapshot::text INTO anchor, anchor_snapshot FROM anchors a ORDER BY a.n DESC LIMIT 1;
   pointers := ARRAY(SELECT p.pointer FROM claim_pointers p);
   mac_key := (SELECT max(k.id) FROM mac_keys k);
   queue_usage := pg_notification_queue_usage();
 END $$;
+
+-- Writes an anchor with this nonce, unless another gate is writing one or the newest is younger than a second: then all
+-- gates take that one. The row must be on disk before a gate sees it. It does not wait for a synchronous standby, which
+-- may be away: a gate that finds no anchor after a promotion loads everything.
+CREATE OR REPLACE FUNCTION __schema__.anchor(nonce uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  IF NOT pg_try_advisory_xact_lock('__schema__.anchors'::regclass::oid::bigint) THEN RETURN; END IF;
+  -- Both bounds: after the clock was set back, the newest would seem young for long.
+  IF (SELECT a.at BETWEEN clock_timestamp() - interval '1 s' AND clock_timestamp()
+      FROM anchors a ORDER BY a.n DESC LIMIT 1) THEN
+    RETURN;
+  END IF;
+  PERFORM set_config('synchronous_commit', 'local', true);
+  INSERT INTO anchors (nonce, snapshot, database, system_id)
+    SELECT anchor.nonce, pg_current_snapshot(), d.oid, c.system_identifier
+    FROM pg_database d, pg_control_system() c WHERE d.datname = current_database();
+END $$;
+
+-- Those of the given anchors that were written in this database and are in its history.
+CREATE OR REPLACE FUNCTION __schema__.held(nonces uuid[]) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT a.nonce FROM anchors a, pg_database d, pg_control_system() c
+  WHERE a.nonce = ANY (nonces) AND d.datname = current_database() AND a.database = d.oid
+    AND a.system_id = c.system_identifier
+$$;
 
 -- Everything that became visible since the snapshot `cursor`: exactly the rows that are not visible in it. So no row is
 -- missed, even if its transaction commits late, and no row waits for a long transaction. First comes the meta row ('m',
 -- with state() as JSON), then tombstones ('t') and rows ('r'), each with the letter of its table in `kind`. A gate
 -- reads the kinds that it knows, so a further table adds its rows here.
 --
--- Each row and tombstone comes with the transaction of its stamp: a gate's cursor moves up to the newest of these, not
--- to the end of the snapshot (feed/cursor.ts says why).
+-- Then come the rows with the given ids ('i'), whenever they were written: a gate asks for those that it has changed
+-- since an anchor.
 --
 -- Returns at most `cap` rows and `cap` tombstones: a gate that gets more than it can take knows that the answer is
--- incomplete, applies none of it, and reads the changes on a second session. NULL means no cap.
+-- incomplete, applies none of it, and reads the changes on a second session. NULL means no cap. Rows by id are not
+-- counted.
 --
 -- Not in the language SQL, which would plan the query anew at each call. Without seqscan, since a generic plan expects
 -- a third of the table for "greater than a parameter".
-CREATE OR REPLACE FUNCTION __schema__.changes(cursor pg_snapshot, cap int)
+CREATE OR REPLACE FUNCTION __schema__.changes(cursor pg_snapshot, cap int, ids bigint[])
 RETURNS TABLE (op "char", kind "char", id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean,
                expires_s bigint, meta text, xid xid8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp
@@ -91,4 +120,17 @@ BEGIN
     RETURN QUERY SELECT 'r'::"char", 'r'::"char", l.id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, NULL::text,
       l.chg_xid FROM live l WHERE l.chg_xid = ANY (open_xids) LIMIT cap;
   END IF;
+  IF ids <> '{}' THEN
+    RETURN QUERY SELECT 'i'::"char", 'r'::"char", l.id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, NULL::text,
+      l.chg_xid FROM live l WHERE l.id = ANY (ids);
+  END IF;
+END $$;
+
+-- For gates of the last preview, which may run while the database is migrated.
+CREATE OR REPLACE FUNCTION __schema__.changes(cursor pg_snapshot, cap int)
+RETURNS TABLE (op "char", kind "char", id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean,
+               expires_s bigint, meta text, xid xid8)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  RETURN QUERY SELECT * FROM changes(cursor, cap, '{}'::bigint[]);
 END $$;

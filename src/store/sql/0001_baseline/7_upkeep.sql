@@ -49,6 +49,8 @@ BEGIN
   IF tombs > 0 THEN
     UPDATE feed SET tomb_floor = CASE WHEN tomb_floor > floor_xid THEN tomb_floor ELSE floor_xid END;
   END IF;
+  -- A gate that was away for longer loads everything. The newest stays: while nothing changes, no other is written.
+  DELETE FROM anchors a WHERE a.at < now() - interval '7 days' AND a.n < (SELECT max(b.n) FROM anchors b);
   DELETE FROM gates WHERE seen_at < now() - interval '1 day' - allows;
   DELETE FROM receipts r USING waits w WHERE r.row_id = w.row_id AND w.at < now() - interval '1 h';
   DELETE FROM waits WHERE at < now() - interval '1 h';
