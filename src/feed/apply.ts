@@ -6,6 +6,7 @@ import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger } from '../revocation/ledger.ts'
 import { changesCap, type Ident } from './cursor.ts'
+import type { Touched } from './history.ts'
 
 /** The result of `changes()` in pg's array mode, all as text but `keys`. */
 export type ChangeRow = readonly [
@@ -18,7 +19,6 @@ export type ChangeRow = readonly [
   authTime: boolean | null,
   expiresS: string | null,
   meta: string | null,
-  xid: string | null,
 ]
 
 /** The letter by which the feed names the table of revocations. */
@@ -28,20 +28,17 @@ export interface Changes {
   readonly ident: Ident
   /** The tick found more rows or tombstones than it may read (over all tables), so this answer may be incomplete. */
   readonly partial: boolean
-  readonly tombs: readonly { readonly id: number; readonly keys: Buffer }[]
+  readonly tombs: readonly { readonly id: number; readonly keys: Uint8Array }[]
   readonly rows: readonly RevocationRow[]
-  /** Ids of the transactions that wrote these rows and tombstones. */
-  readonly transactions: ReadonlySet<bigint>
 }
 
-export function parseChanges(result: readonly ChangeRow[]): Changes {
-  const tombs: { id: number; keys: Buffer }[] = []
+/** @param again The rows that were asked for by id: those that are not in the answer are gone. */
+export function parseChanges(result: readonly ChangeRow[], again: readonly Touched[]): Changes {
+  const tombs: { id: number; keys: Uint8Array }[] = tombsOf(again)
   const rows: RevocationRow[] = []
-  const xids = new Set<string>()
   let ident: Ident | undefined
   const counts = { t: 0, r: 0 }
-  for (const [op, kind, id, keys, cutoffUs, exact, authTime, expiresS, meta, xid] of result) {
-    if (xid !== null) xids.add(xid)
+  for (const [op, kind, id, keys, cutoffUs, exact, authTime, expiresS, meta] of result) {
     if (op === 't' || op === 'r') {
       // Counted before rows of other tables are skipped: the cap is on what the database returned, not on what this
       // release uses.
@@ -51,7 +48,7 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
     }
     if (op === 'm') ident = JSON.parse(meta!) as Ident
     else if (op === 't') tombs.push({ id: Number(id), keys: keys! })
-    else if (op === 'r') {
+    else if (op === 'r' || op === 'i') {
       rows.push({
         id: Number(id),
         keys: keys!,
@@ -73,8 +70,12 @@ export function parseChanges(result: readonly ChangeRow[]): Changes {
     partial: Math.max(counts.t, counts.r) > changesCap,
     tombs,
     rows,
-    transactions: new Set([...xids].map(BigInt)),
   }
+}
+
+/** Tombstones for all keys of these rows: what the database still has under them is in the same answer, and stays. */
+export function tombsOf(again: readonly Touched[]): { id: number; keys: Uint8Array }[] {
+  return again.flatMap(({ id, keys }) => keys.map((each) => ({ id, keys: each })))
 }
 
 /** Number of rows between two checks of the clock. */
@@ -144,7 +145,7 @@ export async function reserve(ledger: Ledger, rows: readonly RevocationRow[]): P
  * snapshot, so its rows must not undo these changes.
  */
 export class Deferred {
-  readonly #rows = new Map<number, { row: RevocationRow | undefined; gone: Buffer[] }>()
+  readonly #rows = new Map<number, { row: RevocationRow | undefined; gone: Uint8Array[] }>()
 
   get size(): number {
     return this.#rows.size
@@ -170,7 +171,7 @@ export class Deferred {
 
   changes(): Pick<Changes, 'rows' | 'tombs'> {
     const rows: RevocationRow[] = []
-    const tombs: { id: number; keys: Buffer }[] = []
+    const tombs: { id: number; keys: Uint8Array }[] = []
     for (const [id, { row, gone }] of this.#rows) {
       if (row !== undefined) rows.push(row)
       for (const keys of gone) tombs.push({ id, keys })
@@ -178,7 +179,7 @@ export class Deferred {
     return { rows, tombs }
   }
 
-  #of(id: number): { row: RevocationRow | undefined; gone: Buffer[] } {
+  #of(id: number): { row: RevocationRow | undefined; gone: Uint8Array[] } {
     let known = this.#rows.get(id)
     if (known === undefined) {
       known = { row: undefined, gone: [] }

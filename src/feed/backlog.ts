@@ -7,9 +7,10 @@ import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import type { FullLoad } from '../revocation/ledger.ts'
 import { Deferred } from './apply.ts'
-import type { Bulk } from './bulk.ts'
+import type { Bulk, ReadFrom } from './bulk.ts'
 import { type Cursor, seenIn } from './cursor.ts'
 import type { InForce, SecondRead } from './in-force.ts'
+import type { Presence } from './presence.ts'
 
 /** How often, during a catch-up, workers check all open exchanges against the new rows. */
 const cutEveryMs = 250
@@ -27,13 +28,16 @@ export class Backlog implements SecondRead {
   /** What ticks have shown since; it begins with the snapshot of the second session. */
   cursor: Cursor
 
-  /** @param before The cursor that the second session catches up from, or undefined for a load. */
-  constructor(kind: SecondRead['kind'], bulk: Bulk, inForce: InForce, before: Cursor | undefined) {
+  constructor(kind: SecondRead['kind'], bulk: Bulk, inForce: InForce) {
     this.kind = kind
     this.#bulk = bulk
     this.#inForce = inForce
-    this.cursor = bulk.cursorAfter(before)
+    this.cursor = bulk.ident
     inForce.learnPointers(bulk.ident.pointers)
+  }
+
+  get presence(): Presence {
+    return this.#bulk.presence
   }
 
   /** Number of rows that the second session has read so far. */
@@ -59,15 +63,15 @@ export class Backlog implements SecondRead {
     })
   }
 
-  /** Begins to read what the cursor `seen` does not show, into the ledger that is in use. */
-  catchUp(seen: string, log: Log, onEnd: () => void): void {
+  /** Begins to read what `from` does not show, into the ledger that is in use. */
+  catchUp(from: ReadFrom, log: Log, onEnd: () => void): void {
     let cutNext = 0
     const cut = (): void => {
       if (performance.now() < cutNext) return
       cutNext = performance.now() + cutEveryMs
       this.#inForce.askAllOpen()
     }
-    this.#run(log, onEnd, () => this.#bulk.catchUp(seen, this.deferred, this.#inForce, cut))
+    this.#run(log, onEnd, () => this.#bulk.catchUp(from, this.deferred, this.#inForce, cut))
   }
 
   /**

@@ -8,9 +8,18 @@ import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { type FullLoad, filedAlike, type Ledger } from '../revocation/ledger.ts'
 import { connect, destroyClient } from '../store/connect.ts'
-import { type Deferred, type OnUnmatchable, reserve, revocationKind, writeRow } from './apply.ts'
+import {
+  type Deferred,
+  type OnUnmatchable,
+  reserve,
+  revocationKind,
+  tombsOf,
+  writeRow,
+} from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
-import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
+import { type Cursor, checkIdent, type Ident, partsOf } from './cursor.ts'
+import type { Touched } from './history.ts'
+import { Presence } from './presence.ts'
 
 const sliceMs = 5
 
@@ -19,35 +28,27 @@ export class Bulk {
   readonly #client: pg.Client
   readonly #schema: string
   readonly ident: Ident
-  /** The newest transactions that have a row or tombstone in the snapshot. */
-  readonly #newest: readonly bigint[]
+  readonly presence: Presence
   /** Rows of the whole table; null until they are counted. */
   expected: number | null = null
   /** Rows read so far. */
   rows = 0
 
-  private constructor(client: pg.Client, schema: string, ident: Ident, newest: readonly bigint[]) {
+  private constructor(client: pg.Client, schema: string, ident: Ident, presence: Presence) {
     this.#client = client
     this.#schema = schema
     this.ident = ident
-    this.#newest = newest
+    this.presence = presence
   }
 
   static async open(url: string, schema: string): Promise<Bulk> {
     const client = await connect({ url, name: 'dropgate load' })
     try {
+      const presence = await Presence.show(client)
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
       const ident = (await client.query(`SELECT * FROM ${schema}.state()`)).rows[0] as Ident
       checkIdent(ident)
-      const newest: bigint[] = []
-      for (const view of ['live', 'tombs']) {
-        const { rows } = await client.query(
-          `SELECT chg_xid FROM ${schema}.${view} WHERE chg_xid < $1 ORDER BY chg_xid DESC LIMIT 1`,
-          [String(partsOf(ident.snapshot).xmax)],
-        )
-        for (const { chg_xid } of rows) newest.push(BigInt(chg_xid))
-      }
-      return new Bulk(client, schema, ident, newest)
+      return new Bulk(client, schema, ident, presence)
     } catch (error) {
       client.end().catch(() => {})
       throw error
@@ -56,11 +57,6 @@ export class Bulk {
 
   close(): void {
     destroyClient(this.#client)
-  }
-
-  /** The cursor from which ticks go on: it covers everything that this session will have read. */
-  cursorAfter(before: Cursor | undefined): Cursor {
-    return cursorOf(this.ident, this.#newest, before)
   }
 
   async count(): Promise<number> {
@@ -92,31 +88,30 @@ export class Bulk {
   }
 
   /**
-   * Reads what `cursor` has not seen into the ledger that is in use: first new rows, then removals of rows that are
-   * gone.
+   * Reads what `from` has not seen into the ledger that is in use: first new rows, then removals of rows that are gone.
    * @param onWritten Called when more of them are in the ledger and published.
    */
   async catchUp(
-    cursor: string,
+    from: ReadFrom,
     deferred: Deferred,
     into: CatchUpTarget,
     onWritten: () => void,
   ): Promise<void> {
-    const missing = complementOf(cursor)
+    const missing = complementOf(from.cursor.snapshot)
     const gone = await this.#readTombs(missing)
-    await this.#writeRows(missing, { gone, deferred, into, onWritten })
-    await removeGone(into.ledger, gone, deferred)
+    for (const { id, keys } of tombsOf(from.again)) noteGone(gone, id, keys)
+    const ids = from.again.map(({ id }) => id).join()
+    await this.#writeRows(`${missing} OR id = ANY ('{${ids}}')`, {
+      ...{ gone, deferred, into, onWritten },
+    })
+    await removeGone(into, gone, deferred)
     await this.#client.query('COMMIT')
   }
 
   /** @returns for each row the keys that it was filed under: there may be several since the cursor */
-  async #readTombs(missing: string): Promise<Map<number, Buffer[]>> {
-    const gone = new Map<number, Buffer[]>()
-    const tombs = new TombReader((id, keys) => {
-      const more = gone.get(id)
-      if (more === undefined) gone.set(id, [keys])
-      else more.push(keys)
-    })
+  async #readTombs(missing: string): Promise<Gone> {
+    const gone: Gone = new Map()
+    const tombs = new TombReader((id, keys) => noteGone(gone, id, keys))
     const query = `SELECT row_id, keys FROM ${this.#schema}.tombs WHERE kind = '${revocationKind}' AND (${missing})`
     await copyOut(this.#client, query, (chunk) => tombs.push(chunk))
     tombs.end()
@@ -143,6 +138,7 @@ export class Bulk {
         const keys = gone.get(row.id)
         if (keys !== undefined) gone.set(row.id, without(keys, row.keys))
         into.confirm(row.id)
+        into.touch(row.id, row.keys)
         if (!deferred.has(row.id)) writeRow(ledger, row, into.noteUnmatchable)
       }
       batch = []
@@ -160,29 +156,45 @@ export interface CatchUpTarget {
   readonly noteUnmatchable: OnUnmatchable
   /** The table has the row: it is no longer provisional. */
   confirm(id: number): void
+  /** The ledger is about to change. */
+  touch(id: number, keys: Uint8Array): void
 }
 
+/** Where a catch-up begins: at a cursor, and with rows that are read whenever they were written. */
+export interface ReadFrom {
+  readonly cursor: Cursor
+  readonly again: readonly Touched[]
+}
+
+/** The keys that each row was filed under. */
+type Gone = Map<number, Uint8Array[]>
+
 interface RowsToWrite {
-  readonly gone: Map<number, Buffer[]>
+  readonly gone: Gone
   readonly deferred: Deferred
   readonly into: CatchUpTarget
   readonly onWritten: () => void
 }
 
-async function removeGone(
-  ledger: Ledger,
-  gone: ReadonlyMap<number, readonly Buffer[]>,
-  deferred: Deferred,
-): Promise<void> {
+function noteGone(gone: Gone, id: number, keys: Uint8Array): void {
+  const more = gone.get(id)
+  if (more === undefined) gone.set(id, [keys])
+  else more.push(keys)
+}
+
+async function removeGone(into: CatchUpTarget, gone: Gone, deferred: Deferred): Promise<void> {
   const breathe = breather(sliceMs)
   for (const [id, keys] of gone) {
     const now = deferred.keysOf(id)
-    for (const each of now === undefined ? keys : without(keys, now)) ledger.remove(id, each)
+    for (const each of now === undefined ? keys : without(keys, now)) {
+      into.touch(id, each)
+      into.ledger.remove(id, each)
+    }
     await breathe()
   }
 }
 
-function without(keys: readonly Buffer[], kept: Uint8Array): Buffer[] {
+function without(keys: readonly Uint8Array[], kept: Uint8Array): Uint8Array[] {
   return keys.filter((each) => !filedAlike(each, kept))
 }
 

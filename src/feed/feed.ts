@@ -7,7 +7,7 @@
  * `#take`), the acts.
  *
  * The cursor is a snapshot and not a number. A tick asks for exactly what was not visible in it, so a row is found even
- * if its transaction has a low id and commits late; `cursorOf` decides how far the cursor may move. Only a tick proves
+ * if its transaction has a low id and commits late; history.ts says where a new session goes on. Only a tick proves
  * freshness, counted from the moment it was *sent*. See PostgreSQL documentation, "System Information Functions",
  * pg_snapshot.
  */
@@ -16,23 +16,17 @@ import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
-import type { GateError } from '../errors.ts'
+import { GateError } from '../errors.ts'
 import type { Ledger } from '../revocation/ledger.ts'
 import { plainName, toDatabaseError } from '../store/connect.ts'
 import { Backlog } from './backlog.ts'
 import { Bulk } from './bulk.ts'
 import { Comparisons } from './comparisons.ts'
-import {
-  backoffMs,
-  type Cursor,
-  checkIdent,
-  cursorOf,
-  gapAfter,
-  type Ident,
-  seenIn,
-} from './cursor.ts'
+import { backoffMs, type Cursor, checkIdent, gapAfter, type Ident, seenIn } from './cursor.ts'
+import { History, type HistoryRule, type Touched } from './history.ts'
 import { InForce } from './in-force.ts'
 import { Notifications } from './notifications.ts'
+import type { Presence } from './presence.ts'
 import { Session } from './session.ts'
 import { SnapshotFile } from './snapshot-file.ts'
 import { type AppliedTick, type State, StateMachine, shownAs } from './state.ts'
@@ -56,6 +50,8 @@ export interface FeedOptions {
    * twice, from a notification and from the tick that confirms it. Undefined: too many rows to list.
    */
   readonly onRows: (rows: readonly RevocationRow[] | undefined) => void
+  /** Only tests give this. */
+  readonly historyRule?: HistoryRule | undefined
   readonly log: Log
   readonly metrics: {
     count(
@@ -75,6 +71,8 @@ export interface FeedOptions {
 export interface FeedStatus {
   readonly state: (typeof shownAs)[State]
   readonly cursor: string | null
+  /** From how many points in the past ticks can go on after the session is lost; without one, everything is loaded. */
+  readonly anchors: number
   /** Time since the newest tick that proved freshness was sent; null before the first. */
   readonly age_ms: number | null
   readonly ticks: number
@@ -113,6 +111,7 @@ export class Feed {
   readonly #options: FeedOptions
   readonly #ledger: Ledger
   readonly #schema: string
+  readonly #history: History
   readonly #inForce: InForce
   readonly #notifications: Notifications
   readonly #comparisons: Comparisons
@@ -121,8 +120,10 @@ export class Feed {
   readonly #counts = { sent: 0, ticks: 0, loads: 0, bulks: 0, reconnects: 0 }
   readonly #machine: StateMachine
   #session: Session | undefined
-  /** Only `resume`, `startLoad`, `moveCursor` and `finishBacklog` change the cursor. */
+  /** Only the acts `resume`, `loseSession`, `startLoad`, `moveCursor` and `finishBacklog` change the cursor. */
   #cursor: Cursor | undefined
+  /** Rows that are read again whenever they were written, until a tick or a catch-up has done so. */
+  #again: readonly Touched[] = []
   #backlog: Backlog | undefined
   #problem: GateError | undefined
   /** True once a session of this process has passed the test of `hearsOthers`. */
@@ -139,13 +140,16 @@ export class Feed {
     const onUnmatchable = (error: GateError): void => {
       this.#problem = error
     }
-    this.#inForce = new InForce({ ledger, learnPointers, onRows, onUnmatchable, log })
+    this.#history = new History(options.historyRule ?? 'anchors')
+    const history = this.#history
+    this.#inForce = new InForce({ ledger, history, learnPointers, onRows, onUnmatchable, log })
     const wake = (): void => this.#sleep.wake()
     this.#notifications = new Notifications(this.#inForce, { wake, log, metrics })
     const open = (): Promise<Verification> => Verification.open(to.url, this.#schema)
     this.#comparisons = new Comparisons({ verifyMs, open, log, metrics })
     this.#machine = new StateMachine({
       resume: (ident) => this.#resume(ident),
+      loseSession: () => this.#loseSession(),
       startLoad: (why) => this.#startLoad(why),
       startCatchUp: () => this.#startCatchUp(),
       moveCursor: (tick) => this.#moveCursor(tick),
@@ -173,7 +177,8 @@ export class Feed {
     const ageMs = this.#ledger.ageMs(monotonicUs(), Date.now())
     return {
       state: shownAs[this.#machine.state],
-      cursor: this.#cursor?.seen ?? null,
+      cursor: this.#cursor?.snapshot ?? null,
+      anchors: this.#history.nonces.length,
       age_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : null,
       ...{ ticks, loads, bulks, reconnects },
       comparisons: this.#comparisons.done,
@@ -185,6 +190,11 @@ export class Feed {
       message: this.#problem?.message ?? null,
       hint: this.#problem?.hint ?? null,
     }
+  }
+
+  /** @returns a nonce when an anchor should be written with it, see history.ts; to be asked about twice a second */
+  wantedAnchor(): string | undefined {
+    return this.#history.wanted()
   }
 
   async close(): Promise<void> {
@@ -300,7 +310,9 @@ export class Feed {
       await this.#machine.on('bulk failed', undefined)
       throw outcome
     }
-    const answer = await askForChanges(source, from)
+    this.#history.sent(number)
+    const again = this.#backlog === undefined ? this.#again : []
+    const answer = await askForChanges(source, from, again)
     return { ...answer, number, from, meetsBulk: outcome === 'done' }
   }
 
@@ -312,7 +324,7 @@ export class Feed {
       await machine.on('gap found', gap)
       return false
     }
-    const { ident, transactions } = changes
+    const { ident } = changes
     if (ident.mac_key !== this.#notifications.mac?.id)
       this.#notifications.mac = await this.#session?.macKey()
     this.#notifications.noteQueueUsage(ident.queue_usage)
@@ -320,14 +332,17 @@ export class Feed {
     this.#counts.ticks++
     if (tick.overCap) {
       // The answer is incomplete: nothing of it is applied, the cursor does not move, and it proves nothing.
-      if (tick.meetsBulk) await machine.on('bulk done', from)
+      if (tick.meetsBulk) await machine.on('bulk done', { ...ident, ...from })
       await machine.on('tick over the cap', undefined)
       return false
     }
-    await this.#inForce.applyTick(changes, { tick: number, seen: seenIn(from.seen) }, this.#backlog)
-    const cursor = cursorOf(ident, transactions, from)
-    if (tick.meetsBulk) await machine.on('bulk done', cursor)
-    await machine.on('tick applied', { cursor, sentAtUs, clockOffsetMs })
+    await this.#inForce.applyTick(
+      changes,
+      { tick: number, seen: seenIn(from.snapshot) },
+      this.#backlog,
+    )
+    if (tick.meetsBulk) await machine.on('bulk done', ident)
+    await machine.on('tick applied', { cursor: ident, number, sentAtUs, clockOffsetMs })
     return machine.state === 'following'
   }
 
@@ -343,7 +358,7 @@ export class Feed {
    */
   #keepFile(): void {
     if (this.#inForce.provisionalRows > 0 || this.#inForce.unmatchableRows > 0) return
-    this.#file?.keep(this.#ledger, this.#cursor!, this.#notifications.mac!)
+    this.#file?.keep(this.#ledger, this.#history, this.#notifications.mac!)
   }
 
   /** Brings the ledger to the snapshot of a comparison's session; that session then computes the sums. */
@@ -355,7 +370,11 @@ export class Feed {
       const tick = await this.#ask(verification).catch((error: unknown) => {
         comparisons.fail(verification, error)
       })
-      if (tick !== undefined) await this.#beginComparison(verification, tick)
+      if (tick !== undefined) {
+        if (await this.#sharesServer(verification.presence))
+          await this.#beginComparison(verification, tick)
+        else comparisons.fail(verification, otherServer())
+      }
     }
     if (comparisons.differs)
       await this.#machine.on('difference found', 'the ledger differs from the table')
@@ -375,15 +394,50 @@ export class Feed {
 
   // The acts that state.ts names, in the same order.
 
-  /** A new session is open: ticks go on from the cursor. A second session that is still reading goes on. */
+  /** A new session is open: a second session that is still reading goes on; else ticks go on from an anchor. */
   async #resume(ident: Ident): Promise<void> {
+    if (this.#backlog !== undefined) {
+      if (await this.#sharesServer(this.#backlog.presence)) return
+      await this.#machine.on('bulk failed', undefined)
+      throw otherServer()
+    }
+    const session = this.#session!
+    const history = this.#history
+    const held = (nonces: readonly string[]): Promise<Set<string>> => session.held(nonces)
     // The snapshot file may be used only when no revocations are loaded yet: it is older than a loaded ledger, and
     // would let in a caller that a later row names.
-    if (this.#shownSoFar === undefined && !this.#ledger.loaded)
-      this.#cursor = await this.#file?.restore(ident, this.#notifications.mac!, this.#inForce)
-    const at = this.#shownSoFar
-    const gap = at === undefined ? 'first load' : gapAfter(at, ident)
-    if (gap !== undefined) await this.#machine.on('gap found', gap)
+    if (!this.#ledger.loaded && history.newest === undefined) {
+      const database = { ident, mac: this.#notifications.mac!, held }
+      await this.#file?.restore(database, this.#inForce, history)
+    }
+    const before = history.newest
+    const from = history.resume(await held(history.nonces))
+    const gap =
+      from === undefined ? this.#whyNoAnchor(before !== undefined) : gapAfter(from.cursor, ident)
+    if (from === undefined || gap !== undefined) {
+      await this.#machine.on('gap found', gap!)
+      return
+    }
+    this.#cursor = from.cursor
+    this.#again = from.again
+  }
+
+  #whyNoAnchor(had: boolean): string {
+    if (!this.#ledger.loaded) return 'first load'
+    return had
+      ? 'the database has lost changes that this gate has read: it was restored, or promoted without them'
+      : 'the last session was lost before an anchor was written'
+  }
+
+  /** Does this other session of the gate run on the server of the feed's own, in the same run of it? */
+  async #sharesServer(presence: Presence): Promise<boolean> {
+    return this.#options.historyRule === 'off' || (await this.#session!.isBeside(presence))
+  }
+
+  #loseSession(): void {
+    this.#history.loseSession()
+    this.#cursor = undefined
+    this.#again = []
   }
 
   /**
@@ -395,10 +449,12 @@ export class Feed {
     log.info({ why }, 'loading all revocations')
     this.#dropBacklog()
     this.#cursor = undefined
+    this.#again = []
+    this.#history.clear()
     this.#comparisons.forget()
     const bulk = await this.#openBulk()
     if (bulk === undefined) return
-    this.#backlog = new Backlog('loading', bulk, this.#inForce, undefined)
+    this.#backlog = new Backlog('loading', bulk, this.#inForce)
     this.#backlog.load(spareRows, log, () => this.#sleep.wake())
   }
 
@@ -416,16 +472,18 @@ export class Feed {
     this.#counts.bulks++
     metrics.count('dropgate_feed_bulks_total')
     log.info({}, 'more has changed than a tick may carry: a second session reads the changes')
-    this.#backlog = new Backlog('catching-up', bulk, this.#inForce, cursor)
-    this.#backlog.catchUp(cursor.seen, log, () => this.#sleep.wake())
+    this.#backlog = new Backlog('catching-up', bulk, this.#inForce)
+    this.#backlog.catchUp({ cursor, again: this.#again }, log, () => this.#sleep.wake())
   }
 
   /** @returns undefined when the feed was closed meanwhile */
   async #openBulk(): Promise<Bulk | undefined> {
-    let bulk: Bulk
+    let bulk: Bulk | undefined
     try {
       bulk = await Bulk.open(this.#options.connect.url, this.#schema)
+      if (!(await this.#sharesServer(bulk.presence))) throw otherServer()
     } catch (error) {
+      bulk?.close()
       await this.#machine.on('bulk failed', undefined)
       throw error
     }
@@ -434,8 +492,10 @@ export class Feed {
     return undefined
   }
 
-  #moveCursor({ cursor }: AppliedTick): void {
+  #moveCursor({ cursor, number }: AppliedTick): void {
     this.#cursor = cursor
+    this.#again = []
+    this.#history.show(cursor, number)
   }
 
   #moveBacklog({ cursor }: AppliedTick): void {
@@ -448,7 +508,7 @@ export class Feed {
     this.#options.metrics.observe('dropgate_feed_tick_seconds', (monotonicUs() - sentAtUs) / 1e6)
   }
 
-  async #finishBacklog(cursor: Cursor): Promise<void> {
+  async #finishBacklog(cursor: Ident): Promise<void> {
     const { log, metrics } = this.#options
     const backlog = this.#backlog!
     const ledger = this.#ledger
@@ -469,6 +529,7 @@ export class Feed {
     const ms = Math.round(performance.now() - backlog.startedAt)
     log.info({ rows: ledger.rows, read: backlog.rows, ms }, `${backlog.kind} is complete`)
     this.#cursor = cursor
+    this.#again = []
     this.#backlog = undefined
   }
 
@@ -484,4 +545,14 @@ export class Feed {
     this.#comparisons.close()
     this.#sleep.close()
   }
+}
+
+function otherServer(): GateError {
+  return new GateError(
+    'ERR_DATABASE_UNREACHABLE',
+    'two connections of this gate lead to different servers, or the server has restarted in between',
+    {
+      hint: 'this passes after a failover; if it stays, database.url leads to several servers: let it lead to the primary only',
+    },
+  )
 }

@@ -9,11 +9,14 @@ import type { GateError } from '../errors.ts'
 import { type FullLoad, type Ledger, unmatchable } from '../revocation/ledger.ts'
 import { apply, type Changes, type Deferred } from './apply.ts'
 import { seenIn, type Visible } from './cursor.ts'
+import type { History } from './history.ts'
 import { Overlay } from './overlay.ts'
 import type { Payload } from './payload.ts'
 
 export interface InForceOptions {
   readonly ledger: Ledger
+  /** Told of each row before the ledger changes. */
+  readonly history: History
   /** Makes the workers look up these claims in tokens. @returns whether one of them is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
   /**
@@ -63,6 +66,7 @@ export class InForce {
 
   /** Puts the rows of a notification in force, provisionally. @param lastTick Number of the last tick that was sent. */
   denyProvisionally(payload: Payload, seen: Visible, lastTick: number): void {
+    for (const { id, keys } of payload.rows) this.touch(id, keys)
     if (this.#overlay.add(this.ledger, payload, seen, lastTick) === 0) return
     this.ledger.publish()
     this.#options.onRows(payload.rows)
@@ -71,6 +75,11 @@ export class InForce {
   /** The table has shown that the row exists, or that it was deleted: it is no longer provisional. */
   confirm(id: number): void {
     this.#overlay.confirm(id)
+  }
+
+  /** The ledger is about to hold this row under these keys, or no longer to do so. */
+  touch(id: number, keys: Uint8Array): void {
+    this.#options.history.touch(id, keys)
   }
 
   /**
@@ -87,11 +96,15 @@ export class InForce {
     const { ident, rows, tombs } = changes
     this.learnPointers(ident.pointers)
     beside?.deferred.note(changes)
-    for (const { id } of tombs) {
+    for (const { id, keys } of tombs) {
+      this.touch(id, keys)
       this.#unmatchable.delete(id)
       this.#overlay.confirm(id)
     }
-    for (const { id } of rows) this.#overlay.confirm(id)
+    for (const { id, keys } of rows) {
+      this.touch(id, keys)
+      this.#overlay.confirm(id)
+    }
     const provisional = this.#overlay.size
     if (ledger.loaded || beside?.kind !== 'loading') await this.#write(changes)
     this.#dropUnconfirmed(asked, beside, seenIn(ident.snapshot))

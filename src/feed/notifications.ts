@@ -46,20 +46,22 @@ export class Notifications {
   }
 
   /**
-   * @param at The cursor that ticks have reached; undefined before the first tick.
+   * @param at The cursor that ticks have reached; undefined before the first tick of a session: then rows are denied that
+   * may have been lifted since, until that tick.
    * @param lastTick Number of the last tick sent: it may have missed the rows of this message.
    */
   receive(message: string, at: Cursor | undefined, lastTick: number): void {
     const carriesRows = message.startsWith('p')
     const payload =
       carriesRows && this.mac !== undefined ? parsePayload(message, this.mac) : undefined
-    if (payload === undefined || at === undefined || !this.#inForce.ledger.loaded) {
+    if (payload === undefined || !this.#inForce.ledger.loaded) {
       this.#metrics.count('dropgate_feed_payloads_total', carriesRows ? 'refused' : 'wake')
       this.#wake()
       return
     }
     this.#metrics.count('dropgate_feed_payloads_total', 'rows')
-    this.#inForce.denyProvisionally(payload, seenIn(at.seen), lastTick)
+    const seen = at === undefined ? () => false : seenIn(at.snapshot)
+    this.#inForce.denyProvisionally(payload, seen, lastTick)
     this.#confirming ??= setTimeout(() => {
       this.#confirming = undefined
       this.#wake()

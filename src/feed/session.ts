@@ -9,7 +9,9 @@ import { GateError } from '../errors.ts'
 import { connect, socketOf, withClient } from '../store/connect.ts'
 import type { ChangeRow } from './apply.ts'
 import { changesCap, type Ident } from './cursor.ts'
+import type { Touched } from './history.ts'
 import type { MacKey } from './payload.ts'
+import type { Presence } from './presence.ts'
 
 const watchMs = 50
 /** How long the gate's own test notification may take to come back. */
@@ -121,8 +123,21 @@ export class Session {
     return rows[0] as MacKey
   }
 
-  async changes(snapshot: string): Promise<ChangeRow[]> {
-    return await this.#guarded(readChanges(this.#client, this.#schema, snapshot))
+  async changes(snapshot: string, again: readonly Touched[]): Promise<ChangeRow[]> {
+    return await this.#guarded(readChanges(this.#client, this.#schema, snapshot, again))
+  }
+
+  /** @returns those of these anchors that the database has */
+  async held(nonces: readonly string[]): Promise<Set<string>> {
+    const { rows } = await this.#guarded(
+      this.#client.query(`SELECT held AS nonce FROM ${this.#schema}.held($1)`, [nonces]),
+    )
+    return new Set(rows.map(({ nonce }) => nonce as string))
+  }
+
+  /** Does the session that shows itself so run on the same server, in the same run of it? */
+  async isBeside(presence: Presence): Promise<boolean> {
+    return await this.#guarded(presence.isBeside(this.#client))
   }
 
   close(): void {
@@ -173,11 +188,12 @@ export async function readChanges(
   client: pg.Client,
   schema: string,
   snapshot: string,
+  again: readonly Touched[],
 ): Promise<ChangeRow[]> {
   const { rows } = await client.query({
     name: 'changes',
-    text: `SELECT op, kind, id, keys, cutoff_us, exact, auth_time, expires_s, meta, xid FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1})`,
-    values: [snapshot],
+    text: `SELECT op, kind, id, keys, cutoff_us, exact, auth_time, expires_s, meta FROM ${schema}.changes($1::pg_snapshot, ${changesCap + 1}, $2)`,
+    values: [snapshot, again.map(({ id }) => id)],
     rowMode: 'array',
   })
   return rows as unknown as ChangeRow[]

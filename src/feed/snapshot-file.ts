@@ -1,16 +1,18 @@
 /**
- * A local file with the ledger's table and its cursor: a restarted gate reads the file, and from the database only what
+ * A local file with the ledger's table and an anchor: a restarted gate reads the file, and from the database only what
  * has changed since, however large the table is.
  *
- * The file is written piece by piece while the ledger changes, so it does not show a single moment. That is enough:
- * everything that has changed since its cursor is read again after loading, and applying a change twice does no harm.
+ * The file is written piece by piece while the ledger changes, so it does not show a single moment. That is enough: the
+ * anchor is the newest of the moment at which the writing begins, all that its snapshot does not show is read again after
+ * loading, and so are the rows that the ledger has changed until the end, which the file names at its end (history.ts).
+ * Applying a change twice does no harm.
  * Each row whose tag is in the file is complete there, since tags are written before the slots that they announce and a
  * slot does not change once its tag is set.
  *
  * The file ends with an HMAC under the key of the notifications: a file that is damaged, belongs to another database,
  * or from which an intruder has removed rows is not used. It holds digests and row ids, no identifiers.
  */
-import { createHmac } from 'node:crypto'
+import { createHmac, type Hmac } from 'node:crypto'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -18,11 +20,12 @@ import { makeFolder } from '../domain/folder.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import type { Ledger, SavedTable } from '../revocation/ledger.ts'
-import { type Cursor, gapAfter, type Ident } from './cursor.ts'
+import { gapAfter, type Ident } from './cursor.ts'
+import type { Anchor, History, Touched } from './history.ts'
 import type { InForce } from './in-force.ts'
 import type { MacKey } from './payload.ts'
 
-const magic = Buffer.from('dropgate ledger 3\n')
+const magic = Buffer.from('dropgate ledger 4\n')
 const pieceBytes = 1 << 20
 /**
  * Size limit of a piece. After each piece, the writer rests three times as long as the writing took, so that the feed
@@ -32,12 +35,24 @@ const writtenBytes = 1 << 18
 const restShare = 3
 const macBytes = 32
 const maxHeadBytes = 1 << 20
+const maxTailBytes = 1 << 25
 
 interface FileHead {
-  readonly cursor: Cursor
+  readonly anchor: Pick<Anchor, 'nonce' | 'cursor'>
   readonly tableBytes: number
   /** The ledger's head in base64: it tells which kinds of rows about the exchange there are. */
   readonly head: string
+}
+
+/** The rows touched since the anchor: the id, then each key list in base64. */
+type FileTail = readonly (readonly [id: number, ...keys: string[]])[]
+
+/** The database that answers now. */
+export interface AnsweringDatabase {
+  readonly ident: Ident
+  readonly mac: MacKey
+  /** @returns those of these anchors that it has */
+  readonly held: (nonces: readonly string[]) => Promise<ReadonlySet<string>>
 }
 
 /** Shortest time between two writings; and the largest share of time spent writing. */
@@ -61,47 +76,55 @@ export class SnapshotFile {
   }
 
   /**
-   * Puts the file of an earlier run in force; ticks then bring what has changed since.
-   * @returns the cursor of the file; undefined when there is no usable file (the reason is logged)
+   * Puts the file of an earlier run in force; ticks then bring what has changed since its anchor. Where there is no
+   * usable file, nothing is changed and the reason is logged.
    */
-  async restore(ident: Ident, mac: MacKey, inForce: InForce): Promise<Cursor | undefined> {
+  async restore(database: AnsweringDatabase, inForce: InForce, history: History): Promise<void> {
     const { ledger } = inForce
     const startedAt = performance.now()
     try {
-      const saved = await readFile(this.#path, ident, mac)
-      if (saved === undefined) return undefined
+      const saved = await readFile(this.#path, database)
+      if (saved === undefined) return
       // The file was just read, so it is not written again at once.
       this.#notBefore = performance.now() + everyMs
       const loading = await ledger.restoreLoad(saved.given)
-      inForce.learnPointers(saved.cursor.pointers)
+      inForce.learnPointers(database.ident.pointers)
       await ledger.finishLoad(loading, async () => {})
+      history.restore(saved.anchor, saved.touched)
       const ms = Math.round(performance.now() - startedAt)
       this.#log.info({ rows: ledger.rows, ms }, 'revocations are restored from the snapshot file')
-      return saved.cursor
     } catch (error) {
       const { code, message } = asGateError(error, 'ERR_SNAPSHOT_FILE')
       this.#log.warn({ code }, `${message}; all revocations are loaded from the database`)
-      return undefined
     }
   }
 
   /** Begins to write the file when that is due. */
-  keep(ledger: Ledger, cursor: Cursor, mac: MacKey): void {
+  keep(ledger: Ledger, history: History, mac: MacKey): void {
     const startedAt = performance.now()
     const { version } = ledger
     if (this.#writing !== undefined || startedAt < this.#notBefore || version === this.#version) {
       return
     }
+    const anchor = history.pin()
+    if (anchor === undefined) return
     this.#version = version
-    this.#writing = writeFile(this.#path, ledger, cursor, mac, this.#rest)
+    const content = { ledger, anchor, touched: () => history.unpin() }
+    this.#writing = writeFile(this.#path, content, mac, this.#rest)
       .then((bytes) => {
         const ms = Math.round(performance.now() - startedAt)
-        this.#log.info({ bytes, ms }, 'the snapshot file was written')
+        if (bytes === undefined)
+          this.#log.info(
+            { ms },
+            'the snapshot file was not written: too many rows have changed meanwhile',
+          )
+        else this.#log.info({ bytes, ms }, 'the snapshot file was written')
       })
       .catch((error: Error) => {
         this.#log.error({ err: error }, 'the snapshot file cannot be written')
       })
       .finally(() => {
+        history.unpin()
         this.#notBefore =
           performance.now() + Math.max(everyMs, (performance.now() - startedAt) / share)
         this.#writing = undefined
@@ -118,32 +141,31 @@ export class SnapshotFile {
   }
 }
 
+/** What a file is made of. */
+export interface FileContent {
+  readonly ledger: Ledger
+  readonly anchor: Anchor
+  /** Asked when the table is written; undefined: not all of the rows are known, so the file would be of no use. */
+  readonly touched: () => readonly Touched[] | undefined
+}
+
 /**
  * @param rest Called after each piece, with the time that writing it took.
- * @returns the bytes written. The control thread spends less than a millisecond on it at a time.
+ * @returns the bytes written; undefined where the file was given up. The control thread spends less than a millisecond
+ * on it at a time.
  */
 export async function writeFile(
   path: string,
-  ledger: Ledger,
-  cursor: Cursor,
+  { ledger, anchor: { nonce, cursor }, touched }: FileContent,
   mac: MacKey,
   rest: (tookMs: number) => Promise<void> | undefined,
-): Promise<number> {
+): Promise<number | undefined> {
   const half = `${path}.new`
   makeFolder(dirname(path))
   await rm(half, { force: true })
   const file = await open(half, 'wx', 0o600)
   try {
     const { table, head } = ledger.shared
-    const text = Buffer.from(
-      JSON.stringify({
-        cursor,
-        tableBytes: table.byteLength,
-        head: Buffer.from(head).toString('base64'),
-      } satisfies FileHead),
-    )
-    const length = Buffer.alloc(4)
-    length.writeUInt32BE(text.length)
     const hmac = createHmac('sha256', mac.key)
     let at = 0
     const put = async (piece: Buffer): Promise<void> => {
@@ -151,7 +173,12 @@ export async function writeFile(
       await file.writev([piece], at)
       at += piece.length
     }
-    await put(Buffer.concat([magic, length, text]))
+    const start: FileHead = {
+      anchor: { nonce, cursor },
+      tableBytes: table.byteLength,
+      head: Buffer.from(head).toString('base64'),
+    }
+    await put(Buffer.concat([magic, sized(start)]))
     const bytes = new Uint8Array(table)
     for (let from = 0; from < bytes.length; from += writtenBytes) {
       const startedAt = performance.now()
@@ -159,11 +186,16 @@ export async function writeFile(
       await put(Buffer.from(bytes.subarray(from, from + writtenBytes)))
       await rest(performance.now() - startedAt)
     }
-    await file.writev([hmac.digest()], at)
-    await file.sync()
+    const rows = touched()
+    if (rows !== undefined) {
+      await put(sized(rows.map(({ id, keys }) => [id, ...keys.map(toBase64)]) satisfies FileTail))
+      await file.writev([hmac.digest()], at)
+      await file.sync()
+    }
     await file.close()
-    await rename(half, path)
-    return at + macBytes
+    if (rows === undefined) await rm(half, { force: true })
+    else await rename(half, path)
+    return rows && at + macBytes
   } catch (error) {
     await file.close().catch(() => {})
     await rm(half, { force: true })
@@ -171,21 +203,30 @@ export async function writeFile(
   }
 }
 
+/** JSON behind its length. */
+function sized(value: FileHead | FileTail): Buffer {
+  const text = Buffer.from(JSON.stringify(value))
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(text.length)
+  return Buffer.concat([length, text])
+}
+
+const toBase64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64')
+
 export interface SavedLedger {
-  readonly cursor: Cursor
+  readonly anchor: Pick<Anchor, 'nonce' | 'cursor'>
   readonly given: SavedTable
+  readonly touched: readonly Touched[]
 }
 
 /**
- * @param ident The database that answers now. A file of another database is not used, nor one whose cursor the feed
- * cannot continue from.
+ * A file of another database is not used, nor one whose anchor is not in the history of this one.
  * @returns undefined when there is no file
  * @throws GateError ERR_SNAPSHOT_FILE with the reason why the file is not used
  */
 export async function readFile(
   path: string,
-  ident: Ident,
-  mac: MacKey,
+  { ident, mac, held }: AnsweringDatabase,
 ): Promise<SavedLedger | undefined> {
   let file: FileHandle
   try {
@@ -195,59 +236,95 @@ export async function readFile(
     throw unusable('it cannot be opened', error)
   }
   try {
-    const { size } = await file.stat()
-    const hmac = createHmac('sha256', mac.key)
-    let at = 0
-    // The next piece is read while the HMAC of the last one is computed.
-    const take = async (into: Uint8Array): Promise<void> => {
-      if (at + into.length > size) throw unusable('it is too short')
-      const read = async (from: number): Promise<Uint8Array> => {
-        const piece = into.subarray(from, from + pieceBytes)
-        const { bytesRead } = await file.read(piece, 0, piece.length, at + from)
-        return piece.subarray(0, bytesRead)
-      }
-      let reading = read(0)
-      for (let done = 0; done < into.length; ) {
-        const piece = await reading
-        if (piece.length === 0) throw unusable('it is too short')
-        done += piece.length
-        if (done < into.length) reading = read(done)
-        hmac.update(piece)
-      }
-      at += into.length
-    }
-    const start = Buffer.alloc(magic.length + 4)
-    await take(start)
-    const headBytes = start.readUInt32BE(magic.length)
-    if (!start.subarray(0, magic.length).equals(magic) || headBytes > maxHeadBytes) {
-      throw unusable('it was written by another release')
-    }
-    const text = Buffer.alloc(headBytes)
-    await take(text)
-    const { cursor, tableBytes, head } = parse(text)
-    const gap = gapAfter(cursor, ident)
+    const reader = new SignedReader(file, mac, (await file.stat()).size)
+    const start = Buffer.alloc(magic.length)
+    await reader.take(start)
+    if (!start.equals(magic)) throw unusable('it was written by another release')
+    const { anchor, tableBytes, head } = headOf(await reader.json(maxHeadBytes))
+    const gap = gapAfter(anchor.cursor, ident)
     if (gap !== undefined) throw unusable(gap)
-    if (at + tableBytes + macBytes !== size) throw unusable('it is too short or too long')
+    if ((await held([anchor.nonce])).size === 0) {
+      throw unusable('the database does not have the changes that it holds')
+    }
+    if (tableBytes > reader.left) throw unusable('it is too short')
     const table = new SharedArrayBuffer(tableBytes)
-    await take(new Uint8Array(table))
-    const expected = hmac.digest()
-    const found = Buffer.alloc(macBytes)
-    await file.read(found, 0, macBytes, at)
-    if (!found.equals(expected)) throw unusable('it is damaged or of another database')
+    await reader.take(new Uint8Array(table))
+    const tail = (await reader.json(maxTailBytes)) as FileTail
+    if (!(await reader.endsSigned())) throw unusable('it is damaged or of another database')
     const words = new Int32Array(Uint8Array.from(Buffer.from(head, 'base64')).buffer)
-    return { cursor, given: { table, head: words } }
+    const touched = tail.map(([id, ...keys]) => ({
+      id,
+      keys: keys.map((each) => Buffer.from(each, 'base64')),
+    }))
+    return { anchor, given: { table, head: words }, touched }
   } finally {
     await file.close().catch(() => {})
   }
 }
 
-function parse(text: Buffer): FileHead {
-  try {
-    const head = JSON.parse(text.toString()) as FileHead
-    if (Number.isSafeInteger(head.tableBytes) && head.tableBytes % 4 === 0) return head
-  } catch (error) {
-    throw unusable('it is damaged', error)
+/** Reads a file from its beginning to its end, and computes its HMAC. */
+class SignedReader {
+  readonly #file: FileHandle
+  readonly #hmac: Hmac
+  /** Bytes before the HMAC. */
+  readonly #size: number
+  #at = 0
+
+  constructor(file: FileHandle, mac: MacKey, size: number) {
+    this.#file = file
+    this.#hmac = createHmac('sha256', mac.key)
+    this.#size = size - macBytes
   }
+
+  get left(): number {
+    return this.#size - this.#at
+  }
+
+  /** Fills this array. The next piece is read while the HMAC of the last one is computed. */
+  async take(into: Uint8Array): Promise<void> {
+    if (into.length > this.left) throw unusable('it is too short')
+    const read = async (from: number): Promise<Uint8Array> => {
+      const piece = into.subarray(from, from + pieceBytes)
+      const { bytesRead } = await this.#file.read(piece, 0, piece.length, this.#at + from)
+      return piece.subarray(0, bytesRead)
+    }
+    let reading = read(0)
+    for (let done = 0; done < into.length; ) {
+      const piece = await reading
+      if (piece.length === 0) throw unusable('it is too short')
+      done += piece.length
+      if (done < into.length) reading = read(done)
+      this.#hmac.update(piece)
+    }
+    this.#at += into.length
+  }
+
+  async json(mostBytes: number): Promise<unknown> {
+    const length = Buffer.alloc(4)
+    await this.take(length)
+    const bytes = length.readUInt32BE()
+    if (bytes > mostBytes) throw unusable('it is damaged')
+    const text = Buffer.alloc(bytes)
+    await this.take(text)
+    try {
+      return JSON.parse(text.toString())
+    } catch (error) {
+      throw unusable('it is damaged', error)
+    }
+  }
+
+  /** @returns whether all was read, and the HMAC at the end is that of what was read */
+  async endsSigned(): Promise<boolean> {
+    const found = Buffer.alloc(macBytes)
+    await this.#file.read(found, 0, macBytes, this.#at)
+    return this.left === 0 && found.equals(this.#hmac.digest())
+  }
+}
+
+function headOf(json: unknown): FileHead {
+  const head = json as FileHead
+  if (Number.isSafeInteger(head.tableBytes) && head.tableBytes >= 0 && head.tableBytes % 4 === 0)
+    return head
   throw unusable('it is damaged')
 }
 

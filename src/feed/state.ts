@@ -18,16 +18,16 @@
  *  1. A backlog (the second session and what ticks bring beside it) exists in the two loading and the two catching-up
  *     states and in no other, and there is never more than one. Enforced by: each cell that enters or leaves these states
  *     names the act that makes or ends it; `startLoad` ends the former one. Test: "a TRUNCATE during a load leaves no row behind".
- *  2. A load has no cursor, so the gate vouches for no row during it; resuming, catching-up and following have one.
- *     Enforced by: `startLoad` drops the cursor, `resume` finds a gap where there is none, `finishBacklog` sets it.
+ *  2. A load has no cursor, so the gate vouches for no row during it; resuming and following have one.
+ *     Enforced by: `startLoad` drops the cursor, `resume` finds one or a gap, `finishBacklog` sets it.
  *     Test: "a load that fails while the ledger serves puts no file in its place".
  *  3. Freshness is proved in following only. Enforced by: `proveFreshness` is in cells that lead there, after the state
  *     is entered. Test: "a connection that falls silent is given up and freshness ages meanwhile".
  *  4. Only a tick leads to following: a tick with no backlog, or one that was sent after the second session was done.
  *     Enforced by: the cells of `tick applied` and `bulk done`. Test: "a restart reads the file and what has changed since".
- *  5. A lost session takes away neither the cursor nor the backlog. Enforced by: no act in the cells of `session lost`.
- *     Test: "fifteen sessions killed in a row lose no row".
- *  6. A backlog that failed takes away no cursor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
+ *  5. A lost session takes away the cursor and not the backlog: history.ts says where the next one goes on. Enforced by:
+ *     `loseSession` is the only act in the cells of `session lost`. Test: "fifteen sessions killed in a row lose no row".
+ *  6. A backlog that failed takes away no anchor. Enforced by: `dropBacklog` is the only act of `bulk failed`.
  *     Test: "a load during which the server restarts is completed".
  *  7. Nothing begins once the feed is closed: an act that is under way ends without effect. Enforced by: the row of closed, and
  *     `StateMachine.on` looks again after an act that took time. Test: "a feed that is closed stays closed, even while an act is under way".
@@ -35,7 +35,7 @@
  *     Test: "an event that cannot happen in a state is ERR_INTERNAL with both names".
  */
 import { GateError } from '../errors.ts'
-import type { Cursor, Ident } from './cursor.ts'
+import type { Ident } from './cursor.ts'
 
 export type State =
   | 'connecting'
@@ -61,7 +61,8 @@ export const shownAs = {
 
 /** A tick that was answered and whose rows are in the ledger. */
 export interface AppliedTick {
-  readonly cursor: Cursor
+  readonly cursor: Ident
+  readonly number: number
   /** Monotonic time at which the tick was sent: freshness counts from here. */
   readonly sentAtUs: number
   /** PostgreSQL's clock minus this machine's clock. */
@@ -84,7 +85,7 @@ export interface Events {
    * A tick that was sent after the second session had finished is in the ledger: both together are all that this cursor
    * shows.
    */
-  readonly 'bulk done': Cursor
+  readonly 'bulk done': Ident
   readonly 'bulk failed': undefined
   readonly closed: undefined
 }
@@ -92,8 +93,10 @@ export type Event = keyof Events
 
 /** The acts that transitions run. */
 export interface Acts {
-  /** Restores the snapshot file when no revocations are loaded; finds a gap when ticks cannot go on from the cursor. */
+  /** Restores the snapshot file when no revocations are loaded; goes on from an anchor, or finds a gap. */
   readonly resume: (ident: Ident) => Promise<void>
+  /** Drops the cursor: it was one of that session only. */
+  readonly loseSession: () => void
   /** Drops the cursor and the backlog, and begins a full load. */
   readonly startLoad: (why: string) => Promise<void>
   /** Begins to read what the cursor has not seen. */
@@ -105,7 +108,7 @@ export interface Acts {
   /**
    * Joins the rows of the second session with those that ticks brought beside it; the new cursor is that of the tick.
    */
-  readonly finishBacklog: (cursor: Cursor) => Promise<void>
+  readonly finishBacklog: (cursor: Ident) => Promise<void>
   readonly dropBacklog: () => void
   /** Closes everything that is open. */
   readonly release: () => void
@@ -130,13 +133,14 @@ const load = { to: 'loading', after: 'startLoad' } as const
 const catchUp = { to: 'catching-up', after: 'startCatchUp' } as const
 const follow = { before: 'moveCursor', to: 'following', after: 'proveFreshness' } as const
 const meet = { before: 'finishBacklog', to: 'following' } as const
+const lose = { to: 'connecting', after: 'loseSession' } as const
 const giveUp = { to: 'connecting', after: 'dropBacklog' } as const
 const close = { to: 'closed', after: 'release' } as const
 
 export const table: { readonly [S in State]: { readonly [E in Event]: Transition<E> } } = {
   connecting: {
     'session opened': { to: 'resuming', after: 'resume' },
-    'session lost': { to: 'connecting' },
+    'session lost': lose,
     'gap found': 'impossible',
     'difference found': 'impossible',
     'tick applied': 'impossible',
@@ -147,7 +151,7 @@ export const table: { readonly [S in State]: { readonly [E in Event]: Transition
   },
   resuming: {
     'session opened': 'impossible',
-    'session lost': { to: 'connecting' },
+    'session lost': lose,
     'gap found': load,
     'difference found': 'impossible',
     'tick applied': follow,
@@ -158,7 +162,7 @@ export const table: { readonly [S in State]: { readonly [E in Event]: Transition
   },
   loading: {
     'session opened': 'impossible',
-    'session lost': { to: 'loading-alone' },
+    'session lost': { to: 'loading-alone', after: 'loseSession' },
     'gap found': load,
     'difference found': load,
     'tick applied': { before: 'moveBacklog', to: 'loading' },
@@ -180,7 +184,7 @@ export const table: { readonly [S in State]: { readonly [E in Event]: Transition
   },
   'catching-up': {
     'session opened': 'impossible',
-    'session lost': { to: 'catching-up-alone' },
+    'session lost': { to: 'catching-up-alone', after: 'loseSession' },
     'gap found': load,
     'difference found': load,
     'tick applied': { before: 'moveBacklog', to: 'catching-up' },
@@ -202,7 +206,7 @@ export const table: { readonly [S in State]: { readonly [E in Event]: Transition
   },
   following: {
     'session opened': 'impossible',
-    'session lost': { to: 'connecting' },
+    'session lost': lose,
     'gap found': load,
     'difference found': load,
     'tick applied': follow,

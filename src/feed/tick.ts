@@ -2,6 +2,7 @@
 import { monotonicUs } from '../domain/clock.ts'
 import { type Changes, parseChanges } from './apply.ts'
 import { type Cursor, checkIdent, gapAfter } from './cursor.ts'
+import type { Touched } from './history.ts'
 import type { Session } from './session.ts'
 
 /** A session that can answer a tick: the feed's own, or that of a comparison. */
@@ -17,12 +18,19 @@ export interface TickAnswer {
   readonly overCap: boolean
 }
 
-/** @throws GateError ERR_DATABASE_SCHEMA when this release cannot follow the database that answers */
-export async function askForChanges(source: TickSource, from: Cursor): Promise<TickAnswer> {
+/**
+ * @param again Rows to be read whenever they were written.
+ * @throws GateError ERR_DATABASE_SCHEMA when this release cannot follow the database that answers
+ */
+export async function askForChanges(
+  source: TickSource,
+  from: Cursor,
+  again: readonly Touched[],
+): Promise<TickAnswer> {
   const sentAtUs = monotonicUs()
-  const result = await source.changes(from.seen)
+  const result = await source.changes(from.snapshot, again)
   const receivedAtMs = Date.now()
-  const changes = parseChanges(result)
+  const changes = parseChanges(result, again)
   const { ident } = changes
   checkIdent(ident)
   return {

@@ -9,6 +9,8 @@ import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.
 import { connect, destroyClient } from '../store/connect.ts'
 import type { ChangeRow } from './apply.ts'
 import { keyVersion } from './cursor.ts'
+import type { Touched } from './history.ts'
+import { Presence } from './presence.ts'
 import { readChanges } from './session.ts'
 
 /** How long the feed's own ticks may wait for this session to answer its tick. */
@@ -17,17 +19,20 @@ const beginMs = 500
 export class Verification {
   readonly #client: pg.Client
   readonly #schema: string
+  readonly presence: Presence
   #sums: Int32Array | undefined
 
-  private constructor(client: pg.Client, schema: string) {
+  private constructor(client: pg.Client, schema: string, presence: Presence) {
     this.#client = client
     this.#schema = schema
+    this.presence = presence
   }
 
   static async open(url: string, schema: string): Promise<Verification> {
     const client = await connect({ url, name: 'dropgate verify' })
+    const presence = await Presence.show(client)
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-    return new Verification(client, schema)
+    return new Verification(client, schema, presence)
   }
 
   close(): void {
@@ -35,10 +40,10 @@ export class Verification {
   }
 
   /** The first statement of the transaction: PostgreSQL takes its snapshot now. */
-  async changes(snapshot: string): Promise<ChangeRow[]> {
+  async changes(snapshot: string, again: readonly Touched[]): Promise<ChangeRow[]> {
     const late = setTimeout(() => this.close(), beginMs)
     try {
-      return await readChanges(this.#client, this.#schema, snapshot)
+      return await readChanges(this.#client, this.#schema, snapshot, again)
     } finally {
       clearTimeout(late)
     }

@@ -39,6 +39,8 @@ export interface FleetOptions {
   readonly describe: () => Beat
   /** The cursor up to which the feed has everything in force, see `Beat.cursor`. */
   readonly cursor: () => string | null
+  /** A nonce when an anchor should be written with it, see feed/history.ts. */
+  readonly wantedAnchor: () => string | undefined
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
   readonly log: Pick<Log, 'info' | 'warn'>
@@ -164,6 +166,7 @@ export class Fleet {
       if (now >= beatAt) {
         beatAt = now + beatMs
         await this.#beat()
+        await this.#writeAnchor()
       }
       await this.#giveReceipts()
       if (now >= this.#purgeAt) await this.#purge()
@@ -182,6 +185,12 @@ export class Fleet {
     this.#unmatched = Number(row!.unmatched)
     if (this.#problem !== undefined) log.info({}, 'this gate reports to the fleet again')
     this.#problem = undefined
+  }
+
+  /** Here and not on the session of the feed: a slow disk must not delay its ticks. */
+  async #writeAnchor(): Promise<void> {
+    const nonce = this.#options.wantedAnchor()
+    if (nonce !== undefined) await this.#ask(`SELECT ${this.#schema}.anchor($1)`, [nonce])
   }
 
   async #giveReceipts(): Promise<void> {

@@ -17,6 +17,7 @@ import { readPeppers } from '../config/peppers.ts'
 import { needsRestart } from '../config/reload.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
+import type { HistoryRule } from '../feed/history.ts'
 import type { WorkerStart } from '../messages.ts'
 import type { PolicyPackage } from '../policy/package.ts'
 import { RouteTable } from '../route/table.ts'
@@ -65,12 +66,17 @@ export class Gate {
   #listening: Promise<void> | undefined
   #closed: Promise<void> | undefined
 
-  constructor(config: GateConfig, options: { readonly log: Log }) {
+  /** @param options `historyRule` is for tests; no configuration can set it. */
+  constructor(
+    config: GateConfig,
+    options: { readonly log: Log; readonly historyRule?: HistoryRule },
+  ) {
     this.#config = config
     this.#log = options.log
     this.#rooms = makeRooms(config, {
       id: this.#id,
       log: options.log,
+      historyRule: options.historyRule,
       workers: reusePort ? config.workers : 1,
       startOf: (...args) => this.#startOf(...args),
       onActivate: (policy) => {

@@ -10,6 +10,7 @@ import { DecisionLog } from '../decisionlog/log.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
 import { Feed } from '../feed/feed.ts'
+import type { HistoryRule } from '../feed/history.ts'
 import { type Beat, Fleet } from '../fleet/fleet.ts'
 import { KeyStore } from '../identity/keys.ts'
 import type { WorkerStart } from '../messages.ts'
@@ -43,6 +44,7 @@ export interface GateRooms {
 export interface GateAnswers {
   readonly id: string
   readonly log: Log
+  readonly historyRule: HistoryRule | undefined
   /** How many worker threads. */
   readonly workers: number
   readonly startOf: (
@@ -84,7 +86,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     onChange: (keySet) => workers.broadcast({ type: 'keys', keySet }),
   })
   const database = new Database(config.database, log)
-  const feed = makeFeed(config, { database, ledger, pointers, log, metrics }, (rows) => {
+  const feed = makeFeed(config, { database, ledger, pointers, metrics, gate }, (rows) => {
     fleet.applied(rows ?? [])
     const keys = rows === undefined ? undefined : affectedKeys(rows)
     workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs() })
@@ -94,6 +96,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     id: gate.id,
     describe: gate.describe,
     cursor: () => feed.status().cursor,
+    wantedAnchor: () => feed.wantedAnchor(),
     purgeMs: config.revocation.purge,
     log,
   })
@@ -130,12 +133,12 @@ function makeFeed(
     readonly database: Database
     readonly ledger: Ledger
     readonly pointers: ClaimPointers
-    readonly log: Log
     readonly metrics: Metrics
+    readonly gate: Pick<GateAnswers, 'log' | 'historyRule'>
   },
   onRows: ConstructorParameters<typeof Feed>[0]['onRows'],
 ): Feed {
-  const { database, ledger, pointers, log, metrics } = needs
+  const { database, ledger, pointers, metrics, gate } = needs
   return new Feed({
     connect: database,
     tickMs: revocation.tick,
@@ -145,7 +148,8 @@ function makeFeed(
     verifyMs: revocation.verify,
     learnPointers: (found) => pointers.learn(found),
     onRows,
-    log,
+    historyRule: gate.historyRule,
+    log: gate.log,
     metrics,
   })
 }

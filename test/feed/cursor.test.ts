@@ -1,90 +1,144 @@
-/** How far a cursor goes. */
+/** Snapshots, and the databases in which a cursor cannot go on. */
 import t from 'tap'
-import {
-  type Cursor,
-  cursorOf,
-  gapAfter,
-  type Ident,
-  partsOf,
-  seenIn,
-} from '../../src/feed/cursor.ts'
-import { seeded, seedOf } from '../harness/wait.ts'
+import { gapAfter, type Ident } from '../../src/feed/cursor.ts'
+import { covers, History } from '../../src/feed/history.ts'
 
-const identAt = (snapshot: string, tomb_floor = '0'): Ident => ({
-  ...{ snapshot, tomb_floor, generation: 'g', schema_version: 1, channel: 'c', system_id: '1' },
-  ...{
-    timeline: '00000001',
-    standby: false,
-    clock_ms: 0,
-    pointers: [],
-    mac_key: 1,
-    queue_usage: 0,
-  },
-})
-const at = (snapshot: string, transactions: readonly bigint[], before?: Cursor): Cursor =>
-  cursorOf(identAt(snapshot), transactions, before)
-
-t.test('a cursor goes on behind the newest transaction that was shown', (t) => {
-  const held = at('700:700:', [500n, 600n])
-  for (const [what, cursor, seen] of [
-    ['nothing is there', at('700:700:', []), '1:1:'],
-    ['all is over', held, '601:601:'],
-    ['one is open below, one beyond', at('550:700:550,650', [600n]), '550:601:550'],
-    ['open beyond only', at('650:700:650', [600n]), '601:601:'],
-    ['the newest of all', at('700:700:', [699n]), '700:700:'],
-    ['a stamp of another server', at('700:700:', [600n, 900n, 700n]), '601:601:'],
-    ['nothing new', at('800:800:', [], held), '601:601:'],
-    ['a later one', at('800:800:', [750n], held), '751:751:'],
-    ['an older one took the place of the newest', at('800:800:', [550n], held), '601:601:'],
-  ] as const) {
-    t.equal(cursor.seen, seen, what)
-  }
-  t.end()
+const identAt = (snapshot: string, other: Partial<Ident> = {}): Ident => ({
+  ...{ snapshot, tomb_floor: '0', generation: 'g', schema_version: 1, channel: 'c' },
+  ...{ system_id: '1', relation: '2', standby: false, clock_ms: 0, anchor: null },
+  ...{ anchor_snapshot: null, pointers: [], mac_key: 1, queue_usage: 0 },
+  ...other,
 })
 
-t.test('databases that went back, and purged tombstones, are found as before', (t) => {
-  const held = at('550:700:550', [600n])
+t.test('databases that are others, or have lost what a gate needs, are found', (t) => {
+  const held = identAt('550:700:550')
   t.equal(gapAfter(held, identAt('700:700:')), undefined)
   t.match(gapAfter(held, identAt('650:650:')), /gone back/)
   t.match(gapAfter(held, identAt('540:800:540')), /gone back/)
-  t.equal(gapAfter(at('700:700:', [600n]), identAt('700:700:', '600')), undefined)
-  t.match(gapAfter(at('700:700:', [600n]), identAt('800:800:', '601')), /purged/)
-  t.match(gapAfter(held, identAt('800:800:', '550')), /purged/)
+  t.match(gapAfter(held, identAt('700:700:', { system_id: '9' })), /another database cluster/)
+  t.match(gapAfter(held, identAt('700:700:', { relation: '9' })), /made anew/)
+  t.match(gapAfter(held, identAt('700:700:', { generation: 'h' })), /reset_feed/)
+  const after = identAt('700:700:')
+  t.equal(gapAfter(after, identAt('700:700:', { tomb_floor: '600' })), undefined)
+  t.match(gapAfter(after, identAt('800:800:', { tomb_floor: '701' })), /purged/)
+  t.match(gapAfter(held, identAt('800:800:', { tomb_floor: '550' })), /purged/)
   t.end()
 })
 
-t.test('any history: what was shown is seen, what is open or has no row is not', (t) => {
-  const seed = seedOf()
-  t.comment(`SEED=${seed}`)
-  const random = seeded(seed)
-  const some = (xids: readonly bigint[], share: number): bigint[] =>
-    xids.filter(() => random() < share)
-  for (let i = 0; i < 500; i++) {
-    let cursor: Cursor | undefined
-    let open: bigint[] = []
-    let next = 3n
-    const shown = new Set<bigint>()
-    for (let tick = 0; tick < 6; tick++) {
-      const begun = Array.from({ length: Math.floor(random() * 6) }, (_, n) => next + BigInt(n))
-      next += BigInt(begun.length)
-      const running = [...open, ...begun]
-      open = some(running, 0.4)
-      const over = running.filter((xid) => !open.includes(xid))
-      const rows = some(over, 0.5)
-      const missing = rows.filter((xid) => cursor !== undefined && seenIn(cursor.seen)(xid))
-      if (missing.length > 0) t.fail(`${missing} were seen before they were over`)
-      for (const xid of rows) shown.add(xid)
-      cursor = at(`${open[0] ?? next}:${next}:${open.join()}`, rows, cursor)
-      const seen = seenIn(cursor.seen)
-      const wrong = [...shown].filter((xid) => !seen(xid)).concat(open.filter(seen))
-      if (wrong.length > 0) t.fail(`${cursor.seen} is wrong about ${wrong}`)
-      const { xmin, xmax, open: inside } = partsOf(cursor.seen)
-      // PostgreSQL takes no other snapshot.
-      if (xmin > xmax || inside.some((xid) => xid < xmin || xid >= xmax)) t.fail(cursor.seen)
-      const newest = [...shown].reduce((most, xid) => (xid > most ? xid : most), 0n)
-      if (xmax !== newest + 1n) t.fail(`${cursor.seen} is not behind ${newest}`)
-    }
+t.test('a snapshot covers another when all that had ended there has ended in it', (t) => {
+  for (const [outer, inner, expected] of [
+    ['7:7:', '7:7:', true],
+    ['9:9:', '7:7:', true],
+    ['7:7:', '9:9:', false],
+    ['5:9:5', '5:9:5', true],
+    ['5:9:5', '5:9:5,6', true],
+    ['5:9:5,6', '5:9:5', false],
+    ['8:9:8', '7:7:', true],
+    ['6:9:6', '7:7:', false],
+  ] as const) {
+    t.equal(covers(outer, inner), expected, `${outer} of ${inner}`)
   }
-  t.pass('in 500 histories')
+  t.end()
+})
+
+const keys = (text: string): Buffer => Buffer.from(text)
+const anchored = (n: number, snapshot: string, at: string): Ident =>
+  identAt(at, { anchor: `nonce-${n}`, anchor_snapshot: snapshot })
+
+t.test('an anchor is adopted only where it covers what was held when it was asked for', (t) => {
+  const history = new History('anchors')
+  t.equal(history.wanted(), undefined, 'nothing is held yet')
+  history.sent(1)
+  t.equal(history.wanted(), undefined, 'nor during a tick')
+  history.show(identAt('5:9:5'), 1)
+  const nonce = history.wanted()
+  t.match(nonce, /^[0-9a-f-]{36}$/)
+  t.not(history.wanted(), nonce, 'a nonce of its own each time')
+  history.sent(2)
+  history.show(anchored(1, '6:8:6', '9:9:'), 2)
+  t.same(history.nonces, [], 'it is older')
+  history.sent(3)
+  history.show(anchored(2, '9:9:', '9:9:'), 3)
+  t.same(history.nonces, ['nonce-2'])
+  t.equal(history.wanted(), undefined, 'nothing has changed since')
+  history.sent(4)
+  history.touch(1, keys('a'))
+  history.show(anchored(2, '9:9:', '12:12:'), 4)
+  t.ok(history.wanted())
+  history.loseSession()
+  t.equal(history.wanted(), undefined)
+  history.sent(5)
+  history.show(anchored(3, '20:20:', '20:20:'), 5)
+  t.same(history.nonces, ['nonce-2'], 'it was asked for in another session')
+  t.end()
+})
+
+t.test('after a lost session ticks go on from the newest anchor that the database has', (t) => {
+  const history = new History('anchors')
+  let tick = 0
+  const step = (n: number | undefined, ...rows: [number, string][]): void => {
+    history.sent(++tick)
+    for (const [id, text] of rows) history.touch(id, keys(text))
+    const at = `${tick * 10}:${tick * 10}:`
+    history.show(n === undefined ? identAt(at) : anchored(n, at, at), tick)
+    history.wanted()
+  }
+  step(undefined)
+  step(1, [1, 'a'])
+  step(1, [2, 'b'], [3, 'c'])
+  step(2, [3, 'd'])
+  step(2, [2, 'b'], [4, 'e'])
+  const ids = (held: string[]): unknown => {
+    const from = history.resume(new Set(held))
+    return (
+      from && [from.cursor.snapshot, ...from.again.map(({ id, keys }) => `${id} ${keys.join()}`)]
+    )
+  }
+  t.same(ids(['nonce-1', 'nonce-2', 'nonce-9']), ['40:40:', '3 c,d', '2 b', '4 e'])
+  t.same(ids(['nonce-1']), ['20:20:', '1 a', '3 c,d', '2 b', '4 e'], 'all since the older one')
+  t.same(history.nonces, ['nonce-1'], 'the younger one is of another history')
+  t.equal(ids([]), undefined)
+  t.end()
+})
+
+t.test('what is too much to remember leaves no anchor; a file keeps its own', (t) => {
+  const history = new History('anchors')
+  history.sent(1)
+  history.show(identAt('9:9:'), 1)
+  history.wanted()
+  history.sent(2)
+  history.show(anchored(1, '10:10:', '10:10:'), 2)
+  t.equal(history.pin()?.nonce, 'nonce-1')
+  history.sent(3)
+  history.touch(7, keys('a'))
+  for (let n = 2; n < 12; n++) {
+    history.show(anchored(n, `${n * 10}:${n * 10}:`, `${n * 10}:${n * 10}:`), n + 1)
+    history.sent(n + 2)
+    history.touch(n, keys('b'))
+    history.show(anchored(n, `${n * 10}:${n * 10}:`, `${n * 10}:${n * 10}:`), n + 2)
+    history.wanted()
+  }
+  t.ok(history.nonces.length <= 4, `${history.nonces.length} anchors`)
+  t.equal(history.nonces[0], 'nonce-1', 'the pinned one stays')
+  t.same(
+    history.unpin()?.map(({ id }) => id),
+    [7, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].filter((id, i, all) => all.lastIndexOf(id) === i),
+  )
+  history.pin()
+  history.sent(100)
+  for (let id = 0; id < 50_001; id++) history.touch(id, keys('c'))
+  t.same(history.nonces, [])
+  t.equal(history.unpin(), undefined, 'the file is of no use')
+  history.touch(1, keys('d'))
+  history.show(identAt('999:999:'), 100)
+  t.ok(history.wanted(), 'the next one is asked for at once')
+  history.sent(101)
+  history.touch(2, keys('e'))
+  history.show(anchored(99, '999:999:', '1000:1000:'), 101)
+  const from = history.resume(new Set(['nonce-99']))
+  t.same(
+    from?.again.map(({ id }) => id),
+    [2],
+  )
   t.end()
 })

@@ -1,8 +1,9 @@
 /** A feed with its ledger, and the comparison that everything here comes down to: ledger against table. */
-import type pg from 'pg'
+import pg from 'pg'
 import type { RevocationRow } from '../../src/domain/revocation.ts'
 import { revocationKind } from '../../src/feed/apply.ts'
 import { Feed } from '../../src/feed/feed.ts'
+import type { HistoryRule } from '../../src/feed/history.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
 import type { Cluster } from './postgres.ts'
 import { pause, seeded, until } from './wait.ts'
@@ -24,6 +25,7 @@ export async function follow(
     verifyMs?: number
     snapshotFile?: string
     schema?: string
+    historyRule?: HistoryRule
     /** How the first attempt ends is what is looked at. */
     attempt?: true
   } = {},
@@ -42,6 +44,7 @@ export async function follow(
     spareRows: options.spareRows ?? 0,
     snapshotFile: options.snapshotFile,
     verifyMs: options.verifyMs ?? 0,
+    historyRule: options.historyRule,
     learnPointers: () => false,
     onRows: () => {},
     log: { info: () => {}, warn: note, error: note },
@@ -53,11 +56,55 @@ export async function follow(
       observe: () => {},
     },
   })
+  const stop = writeAnchors(feed, url)
+  const close = feed.close.bind(feed)
+  feed.close = async () => {
+    stop()
+    await close()
+  }
   await feed.open()
   if (options.attempt === undefined) {
-    await until('the feed follows', () => feed.status().state === 'following')
+    await until('the feed follows, and can go on after a lost session', () => {
+      const { state, anchors } = feed.status()
+      return state === 'following' && anchors > 0
+    })
   }
   return { feed, ledger, problems, counted }
+}
+
+/** What the fleet does for the feed of a whole gate. */
+function writeAnchors(feed: Feed, url: string): () => void {
+  let client: pg.Client | undefined
+  let stopped = false
+  const write = async (): Promise<void> => {
+    const nonce = feed.wantedAnchor()
+    if (nonce === undefined) return
+    if (client === undefined) {
+      const fresh = new pg.Client(url)
+      fresh.on('error', () => {})
+      fresh.on('end', () => {
+        client = undefined
+      })
+      await fresh.connect()
+      client = fresh
+    }
+    await client.query('SELECT dropgate.anchor($1)', [nonce])
+  }
+  const again = (): void => {
+    if (stopped) void client?.end().catch(() => {})
+    else
+      setTimeout(
+        () =>
+          write()
+            .catch(() => {})
+            .finally(again),
+        50,
+      ).unref()
+  }
+  again()
+  return () => {
+    stopped = true
+  }
 }
 
 type Rows = Map<number, string>
@@ -90,11 +137,13 @@ function rowOf(row: StoredRow): RevocationRow {
 
 /** The ledger at its cursor, brought to one snapshot by `changes`, against the whole table in that same snapshot. */
 export async function compare({ feed, ledger }: Followed, client: pg.Client): Promise<string[]> {
+  // Between two sessions there is none.
+  await until('a cursor', () => feed.status().cursor !== null)
   const { cursor } = feed.status()
-  if (cursor === null) throw new Error('there is no cursor to compare at')
   const held: Rows = new Map([...ledger.entries()].map((row) => [row.id, textOf(row)]))
   await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-  const changes = (await client.query('SELECT * FROM dropgate.changes($1, NULL)', [cursor])).rows
+  const changes = (await client.query("SELECT * FROM dropgate.changes($1, NULL, '{}')", [cursor]))
+    .rows
   const table = (await client.query('SELECT * FROM dropgate.live')).rows
   await client.query('COMMIT')
   const ours = changes.filter(({ kind }) => kind === revocationKind)

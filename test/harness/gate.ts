@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type pg from 'pg'
 import { readConfig } from '../../src/config/load.ts'
+import type { HistoryRule } from '../../src/feed/history.ts'
 import { Gate } from '../../src/gate/gate.ts'
 import { TestIssuer } from './issuer.ts'
 import { type Cluster, startPostgres } from './postgres.ts'
@@ -67,6 +68,7 @@ export interface GateOptions {
   readonly databaseUrl?: (url: string) => Promise<string>
   /** Without this the starter bundle is put into the folder. */
   readonly bundle?: string | null
+  readonly historyRule?: HistoryRule
   /** Wait until ready; on by default. */
   readonly ready?: boolean
 }
@@ -105,6 +107,7 @@ export class TestGate {
     }
     test.gate = new Gate(test.configure(options, url), {
       log: { info: note('info'), warn: note('warn'), error: note('error') },
+      ...(options.historyRule && { historyRule: options.historyRule }),
     })
     await test.gate.open()
     test.port = test.gate.address().ports[0]!
