@@ -80,13 +80,15 @@ async function receipts(client: pg.Client, row: number): Promise<number> {
 
 interface Feeding {
   readonly state: string
+  readonly anchors: number
   readonly ticks: number
   readonly loads: number
 }
 const feedOf = ({ gate }: TestGate): Feeding => (gate.status() as { feed: Feeding }).feed
 
-/** Two ticks that were sent later have been answered. */
+/** Two ticks that were sent later have been answered, and there is a point to go on from. */
 async function ticked(status: () => Feeding): Promise<void> {
+  await until('an anchor', () => status().anchors > 0)
   const { ticks } = status()
   await until('two ticks', () => status().ticks > ticks + 1)
 }
