@@ -69,7 +69,7 @@ export class Gate {
   /** @param options `historyRule` is for tests; no configuration can set it. */
   constructor(
     config: GateConfig,
-    options: { readonly log: Log; readonly historyRule?: HistoryRule },
+    options: { readonly log: Log; readonly historyRule?: HistoryRule | undefined },
   ) {
     this.#config = config
     this.#log = options.log

@@ -21,7 +21,7 @@ export function cpuS(pids: readonly number[]): number {
   return ticks / ticksPerS
 }
 
-function withChildren(pids: readonly number[]): Set<number> {
+export function withChildren(pids: readonly number[]): Set<number> {
   const parents = new Map<number, number>()
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue

@@ -2,7 +2,7 @@
 import pg from 'pg'
 import type { RevocationRow } from '../../src/domain/revocation.ts'
 import { revocationKind } from '../../src/feed/apply.ts'
-import { Feed } from '../../src/feed/feed.ts'
+import { Feed, type FeedStatus } from '../../src/feed/feed.ts'
 import type { HistoryRule } from '../../src/feed/history.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
 import type { Cluster } from './postgres.ts'
@@ -135,8 +135,14 @@ function rowOf(row: StoredRow): RevocationRow {
   }
 }
 
+/** What is compared: a ledger, and how far its feed has read. */
+export interface Compared {
+  readonly feed: { status(): Pick<FeedStatus, 'cursor'> }
+  readonly ledger: Pick<Ledger, 'entries'>
+}
+
 /** The ledger at its cursor, brought to one snapshot by `changes`, against the whole table in that same snapshot. */
-export async function compare({ feed, ledger }: Followed, client: pg.Client): Promise<string[]> {
+export async function compare({ feed, ledger }: Compared, client: pg.Client): Promise<string[]> {
   // Between two sessions there is none.
   await until('a cursor', () => feed.status().cursor !== null)
   const { cursor } = feed.status()

@@ -60,17 +60,18 @@ export interface GateOptions {
   readonly prepare?: (folder: string) => void
   /** Merged over the issuer's configuration. */
   readonly issuer?: Record<string, unknown>
-  /** Another gate whose cluster and issuer this one shares; it is stopped later. */
-  readonly beside?: TestGate
+  /** A cluster and an issuer that this gate shares, mostly those of another gate, which is stopped later. */
+  readonly beside?: Pick<TestGate, 'cluster' | 'issuer'>
   /** A PostgreSQL that several gates share; the test that made it closes it. */
   readonly cluster?: Cluster
   /** URL of the database in place of the cluster's own. */
   readonly databaseUrl?: (url: string) => Promise<string>
   /** Without this the starter bundle is put into the folder. */
   readonly bundle?: string | null
-  readonly historyRule?: HistoryRule
   /** Wait until ready; on by default. */
   readonly ready?: boolean
+  /** Without the rule that keeps cursors right in every history of the server; no configuration can do that. */
+  readonly historyRule?: HistoryRule | undefined
 }
 
 export class TestGate {
@@ -107,7 +108,7 @@ export class TestGate {
     }
     test.gate = new Gate(test.configure(options, url), {
       log: { info: note('info'), warn: note('warn'), error: note('error') },
-      ...(options.historyRule && { historyRule: options.historyRule }),
+      historyRule: options.historyRule,
     })
     await test.gate.open()
     test.port = test.gate.address().ports[0]!
