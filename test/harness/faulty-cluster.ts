@@ -2,7 +2,8 @@
  * A cluster whose history can be broken: its server is killed, crashes, is put back from a copy, or gives way to a standby
  * that lacks the newest commits. Proxies lead to the server that is in service.
  */
-import { readFileSync, readlinkSync, statSync } from 'node:fs'
+import { readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type pg from 'pg'
 import { type Cluster, type PostgresProxy, startPostgres } from './postgres.ts'
 import { Server } from './server.ts'
@@ -26,6 +27,9 @@ export class FaultyCluster {
   readonly #folder: string
   #folders = 0
   readonly #made: Server[] = []
+
+  readonly #leave = (): void =>
+    rmSync(dirname(this.#folder), { recursive: true, force: true, maxRetries: 5 })
 
   private constructor(cluster: Cluster, server: Server) {
     this.cluster = cluster
@@ -55,6 +59,7 @@ export class FaultyCluster {
     // From here on it runs as this harness wants it to run.
     await cluster.stop()
     const faulty = new FaultyCluster(cluster, server)
+    process.once('exit', faulty.#leave)
     await server.start()
     faulty.#lead()
     return faulty
@@ -178,6 +183,7 @@ export class FaultyCluster {
   async close(): Promise<void> {
     for (const server of [this.server, ...this.#made]) await server.remove()
     await this.cluster.close()
+    process.off('exit', this.#leave)
   }
 
   async #replaceBy(server: Server): Promise<void> {

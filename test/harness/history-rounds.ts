@@ -4,6 +4,7 @@
  * decided by the seed and the round's number before it begins; how it is interleaved is up to the machine.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
+import { Agent } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { partsOf } from '../../src/feed/cursor.ts'
@@ -21,6 +22,10 @@ export interface RoundPlan {
   readonly faults: readonly FaultName[]
   /** For each gate: how it is cut off before the faults, or stopped, to start from its file after them. */
   readonly away: readonly (Cut | 'stopped' | undefined)[]
+  /** Before a second fault they are let in, without the time to read anything in peace. */
+  readonly backBetween: boolean
+  /** Writers go on during the faults; otherwise nothing makes the server write out the ids that were used up. */
+  readonly busy: boolean
   readonly notifications: 'come' | 'are lost' | 'come late'
   /** Ids that the gates see used up before the faults. */
   readonly burnt: number
@@ -42,8 +47,9 @@ export interface Figures {
   readonly rounds: number
   /** Faults, cuts and what else went wrong on purpose, by kind. */
   readonly faults: Readonly<Record<string, number>>
-  /** Rounds after which some gate lacked a row or held it in another version. */
-  readonly missedRounds: number
+  /** Rounds after which something was wrong. */
+  readonly wrongRounds: number
+  /** Rows that a gate lacked, or held in another version. */
   readonly missedRows: number
   /** Rows that a gate held and the table did not. */
   readonly phantomRows: number
@@ -57,6 +63,8 @@ export interface Figures {
   readonly transactions: Readonly<Record<string, number>>
 }
 
+/** Lines about one round. */
+const maxSaid = 8
 const subjects = Array.from({ length: 40 }, (_, i) => `caller-${i}`)
 
 export function planOf(seed: number, round: number, gates: number): RoundPlan {
@@ -73,6 +81,8 @@ export function planOf(seed: number, round: number, gates: number): RoundPlan {
     away: Array.from({ length: gates }, (_, i) =>
       i === stopped ? 'stopped' : random() < 0.65 ? pick(random, cuts) : undefined,
     ),
+    backBetween: random() < 0.4,
+    busy: random() < 0.5,
     notifications: pick(random, ['come', 'come', 'are lost', 'come late']),
     burnt: Math.floor(random() * 120),
     outruns: random() < 0.75,
@@ -90,7 +100,7 @@ export class HistoryRounds {
   readonly #watch: PromiseWatch
   readonly #folder: string
   readonly #faults: Record<string, number> = {}
-  readonly #found = { rounds: 0, missedRounds: 0, missedRows: 0, phantomRows: 0, wrongAnswers: 0 }
+  readonly #found = { rounds: 0, wrongRounds: 0, missedRows: 0, phantomRows: 0, wrongAnswers: 0 }
 
   #said = { receipts: 0, allows: 0 }
 
@@ -142,6 +152,7 @@ export class HistoryRounds {
     const open: OpenTransaction[] = []
     const write = (): Promise<void> => this.#writers.burst(random, transactions)
     for (const [i, name] of plan.faults.entries()) {
+      if (i > 0 && plan.backBetween) for (const gate of this.#up) gate.letIn()
       const strike = await faults[name](this.#cluster, random, write)
       this.#count(name)
       await write()
@@ -150,7 +161,7 @@ export class HistoryRounds {
         await Promise.all(this.#up.map((gate) => gate.ticked()))
         await this.#sendAway(plan)
       }
-      const beside = write()
+      const beside = plan.busy ? write() : undefined
       await pause(random() * 60)
       seen = further(seen, await this.#cluster.position())
       await strike()
@@ -167,10 +178,10 @@ export class HistoryRounds {
   /** @returns promises that the watch has found broken since the last call */
   broken(): readonly string[] {
     const { falseReceipts, phantomAllows } = this.#watch
-    const said = [
-      ...falseReceipts.slice(this.#said.receipts).map((text) => `false receipt: ${text}`),
-      ...phantomAllows.slice(this.#said.allows).map((text) => `phantom allow: ${text}`),
-    ]
+    const allows = phantomAllows.slice(this.#said.allows)
+    const receipts = falseReceipts.length - this.#said.receipts
+    const said = allows.map((text) => `phantom allow: ${text}`)
+    if (receipts > 0) said.push(`${receipts} false receipts, the last: ${falseReceipts.at(-1)}`)
     this.#said = { receipts: falseReceipts.length, allows: phantomAllows.length }
     return said
   }
@@ -265,26 +276,29 @@ export class HistoryRounds {
     }
     this.#found.rounds++
     if (wrong.length > 0) {
-      this.#found.missedRounds++
+      this.#found.wrongRounds++
       await this.#heal()
     }
     return wrong
   }
 
   async #wrongAnswers(gate: WatchedGate, denied: ReadonlySet<string>): Promise<string[]> {
-    const wrong: string[] = []
-    for (const [subject, token] of this.#tokens) {
-      const expected = denied.has(subject) ? 'ERR_REVOKED' : '200'
-      let got = ''
-      // Says nothing: the machine is busy.
-      await until(`${subject} is answered`, async () => {
-        const { status, code } = await gate.gate.ask('/orders', token)
-        got = code ?? `${status}`
-        return status !== 503
-      })
-      if (got !== expected) wrong.push(`${subject} got ${got}, not ${expected}`)
-    }
-    return wrong
+    const agent = new Agent({ keepAlive: true, maxSockets: 4 })
+    const answers = await Promise.all(
+      [...this.#tokens].map(async ([subject, token]) => {
+        let got = ''
+        // 503 says nothing: the machine is busy.
+        await until(`${subject} is answered`, async () => {
+          const { status, code } = await gate.gate.ask('/orders', token, { agent })
+          got = code ?? `${status}`
+          return status !== 503
+        })
+        const expected = denied.has(subject) ? 'ERR_REVOKED' : '200'
+        return got === expected ? [] : [`${subject} got ${got}, not ${expected}`]
+      }),
+    )
+    agent.destroy()
+    return answers.flat()
   }
 
   /** Every gate loads everything anew, so that each round is counted for itself. */
@@ -314,8 +328,8 @@ export async function runRounds(
       } catch (cause) {
         throw new Error(`${at}: ${(cause as Error).message}`, { cause })
       }
-      const found = [...wrong, ...rounds.broken()]
-      if (found.length > 0) say(`${at}\n  ${found.slice(0, 8).join('\n  ')}`)
+      const found = [...rounds.broken(), ...wrong]
+      if (found.length > 0) say([at, ...found.slice(0, maxSaid)].join('\n  '))
     }
     return rounds.figures()
   } finally {
