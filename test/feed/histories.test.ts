@@ -17,7 +17,7 @@ const gates = 2
 const directed: readonly RoundPlan[] = (
   ['all processes killed', 'cold copy put back', 'dump restored in place'] as const
 ).map((fault) => ({
-  faults: [fault],
+  ...{ seed, faults: [fault] },
   away: ['refused', 'feed only'],
   ...{ backBetween: false, busy: false, notifications: 'come' },
   ...{ burnt: 200, outruns: true, late: 1, transactions: 4 },

@@ -19,6 +19,8 @@ import { type Cut, cuts, WatchedGate } from './watched-gate.ts'
 
 /** What a round will do. */
 export interface RoundPlan {
+  /** By which what happens within the round is chosen. */
+  readonly seed: number
   readonly faults: readonly FaultName[]
   /** For each gate: how it is cut off before the faults, or stopped, to start from its file after them. */
   readonly away: readonly (Cut | 'stopped' | undefined)[]
@@ -68,7 +70,8 @@ const maxSaid = 8
 const subjects = Array.from({ length: 40 }, (_, i) => `caller-${i}`)
 
 export function planOf(seed: number, round: number, gates: number): RoundPlan {
-  const random = seeded(seed * 7919 + round)
+  const own = seed * 7919 + round
+  const random = seeded(own)
   // Each kind comes once before any comes again.
   const deck = seeded(seed + Math.floor(round / faultNames.length))
   const order = faultNames.map((name) => [deck(), name] as const).sort(([a], [b]) => a - b)
@@ -77,6 +80,7 @@ export function planOf(seed: number, round: number, gates: number): RoundPlan {
   const second = random() < 0.3 ? [pick(random, [...quick, pick(random, faultNames)])] : []
   const stopped = random() < 0.2 ? Math.floor(random() * gates) : -1
   return {
+    seed: own,
     faults: [first, ...second],
     away: Array.from({ length: gates }, (_, i) =>
       i === stopped ? 'stopped' : random() < 0.65 ? pick(random, cuts) : undefined,
@@ -144,8 +148,8 @@ export class HistoryRounds {
   }
 
   /** @returns what is wrong after it, in words */
-  async round(plan: RoundPlan, seed: number): Promise<readonly string[]> {
-    const random = seeded(seed)
+  async round(plan: RoundPlan): Promise<readonly string[]> {
+    const random = seeded(plan.seed)
     const { burnt, late, transactions } = plan
     this.#disturb(plan)
     let seen: Position = { xid: 0n, lsn: '0/0' }
@@ -324,7 +328,7 @@ export async function runRounds(
       const at = `round ${i} of SEED=${seed}: ${JSON.stringify(plan)}`
       let wrong: readonly string[]
       try {
-        wrong = await rounds.round(plan, seed * 31 + i)
+        wrong = await rounds.round(plan)
       } catch (cause) {
         throw new Error(`${at}: ${(cause as Error).message}`, { cause })
       }

@@ -95,7 +95,11 @@ export class PromiseWatch {
       const text = JSON.stringify(row)
       if (!still.has(text) || this.#known.has(text)) continue
       this.#known.add(text)
-      this.falseReceipts.push(`row ${row.id} of transaction ${row.xid}`)
+      const by = held.get(row.gate)!.has(Number(row.id)) ? 'another row of that id' : 'no such row'
+      const cursor = gates.get(row.gate)!.feed.cursor
+      this.falseReceipts.push(
+        `row ${row.id} of transaction ${row.xid}, of a gate that holds ${by} at ${cursor}`,
+      )
     }
   }
 
