@@ -7,12 +7,14 @@ import type pg from 'pg'
 import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { type FullLoad, filedAlike, type Ledger } from '../revocation/ledger.ts'
-import { connect, destroyClient } from '../store/connect.ts'
+import { connect, destroyClient, patiently } from '../store/connect.ts'
 import { type Deferred, type OnUnmatchable, reserve, revocationKind, writeRow } from './apply.ts'
 import { copyOut, mostRows, RowReader, rowColumns, rowOf, TombReader } from './copy.ts'
 import { type Cursor, checkIdent, cursorOf, type Ident, partsOf } from './cursor.ts'
 
 const sliceMs = 5
+/** PostgreSQL counts silently: ten million rows within a few seconds. */
+const countMs = 120_000
 
 /** A session in the middle of a REPEATABLE READ transaction. */
 export class Bulk {
@@ -34,7 +36,7 @@ export class Bulk {
   }
 
   static async open(url: string, schema: string): Promise<Bulk> {
-    const client = await connect({ url, name: 'dropgate load' })
+    const client = await connect({ url, kind: 'load' })
     try {
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
       const ident = (await client.query(`SELECT * FROM ${schema}.state()`)).rows[0] as Ident
@@ -49,7 +51,7 @@ export class Bulk {
       }
       return new Bulk(client, schema, ident, newest)
     } catch (error) {
-      client.end().catch(() => {})
+      destroyClient(client)
       throw error
     }
   }
@@ -64,7 +66,9 @@ export class Bulk {
   }
 
   async count(): Promise<number> {
-    const { rows } = await this.#client.query(`SELECT count(*) AS n FROM ${this.#schema}.live`)
+    const { rows } = await patiently(this.#client, countMs, () =>
+      this.#client.query(`SELECT count(*) AS n FROM ${this.#schema}.live`),
+    )
     this.expected = Number(rows[0].n)
     return this.expected
   }
