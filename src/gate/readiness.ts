@@ -10,16 +10,34 @@ export interface Readiness {
   readonly maxStalenessMs: number
 }
 
+export interface ReadyAnswer {
+  readonly ready: boolean
+  /** What is missing. */
+  readonly reasons: readonly string[]
+  /** What an operator must look at although the gate is ready. */
+  readonly warnings: readonly string[]
+}
+
 type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
 
 /** Ready means: each worker is listening, and `missingParts` finds nothing missing. */
-export function readinessOf(rooms: Rooms, state: Readiness): { ready: boolean; reasons: string[] } {
+export function readinessOf(rooms: Rooms, state: Readiness): ReadyAnswer {
   const reasons = missingParts(rooms, state)
   const { workers } = rooms
   if (workers.waiting)
     reasons.push('waiting to take over the port until the gate is otherwise ready')
   else if (!workers.allListening) reasons.push('not every worker is listening')
-  return { ready: reasons.length === 0, reasons }
+  return { ready: reasons.length === 0, reasons, warnings: warningsOf(rooms.feed) }
+}
+
+/**
+ * Comparisons are a second net: the first one, ticks, is proved by freshness. So a gate without them stays ready, or a
+ * fault of comparisons would take every gate away at once.
+ */
+function warningsOf(feed: Rooms['feed']): string[] {
+  return feed.status().comparisons_overdue
+    ? ['comparisons of the revocations with the database do not happen, see the log']
+    : []
 }
 
 /** Everything that is missing, except that the workers listen. */

@@ -21,6 +21,7 @@ import { Ledger } from '../revocation/ledger.ts'
 import { ClaimPointers } from '../revocation/pointers.ts'
 import { Database } from './database.ts'
 import type { LiveExchanges } from './live.ts'
+import type { ReadyAnswer } from './readiness.ts'
 import { Supervisor } from './supervisor.ts'
 
 export interface GateRooms {
@@ -52,7 +53,7 @@ export interface GateAnswers {
   ) => WorkerStart
   readonly onActivate: (policy: PolicyPackage) => void
   readonly describe: () => Beat
-  readonly readiness: () => { ready: boolean; reasons: string[] }
+  readonly readiness: () => ReadyAnswer
   readonly status: () => object
   readonly metrics: () => string
   readonly live: LiveExchanges
@@ -143,6 +144,7 @@ function makeFeed(
     spareRows: revocation.spare,
     snapshotFile: revocation.snapshot_file,
     verifyMs: revocation.verify,
+    maxStalenessMs: revocation.max_staleness,
     learnPointers: (found) => pointers.learn(found),
     onRows,
     log,

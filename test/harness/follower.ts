@@ -22,6 +22,7 @@ export async function follow(
     spareRows?: number
     tickMs?: number
     verifyMs?: number
+    maxStalenessMs?: number
     snapshotFile?: string
     schema?: string
     /** How the first attempt ends is what is looked at. */
@@ -42,6 +43,7 @@ export async function follow(
     spareRows: options.spareRows ?? 0,
     snapshotFile: options.snapshotFile,
     verifyMs: options.verifyMs ?? 0,
+    maxStalenessMs: options.maxStalenessMs ?? 5000,
     learnPointers: () => false,
     onRows: () => {},
     log: { info: () => {}, warn: note, error: note },

@@ -13,7 +13,7 @@ t.test('the admin port needs its token for all but liveness and readiness', asyn
   const get = (path: string, authorization?: string): Promise<Response> =>
     fetch(`${gate.admin}${path}`, authorization === undefined ? {} : { headers: { authorization } })
   t.equal((await get('/livez')).status, 200)
-  t.same(await (await get('/readyz')).json(), { ready: true, reasons: [] })
+  t.same(await (await get('/readyz')).json(), { ready: true, reasons: [], warnings: [] })
   for (const path of ['/metrics', '/v1/status']) {
     for (const wrong of [
       undefined,
