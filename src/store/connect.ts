@@ -153,7 +153,8 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
   const client = makeClient(url, name)
   const facts: Facts = {
     watch: new Watch(name, {
-      socket: () => socketOf(client),
+      socket: socketOf(client),
+      readFrom: () => socketOf(client),
       silenceMs: connectSilenceMs,
       onSilence: () => abandon(facts.process),
     }),

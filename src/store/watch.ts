@@ -10,7 +10,10 @@ const lookMs = 50
 const longestText = 60
 
 interface WatchOptions {
-  readonly socket: () => Socket
+  /** The socket of the network: under TLS the session reads from another one, which counts no byte of a handshake. */
+  readonly socket: Socket
+  /** The socket that the session reads from and that is destroyed. */
+  readonly readFrom: () => Socket
   readonly silenceMs: number
   /** Called when the session is given up, before its socket is destroyed. */
   readonly onSilence: () => void
@@ -71,20 +74,20 @@ export class Watch {
 
   #look(): void {
     clearInterval(this.#timer)
-    let bytes = this.#options.socket().bytesRead
+    const { socket, readFrom } = this.#options
+    let bytes = socket.bytesRead
     let silentMs = 0
     let lookedAt = performance.now()
     this.#timer = setInterval(() => {
-      const socket = this.#options.socket()
       const now = performance.now()
       const passedMs = now - lookedAt
       lookedAt = now
-      if (socket.bytesRead !== bytes || socket.readableLength > 0 || this.#owed!.isUnread()) {
+      if (socket.bytesRead !== bytes || readFrom().readableLength > 0 || this.#owed!.isUnread()) {
         bytes = socket.bytesRead
         silentMs = 0
         // Time in which this thread itself did not run does not count as silence of the server.
       } else silentMs += Math.min(passedMs, 2 * lookMs)
-      if (silentMs > this.silenceMs) this.#giveUp(socket)
+      if (silentMs > this.silenceMs) this.#giveUp(readFrom())
     }, lookMs)
   }
 
