@@ -1,6 +1,7 @@
 /** A real PostgreSQL of its own for a test file, and a proxy in front of it that can go wrong on purpose. */
 import { spawn, spawnSync } from 'node:child_process'
 import {
+  appendFileSync,
   chmodSync,
   mkdtempSync,
   readFileSync,
@@ -70,10 +71,13 @@ async function openCluster(): Promise<Cluster> {
 }
 
 /**
- * A standby of a stopped cluster, as it was then: no WAL comes its way, so whatever the primary writes from now on is the
- * tail that a promotion loses.
+ * A standby of a stopped cluster, as it was then. Unless it streams, no WAL comes its way, so whatever the primary writes
+ * from now on is the tail that a promotion loses.
  */
-export async function startStandby(cluster: Cluster): Promise<{
+export async function startStandby(
+  cluster: Cluster,
+  kind: 'streaming' | 'cut off' = 'cut off',
+): Promise<{
   readonly url: (login: keyof EmbeddedUrls) => string
   promote(): Promise<void>
   close(): void
@@ -89,6 +93,11 @@ export async function startStandby(cluster: Cluster): Promise<{
   spawnSync('cp', ['-a', data, copy])
   writeFileSync(join(copy, 'standby.signal'), '')
   await cluster.start()
+  if (kind === 'streaming') {
+    const { hostname, port, username, password } = new URL(cluster.migrate_url)
+    const primary = `host=${hostname} port=${port} user=${username} password=${password}`
+    appendFileSync(join(copy, 'postgresql.auto.conf'), `primary_conninfo = '${primary}'\n`)
+  }
   const port = await freePort()
   const server = spawn(
     postgres,
