@@ -147,7 +147,8 @@ export class Comparisons {
 
   #noteTick(now: number): void {
     const { verifyMs, log } = this.#options
-    this.#uncheckedMs += Math.min(now - this.#tickedAt, verifyMs)
+    // A longer time between two ticks is one without a database.
+    this.#uncheckedMs += Math.min(now - this.#tickedAt, Math.max(leastOverdueMs, verifyMs))
     this.#tickedAt = now
     const late = this.#uncheckedMs > Math.max(leastOverdueMs, overdueIntervals * verifyMs)
     if (this.#overdue || this.#missed < overdueAttempts || !late) return

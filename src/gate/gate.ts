@@ -23,8 +23,8 @@ import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { LiveExchanges } from './live.ts'
 import { findTakenPorts } from './ports.ts'
-import { missingParts, type Readiness, type ReadyAnswer, readinessOf } from './readiness.ts'
-import { type GateRooms, makeRooms } from './rooms.ts'
+import { missingParts, type Readiness, readinessOf } from './readiness.ts'
+import { type GateRooms, makeRooms, type ReadyAnswer } from './rooms.ts'
 import { beatOf, type GateFacts, metricsOf, statusOf } from './status.ts'
 
 const { version } = JSON.parse(

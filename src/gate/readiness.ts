@@ -1,21 +1,13 @@
 /** Decides whether the gate is ready, and lists what is missing: for `/readyz`, `status` and a takeover. */
 import { monotonicUs } from '../domain/clock.ts'
 import type { PolicyPackage } from '../policy/package.ts'
-import type { GateRooms } from './rooms.ts'
+import type { GateRooms, ReadyAnswer } from './rooms.ts'
 
 export interface Readiness {
   readonly draining: boolean
   /** The policy that every worker should use. */
   readonly active: PolicyPackage | undefined
   readonly maxStalenessMs: number
-}
-
-export interface ReadyAnswer {
-  readonly ready: boolean
-  /** What is missing. */
-  readonly reasons: readonly string[]
-  /** What an operator must look at although the gate is ready. */
-  readonly warnings: readonly string[]
 }
 
 type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>

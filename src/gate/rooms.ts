@@ -21,7 +21,6 @@ import { Ledger } from '../revocation/ledger.ts'
 import { ClaimPointers } from '../revocation/pointers.ts'
 import { Database } from './database.ts'
 import type { LiveExchanges } from './live.ts'
-import type { ReadyAnswer } from './readiness.ts'
 import { Supervisor } from './supervisor.ts'
 
 export interface GateRooms {
@@ -38,6 +37,14 @@ export interface GateRooms {
   readonly pointers: ClaimPointers
   /** Metric counters of the control thread, and one slice for each worker. */
   readonly cells: readonly SharedArrayBuffer[]
+}
+
+export interface ReadyAnswer {
+  readonly ready: boolean
+  /** What is missing. */
+  readonly reasons: readonly string[]
+  /** What an operator must look at although the gate is ready. */
+  readonly warnings: readonly string[]
 }
 
 /** What the rooms ask the gate as a whole once they are open. */

@@ -7,8 +7,7 @@ import type { GateError } from '../errors.ts'
 import type { Beat } from '../fleet/fleet.ts'
 import { matchedColumns } from '../identity/claims.ts'
 import { Metrics, renderMetrics } from '../metrics.ts'
-import type { ReadyAnswer } from './readiness.ts'
-import type { GateRooms } from './rooms.ts'
+import type { GateRooms, ReadyAnswer } from './rooms.ts'
 
 export interface GateFacts {
   readonly id: string
