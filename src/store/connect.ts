@@ -44,7 +44,7 @@ const kinds = {
   /** Full loads and catch-ups: a COPY may take any time as long as it makes progress. */
   load: { silenceMs: 10_000, statementMs: 0 },
   /** Comparisons: PostgreSQL computes sums over all rows, silently. */
-  verify: { silenceMs: 3000, statementMs: 10 * minute },
+  verify: { silenceMs: 3000, statementMs: 5 * minute },
   fleet: { silenceMs: 3000 },
   command: { silenceMs: 30_000, shared: true },
   /** A migration may build an index over all rows, and waits for another migration. */
