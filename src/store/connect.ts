@@ -9,8 +9,7 @@
  *  2. It ends at the server too. A lock is waited for less long than the gate waits (`lock_timeout`); a backend looks every
  *     second whether its client is still there (`client_connection_check_interval`) and gives up a client that a dead
  *     network hides (`tcp_*`); and the next session of this process ends what earlier ones have given up
- *     (`endAbandoned`). So a gate never has more backends than sessions, of which there is at most one of each kind, and for
- *     a moment one more.
+ *     (`endAbandoned`). So a gate has at most one backend of each kind, and for a moment another one that was given up.
  *  3. Timeouts that are set on the login or the database do not reach into it.
  */
 import { connect as connectSocket, type Socket } from 'node:net'
@@ -229,7 +228,7 @@ async function nameLock(client: pg.Client, error: unknown): Promise<never> {
  */
 async function settle(client: pg.Client, url: string, limits: Kind): Promise<void> {
   const facts = factsOf.get(client)!
-  const settings: Record<string, number> = {
+  const settings: Record<string, number | string> = {
     lock_timeout: Math.round(limits.silenceMs * lockShare),
     statement_timeout: limits.statementMs ?? 2 * limits.silenceMs,
     idle_in_transaction_session_timeout: 0,
@@ -366,15 +365,15 @@ async function cancelled(
   options: ConnectOptions,
   error: unknown,
 ): Promise<GateError> {
+  let named: GateError | undefined
   try {
     const other = await connect(options)
-    const named = await whoLocks((text) => other.query(text), error)
-    await sendCancel(client)
-    await closeClient(other)
-    return named ?? toDatabaseError(error)
+    named = await whoLocks((text) => other.query(text), error).finally(() => closeClient(other))
   } catch {
-    return toDatabaseError(error)
+    // The server cannot be asked: what is known is that it did not answer.
   }
+  await sendCancel(client)
+  return named ?? toDatabaseError(error)
 }
 
 /** A request of the protocol that any connection may make: it names the session by its process and secret. */

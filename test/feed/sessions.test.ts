@@ -97,18 +97,9 @@ t.test('comparisons that do not happen are an alarm, until one happens', async (
 t.test('behind a lock the sessions of gates do not pile up, and its holder is named', async (t) => {
   const holder = await cluster.client('migrate_url')
   const followed = [await follow(cluster.url), await follow(cluster.url, { verifyMs: 50 })]
-  const fleets = followed.map(({ feed }, i) => {
-    const fleet = new Fleet({
-      connect: { url: cluster.url, schema: 'dropgate' },
-      id: `held up ${i}`,
-      describe: () => beat,
-      cursor: () => feed.status().cursor,
-      purgeMs: 100,
-      log: { info: () => {}, warn: () => {} },
-    })
-    fleet.open()
-    return fleet
-  })
+  const fleets = followed.map(({ feed }, i) =>
+    report(`held up ${i}`, cluster.url, () => feed.status().cursor),
+  )
   const { rows } = await holder.query('SELECT pg_backend_pid() AS pid')
   await holder.query('BEGIN; LOCK TABLE dropgate.revocations IN ACCESS EXCLUSIVE MODE')
   let most = 0
@@ -136,6 +127,29 @@ t.test('behind a lock the sessions of gates do not pile up, and its holder is na
   for (const fleet of fleets) await fleet.close()
   for (const { feed } of followed) await feed.close()
 })
+
+t.test('a heartbeat whose connection is lost is sent again', async (t) => {
+  const { proxy, url } = await proxied(t)
+  loseOnce(proxy, 'fleet', 'beat(')
+  const fleet = report('lost', url, () => null)
+  await until('it is given up', () => fleet.status().message !== null)
+  t.match(fleet.status().message, /"dropgate fleet" got no answer for 3000 ms to: SELECT .*beat/)
+  await until('it is sent', () => fleet.status().gates > 0 && fleet.status().message === null)
+  await fleet.close()
+})
+
+function report(id: string, url: string, cursor: () => string | null): Fleet {
+  const fleet = new Fleet({
+    connect: { url, schema: 'dropgate' },
+    id,
+    describe: () => beat,
+    cursor,
+    purgeMs: 100,
+    log: { info: () => {}, warn: () => {} },
+  })
+  fleet.open()
+  return fleet
+}
 
 const beat = {
   host: 'here',
