@@ -64,7 +64,7 @@ const counters = {
   },
   dropgate_feed_comparisons_total: {
     help: 'Comparisons of all revocations in memory with the database table.',
-    label: ['result', ['equal', 'different']],
+    label: ['result', ['equal', 'different', 'failed']],
   },
   dropgate_feed_ticks_total: { help: 'Successful polls (ticks) of the revocation feed.' },
 } as const satisfies Record<string, Counter>
@@ -95,6 +95,10 @@ export type HistogramName = keyof typeof histograms
 const gaugeHelp: Readonly<Record<string, string>> = {
   dropgate_live_exchanges: 'Exchanges that are open now.',
   dropgate_feed_age_seconds: 'Time since the last successful tick of the revocation feed was sent.',
+  dropgate_feed_comparison_age_seconds:
+    'Time since the revocations in memory were last known to equal the database table, by a comparison or a full load.',
+  dropgate_feed_comparisons_overdue:
+    '1 while comparisons were due several times and none was completed, else 0.',
   dropgate_ledger_rows: 'Revocations in memory (the ledger).',
   dropgate_ledger_used: 'Used slots of the ledger, including slots of deleted rows.',
   dropgate_ledger_capacity: 'Slots of the ledger that may be used before it is full.',

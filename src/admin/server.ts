@@ -22,7 +22,11 @@ export interface AdminOptions extends LiveOptions {
     readonly token_file: string
     readonly metrics_open: boolean
   }
-  readonly readiness: () => { readonly ready: boolean; readonly reasons: readonly string[] }
+  readonly readiness: () => {
+    readonly ready: boolean
+    readonly reasons: readonly string[]
+    readonly warnings: readonly string[]
+  }
   readonly status: () => object
   /** Returns the Prometheus text. */
   readonly metrics: () => string
@@ -112,11 +116,11 @@ export class AdminServer {
     }
     app.get('/livez', async () => ({ live: true }))
     app.get('/readyz', async (_request, reply) => {
-      const { ready, reasons } = readiness()
+      const answer = readiness()
       return await reply
-        .code(ready ? 200 : 503)
+        .code(answer.ready ? 200 : 503)
         .header('cache-control', 'no-store')
-        .send({ ready, reasons })
+        .send(answer)
     })
     app.get('/v1/status', { onRequest: guard }, async () => status())
     serveLive(app, guard, this.#options)

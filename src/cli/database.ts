@@ -28,7 +28,7 @@ export async function asCommand<T>(
     'database.schema',
   ])
   const url = databaseUrl(config, 'cli_url')
-  return await withClient({ url, name: 'dropgate command' }, (client) => {
+  return await withClient({ url, kind: 'command' }, (client) => {
     client.on('notice', ({ severity, message, hint }) => {
       if (severity === 'WARNING') printWarning(message ?? '', hint)
     })

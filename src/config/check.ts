@@ -4,6 +4,7 @@
  */
 import { readFileSync, statSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
+import { databaseHosts } from '../domain/database-url.ts'
 import { networkProblem } from '../domain/network.ts'
 import type { GateError } from '../errors.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
@@ -73,7 +74,15 @@ export function check(config: GateConfig, problems: Problems): void {
   }
 }
 
-function checkDatabase({ url, embedded }: GateConfig['database'], value: AddProblem): void {
+function checkDatabase(database: GateConfig['database'], value: AddProblem): void {
+  const { url, embedded } = database
+  for (const name of ['url', 'cli_url', 'migrate_url'] as const) {
+    try {
+      if (database[name] !== undefined) databaseHosts(database[name])
+    } catch (error) {
+      value(`database.${name}`, (error as Error).message)
+    }
+  }
   // Reported under the path of `url`: a command with a login of its own (`cli_url`) does not use `url` and skips this.
   if (url !== undefined && embedded !== undefined)
     value('database.url', 'expected either url or embedded, not both')

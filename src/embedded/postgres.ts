@@ -104,7 +104,7 @@ export class EmbeddedPostgres {
       migrate_url: urlOf('migrate_url'),
     }
     await withClient(
-      { url: urlOf('migrate_url', 'postgres'), name: 'dropgate' },
+      { url: urlOf('migrate_url', 'postgres'), kind: 'embedded' },
       async (client) => {
         const { rows } = await client.query('SELECT FROM pg_database WHERE datname = $1', [
           database,
@@ -165,7 +165,7 @@ export class EmbeddedPostgres {
     const until = Date.now() + 30_000
     for (;;) {
       try {
-        const client = await connect({ url, name: 'dropgate' })
+        const client = await connect({ url, kind: 'embedded' })
         await client.end()
         return
       } catch (error) {
@@ -300,7 +300,7 @@ function readSecrets(base: string): Secrets {
 
 async function makeLogins(url: string, prefix: string, secrets: Secrets): Promise<void> {
   const groups = { url: ['gate'], cli_url: ['revoker', 'lifter'] } as const
-  await withClient({ url, name: 'dropgate' }, async (client) => {
+  await withClient({ url, kind: 'embedded' }, async (client) => {
     for (const kind of ['url', 'cli_url'] as const) {
       const login = logins[kind]
       const { rows } = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [login])

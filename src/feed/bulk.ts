@@ -7,7 +7,7 @@ import type pg from 'pg'
 import { breather } from '../domain/clock.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { type FullLoad, filedAlike, type Ledger } from '../revocation/ledger.ts'
-import { connect, destroyClient } from '../store/connect.ts'
+import { connect, destroyClient, patiently } from '../store/connect.ts'
 import {
   type Deferred,
   type OnUnmatchable,
@@ -22,6 +22,8 @@ import type { Touched } from './history.ts'
 import { Presence } from './presence.ts'
 
 const sliceMs = 5
+/** PostgreSQL counts silently: ten million rows in a second. */
+const countMs = 60_000
 
 /** A session in the middle of a REPEATABLE READ transaction. */
 export class Bulk {
@@ -42,7 +44,7 @@ export class Bulk {
   }
 
   static async open(url: string, schema: string): Promise<Bulk> {
-    const client = await connect({ url, name: 'dropgate load' })
+    const client = await connect({ url, kind: 'load' })
     try {
       const presence = await Presence.show(client)
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
@@ -50,7 +52,7 @@ export class Bulk {
       checkIdent(ident)
       return new Bulk(client, schema, ident, presence)
     } catch (error) {
-      client.end().catch(() => {})
+      destroyClient(client)
       throw error
     }
   }
@@ -60,7 +62,9 @@ export class Bulk {
   }
 
   async count(): Promise<number> {
-    const { rows } = await this.#client.query(`SELECT count(*) AS n FROM ${this.#schema}.live`)
+    const { rows } = await patiently(this.#client, countMs, () =>
+      this.#client.query(`SELECT count(*) AS n FROM ${this.#schema}.live`),
+    )
     this.expected = Number(rows[0].n)
     return this.expected
   }

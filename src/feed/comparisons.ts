@@ -4,11 +4,21 @@
  * snapshot of that session shows.
  */
 import type { Log } from '../domain/log.ts'
+import { GateError } from '../errors.ts'
 import { type Digest, digestBuckets } from '../revocation/digest.ts'
+import { toDatabaseError } from '../store/database-error.ts'
 import type { Verification } from './verify.ts'
 
 /** Delay of the next attempt when provisional rows prevented a comparison. */
 const soonMs = 1000
+/**
+ * Comparisons are overdue when this many attempts in a row ended without a result and, while the feed followed, this many
+ * intervals (but not less than `leastOverdueMs`) have passed. Both: one comparison may take longer than an interval, and
+ * many attempts may fail within one.
+ */
+const overdueAttempts = 2
+const overdueIntervals = 3
+const leastOverdueMs = 10_000
 
 export interface ComparisonOptions {
   /** Mean time between two comparisons; 0 for never. */
@@ -30,6 +40,14 @@ export class Comparisons {
   #differences = 0
   #differs = false
   #closed = false
+  /** When the ledger was last known to equal the table, by `performance.now()`: compared, or about to be loaded. */
+  #checkedAt: number | undefined
+  /** For how long since then the feed has followed: without a database there is nothing to compare with. */
+  #uncheckedMs = 0
+  #tickedAt = performance.now()
+  /** Attempts since then. */
+  #missed = 0
+  #overdue = false
 
   constructor(options: ComparisonOptions) {
     this.#options = options
@@ -49,14 +67,28 @@ export class Comparisons {
     return this.#differs
   }
 
+  /** Comparisons were due several times, and none was completed. */
+  get overdue(): boolean {
+    return this.#overdue
+  }
+
+  /** Time since the ledger was last known to equal the table; null where that was never, or is never looked at. */
+  get ageMs(): number | null {
+    if (this.#checkedAt === undefined || this.#options.verifyMs === 0) return null
+    return performance.now() - this.#checkedAt
+  }
+
   /** A full load begins: it replaces the ledger that differed. */
   forget(): void {
     this.#differs = false
+    this.#renew()
   }
 
-  /** Opens the session for the next comparison when that is due; ticks do not wait for it. */
+  /** Opens the session for the next comparison when that is due; ticks do not wait for it. To be called after each tick. */
   prepare(): void {
-    if (performance.now() < this.#dueAt) return
+    const now = performance.now()
+    this.#noteTick(now)
+    if (now < this.#dueAt) return
     this.#dueAt = Infinity
     this.#options
       .open()
@@ -91,6 +123,7 @@ export class Comparisons {
   /** The ledger holds provisional rows, which no snapshot shows. */
   postpone(verification: Verification): void {
     verification.close()
+    this.#missed++
     this.#dueAt = performance.now() + soonMs
   }
 
@@ -112,18 +145,45 @@ export class Comparisons {
     return verifyMs === 0 ? Infinity : performance.now() + verifyMs * (0.8 + Math.random() * 0.4)
   }
 
+  #noteTick(now: number): void {
+    const { verifyMs, log } = this.#options
+    // A longer time between two ticks is one without a database.
+    this.#uncheckedMs += Math.min(now - this.#tickedAt, Math.max(leastOverdueMs, verifyMs))
+    this.#tickedAt = now
+    const late = this.#uncheckedMs > Math.max(leastOverdueMs, overdueIntervals * verifyMs)
+    if (this.#overdue || this.#missed < overdueAttempts || !late) return
+    this.#overdue = true
+    log.error(
+      { attempts: this.#missed },
+      'the revocations in memory are no longer compared with the database table: several comparisons were due and none was completed',
+    )
+  }
+
+  #renew(): void {
+    if (this.#overdue)
+      this.#options.log.info({}, 'the revocations in memory are compared with the table again')
+    this.#checkedAt = performance.now()
+    this.#uncheckedMs = 0
+    this.#missed = 0
+    this.#overdue = false
+  }
+
   /** @param found Number of buckets that differ; undefined when they cannot be compared; or the error. */
   #note(found: unknown): void {
     const { log, metrics } = this.#options
     this.#dueAt = this.#next()
-    if (this.#closed || found === undefined) return
+    if (this.#closed) return
     if (typeof found !== 'number') {
+      this.#missed++
+      metrics.count('dropgate_feed_comparisons_total', 'failed')
+      const { code, message, hint } = toDatabaseError(found ?? newerRows())
       log.warn(
-        { err: found },
-        'the revocations in memory could not be compared with the database table',
+        { code, hint },
+        `the revocations in memory could not be compared with the database table: ${message}`,
       )
       return
     }
+    this.#renew()
     this.#done++
     metrics.count('dropgate_feed_comparisons_total', found === 0 ? 'equal' : 'different')
     if (found === 0) return
@@ -134,4 +194,12 @@ export class Comparisons {
       'the revocations in memory differ from the database table: all revocations are loaded again',
     )
   }
+}
+
+function newerRows(): GateError {
+  return new GateError(
+    'ERR_DATABASE_SCHEMA',
+    'the table has rows with predicates of a newer release, which this one widens',
+    { hint: 'upgrade this gate to the release that wrote them' },
+  )
 }

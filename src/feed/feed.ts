@@ -18,7 +18,8 @@ import type { RevocationRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import { GateError } from '../errors.ts'
 import type { Ledger } from '../revocation/ledger.ts'
-import { plainName, toDatabaseError } from '../store/connect.ts'
+import { plainName } from '../store/connect.ts'
+import { toDatabaseError } from '../store/database-error.ts'
 import { Backlog } from './backlog.ts'
 import { Bulk } from './bulk.ts'
 import { Comparisons } from './comparisons.ts'
@@ -43,6 +44,8 @@ export interface FeedOptions {
   readonly snapshotFile?: string | undefined
   /** Time between two comparisons of the whole ledger with the table; 0 for never. */
   readonly verifyMs: number
+  /** The least of what routes tolerate, `revocation.max_staleness`. */
+  readonly maxStalenessMs: number
   /** Makes the workers look up these claims in tokens. @returns whether one of them is new */
   readonly learnPointers: (pointers: readonly string[]) => boolean
   /**
@@ -82,6 +85,10 @@ export interface FeedStatus {
   /** Number of comparisons of the whole ledger with the table, and of those that found a difference. */
   readonly comparisons: number
   readonly differences: number
+  /** Time since the ledger was last known to equal the table, by a comparison or a full load; null for never. */
+  readonly comparison_age_ms: number | null
+  /** Comparisons were due several times, and none was completed. */
+  readonly comparisons_overdue: boolean
   /** Number of rows that a notification brought and no tick has shown yet. */
   readonly provisional_rows: number
   readonly unmatchable_rows: number
@@ -179,10 +186,12 @@ export class Feed {
       state: shownAs[this.#machine.state],
       cursor: this.#cursor?.snapshot ?? null,
       anchors: this.#history.nonces.length,
-      age_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : null,
+      age_ms: whole(Number.isFinite(ageMs) ? ageMs : null),
       ...{ ticks, loads, bulks, reconnects },
       comparisons: this.#comparisons.done,
       differences: this.#comparisons.differences,
+      comparison_age_ms: whole(this.#comparisons.ageMs),
+      comparisons_overdue: this.#comparisons.overdue,
       provisional_rows: this.#inForce.provisionalRows,
       unmatchable_rows: this.#inForce.unmatchableRows,
       progress: backlog === undefined ? null : { rows: backlog.rows, of: backlog.expected },
@@ -287,10 +296,28 @@ export class Feed {
     await session.listen(ident.channel)
     if (!this.#listenTested) {
       await session.hearsOthers(to.url, ident.channel)
+      this.#checkRoundTrip(session.roundTripMs)
       this.#listenTested = true
     }
     await this.#machine.on('session opened', ident)
     return session
+  }
+
+  /**
+   * Freshness is counted from the sending of a tick, so it is as old as a tick and its answer when the next one arrives.
+   * @throws GateError ERR_DATABASE_REFUSED where that is more than routes tolerate
+   */
+  #checkRoundTrip(roundTripMs: number): void {
+    const { tickMs, maxStalenessMs } = this.#options
+    const neededMs = Math.max(tickMs, roundTripMs) + roundTripMs
+    if (neededMs <= maxStalenessMs) return
+    throw new GateError(
+      'ERR_DATABASE_REFUSED',
+      `a round trip to the database takes ${Math.round(roundTripMs)} ms: with revocation.tick ${tickMs}ms freshness would be up to ${Math.round(neededMs)} ms old, and revocation.max_staleness is ${maxStalenessMs}ms`,
+      {
+        hint: `set revocation.max_staleness to at least ${Math.ceil((1.5 * neededMs) / 1000)}s, or run the gate nearer to its database`,
+      },
+    )
   }
 
   /**
@@ -555,4 +582,8 @@ function otherServer(): GateError {
       hint: 'this passes after a failover; if it stays, database.url leads to several servers: let it lead to the primary only',
     },
   )
+}
+
+function whole(ms: number | null): number | null {
+  return ms === null ? null : Math.round(ms)
 }

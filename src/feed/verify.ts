@@ -6,7 +6,7 @@
  */
 import type pg from 'pg'
 import { type Digest, digestBuckets, digestColumns } from '../revocation/digest.ts'
-import { connect, destroyClient } from '../store/connect.ts'
+import { connect, destroyClient, patiently } from '../store/connect.ts'
 import type { ChangeRow } from './apply.ts'
 import { keyVersion } from './cursor.ts'
 import type { Touched } from './history.ts'
@@ -15,6 +15,8 @@ import { readChanges } from './session.ts'
 
 /** How long the feed's own ticks may wait for this session to answer its tick. */
 const beginMs = 500
+/** PostgreSQL computes the sums silently, ten million rows in eight seconds; the server itself ends the statement after five minutes. */
+const sumsMs = 6 * 60_000
 
 export class Verification {
   readonly #client: pg.Client
@@ -29,10 +31,15 @@ export class Verification {
   }
 
   static async open(url: string, schema: string): Promise<Verification> {
-    const client = await connect({ url, name: 'dropgate verify' })
-    const presence = await Presence.show(client)
-    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-    return new Verification(client, schema, presence)
+    const client = await connect({ url, kind: 'verify' })
+    try {
+      const presence = await Presence.show(client)
+      await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+      return new Verification(client, schema, presence)
+    } catch (error) {
+      destroyClient(client)
+      throw error
+    }
   }
 
   close(): void {
@@ -41,12 +48,9 @@ export class Verification {
 
   /** The first statement of the transaction: PostgreSQL takes its snapshot now. */
   async changes(snapshot: string, again: readonly Touched[]): Promise<ChangeRow[]> {
-    const late = setTimeout(() => this.close(), beginMs)
-    try {
-      return await readChanges(this.#client, this.#schema, snapshot, again)
-    } finally {
-      clearTimeout(late)
-    }
+    return await patiently(this.#client, beginMs, () =>
+      readChanges(this.#client, this.#schema, snapshot, again),
+    )
   }
 
   /** Keeps the sums of the ledger, taken when it holds exactly what the snapshot shows. */
@@ -58,8 +62,10 @@ export class Verification {
    * @returns how many of the 256 buckets differ; undefined when rows of a newer release make a comparison impossible
    */
   async differing(): Promise<number | undefined> {
-    const { rows } = await this.#client.query(
-      `SELECT bucket, rows, ids, words, cutoffs, rest, key_version FROM ${this.#schema}.digest`,
+    const { rows } = await patiently(this.#client, sumsMs, () =>
+      this.#client.query(
+        `SELECT bucket, rows, ids, words, cutoffs, rest, key_version FROM ${this.#schema}.digest`,
+      ),
     )
     const table = new Int32Array(digestBuckets * digestColumns)
     for (const { bucket, key_version, ...sums } of rows) {

@@ -11,7 +11,8 @@ import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
-import { connect, plainName, socketOf, toDatabaseError } from '../store/connect.ts'
+import { closeClient, connect, patiently, plainName } from '../store/connect.ts'
+import { toDatabaseError } from '../store/database-error.ts'
 
 /** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -57,7 +58,8 @@ export interface FleetStatus {
 const beatMs = 500
 /** Shortest time between two queries for waiting writers. */
 const lookMs = 50
-const answerMs = 3000
+/** How long a gate that is closing waits for an answer. */
+const closingMs = 500
 const retryMs = 1000
 const maxRemembered = 8192
 const purgeBatch = 2000
@@ -138,7 +140,7 @@ export class Fleet {
     const { connect: to, id, log } = this.#options
     while (!this.#closed) {
       try {
-        this.#client = await connect({ url: to.url, name: 'dropgate fleet' })
+        this.#client = await connect({ url: to.url, kind: 'fleet' })
         // Losing a heartbeat does no harm, since the next one replaces it; a receipt is useful only while its writer
         // waits.
         await this.#ask('SET synchronous_commit = off', [])
@@ -152,7 +154,7 @@ export class Fleet {
         this.#problem = message
         await this.#sleep.sleep(retryMs)
       } finally {
-        this.#client?.end().catch(() => {})
+        if (this.#client !== undefined) void closeClient(this.#client)
         this.#client = undefined
       }
     }
@@ -246,18 +248,10 @@ export class Fleet {
       : performance.now() + purgeMs * (0.5 + Math.random())
   }
 
-  /** Runs a statement. A session that does not answer is destroyed: asking the server to end it would hang too. */
   async #ask(text: string, values: unknown[]): Promise<Record<string, unknown>[]> {
     const client = this.#client!
-    const socket = socketOf(client)
-    const late = setTimeout(
-      () => socket.destroy(new Error(`no answer for ${answerMs} ms`)),
-      this.#closed ? lookMs * 10 : answerMs,
-    )
-    try {
-      return (await client.query(text, values)).rows as Record<string, unknown>[]
-    } finally {
-      clearTimeout(late)
-    }
+    const ask = async (): Promise<Record<string, unknown>[]> =>
+      (await client.query(text, values)).rows
+    return await (this.#closed ? patiently(client, closingMs, ask) : ask())
   }
 }

@@ -25,7 +25,7 @@ import { checkUpstreams } from '../upstream/addresses.ts'
 import { LiveExchanges } from './live.ts'
 import { findTakenPorts } from './ports.ts'
 import { missingParts, type Readiness, readinessOf } from './readiness.ts'
-import { type GateRooms, makeRooms } from './rooms.ts'
+import { type GateRooms, makeRooms, type ReadyAnswer } from './rooms.ts'
 import { beatOf, type GateFacts, metricsOf, statusOf } from './status.ts'
 
 const { version } = JSON.parse(
@@ -223,7 +223,7 @@ export class Gate {
     this.#log.info({ generation }, 'the new configuration is in use')
   }
 
-  readiness(): { ready: boolean; reasons: string[] } {
+  readiness(): ReadyAnswer {
     return readinessOf(this.#rooms, this.#readiness())
   }
 

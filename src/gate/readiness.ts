@@ -1,7 +1,7 @@
 /** Decides whether the gate is ready, and lists what is missing: for `/readyz`, `status` and a takeover. */
 import { monotonicUs } from '../domain/clock.ts'
 import type { PolicyPackage } from '../policy/package.ts'
-import type { GateRooms } from './rooms.ts'
+import type { GateRooms, ReadyAnswer } from './rooms.ts'
 
 export interface Readiness {
   readonly draining: boolean
@@ -13,13 +13,23 @@ export interface Readiness {
 type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
 
 /** Ready means: each worker is listening, and `missingParts` finds nothing missing. */
-export function readinessOf(rooms: Rooms, state: Readiness): { ready: boolean; reasons: string[] } {
+export function readinessOf(rooms: Rooms, state: Readiness): ReadyAnswer {
   const reasons = missingParts(rooms, state)
   const { workers } = rooms
   if (workers.waiting)
     reasons.push('waiting to take over the port until the gate is otherwise ready')
   else if (!workers.allListening) reasons.push('not every worker is listening')
-  return { ready: reasons.length === 0, reasons }
+  return { ready: reasons.length === 0, reasons, warnings: warningsOf(rooms.feed) }
+}
+
+/**
+ * Comparisons are a second net: the first one, ticks, is proved by freshness. So a gate without them stays ready, or a
+ * fault of comparisons would take every gate away at once.
+ */
+function warningsOf(feed: Rooms['feed']): string[] {
+  return feed.status().comparisons_overdue
+    ? ['comparisons of the revocations with the database do not happen, see the log']
+    : []
 }
 
 /** Everything that is missing, except that the workers listen. */

@@ -40,6 +40,14 @@ export interface GateRooms {
   readonly cells: readonly SharedArrayBuffer[]
 }
 
+export interface ReadyAnswer {
+  readonly ready: boolean
+  /** What is missing. */
+  readonly reasons: readonly string[]
+  /** What an operator must look at although the gate is ready. */
+  readonly warnings: readonly string[]
+}
+
 /** What the rooms ask the gate as a whole once they are open. */
 export interface GateAnswers {
   readonly id: string
@@ -54,7 +62,7 @@ export interface GateAnswers {
   ) => WorkerStart
   readonly onActivate: (policy: PolicyPackage) => void
   readonly describe: () => Beat
-  readonly readiness: () => { ready: boolean; reasons: string[] }
+  readonly readiness: () => ReadyAnswer
   readonly status: () => object
   readonly metrics: () => string
   readonly live: LiveExchanges
@@ -146,6 +154,7 @@ function makeFeed(
     spareRows: revocation.spare,
     snapshotFile: revocation.snapshot_file,
     verifyMs: revocation.verify,
+    maxStalenessMs: revocation.max_staleness,
     learnPointers: (found) => pointers.learn(found),
     onRows,
     historyRule: gate.historyRule,

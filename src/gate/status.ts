@@ -7,7 +7,7 @@ import type { GateError } from '../errors.ts'
 import type { Beat } from '../fleet/fleet.ts'
 import { matchedColumns } from '../identity/claims.ts'
 import { Metrics, renderMetrics } from '../metrics.ts'
-import type { GateRooms } from './rooms.ts'
+import type { GateRooms, ReadyAnswer } from './rooms.ts'
 
 export interface GateFacts {
   readonly id: string
@@ -21,7 +21,7 @@ export interface GateFacts {
   /** Why the newest configuration was refused; undefined when it was not. */
   readonly configProblem: GateError | undefined
   readonly peppers: readonly Uint8Array[]
-  readonly readiness: { readonly ready: boolean; readonly reasons: readonly string[] }
+  readonly readiness: ReadyAnswer
 }
 
 export function statusOf(rooms: GateRooms, gate: GateFacts): object {
@@ -85,7 +85,9 @@ export function beatOf({ feed, ledger }: GateRooms, gate: GateFacts): Beat {
 }
 
 /** Metrics as text for Prometheus. */
-export function metricsOf({ ledger, workers, fleet, cells }: GateRooms, ready: boolean): string {
+export function metricsOf(rooms: GateRooms, ready: boolean): string {
+  const { ledger, workers, feed, fleet, cells } = rooms
+  const { comparison_age_ms: comparisonMs, comparisons_overdue: overdue } = feed.status()
   const { gates, unmatched_rows } = fleet.status()
   return renderMetrics(
     cells.map((each) => new Metrics(each)),
@@ -93,6 +95,11 @@ export function metricsOf({ ledger, workers, fleet, cells }: GateRooms, ready: b
       dropgate_ready: ready ? 1 : 0,
       dropgate_live_exchanges: workers.live,
       dropgate_feed_age_seconds: ledger.ageMs(monotonicUs(), Date.now()) / 1000,
+      // Left out where it is never looked at, so that no alert goes off.
+      ...(comparisonMs === null
+        ? {}
+        : { dropgate_feed_comparison_age_seconds: comparisonMs / 1000 }),
+      dropgate_feed_comparisons_overdue: overdue ? 1 : 0,
       dropgate_ledger_rows: ledger.rows,
       dropgate_ledger_used: ledger.table.used,
       dropgate_ledger_capacity: ledger.table.capacity,

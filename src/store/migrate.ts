@@ -6,7 +6,8 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { GateError } from '../errors.ts'
-import { plainName, toDatabaseError, withClient } from './connect.ts'
+import { plainName, withClient } from './connect.ts'
+import { toDatabaseError } from './database-error.ts'
 
 /** The value of `feed.schema_version` that this release can read. */
 export const schemaVersion = 1
@@ -70,7 +71,7 @@ interface Migration {
 export async function migrate(url: string, options: MigrateOptions): Promise<MigrationResult> {
   const schema = plainName(options.schema, 'database.schema')
   const prefix = plainName(options.rolePrefix, 'database.role_prefix')
-  return await withClient({ url, name: 'dropgate migrate' }, async (client) => {
+  return await withClient({ url, kind: 'migrate' }, async (client) => {
     await client.query('SELECT pg_advisory_lock($1)', [lockId])
     await client.query(`CREATE SCHEMA IF NOT EXISTS ${schema}`)
     await client.query(`CREATE TABLE IF NOT EXISTS ${schema}.migrations (

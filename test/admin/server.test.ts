@@ -18,7 +18,7 @@ const metrics = 'dropgate_x 1\n'.repeat(300_000)
 let answerLive: ((page: LivePage) => void) | undefined
 const admin = new AdminServer({
   config: { host: '127.0.0.1', port: 0, token_file, metrics_open: true },
-  readiness: () => ({ ready: true, reasons: [] }),
+  readiness: () => ({ ready: true, reasons: [], warnings: [] }),
   status: () => ({}),
   metrics: () => metrics,
   live: () =>

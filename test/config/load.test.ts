@@ -62,6 +62,8 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
     [{ ...least, workers: 'many' }, 'ERR_CONFIG_VALUE', /^workers: expected auto or/],
     [{ ...least, routes: [] }, 'ERR_CONFIG_VALUE', /^routes: expected a list/],
     [{ routes: [route] }, 'ERR_CONFIG_VALUE', /database/],
+    [{ ...least, database: { url: 'postgres://a,b:x/c' } }, 'ERR_CONFIG_VALUE', /^database\.url: a host or port is malformed$/],
+    [{ ...least, database: { url: 'postgres://a/c?target_session_attrs=standby' } }, 'ERR_CONFIG_VALUE', /^database\.url: target_session_attrs=standby: expected read-write/],
     [{ ...least, routes: [{ ...route, upstream: 'http://a/path' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.upstream: expected .* without a path/],
     [{ ...least, routes: [{ ...route, upstream: 'http://u:p@a' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.upstream/],
     [{ ...least, routes: [{ ...route, auth: 'required' }] }, 'ERR_CONFIG_VALUE', /routes\[0\]\.auth: .*no issuers/],

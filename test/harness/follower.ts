@@ -23,6 +23,7 @@ export async function follow(
     spareRows?: number
     tickMs?: number
     verifyMs?: number
+    maxStalenessMs?: number
     snapshotFile?: string
     schema?: string
     historyRule?: HistoryRule
@@ -45,6 +46,7 @@ export async function follow(
     snapshotFile: options.snapshotFile,
     verifyMs: options.verifyMs ?? 0,
     historyRule: options.historyRule,
+    maxStalenessMs: options.maxStalenessMs ?? 5000,
     learnPointers: () => false,
     onRows: () => {},
     log: { info: () => {}, warn: note, error: note },

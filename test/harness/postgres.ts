@@ -1,6 +1,7 @@
 /** A real PostgreSQL of its own for a test file, and a proxy in front of it that can go wrong on purpose. */
 import { spawn, spawnSync } from 'node:child_process'
 import {
+  appendFileSync,
   chmodSync,
   mkdtempSync,
   readFileSync,
@@ -70,10 +71,13 @@ async function openCluster(): Promise<Cluster> {
 }
 
 /**
- * A standby of a stopped cluster, as it was then: no WAL comes its way, so whatever the primary writes from now on is the
- * tail that a promotion loses.
+ * A standby of a stopped cluster, as it was then. Unless it streams, no WAL comes its way, so whatever the primary writes
+ * from now on is the tail that a promotion loses.
  */
-export async function startStandby(cluster: Cluster): Promise<{
+export async function startStandby(
+  cluster: Cluster,
+  kind: 'streaming' | 'cut off' = 'cut off',
+): Promise<{
   readonly url: (login: keyof EmbeddedUrls) => string
   promote(): Promise<void>
   close(): void
@@ -89,6 +93,11 @@ export async function startStandby(cluster: Cluster): Promise<{
   spawnSync('cp', ['-a', data, copy])
   writeFileSync(join(copy, 'standby.signal'), '')
   await cluster.start()
+  if (kind === 'streaming') {
+    const { hostname, port, username, password } = new URL(cluster.migrate_url)
+    const primary = `host=${hostname} port=${port} user=${username} password=${password}`
+    appendFileSync(join(copy, 'postgresql.auto.conf'), `primary_conninfo = '${primary}'\n`)
+  }
   const port = await freePort()
   const server = spawn(
     postgres,
@@ -122,9 +131,11 @@ export async function startStandby(cluster: Cluster): Promise<{
   }
 }
 
+const sslRequest = 80_877_103
+
 /**
  * Between a client and PostgreSQL: may drop or hold back every notification, hold back everything else, cut all
- * connections, refuse new ones or some, fall silent, lead to another server.
+ * connections, refuse new ones or some, fall silent, take its time, lead to another server.
  */
 export class PostgresProxy {
   dropNotifications = false
@@ -132,6 +143,15 @@ export class PostgresProxy {
   /** Looks at what clients send, before it is passed on; false ends that connection. */
   admits: (data: Buffer) => boolean = () => true
   silent = false
+  /**
+   * Looks at what clients send, with the `application_name` of the session; true lets that one connection fall silent for
+   * ever, with no end of it on either side.
+   */
+  loses: (session: string, data: Buffer) => boolean = () => false
+  /** Sessions that fell silent so. */
+  lost = 0
+  /** How long every byte is under way, in each direction. */
+  delayMs = 0
   dropped = 0
   /** Notifications that came while `holding` said so, until `release`. */
   holding: 'nothing' | 'notifications' | 'answers' = 'nothing'
@@ -149,22 +169,36 @@ export class PostgresProxy {
         return
       }
       const server = connect(this.#target.port, this.#target.host)
+      let session = ''
+      let isLost = false
+      let isEncrypted = false
       for (const socket of [client, server]) {
         this.#sockets.add(socket)
         socket.on('error', () => {})
         socket.on('close', () => {
           this.#sockets.delete(socket)
+          if (isLost) return
           client.destroy()
           server.destroy()
         })
       }
       client.on('data', (data) => {
+        session ||= /application_name\0([^\0]+)/.exec(data.toString('latin1'))?.[1] ?? ''
+        isEncrypted ||= data.length === 8 && data.readInt32BE(4) === sslRequest
+        if (!isLost && this.loses(session, data)) {
+          isLost = true
+          this.lost++
+        }
         if (!this.admits(data)) client.destroy()
-        else if (!this.silent) server.write(data)
+        else if (!this.silent && !isLost) this.#late(() => server.write(data))
       })
       let rest: Buffer = Buffer.alloc(0)
       server.on('data', (data) => {
-        if (this.silent) return
+        if (this.silent || isLost) return
+        if (isEncrypted) {
+          this.#late(() => client.write(data))
+          return
+        }
         rest = Buffer.concat([rest, data])
         // Every message of the server is a kind byte and a length that counts itself.
         let at = 0
@@ -199,7 +233,13 @@ export class PostgresProxy {
     const held =
       this.holding === 'notifications' ? notification : this.holding === 'answers' && !notification
     if (held) this.#held.push(() => void client.write(Buffer.from(message)))
-    else client.write(message)
+    else this.#late(() => client.write(message))
+  }
+
+  /** Timers of the same length run in the order in which they were set. */
+  #late(write: () => void): void {
+    if (this.delayMs === 0) write()
+    else setTimeout(write, this.delayMs)
   }
 
   /** Lets go of what was held back. */

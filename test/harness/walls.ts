@@ -32,9 +32,14 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
     'policy/package.ts',
   ],
   admin: [],
-  fleet: ['store/connect.ts'],
+  fleet: ['store/connect.ts', 'store/database-error.ts'],
   // It is the ledger's only writer.
-  feed: ['store/connect.ts', 'revocation/digest.ts', 'revocation/ledger.ts'],
+  feed: [
+    'store/connect.ts',
+    'store/database-error.ts',
+    'revocation/digest.ts',
+    'revocation/ledger.ts',
+  ],
   // The vetting evaluates a policy as a worker does.
   bundle: [
     'policy/answer.ts',

@@ -160,6 +160,9 @@ t.test(
     t.same(workerProblems([...imports, ...broken]).sort(), [
       'a worker loads pg',
       'a worker loads store/connect.ts',
+      'a worker loads store/database-error.ts',
+      'a worker loads store/locks.ts',
+      'a worker loads store/watch.ts',
     ])
     t.same(workerProblems([...imports, type('policy/host.ts', 'bundle/watch.ts')]), [])
   },

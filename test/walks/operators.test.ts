@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { Gate } from '../../src/gate/gate.ts'
 import { TestGate } from '../harness/gate.ts'
+import { PostgresProxy } from '../harness/postgres.ts'
 import { pause, until } from '../harness/wait.ts'
 
 t.test('the admin port needs its token for all but liveness and readiness', async (t) => {
@@ -13,7 +14,7 @@ t.test('the admin port needs its token for all but liveness and readiness', asyn
   const get = (path: string, authorization?: string): Promise<Response> =>
     fetch(`${gate.admin}${path}`, authorization === undefined ? {} : { headers: { authorization } })
   t.equal((await get('/livez')).status, 200)
-  t.same(await (await get('/readyz')).json(), { ready: true, reasons: [] })
+  t.same(await (await get('/readyz')).json(), { ready: true, reasons: [], warnings: [] })
   for (const path of ['/metrics', '/v1/status']) {
     for (const wrong of [
       undefined,
@@ -187,4 +188,37 @@ t.test('a drain that takes too long ends what is left', async (t) => {
   await gate.gate.close()
   t.equal((await long).complete, false)
   await gate.stop()
+})
+
+t.test('comparisons that do not happen are a warning of a gate that is ready', async (t) => {
+  const proxy = new PostgresProxy()
+  proxy.admits = (data) => !data.includes('dropgate verify')
+  const gate = await TestGate.start({
+    databaseUrl: (url) => proxy.open(url),
+    config: { revocation: { verify: '20ms' } },
+  })
+  t.teardown(async () => {
+    await gate.stop()
+    proxy.close()
+  })
+  const get = async (path: string): Promise<Response> =>
+    await fetch(`${gate.admin}${path}`, { headers: { authorization: `Bearer ${gate.adminToken}` } })
+  const warnings = ['comparisons of the revocations with the database do not happen, see the log']
+  await until('the warning', async () => {
+    const answer = (await (await get('/readyz')).json()) as { warnings: string[] }
+    return answer.warnings.length > 0
+  })
+  const answer = await get('/readyz')
+  t.equal(answer.status, 200)
+  t.same(await answer.json(), { ready: true, reasons: [], warnings })
+  t.match(await (await get('/v1/status')).json(), {
+    ready: true,
+    warnings,
+    feed: { comparisons_overdue: true, comparison_age_ms: Number },
+  })
+  const metrics = await (await get('/metrics')).text()
+  t.match(metrics, /^dropgate_feed_comparisons_overdue 1$/m)
+  t.match(metrics, /^dropgate_feed_comparison_age_seconds \d/m)
+  t.match(metrics, /^dropgate_feed_comparisons_total\{result="failed"\} \d/m)
+  t.ok(gate.logged.some(({ message }) => /no longer compared/.test(message)))
 })

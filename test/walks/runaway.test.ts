@@ -105,7 +105,7 @@ t.test('one caller who makes the policy run away is refused, and no other', asyn
   asking = false
   await Promise.all(neighbours)
   t.same(wrong, [])
-  t.same(gate.gate.readiness(), { ready: true, reasons: [] })
+  t.same(gate.gate.readiness(), { ready: true, reasons: [], warnings: [] })
   await until('who it is can be read in the log', () =>
     gate.log.some(
       ({ custom }) => custom.code === 'ERR_CALLER_SUSPENDED' && custom.subject === 'mallory',

@@ -60,7 +60,7 @@ async function startAfresh(config: GateConfig): Promise<number | undefined> {
   if (config.database.embedded === undefined) return undefined
   const url = databaseUrl(config, 'migrate_url')
   const table = `${config.database.schema}.revocations`
-  return await withClient({ url, name: 'dropgate demo' }, async (client) => {
+  return await withClient({ url, kind: 'demo' }, async (client) => {
     const { rowCount } = await client.query(`DELETE FROM ${table} WHERE subject = 'alice'`)
     if (rowCount! > 0) print('\nThe revocations of alice from last time are deleted.')
     const { rows } = await client.query(

@@ -1,0 +1,120 @@
+/** Turns what PostgreSQL, the driver or the network says into a GateError that tells an operator what to do. */
+import { GateError } from '../errors.ts'
+
+interface PostgresError extends Error {
+  readonly code?: string
+  readonly hint?: string
+  readonly constraint?: string
+}
+
+const times = "write a time like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
+const migrateFirst = 'run `dropgate migrate` first'
+const waitForServer =
+  'the server starts, stops or recovers: wait; where it stays like this, read the log of the server'
+const noRoom =
+  'PostgreSQL runs and has no free connection: end sessions that are not needed (SELECT pid, usename, application_name, state FROM pg_stat_activity), or raise max_connections, or the CONNECTION LIMIT of the login or database'
+const wrongLogin = 'check the login and password in the database URL'
+/** Hints for operators, by SQLSTATE (PostgreSQL documentation, "Appendix A") or code of Node. */
+const adviceByCode: Readonly<Record<string, string>> = {
+  '08P01':
+    'the server, or a pooler before it, does not accept how the session was opened: check its log',
+  '25006': 'point the URL at the primary, e.g. with target_session_attrs=read-write',
+  '25P03': 'idle_in_transaction_session_timeout ended the session: raise it for this login',
+  '25P04': 'transaction_timeout ended the session: raise it for this login',
+  '28000':
+    'check that the login in the database URL exists, may log in, and that pg_hba.conf of the server admits it from this address',
+  '28P01': wrongLogin,
+  '3D000': 'create the database first, or correct its name in the URL',
+  '3F000': migrateFirst,
+  '42501':
+    'the database login lacks the role for this command; see the table of roles in the README',
+  '42703': 'check the name; where it is right, run `dropgate migrate` first',
+  '42883': migrateFirst,
+  '42P01': migrateFirst,
+  '22007': times,
+  '22008': times,
+  '53000': 'the server lacks resources: read its log',
+  '53100': 'the disk of the database server is full: free space there',
+  '53200': 'the database server has no memory left: read its log',
+  '53300': noRoom,
+  '53400': 'a limit in the configuration of the database server is reached: read its log',
+  '55P03':
+    'a session holds a lock that this statement needs: SELECT * FROM pg_locks, and pg_stat_activity for its pid',
+  '57014':
+    'statement_timeout, or an operator with pg_cancel_backend, ended the statement: check ALTER ROLE … SET statement_timeout of this login and database',
+  '57P01':
+    'an administrator ended the session, or the server shuts down: where it stays like this, check that PostgreSQL runs',
+  '57P02': waitForServer,
+  '57P03': waitForServer,
+  '57P04': 'the database was dropped: create it again, or correct its name in the URL',
+  '57P05': 'idle_session_timeout ended the session: raise it for this login',
+  ENOTFOUND: 'check the host in the database URL: its name has no address',
+  EAI_AGAIN: 'check the DNS of this machine: it did not find the address of the database host',
+}
+const unknownCause = 'check that PostgreSQL runs and that the URL is right'
+
+/** Returns the message and hint for a violated CHECK constraint of the table `revocations`. */
+function violated(constraint: string): { message: string; hint: string } | undefined {
+  if (constraint === 'revocations_predicate') {
+    const hint = 'set at least one target column: subject, session_id, token_id, …'
+    return { message: 'the revocation has no target column set', hint }
+  }
+  if (constraint === 'revocations_times') {
+    return {
+      message: 'a time of the revocation is out of range',
+      hint: 'use times from the year 2000 to 2200',
+    }
+  }
+  const [, column] = /^revocations_(\w+)_check$/.exec(constraint) ?? []
+  if (column === undefined) return undefined
+  const hint =
+    'names must have 1 to 1024 bytes, thumbprints must be SHA-256 in base64url; see docs/revocation.md'
+  return { message: `the value of ${column} has a form that no gate can match`, hint }
+}
+
+/**
+ * True where the session is gone, or was never made: classes 08 (connection), 28 (login), 3D (database), 53 (resources),
+ * 57P (the server ends) and 25P (a timeout of the session), and whatever has no SQLSTATE, such as errors of the network.
+ */
+function endsSession(code: string | undefined): boolean {
+  return (
+    code === undefined || !/^[0-9A-Z]{5}$/.test(code) || /^(?:08|28|3D|53|57P|25P0[34])/.test(code)
+  )
+}
+
+/** Turns an error of PostgreSQL into a GateError; a session that is gone becomes ERR_DATABASE_UNREACHABLE. */
+export function toDatabaseError(error: unknown): GateError {
+  if (error instanceof GateError) return error
+  const { code, message, hint, constraint = '' } = error as PostgresError
+  if (endsSession(code)) {
+    return new GateError(
+      'ERR_DATABASE_UNREACHABLE',
+      `the database connection failed: ${sentenceOf(error)}`,
+      { cause: error, hint: hint ?? adviceByCode[code ?? ''] ?? unknownCause },
+    )
+  }
+  const violation = violated(constraint)
+  const advice = hint ?? violation?.hint ?? adviceByCode[code!]
+  return new GateError(
+    'ERR_DATABASE_REFUSED',
+    `PostgreSQL refused the statement: ${violation?.message ?? message} (${code})`,
+    advice === undefined ? { cause: error } : { cause: error, hint: advice },
+  )
+}
+
+/** @param place Host, port and database, without credentials. */
+export function unreachable(error: unknown, place: string): GateError {
+  const { code, hint } = error as PostgresError
+  // Show the place instead of the URL, which may contain a password. The message of pg contains none.
+  return new GateError(
+    'ERR_DATABASE_UNREACHABLE',
+    `cannot connect to ${place}: ${sentenceOf(error)}`,
+    { cause: error, hint: hint ?? adviceByCode[code ?? ''] ?? unknownCause },
+  )
+}
+
+/** An error of several addresses of one host has no message of its own. */
+function sentenceOf(error: unknown): string {
+  const { message, code } = error as PostgresError
+  return message || code || 'the connection was closed'
+}
