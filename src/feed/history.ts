@@ -64,7 +64,7 @@ export class History {
   readonly #touched = new Map<number, Touch>()
   /** Number of the last tick that was sent. */
   #tick = 0
-  /** The newest tick after which the ledger held exactly its snapshot; undefined while another is under way. */
+  /** The newest tick after which the ledger held exactly its snapshot; undefined once rows have been written since. */
   #shown: { readonly tick: number; readonly snapshot: string } | undefined
   /** What the ledger held when an anchor was asked for; undefined when none is awaited. */
   #asked: { readonly tick: number; readonly snapshot: string } | undefined
@@ -85,14 +85,22 @@ export class History {
     return this.#anchors.map(({ nonce }) => nonce)
   }
 
-  /** A tick is sent. Until `show` the ledger may hold more than the last snapshot. */
+  /** A tick is sent: what its answer changes is touched by it. */
   sent(tick: number): void {
     this.#tick = tick
-    this.#shown = undefined
   }
 
   /** The ledger is about to hold this row under these keys, or no longer to hold it under them. */
   touch(id: number, keys: Uint8Array): void {
+    this.#shown = undefined
+    this.touchProvisionally(id, keys)
+  }
+
+  /**
+   * The same for a row of a notification. The next tick touches it again, or drops it; until then the ledger counts as
+   * holding what the last one has shown.
+   */
+  touchProvisionally(id: number, keys: Uint8Array): void {
     // Without an anchor there is nothing to go back to, and one that is adopted later covers this.
     if (this.#anchors.length === 0 && this.#asked === undefined) return
     const before = this.#touched.get(id)

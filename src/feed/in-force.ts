@@ -66,7 +66,7 @@ export class InForce {
 
   /** Puts the rows of a notification in force, provisionally. @param lastTick Number of the last tick that was sent. */
   denyProvisionally(payload: Payload, seen: Visible, lastTick: number): void {
-    for (const { id, keys } of payload.rows) this.touch(id, keys)
+    for (const { id, keys } of payload.rows) this.#options.history.touchProvisionally(id, keys)
     if (this.#overlay.add(this.ledger, payload, seen, lastTick) === 0) return
     this.ledger.publish()
     this.#options.onRows(payload.rows)

@@ -144,6 +144,7 @@ function report(id: string, url: string, cursor: () => string | null): Fleet {
     id,
     describe: () => beat,
     cursor,
+    wantedAnchor: () => undefined,
     purgeMs: 100,
     log: { info: () => {}, warn: () => {} },
   })
