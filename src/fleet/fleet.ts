@@ -1,17 +1,15 @@
 /**
  * Room: fleet. In: what this gate has in force. Out: this gate's row in `gates`, receipts for rows whose writer waits,
- * and a purge from time to time. Never does: decide, delay the feed (it has its own session), claim more than the
- * feed's cursor shows.
- *
- * A receipt says *when* a row came into force on this gate, so the times of the newest rows are kept here. PostgreSQL
- * decides whether a receipt may be given: the writer's transaction must be visible in the cursor that a tick has
- * proved.
+ * and a purge from time to time. Never does: decide, delay the feed (it has its own session), confirm a row that is not
+ * in the ledger (receipts.ts).
  */
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
+import type { RevocationRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import { connect, plainName, socketOf, toDatabaseError } from '../store/connect.ts'
+import { Receipts, type ReceiptsOptions } from './receipts.ts'
 
 /** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -37,8 +35,8 @@ export interface FleetOptions {
   readonly connect: { readonly url: string; readonly schema: string }
   readonly id: string
   readonly describe: () => Beat
-  /** The cursor up to which the feed has everything in force, see `Beat.cursor`. */
-  readonly cursor: () => string | null
+  readonly holds: ReceiptsOptions['holds']
+  readonly look: ReceiptsOptions['look']
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
   readonly log: Pick<Log, 'info' | 'warn'>
@@ -57,22 +55,13 @@ const beatMs = 500
 const lookMs = 50
 const answerMs = 3000
 const retryMs = 1000
-const maxRemembered = 8192
 const purgeBatch = 2000
 const purgePauseMs = 100
-
-interface InForce {
-  readonly sinceUs: number
-  cuts: number
-}
 
 export class Fleet {
   readonly #options: FleetOptions
   readonly #schema: string
-  /** When the newest rows came into force here, oldest first. */
-  readonly #inForce = new Map<number, InForce>()
-  /** Rows whose receipt was sent and whose number of cuts has grown since. */
-  readonly #late = new Set<number>()
+  readonly #receipts: Receipts
   #client: pg.Client | undefined
   #gates = 0
   #unmatched = 0
@@ -85,6 +74,8 @@ export class Fleet {
   constructor(options: FleetOptions) {
     this.#options = options
     this.#schema = plainName(options.connect.schema, 'database.schema')
+    const { holds, look } = options
+    this.#receipts = new Receipts({ holds, look, wake: () => this.#sleep.wake() })
     this.#purgeAt = this.#nextPurge()
   }
 
@@ -94,26 +85,14 @@ export class Fleet {
   }
 
   /** These rows are now in force on every worker. A row may come twice. */
-  applied(rows: readonly { readonly id: number }[]): void {
-    const sinceUs = monotonicUs()
-    for (const { id } of rows.slice(-maxRemembered)) {
-      // A row comes first with a notification, then with the tick that confirms it: the first time counts.
-      if (!this.#inForce.has(id)) this.#inForce.set(id, { sinceUs, cuts: 0 })
-    }
-    for (const id of this.#inForce.keys()) {
-      if (this.#inForce.size <= maxRemembered) break
-      this.#inForce.delete(id)
-    }
+  applied(rows: readonly RevocationRow[]): void {
+    this.#receipts.applied(rows)
     this.#sleep.wake()
   }
 
   /** A worker has ended open exchanges because of this row. */
   cut(id: number, exchanges: number): void {
-    const row = this.#inForce.get(id)
-    if (row === undefined) return
-    row.cuts += exchanges
-    this.#late.add(id)
-    this.#sleep.wake()
+    this.#receipts.cut(id, exchanges)
   }
 
   status(): FleetStatus {
@@ -186,25 +165,15 @@ export class Fleet {
 
   async #giveReceipts(): Promise<void> {
     const { id } = this.#options
-    const cursor = this.#options.cursor()
-    if (cursor === null) return
-    const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1, $2) AS row_id`, [
-      id,
-      cursor,
-    ])
-    const rows = new Set(wanted.map((row) => Number(row.row_id)))
-    for (const row of this.#late) rows.add(row)
-    this.#late.clear()
-    if (rows.size === 0) return
-    const ids = [...rows]
-    const known = ids.map((row) => this.#inForce.get(row))
+    const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1)`, [id])
+    const receipts = await this.#receipts.given(wanted.map(rowOf))
+    if (receipts.length === 0) return
     const nowUs = monotonicUs()
     await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
       id,
-      ids,
-      // A row that came with a full load has no time of its own: it is in force now at the latest.
-      known.map((row) => (row === undefined ? 0 : (nowUs - row.sinceUs) / 1000)),
-      known.map((row) => row?.cuts ?? 0),
+      receipts.map(({ row }) => row.id),
+      receipts.map(({ sinceUs }) => (nowUs - sinceUs) / 1000),
+      receipts.map(({ cuts }) => cuts),
     ])
   }
 
@@ -250,5 +219,18 @@ export class Fleet {
     } finally {
       clearTimeout(late)
     }
+  }
+}
+
+/** A revocation as `wanted()` returns it. */
+function rowOf(found: Readonly<Record<string, unknown>>): RevocationRow {
+  const { row_id, keys, cutoff_us, exact, auth_time, expires_s } = found
+  return {
+    id: Number(row_id),
+    keys: keys as Buffer,
+    cutoffUs: cutoff_us === null ? null : Number(cutoff_us),
+    exact: exact === true,
+    authTime: auth_time === true,
+    expiresAtS: expires_s === null ? null : Number(expires_s),
   }
 }

@@ -87,13 +87,18 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
   const feed = makeFeed(config, { database, ledger, pointers, log, metrics }, (rows) => {
     fleet.applied(rows ?? [])
     const keys = rows === undefined ? undefined : affectedKeys(rows)
-    workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs() })
+    workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs(), look: undefined })
   })
   const fleet: Fleet = new Fleet({
     connect: database,
     id: gate.id,
     describe: gate.describe,
-    cursor: () => feed.status().cursor,
+    holds: (row) => ledger.holds(row),
+    look: (rows) => {
+      // The feed may not have published these rows yet: a worker would find the exchanges of remembered tokens clean.
+      ledger.publish()
+      return workers.look(affectedKeys(rows))
+    },
     purgeMs: config.revocation.purge,
     log,
   })

@@ -178,6 +178,15 @@ export async function receiptsOf(
   return rows
 }
 
+/** False when the row was deleted: then no gate confirms it. */
+export async function isStored(client: pg.Client, schema: string, id: unknown): Promise<boolean> {
+  const { rows } = await client.query(
+    `SELECT EXISTS (SELECT FROM ${plainName(schema, 'database.schema')}.revocations WHERE id = $1) AS stored`,
+    [id],
+  )
+  return rows[0].stored
+}
+
 /** Lists the gates that may be serving. */
 export async function listFleet(
   client: pg.Client,

@@ -71,6 +71,7 @@ const insert = [['revoke', "INSERT INTO dropgate.revocations (subject) VALUES ('
 const report = [
   ['report as a gate', `SELECT dropgate.beat(${zero}, '{}')`],
   ['take a gate off the list', `SELECT dropgate.leave(${zero})`],
+  ['ask for a gate who waits', `SELECT dropgate.wanted(${zero})`],
   ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{0}', '{0}')`],
   ['get the key of notifications', 'SELECT dropgate.mac_key()'],
   ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"],
@@ -167,6 +168,32 @@ t.test('receipts that are asked for before there is a row confirm no later row',
   t.ok(Number(rows[0].id) - Number(last[0].id) <= 20, 'its id was foreseen')
   t.same(await wanted(before), [], 'a gate that has not seen it gives no receipt')
   t.same(await wanted(await snapshot()), [rows[0].id])
+  const { rows: now } = await gate.query(`SELECT row_id, keys FROM dropgate.wanted(${zero})`)
+  t.same(
+    now.map(({ row_id }) => row_id),
+    [rows[0].id],
+  )
+})
+
+t.test('the statements of gates of the last preview go on working', async (t) => {
+  const gate = await cluster.client('url')
+  const beat = {
+    ...{ host: 'h', pid: 1, version: '0', started_at: '2026-01-01Z', ready: true, cursor: '1:1:' },
+    ...{ age_ms: 1, rows: 1, allows_ms: 5000, matches: {}, peppers: [], token_lifetime_ms: 1 },
+  }
+  const id = '11111111-1111-1111-1111-111111111111'
+  const beats = await gate.query('SELECT gates, unmatched FROM dropgate.beat($1, $2)', [
+    id,
+    JSON.stringify(beat),
+  ])
+  t.equal(beats.rows[0].gates, 1)
+  const { rows: at } = await owner.query('SELECT pg_current_snapshot()::text AS now')
+  const statement = 'SELECT * FROM dropgate.wanted($1, $2) AS row_id'
+  const { rows } = await gate.query(statement, [id, at[0].now])
+  t.equal(rows.length, 1)
+  await gate.query('SELECT dropgate.confirm($1, $2, $3, $4)', [id, [rows[0].row_id], [1.5], [2]])
+  t.same((await gate.query(statement, [id, at[0].now])).rows, [], 'it is confirmed')
+  await gate.query('SELECT dropgate.leave($1)', [id])
 })
 
 t.test('PUBLIC may do nothing', async (t) => {

@@ -33,7 +33,25 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   DELETE FROM gates WHERE id = gate
 $$;
 
--- Rows whose writer waits for receipts, which this gate has not confirmed and which are visible in its cursor.
+-- Rows whose writer waits for receipts and which this gate has not confirmed, as the table has them now. The gate confirms
+-- those that it holds exactly so: a cursor that has passed a row does not show that the row is in force.
+--
+-- The table of revocations is not touched while no writer waits, so that a lock on it does not hold up heartbeats.
+CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid)
+RETURNS TABLE (row_id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean, expires_s bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  ids bigint[] := ARRAY(
+    SELECT w.row_id FROM waits w
+    WHERE w.at > now() - interval '10 min'
+      AND NOT EXISTS (SELECT FROM receipts r WHERE r.row_id = w.row_id AND r.gate = wanted.gate)
+    ORDER BY w.at DESC LIMIT 1000);
+BEGIN
+  IF ids = '{}' THEN RETURN; END IF;
+  RETURN QUERY SELECT l.id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s FROM live l WHERE l.id = ANY (ids);
+END $$;
+
+-- For gates of the last preview, which may run while the database is migrated.
 CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid, cursor pg_snapshot) RETURNS SETOF bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT w.row_id FROM waits w
@@ -53,8 +71,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ON CONFLICT (row_id, gate) DO UPDATE SET cuts = greatest(receipts.cuts, excluded.cuts)
 $$;
 
--- To be called in the transaction that inserts the row. The transaction that a gate must have seen is the row's own, not
--- the caller's: ids are foreseeable, and receipts asked for before there is a row would confirm one that comes later.
+-- To be called in the transaction that inserts the row. Ids are foreseeable, so receipts cannot be asked for before there
+-- is a row: they would confirm one that comes later.
 CREATE OR REPLACE FUNCTION __schema__.expect_receipts(row_id bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   INSERT INTO waits (row_id, chg_xid)
@@ -62,8 +80,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ON CONFLICT DO NOTHING
 $$;
 
--- Each gate that may be serving, with its receipt. A gate that has not confirmed the row has had no answer to a tick
--- that was sent after the commit, so it stops allowing at the latest `allows` after the commit.
+-- Each gate that may be serving, with its receipt. A gate that does not have the row has had no answer to a tick that was
+-- sent after the commit, so it stops allowing at the latest `allows` after the commit.
 CREATE OR REPLACE FUNCTION __schema__.receipts_of(wanted_row bigint)
 RETURNS TABLE (gate uuid, host text, pid int, ms float8, cuts int, may_allow_until timestamptz, heard boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$

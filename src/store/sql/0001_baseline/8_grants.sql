@@ -6,7 +6,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA __schema__ FROM PUBLIC;
 GRANT SELECT ON __schema__.live, __schema__.tombs, __schema__.digest TO __prefix__gate;
 GRANT EXECUTE ON FUNCTION __schema__.state(), __schema__.changes(pg_snapshot, int), __schema__.changes(pg_snapshot, int, bigint[]),
     __schema__.anchor(uuid), __schema__.held(uuid[]), __schema__.mac_key(),
-    __schema__.beat(uuid, jsonb), __schema__.leave(uuid), __schema__.wanted(uuid, pg_snapshot),
+    __schema__.beat(uuid, jsonb), __schema__.leave(uuid), __schema__.wanted(uuid), __schema__.wanted(uuid, pg_snapshot),
     __schema__.confirm(uuid, bigint[], float8[], int[])
   TO __prefix__gate;
 GRANT EXECUTE ON FUNCTION __schema__.purge(int) TO __prefix__gate, __prefix__lifter;
