@@ -1,7 +1,7 @@
 /**
  * Room: fleet. In: what this gate has in force. Out: this gate's row in `gates`, receipts for rows whose writer waits,
- * and a purge from time to time. Never does: decide, delay the feed (it has its own session), confirm a row that is not
- * in the ledger (receipts.ts).
+ * a canary and a purge from time to time. Never does: decide, delay the feed (it has its own session), confirm a row that
+ * is not in the ledger (receipts.ts).
  */
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
@@ -9,7 +9,8 @@ import type { Log } from '../domain/log.ts'
 import type { RevocationRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import { connect, plainName, socketOf, toDatabaseError } from '../store/connect.ts'
-import { Receipts, type ReceiptsOptions } from './receipts.ts'
+import { Canaries, type CanaryOptions, type Waiting } from './canaries.ts'
+import { type Receipt, Receipts, type ReceiptsOptions } from './receipts.ts'
 
 /** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -39,7 +40,10 @@ export interface FleetOptions {
   readonly look: ReceiptsOptions['look']
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
-  readonly log: Pick<Log, 'info' | 'warn'>
+  /** Time between two canaries of all gates; 0: this gate writes none. */
+  readonly canaryMs: number
+  readonly canaries: Omit<CanaryOptions, 'log'>
+  readonly log: Pick<Log, 'info' | 'warn' | 'error'>
 }
 
 export interface FleetStatus {
@@ -47,6 +51,10 @@ export interface FleetStatus {
   readonly gates: number
   /** Number of rows that no gate could match when they were inserted, since the tables were made. */
   readonly unmatched_rows: number
+  /** From just before the commit of the newest canary to in force on every worker, an upper bound; null before any. */
+  readonly revocation_ms: number | null
+  /** Number of canaries that came into force late on this gate, or never. */
+  readonly late_canaries: number
   readonly message: string | null
 }
 
@@ -62,6 +70,7 @@ export class Fleet {
   readonly #options: FleetOptions
   readonly #schema: string
   readonly #receipts: Receipts
+  readonly #canaries: Canaries
   #client: pg.Client | undefined
   #gates = 0
   #unmatched = 0
@@ -69,6 +78,8 @@ export class Fleet {
   #closed = false
   readonly #sleep = new WakeableSleep()
   #purgeAt: number
+  #canaryAt: number
+  #canaryProblem: string | undefined
   #running: Promise<void> | undefined
 
   constructor(options: FleetOptions) {
@@ -76,7 +87,9 @@ export class Fleet {
     this.#schema = plainName(options.connect.schema, 'database.schema')
     const { holds, look } = options
     this.#receipts = new Receipts({ holds, look, wake: () => this.#sleep.wake() })
+    this.#canaries = new Canaries({ ...options.canaries, log: options.log })
     this.#purgeAt = this.#nextPurge()
+    this.#canaryAt = options.canaryMs === 0 ? Number.POSITIVE_INFINITY : 0
   }
 
   /** Starts to report; an unreachable database is tried again until the gate closes. */
@@ -99,8 +112,21 @@ export class Fleet {
     return {
       gates: this.#gates,
       unmatched_rows: this.#unmatched,
+      revocation_ms: this.#canaries.lastMs,
+      late_canaries: this.#canaries.late,
       message: this.#problem ?? null,
     }
+  }
+
+  /** True while a canary that should be in force on this gate is not. */
+  get missesCanary(): boolean {
+    return this.#canaries.missing
+  }
+
+  /** Number of rows in the ledger that are canaries: no users wrote them. */
+  get canaryRows(): number {
+    const { row } = this.#canaries
+    return row !== undefined && this.#options.holds(row) ? 1 : 0
   }
 
   /** Removes this gate from the table of gates if the database can be reached. */
@@ -145,9 +171,11 @@ export class Fleet {
         await this.#beat()
       }
       await this.#giveReceipts()
+      if (now >= this.#canaryAt) await this.#writeCanary()
       if (now >= this.#purgeAt) await this.#purge()
       await new Promise((resolve) => setTimeout(resolve, lookMs))
-      if (!this.#sleep.woken) await this.#sleep.sleep(beatAt - performance.now())
+      const until = Math.min(beatAt, this.#canaryAt)
+      if (!this.#sleep.woken) await this.#sleep.sleep(until - performance.now())
     }
   }
 
@@ -165,16 +193,40 @@ export class Fleet {
 
   async #giveReceipts(): Promise<void> {
     const { id } = this.#options
+    const askedUs = monotonicUs()
     const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1)`, [id])
-    const receipts = await this.#receipts.given(wanted.map(rowOf))
-    if (receipts.length === 0) return
+    const waiting = this.#canaries.concerning(wanted.map(waitingOf))
+    const receipts = await this.#receipts.given(waiting.flatMap(({ row }) => row ?? []))
+    if (receipts.length > 0) await this.#confirm(receipts)
+    this.#canaries.note(waiting, receipts, askedUs)
+  }
+
+  async #confirm(receipts: readonly Receipt[]): Promise<void> {
     const nowUs = monotonicUs()
     await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
-      id,
+      this.#options.id,
       receipts.map(({ row }) => row.id),
       receipts.map(({ sinceUs }) => (nowUs - sinceUs) / 1000),
       receipts.map(({ cuts }) => cuts),
     ])
+  }
+
+  /** Writes a canary if none of the gates has written one lately. Heartbeats and receipts go on where that fails. */
+  async #writeCanary(): Promise<void> {
+    const { canaryMs, log } = this.#options
+    let dueMs = canaryMs
+    try {
+      const statement = `SELECT due_ms FROM ${this.#schema}.canary($1)`
+      const [row] = await this.#ask(statement, [canaryMs])
+      dueMs = Number(row!.due_ms)
+      this.#canaryProblem = undefined
+    } catch (thrown) {
+      const { message, code, hint } = toDatabaseError(thrown)
+      if (message !== this.#canaryProblem && !this.#closed)
+        log.warn({ code, hint }, `this gate cannot write a canary: ${message}`)
+      this.#canaryProblem = message
+    }
+    this.#canaryAt = performance.now() + dueMs
   }
 
   /** The first gate that is due purges; others find that a purge is running, or nothing to purge. */
@@ -222,15 +274,22 @@ export class Fleet {
   }
 }
 
-/** A revocation as `wanted()` returns it. */
-function rowOf(found: Readonly<Record<string, unknown>>): RevocationRow {
-  const { row_id, keys, cutoff_us, exact, auth_time, expires_s } = found
-  return {
-    id: Number(row_id),
+/** A row as `wanted()` returns it. */
+function waitingOf(found: Readonly<Record<string, unknown>>): Waiting {
+  const { row_id, keys, cutoff_us, exact, auth_time, expires_s, canary, age_us } = found
+  const id = Number(row_id)
+  const row = {
+    id,
     keys: keys as Buffer,
     cutoffUs: cutoff_us === null ? null : Number(cutoff_us),
     exact: exact === true,
     authTime: auth_time === true,
     expiresAtS: expires_s === null ? null : Number(expires_s),
+  }
+  return {
+    id,
+    row: keys === null ? undefined : row,
+    canary: canary === true,
+    ageUs: Number(age_us),
   }
 }

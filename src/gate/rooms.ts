@@ -89,19 +89,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     const keys = rows === undefined ? undefined : affectedKeys(rows)
     workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs(), look: undefined })
   })
-  const fleet: Fleet = new Fleet({
-    connect: database,
-    id: gate.id,
-    describe: gate.describe,
-    holds: (row) => ledger.holds(row),
-    look: (rows) => {
-      // The feed may not have published these rows yet: a worker would find the exchanges of remembered tokens clean.
-      ledger.publish()
-      return workers.look(affectedKeys(rows))
-    },
-    purgeMs: config.revocation.purge,
-    log,
-  })
+  const fleet: Fleet = makeFleet(config, gate, { database, ledger, workers, metrics })
   const admin = new AdminServer({
     config: config.admin,
     readiness: gate.readiness,
@@ -152,6 +140,34 @@ function makeFeed(
     onRows,
     log,
     metrics,
+  })
+}
+
+function makeFleet(
+  { revocation }: GateConfig,
+  { id, describe, log }: GateAnswers,
+  needs: {
+    readonly database: Database
+    readonly ledger: Ledger
+    readonly workers: Supervisor
+    readonly metrics: Metrics
+  },
+): Fleet {
+  const { database, ledger, workers, metrics } = needs
+  return new Fleet({
+    connect: database,
+    id,
+    describe,
+    holds: (row) => ledger.holds(row),
+    look: (rows) => {
+      // The feed may not have published these rows yet: a worker would find the exchanges of remembered tokens clean.
+      ledger.publish()
+      return workers.look(affectedKeys(rows))
+    },
+    purgeMs: revocation.purge,
+    canaryMs: revocation.canary,
+    canaries: { loaded: () => ledger.loaded, lateMs: revocation.max_staleness, metrics },
+    log,
   })
 }
 

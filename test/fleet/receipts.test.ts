@@ -83,9 +83,14 @@ t.test(
     url.pathname = '/other'
     const fleet = new Fleet({
       connect: { url: url.href, schema: 'dropgate' },
-      ...{ id, describe, purgeMs: 0, log: noLog },
+      ...{ id, describe, purgeMs: 0, canaryMs: 0, log: noLog },
       holds: (row) => ledger.holds(row),
       look: async () => {},
+      canaries: {
+        loaded: () => true,
+        lateMs: 5000,
+        metrics: { count: () => {}, observe: () => {} },
+      },
     })
     fleet.open()
     t.teardown(async () => {

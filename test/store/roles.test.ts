@@ -47,6 +47,7 @@ const forge: readonly (readonly [what: string, statement: string])[] = [
   ['write the list of gates', 'DELETE FROM dropgate.gates'],
   ['forge a receipt', `INSERT INTO dropgate.receipts VALUES (1, ${zero}, now(), 0)`],
   ['drop waits', 'DELETE FROM dropgate.waits'],
+  ['declare a row a canary', 'UPDATE dropgate.waits SET canary = true'],
   ['switch triggers off', 'ALTER TABLE dropgate.revocations DISABLE TRIGGER ALL'],
   ['play replication', "SET session_replication_role = 'replica'"],
   [
@@ -77,6 +78,7 @@ const report = [
   ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"],
   ['read all of it', 'SELECT * FROM dropgate.live'],
 ] as const
+const canary = [['write a canary', 'SELECT dropgate.canary(1000)']] as const
 const purge = [['purge', 'SELECT dropgate.purge(1)']] as const
 const command = [
   ['ask for receipts', 'SELECT dropgate.expect_receipts(1)'],
@@ -87,18 +89,22 @@ const command = [
 const roles = {
   revoker: {
     may: [...insert, ...command],
-    mayNot: [...forge, ...wide, ...unrevoke, ...report, ...purge],
+    mayNot: [...forge, ...wide, ...unrevoke, ...report, ...canary, ...purge],
   },
   lifter: {
     may: [...command, ...unrevoke, ...purge],
-    mayNot: [...forge, ...wide, ...insert, ...report],
+    mayNot: [...forge, ...wide, ...insert, ...report, ...canary],
   },
   breakglass: {
     may: [...insert, ...wide, ...command],
-    mayNot: [...forge, ...unrevoke, ...report, ...purge],
+    mayNot: [...forge, ...unrevoke, ...report, ...canary, ...purge],
   },
   gate: {
-    may: [...purge, ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"] as const],
+    may: [
+      ...purge,
+      ...canary,
+      ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"] as const,
+    ],
     mayNot: [
       ...forge,
       ...wide,
@@ -175,6 +181,33 @@ t.test('receipts that are asked for before there is a row confirm no later row',
   )
 })
 
+t.test(
+  'all that a gate can write is one canary a second, and which one it does not choose',
+  async (t) => {
+    const gate = await cluster.client('url')
+    const rows = async (): Promise<{ id: string; columns: string[] }[]> => {
+      const { rows } = await owner.query(
+        `SELECT id, ARRAY(SELECT key FROM jsonb_each(jsonb_strip_nulls(to_jsonb(r))) ORDER BY key) AS columns
+       FROM dropgate.revocations r ORDER BY id`,
+      )
+      return rows
+    }
+    const before = await rows()
+    const written = await gate.query("SELECT row_id FROM dropgate.canary('-9000000000000000000')")
+    const { row_id } = written.rows[0]
+    const again = await gate.query('SELECT row_id, due_ms FROM dropgate.canary(0)')
+    t.equal(again.rows[0].row_id, null, 'none within a second')
+    t.ok(again.rows[0].due_ms > 0 && again.rows[0].due_ms <= 1000)
+    const after = await rows()
+    t.same(after.slice(0, -1), before, 'every other row is as it was')
+    const { id, columns } = after.at(-1)!
+    t.equal(id, row_id)
+    const kept =
+      'chg_seq chg_xid compare created_at created_by everyone id issuer key_version keys reason source'
+    t.equal(columns.join(' '), kept, 'it names an issuer and no other predicate')
+  },
+)
+
 t.test('the statements of gates of the last preview go on working', async (t) => {
   const gate = await cluster.client('url')
   const beat = {
@@ -208,6 +241,7 @@ t.test('PUBLIC may do nothing', async (t) => {
     ...insert,
     ...unrevoke,
     ...report,
+    ...canary,
     ...purge,
     ...command,
   ]) {
