@@ -92,6 +92,8 @@ export type WorkerCommand =
       readonly keys: Uint8Array | undefined
       /** Monotonic µs at which they were published. */
       readonly sinceUs: number
+      /** The worker reports this number once it has looked at all of them; undefined: no report is wanted. */
+      readonly look: number | undefined
     }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   | { readonly type: 'policy-suspended'; readonly generation: number }
@@ -116,6 +118,8 @@ export type WorkerReport =
   | { readonly type: 'answer'; readonly number: number; readonly answer: WorkerAnswer }
   /** For each row: the number of open exchanges that it has just ended on this worker. */
   | { readonly type: 'cuts'; readonly byRow: ReadonlyMap<number, number> }
+  /** All open exchanges of this look were looked at, and the cuts among them are reported. */
+  | { readonly type: 'looked'; readonly look: number }
   | { readonly type: 'listening'; readonly ports: readonly number[] }
   | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
   /** The worker reads this table of the ledger, and no older one from now on. */

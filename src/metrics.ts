@@ -66,6 +66,9 @@ const counters = {
     help: 'Comparisons of all revocations in memory with the database table.',
     label: ['result', ['equal', 'different', 'failed']],
   },
+  dropgate_canaries_late_total: {
+    help: 'Canaries that were not in force on this gate within revocation.max_staleness after their commit.',
+  },
   dropgate_feed_ticks_total: { help: 'Successful polls (ticks) of the revocation feed.' },
 } as const satisfies Record<string, Counter>
 
@@ -81,6 +84,10 @@ const histograms = {
   },
   dropgate_cut_delay_seconds: {
     help: 'Time from the moment this gate learned the reason for a cut to the cut.',
+    buckets: slow,
+  },
+  dropgate_revocation_seconds: {
+    help: 'Time from the commit of a canary until it is in force on every worker of this gate, an upper bound.',
     buckets: slow,
   },
   dropgate_feed_tick_seconds: {

@@ -4,7 +4,7 @@ import { loadConfig } from '../config/load.ts'
 import { readPeppers } from '../config/peppers.ts'
 import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
-import { insertRevocation, type Receipt, receiptsOf } from '../store/statements.ts'
+import { insertRevocation, isStored, type Receipt, receiptsOf } from '../store/statements.ts'
 import { asCommand } from './database.ts'
 import { parseRevocationTarget, type TargetOptions } from './target.ts'
 import { readTimeout, standardTimeout } from './timeout.ts'
@@ -20,6 +20,8 @@ export interface RevokeResult {
   readonly row: Readonly<Record<string, unknown>>
   /** One receipt for each gate that may be serving; undefined without `--wait`. */
   readonly receipts: readonly Receipt[] | undefined
+  /** The row was deleted before every gate had confirmed it. */
+  readonly deleted: boolean
 }
 
 export async function revoke(
@@ -47,9 +49,8 @@ export async function revoke(
         pepper: hashed ? pepperId(peppers[0]!) : undefined,
       },
     )
-    const receipts =
-      options.wait === true ? await awaitReceipts(client, schema, row.id, timeoutMs) : undefined
-    return { row, receipts }
+    if (options.wait !== true) return { row, receipts: undefined, deleted: false }
+    return { row, ...(await awaitReceipts(client, schema, row.id, timeoutMs)) }
   })
 }
 
@@ -61,18 +62,21 @@ function peppersOf(file: string): readonly Buffer[] {
 
 const lookMs = 20
 
-/** Waits until every gate that may be serving has confirmed the row, or until the timeout. */
+/** Waits until every gate that may be serving has confirmed the row, the row is deleted, or the time is over. */
 async function awaitReceipts(
   client: pg.Client,
   schema: string,
   id: unknown,
   timeoutMs: number,
-): Promise<readonly Receipt[]> {
+): Promise<Pick<RevokeResult, 'receipts' | 'deleted'>> {
   const until = performance.now() + timeoutMs
   for (;;) {
     const receipts = await receiptsOf(client, schema, id)
     const complete = receipts.length > 0 && receipts.every(({ ms }) => ms !== null)
-    if (complete || performance.now() >= until) return receipts
+    if (complete) return { receipts, deleted: false }
+    // Asked after the receipts: a gate may have confirmed the row just before it was deleted.
+    const deleted = !(await isStored(client, schema, id))
+    if (deleted || performance.now() >= until) return { receipts, deleted }
     await new Promise((resolve) => setTimeout(resolve, lookMs))
   }
 }

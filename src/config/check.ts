@@ -186,6 +186,9 @@ function checkKeyPair(
 
 function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: AddProblem): void {
   const { jwks_file: path, jwks_uri: uri } = issuer
+  // Canaries (store/sql) name issuers of this form, so that no token can match them.
+  if (issuer.issuer.startsWith('dropgate:'))
+    value(`${at}.issuer`, 'names that begin with dropgate: are reserved')
   if (path !== undefined && uri !== undefined)
     value(at, 'expected either jwks_uri or jwks_file, not both')
   if (path === undefined) {

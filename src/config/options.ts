@@ -558,6 +558,10 @@ export const schema = group({
       why: 'How often one of the gates deletes revocations that can no longer match any token; 0s for never.',
       default: '1h',
     }),
+    canary: duration({
+      why: 'How often one of the gates writes a revocation that hits no token, so that every gate can tell how fast revocations come into force; 0s: this gate writes none.',
+      default: '60s',
+    }),
     pepper_file: optional(
       path({
         why: 'File with the secrets for token hashes, one per line, newest first. Mode 0600; the same on every gate.',

@@ -64,6 +64,17 @@ export interface RevocationRow {
   readonly expiresAtS: number | null
 }
 
+export function sameRow(a: RevocationRow, b: RevocationRow): boolean {
+  return (
+    a.id === b.id &&
+    a.cutoffUs === b.cutoffUs &&
+    a.exact === b.exact &&
+    a.authTime === b.authTime &&
+    a.expiresAtS === b.expiresAtS &&
+    Buffer.compare(a.keys, b.keys) === 0
+  )
+}
+
 /** Returns the 16 bytes of the key of a predicate. */
 export function keyOf(kind: Kind, issuer: string, value: string | Uint8Array): Buffer {
   const issuerLength = Buffer.byteLength(issuer)

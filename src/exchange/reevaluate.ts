@@ -49,13 +49,13 @@ export class Reevaluator {
   }
 
   /**
-   * Rows are in force: looks for open exchanges that they concern.
+   * Rows are in force: cuts the open exchanges that they concern. Resolves once all of these are cut.
    * @param keys See revocation/affected; undefined: look at all open exchanges.
    */
-  rows(keys: Uint8Array | undefined, sinceUs: number): void {
+  async rows(keys: Uint8Array | undefined, sinceUs: number): Promise<void> {
     const { live } = this.#current()
     const concerned = keys === undefined ? live.all() : live.concerned(keys)
-    void inSlices(concerned, atOnce, (exchange) => {
+    await inSlices(concerned, atOnce, (exchange) => {
       this.#recall(exchange, sinceUs)
       return true
     })

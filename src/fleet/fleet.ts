@@ -1,18 +1,17 @@
 /**
  * Room: fleet. In: what this gate has in force. Out: this gate's row in `gates`, receipts for rows whose writer waits,
- * and a purge from time to time. Never does: decide, delay the feed (it has its own session), claim more than the
- * feed's cursor shows.
- *
- * A receipt says *when* a row came into force on this gate, so the times of the newest rows are kept here. PostgreSQL
- * decides whether a receipt may be given: the writer's transaction must be visible in the cursor that a tick has
- * proved.
+ * a canary and a purge from time to time. Never does: decide, delay the feed (it has its own session), confirm a row that
+ * is not in the ledger (receipts.ts).
  */
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
+import type { RevocationRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import { closeClient, connect, patiently, plainName } from '../store/connect.ts'
 import { toDatabaseError } from '../store/database-error.ts'
+import { Canaries, type CanaryOptions, type Waiting } from './canaries.ts'
+import { type Receipt, Receipts, type ReceiptsOptions } from './receipts.ts'
 
 /** What a gate reports of itself, see `beat()` in store/sql. */
 export interface Beat {
@@ -38,13 +37,16 @@ export interface FleetOptions {
   readonly connect: { readonly url: string; readonly schema: string }
   readonly id: string
   readonly describe: () => Beat
-  /** The cursor up to which the feed has everything in force, see `Beat.cursor`. */
-  readonly cursor: () => string | null
+  readonly holds: ReceiptsOptions['holds']
+  readonly look: ReceiptsOptions['look']
   /** A nonce when an anchor should be written with it, see feed/history.ts. */
   readonly wantedAnchor: () => string | undefined
   /** Mean time between two attempts to purge; 0 for never. */
   readonly purgeMs: number
-  readonly log: Pick<Log, 'info' | 'warn'>
+  /** Time between two canaries of all gates; 0: this gate writes none. */
+  readonly canaryMs: number
+  readonly canaries: Omit<CanaryOptions, 'log'>
+  readonly log: Pick<Log, 'info' | 'warn' | 'error'>
 }
 
 export interface FleetStatus {
@@ -52,6 +54,10 @@ export interface FleetStatus {
   readonly gates: number
   /** Number of rows that no gate could match when they were inserted, since the tables were made. */
   readonly unmatched_rows: number
+  /** From just before the commit of the newest canary to in force on every worker, an upper bound; null before any. */
+  readonly revocation_ms: number | null
+  /** Number of canaries that came into force late on this gate, or never. */
+  readonly late_canaries: number
   readonly message: string | null
 }
 
@@ -61,22 +67,14 @@ const lookMs = 50
 /** How long a gate that is closing waits for an answer. */
 const closingMs = 500
 const retryMs = 1000
-const maxRemembered = 8192
 const purgeBatch = 2000
 const purgePauseMs = 100
-
-interface InForce {
-  readonly sinceUs: number
-  cuts: number
-}
 
 export class Fleet {
   readonly #options: FleetOptions
   readonly #schema: string
-  /** When the newest rows came into force here, oldest first. */
-  readonly #inForce = new Map<number, InForce>()
-  /** Rows whose receipt was sent and whose number of cuts has grown since. */
-  readonly #late = new Set<number>()
+  readonly #receipts: Receipts
+  readonly #canaries: Canaries
   #client: pg.Client | undefined
   #gates = 0
   #unmatched = 0
@@ -84,12 +82,18 @@ export class Fleet {
   #closed = false
   readonly #sleep = new WakeableSleep()
   #purgeAt: number
+  #canaryAt: number
+  #canaryProblem: string | undefined
   #running: Promise<void> | undefined
 
   constructor(options: FleetOptions) {
     this.#options = options
     this.#schema = plainName(options.connect.schema, 'database.schema')
+    const { holds, look } = options
+    this.#receipts = new Receipts({ holds, look, wake: () => this.#sleep.wake() })
+    this.#canaries = new Canaries({ ...options.canaries, log: options.log })
     this.#purgeAt = this.#nextPurge()
+    this.#canaryAt = options.canaryMs === 0 ? Number.POSITIVE_INFINITY : 0
   }
 
   /** Starts to report; an unreachable database is tried again until the gate closes. */
@@ -98,34 +102,35 @@ export class Fleet {
   }
 
   /** These rows are now in force on every worker. A row may come twice. */
-  applied(rows: readonly { readonly id: number }[]): void {
-    const sinceUs = monotonicUs()
-    for (const { id } of rows.slice(-maxRemembered)) {
-      // A row comes first with a notification, then with the tick that confirms it: the first time counts.
-      if (!this.#inForce.has(id)) this.#inForce.set(id, { sinceUs, cuts: 0 })
-    }
-    for (const id of this.#inForce.keys()) {
-      if (this.#inForce.size <= maxRemembered) break
-      this.#inForce.delete(id)
-    }
+  applied(rows: readonly RevocationRow[]): void {
+    this.#receipts.applied(rows)
     this.#sleep.wake()
   }
 
   /** A worker has ended open exchanges because of this row. */
   cut(id: number, exchanges: number): void {
-    const row = this.#inForce.get(id)
-    if (row === undefined) return
-    row.cuts += exchanges
-    this.#late.add(id)
-    this.#sleep.wake()
+    this.#receipts.cut(id, exchanges)
   }
 
   status(): FleetStatus {
     return {
       gates: this.#gates,
       unmatched_rows: this.#unmatched,
+      revocation_ms: this.#canaries.lastMs,
+      late_canaries: this.#canaries.late,
       message: this.#problem ?? null,
     }
+  }
+
+  /** True while a canary that should be in force on this gate is not. */
+  get missesCanary(): boolean {
+    return this.#canaries.missing
+  }
+
+  /** Number of rows in the ledger that are canaries: no users wrote them. */
+  get canaryRows(): number {
+    const { row } = this.#canaries
+    return row !== undefined && this.#options.holds(row) ? 1 : 0
   }
 
   /** Removes this gate from the table of gates if the database can be reached. */
@@ -171,9 +176,11 @@ export class Fleet {
         await this.#writeAnchor()
       }
       await this.#giveReceipts()
+      if (now >= this.#canaryAt) await this.#writeCanary()
       if (now >= this.#purgeAt) await this.#purge()
       await new Promise((resolve) => setTimeout(resolve, lookMs))
-      if (!this.#sleep.woken) await this.#sleep.sleep(beatAt - performance.now())
+      const until = Math.min(beatAt, this.#canaryAt)
+      if (!this.#sleep.woken) await this.#sleep.sleep(until - performance.now())
     }
   }
 
@@ -197,26 +204,40 @@ export class Fleet {
 
   async #giveReceipts(): Promise<void> {
     const { id } = this.#options
-    const cursor = this.#options.cursor()
-    if (cursor === null) return
-    const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1, $2) AS row_id`, [
-      id,
-      cursor,
-    ])
-    const rows = new Set(wanted.map((row) => Number(row.row_id)))
-    for (const row of this.#late) rows.add(row)
-    this.#late.clear()
-    if (rows.size === 0) return
-    const ids = [...rows]
-    const known = ids.map((row) => this.#inForce.get(row))
+    const askedUs = monotonicUs()
+    const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1)`, [id])
+    const waiting = this.#canaries.concerning(wanted.map(waitingOf))
+    const receipts = await this.#receipts.given(waiting.flatMap(({ row }) => row ?? []))
+    if (receipts.length > 0) await this.#confirm(receipts)
+    this.#canaries.note(waiting, receipts, askedUs)
+  }
+
+  async #confirm(receipts: readonly Receipt[]): Promise<void> {
     const nowUs = monotonicUs()
     await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
-      id,
-      ids,
-      // A row that came with a full load has no time of its own: it is in force now at the latest.
-      known.map((row) => (row === undefined ? 0 : (nowUs - row.sinceUs) / 1000)),
-      known.map((row) => row?.cuts ?? 0),
+      this.#options.id,
+      receipts.map(({ row }) => row.id),
+      receipts.map(({ sinceUs }) => (nowUs - sinceUs) / 1000),
+      receipts.map(({ cuts }) => cuts),
     ])
+  }
+
+  /** Writes a canary if none of the gates has written one lately. Heartbeats and receipts go on where that fails. */
+  async #writeCanary(): Promise<void> {
+    const { canaryMs, log } = this.#options
+    let dueMs = canaryMs
+    try {
+      const statement = `SELECT due_ms FROM ${this.#schema}.canary($1)`
+      const [row] = await this.#ask(statement, [canaryMs])
+      dueMs = Number(row!.due_ms)
+      this.#canaryProblem = undefined
+    } catch (thrown) {
+      const { message, code, hint } = toDatabaseError(thrown)
+      if (message !== this.#canaryProblem && !this.#closed)
+        log.warn({ code, hint }, `this gate cannot write a canary: ${message}`)
+      this.#canaryProblem = message
+    }
+    this.#canaryAt = performance.now() + dueMs
   }
 
   /** The first gate that is due purges; others find that a purge is running, or nothing to purge. */
@@ -253,5 +274,25 @@ export class Fleet {
     const ask = async (): Promise<Record<string, unknown>[]> =>
       (await client.query(text, values)).rows
     return await (this.#closed ? patiently(client, closingMs, ask) : ask())
+  }
+}
+
+/** A row as `wanted()` returns it. */
+function waitingOf(found: Readonly<Record<string, unknown>>): Waiting {
+  const { row_id, keys, cutoff_us, exact, auth_time, expires_s, canary, age_us } = found
+  const id = Number(row_id)
+  const row = {
+    id,
+    keys: keys as Buffer,
+    cutoffUs: cutoff_us === null ? null : Number(cutoff_us),
+    exact: exact === true,
+    authTime: auth_time === true,
+    expiresAtS: expires_s === null ? null : Number(expires_s),
+  }
+  return {
+    id,
+    row: keys === null ? undefined : row,
+    canary: canary === true,
+    ageUs: Number(age_us),
   }
 }

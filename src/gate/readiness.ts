@@ -10,7 +10,7 @@ export interface Readiness {
   readonly maxStalenessMs: number
 }
 
-type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed'>
+type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed' | 'fleet'>
 
 /** Ready means: each worker is listening, and `missingParts` finds nothing missing. */
 export function readinessOf(rooms: Rooms, state: Readiness): ReadyAnswer {
@@ -33,7 +33,8 @@ function warningsOf(feed: Rooms['feed']): string[] {
 }
 
 /** Everything that is missing, except that the workers listen. */
-export function missingParts({ workers, ledger, feed }: Rooms, state: Readiness): string[] {
+export function missingParts(rooms: Rooms, state: Readiness): string[] {
+  const { workers, ledger, feed, fleet } = rooms
   const reasons: string[] = []
   const { draining, active, maxStalenessMs } = state
   if (draining) reasons.push('the gate is draining')
@@ -47,6 +48,8 @@ export function missingParts({ workers, ledger, feed }: Rooms, state: Readiness)
   else if (ledger.broken) reasons.push('the ledger cannot hold every revocation')
   else if (ledger.ageMs(monotonicUs(), Date.now()) > maxStalenessMs)
     reasons.push(`the revocation feed is stale${why}`)
+  else if (fleet.missesCanary)
+    reasons.push('a revocation that was written to measure (a canary) is not in force')
   return reasons
 }
 

@@ -97,17 +97,9 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
   const feed = makeFeed(config, { database, ledger, pointers, metrics, gate }, (rows) => {
     fleet.applied(rows ?? [])
     const keys = rows === undefined ? undefined : affectedKeys(rows)
-    workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs() })
+    workers.broadcast({ type: 'rows', keys, sinceUs: monotonicUs(), look: undefined })
   })
-  const fleet: Fleet = new Fleet({
-    connect: database,
-    id: gate.id,
-    describe: gate.describe,
-    cursor: () => feed.status().cursor,
-    wantedAnchor: () => feed.wantedAnchor(),
-    purgeMs: config.revocation.purge,
-    log,
-  })
+  const fleet: Fleet = makeFleet(config, gate, { database, ledger, workers, metrics, feed })
   const admin = new AdminServer({
     config: config.admin,
     readiness: gate.readiness,
@@ -160,6 +152,36 @@ function makeFeed(
     historyRule: gate.historyRule,
     log: gate.log,
     metrics,
+  })
+}
+
+function makeFleet(
+  { revocation }: GateConfig,
+  { id, describe, log }: GateAnswers,
+  needs: {
+    readonly database: Database
+    readonly ledger: Ledger
+    readonly workers: Supervisor
+    readonly metrics: Metrics
+    readonly feed: Feed
+  },
+): Fleet {
+  const { database, ledger, workers, metrics, feed } = needs
+  return new Fleet({
+    connect: database,
+    id,
+    describe,
+    holds: (row) => ledger.holds(row),
+    look: (rows) => {
+      // The feed may not have published these rows yet: a worker would find the exchanges of remembered tokens clean.
+      ledger.publish()
+      return workers.look(affectedKeys(rows))
+    },
+    wantedAnchor: () => feed.wantedAnchor(),
+    purgeMs: revocation.purge,
+    canaryMs: revocation.canary,
+    canaries: { loaded: () => ledger.loaded, lateMs: revocation.max_staleness, metrics },
+    log,
   })
 }
 

@@ -45,7 +45,7 @@ export function statusOf(rooms: GateRooms, gate: GateFacts): object {
     feed: rooms.feed.status(),
     fleet: rooms.fleet.status(),
     ledger: {
-      rows: ledger.rows,
+      rows: revocationsIn(rooms),
       used: ledger.table.used,
       capacity: ledger.table.capacity,
       bytes: ledger.bytes,
@@ -58,8 +58,14 @@ export function statusOf(rooms: GateRooms, gate: GateFacts): object {
   }
 }
 
+/** Number of revocations that are in force. */
+function revocationsIn({ ledger, fleet }: Pick<GateRooms, 'ledger' | 'fleet'>): number {
+  return ledger.rows - fleet.canaryRows
+}
+
 /** This gate's row in the table of gates, sent with each heartbeat. */
-export function beatOf({ feed, ledger }: GateRooms, gate: GateFacts): Beat {
+export function beatOf(rooms: GateRooms, gate: GateFacts): Beat {
+  const { feed, ledger } = rooms
   const { revocation, routes, issuers, listen } = gate.config
   const ageMs = ledger.ageMs(monotonicUs(), Date.now())
   const certificates = listen.some(({ tls }) => tls?.client_ca !== undefined)
@@ -73,7 +79,7 @@ export function beatOf({ feed, ledger }: GateRooms, gate: GateFacts): Beat {
     ready: gate.readiness.ready,
     cursor: feed.status().cursor,
     age_ms: Number.isFinite(ageMs) ? ageMs : null,
-    rows: ledger.rows,
+    rows: revocationsIn(rooms),
     allows_ms: tolerant ? revocation.hard_stop : revocation.max_staleness,
     matches: matchedColumns(issuers, gate.peppers.length > 0, exchange),
     peppers: gate.peppers.map(pepperId),
@@ -100,7 +106,7 @@ export function metricsOf(rooms: GateRooms, ready: boolean): string {
         ? {}
         : { dropgate_feed_comparison_age_seconds: comparisonMs / 1000 }),
       dropgate_feed_comparisons_overdue: overdue ? 1 : 0,
-      dropgate_ledger_rows: ledger.rows,
+      dropgate_ledger_rows: revocationsIn({ ledger, fleet }),
       dropgate_ledger_used: ledger.table.used,
       dropgate_ledger_capacity: ledger.table.capacity,
       dropgate_ledger_bytes: ledger.bytes,

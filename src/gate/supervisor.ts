@@ -59,6 +59,7 @@ export class Supervisor {
   #watchedAtMs = 0
   #closing = false
   #asked = 0
+  #looks = 0
   readonly #answers = new Map<number, (answer: WorkerAnswer) => void>()
   #changed: (() => void)[] = []
 
@@ -192,6 +193,22 @@ export class Supervisor {
     )
   }
 
+  /**
+   * Makes every worker cut the open exchanges that rows with these keys concern; the rows must be in the ledger and
+   * published. Resolves once each worker has looked at all of them and `onCuts` was called with all that it has cut. A
+   * worker that ends meanwhile has no open exchange left: those that it lost count as lost, not as cut.
+   */
+  async look(keys: Uint8Array | undefined): Promise<void> {
+    const look = ++this.#looks
+    const asked = this.#slots.filter((slot) => slot.filled)
+    for (const slot of asked) slot.looks.add(look)
+    this.broadcast({ type: 'rows', keys, sinceUs: monotonicUs(), look })
+    await this.#until(
+      () => asked.every((slot) => !slot.filled || !slot.looks.has(look)),
+      () => undefined,
+    )
+  }
+
   get suspended(): boolean {
     return this.#replayed.has('policy-suspended')
   }
@@ -246,6 +263,9 @@ export class Supervisor {
         break
       case 'ledger-read':
         slot.table = report.generation
+        break
+      case 'looked':
+        slot.looks.delete(report.look)
         break
       case 'policy-failed':
         slot.problem = GateError.from(report.error)

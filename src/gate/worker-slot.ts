@@ -51,6 +51,8 @@ export class WorkerSlot {
   /** Generation of the ledger's table that it reads; 0 before it reads any. */
   table = 0
   configGeneration = -1
+  /** The looks (see messages.ts) that this thread has not reported to be done. */
+  readonly looks = new Set<number>()
   problem: GateError | undefined
   restarts = 0
   lostExchanges = 0
@@ -182,6 +184,7 @@ export class WorkerSlot {
     this.generation = 0
     this.configGeneration = -1
     this.table = 0
+    this.looks.clear()
     this.#pulse = new SharedArrayBuffer(64)
   }
 

@@ -271,6 +271,19 @@ export class Ledger extends LedgerView {
     return this.serving.locate(id, key) !== -1
   }
 
+  /** Returns true if every table that a worker may read has this row, and has it exactly so. */
+  holds(row: RevocationRow): boolean {
+    const entry = this.#entry
+    if (!fill(entry, row)) return false
+    readKey(entry.bytes, entry.keysAt, key)
+    // A loaded table may hold other rows, and some workers read it already.
+    const tables = this.#replacing ? [this.serving, this.#next!] : [this.serving]
+    return tables.every((table) => {
+      const slot = table.locate(row.id, key)
+      return slot !== -1 && table.equals(slot, entry)
+    })
+  }
+
   /** Makes every stamp older than the rows that were written before this call. */
   publish(): void {
     Atomics.add(this.words, header.version, 1)

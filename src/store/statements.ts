@@ -178,15 +178,25 @@ export async function receiptsOf(
   return rows
 }
 
-/** Lists the gates that may be serving. */
+/** False when the row was deleted: then no gate confirms it. */
+export async function isStored(client: pg.Client, schema: string, id: unknown): Promise<boolean> {
+  const { rows } = await client.query(
+    `SELECT EXISTS (SELECT FROM ${plainName(schema, 'database.schema')}.revocations WHERE id = $1) AS stored`,
+    [id],
+  )
+  return rows[0].stored
+}
+
+/** Lists the gates that may be serving, each with what the canaries of the last hour have measured at it. */
 export async function listFleet(
   client: pg.Client,
   schema: string,
 ): Promise<Record<string, unknown>[]> {
+  const name = plainName(schema, 'database.schema')
   const { rows } = await client.query(
     `SELECT id, host, pid, version, started_at, seen_at, heard, ready, rows,
-       round(extract(epoch FROM seen_at - fresh_at) * 1000)::int AS age_ms
-     FROM ${plainName(schema, 'database.schema')}.fleet ORDER BY host, pid, id`,
+       round(extract(epoch FROM seen_at - fresh_at) * 1000)::int AS age_ms, to_jsonb(t) - 'gate' AS revocation_times
+     FROM ${name}.fleet f LEFT JOIN ${name}.revocation_times t ON t.gate = f.id ORDER BY host, pid, id`,
   )
   return rows
 }
@@ -251,7 +261,8 @@ export async function listRevocations(
 ): Promise<Record<string, unknown>[]> {
   const name = plainName(schema, 'database.schema')
   const { rows } = await client.query(
-    `SELECT ${shown} FROM ${name}.revocations ORDER BY id DESC LIMIT $1`,
+    `SELECT ${shown} FROM ${name}.revocations WHERE id NOT IN (SELECT row_id FROM ${name}.canaries)
+     ORDER BY id DESC LIMIT $1`,
     [limit],
   )
   const { rows: unmatched } = await client.query(`SELECT * FROM ${name}.unmatched_of($1) AS id`, [

@@ -110,8 +110,13 @@ class GateWorker {
         const answer = this.#reevaluator.answer(command.question)
         return this.#report({ type: 'answer', number: command.number, answer })
       }
-      case 'rows':
-        return this.#reevaluator.rows(command.keys, command.sinceUs)
+      case 'rows': {
+        const { keys, sinceUs, look } = command
+        await this.#reevaluator.rows(keys, sinceUs)
+        if (look === undefined) return
+        this.#reportCuts()
+        return this.#report({ type: 'looked', look })
+      }
       case 'keys':
         return rooms.verifier.setKeys(command.keySet)
       case 'policy':
@@ -157,13 +162,14 @@ class GateWorker {
   }
 
   #noteCut(row: number): void {
-    if (this.#cuts.size === 0) {
-      setImmediate(() => {
-        this.#report({ type: 'cuts', byRow: this.#cuts })
-        this.#cuts = new Map()
-      })
-    }
+    if (this.#cuts.size === 0) setImmediate(() => this.#reportCuts())
     this.#cuts.set(row, (this.#cuts.get(row) ?? 0) + 1)
+  }
+
+  #reportCuts(): void {
+    if (this.#cuts.size === 0) return
+    this.#report({ type: 'cuts', byRow: this.#cuts })
+    this.#cuts = new Map()
   }
 }
 

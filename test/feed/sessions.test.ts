@@ -97,9 +97,7 @@ t.test('comparisons that do not happen are an alarm, until one happens', async (
 t.test('behind a lock the sessions of gates do not pile up, and its holder is named', async (t) => {
   const holder = await cluster.client('migrate_url')
   const followed = [await follow(cluster.url), await follow(cluster.url, { verifyMs: 50 })]
-  const fleets = followed.map(({ feed }, i) =>
-    report(`held up ${i}`, cluster.url, () => feed.status().cursor),
-  )
+  const fleets = followed.map((_, i) => report(`held up ${i}`, cluster.url))
   const { rows } = await holder.query('SELECT pg_backend_pid() AS pid')
   await holder.query('BEGIN; LOCK TABLE dropgate.revocations IN ACCESS EXCLUSIVE MODE')
   let most = 0
@@ -131,22 +129,28 @@ t.test('behind a lock the sessions of gates do not pile up, and its holder is na
 t.test('a heartbeat whose connection is lost is sent again', async (t) => {
   const { proxy, url } = await proxied(t)
   loseOnce(proxy, 'fleet', 'beat(')
-  const fleet = report('lost', url, () => null)
+  const fleet = report('lost', url)
   await until('it is given up', () => fleet.status().message !== null)
   t.match(fleet.status().message, /"dropgate fleet" got no answer for 3000 ms to: SELECT .*beat/)
   await until('it is sent', () => fleet.status().gates > 0 && fleet.status().message === null)
   await fleet.close()
 })
 
-function report(id: string, url: string, cursor: () => string | null): Fleet {
+function report(id: string, url: string): Fleet {
   const fleet = new Fleet({
     connect: { url, schema: 'dropgate' },
     id,
     describe: () => beat,
-    cursor,
+    holds: () => false,
+    look: async () => {},
     wantedAnchor: () => undefined,
-    purgeMs: 100,
-    log: { info: () => {}, warn: () => {} },
+    ...{ purgeMs: 100, canaryMs: 0 },
+    canaries: {
+      loaded: () => true,
+      lateMs: 5000,
+      metrics: { count: () => {}, observe: () => {} },
+    },
+    log: { info: () => {}, warn: () => {}, error: () => {} },
   })
   fleet.open()
   return fleet

@@ -1,7 +1,13 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { keyBytes, keyOf, kinds, type RevocationRow } from '../../src/domain/revocation.ts'
-import { filedAlike, Ledger, type LedgerShared, LedgerView } from '../../src/revocation/ledger.ts'
+import {
+  filedAlike,
+  Ledger,
+  type LedgerShared,
+  LedgerView,
+  newEntry,
+} from '../../src/revocation/ledger.ts'
 
 function keysFor(...predicates: [keyof typeof kinds, string, string][]): Buffer {
   return Buffer.concat(
@@ -67,6 +73,13 @@ t.test('the ledger equals a map under any sequence of writes and removals', asyn
       const reader = LedgerView.attach(ledger.shared)
       t.strictSame(comparable(reader.entries()), comparable(model.values()))
       t.equal(reader.rows, model.size)
+      for (const held of model.values()) {
+        t.ok(ledger.holds(held))
+        t.notOk(ledger.holds({ ...held, id: held.id + 100 }), 'another id')
+        t.notOk(ledger.holds({ ...held, cutoffUs: (held.cutoffUs ?? 1e15) + 1 }), 'another cutoff')
+        t.notOk(ledger.holds({ ...held, expiresAtS: (held.expiresAtS ?? 1e9) + 1 }), 'another end')
+        t.notOk(ledger.holds({ ...held, keys: keysFor(['subject', '', 'other']) }), 'other keys')
+      }
     }),
     { numRuns: 60 },
   )
@@ -224,3 +237,28 @@ t.test(
     )
   },
 )
+
+t.test('a row is held only if it is in every table that a worker may read', async (t) => {
+  let ledger: Ledger | undefined
+  const asked: boolean[][] = []
+  const [kept, lost, loaded] = [1, 2, 3].map((id) => row(id, keysFor(['subject', '', `${id}`])))
+  const ask = (): void => {
+    asked.push([kept!, lost!, loaded!].map((each) => ledger!.holds(each)))
+  }
+  ledger = Ledger.create(10, async () => ask())
+  ledger.upsert(kept!)
+  ledger.upsert(lost!)
+  const loading = ledger.startLoad(10)
+  for (const { id, keys } of [kept!, loaded!]) {
+    const bytes = new DataView(keys.buffer, keys.byteOffset, keys.byteLength)
+    loading.insert({ ...newEntry(), id, bytes, keysAt: 0 }, keys.length, 0)
+  }
+  ask()
+  await ledger.finishLoad(loading, async () => {})
+  ask()
+  t.same(asked, [
+    [true, true, false],
+    [true, false, false],
+    [true, false, true],
+  ])
+})

@@ -47,6 +47,7 @@ const forge: readonly (readonly [what: string, statement: string])[] = [
   ['write the list of gates', 'DELETE FROM dropgate.gates'],
   ['forge a receipt', `INSERT INTO dropgate.receipts VALUES (1, ${zero}, now(), 0)`],
   ['drop waits', 'DELETE FROM dropgate.waits'],
+  ['declare a row a canary', 'UPDATE dropgate.waits SET canary = true'],
   ['switch triggers off', 'ALTER TABLE dropgate.revocations DISABLE TRIGGER ALL'],
   ['play replication', "SET session_replication_role = 'replica'"],
   [
@@ -71,11 +72,13 @@ const insert = [['revoke', "INSERT INTO dropgate.revocations (subject) VALUES ('
 const report = [
   ['report as a gate', `SELECT dropgate.beat(${zero}, '{}')`],
   ['take a gate off the list', `SELECT dropgate.leave(${zero})`],
+  ['ask for a gate who waits', `SELECT dropgate.wanted(${zero})`],
   ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{0}', '{0}')`],
   ['get the key of notifications', 'SELECT dropgate.mac_key()'],
   ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"],
   ['read all of it', 'SELECT * FROM dropgate.live'],
 ] as const
+const canary = [['write a canary', 'SELECT dropgate.canary(1000)']] as const
 const purge = [['purge', 'SELECT dropgate.purge(1)']] as const
 const command = [
   ['ask for receipts', 'SELECT dropgate.expect_receipts(1)'],
@@ -86,18 +89,22 @@ const command = [
 const roles = {
   revoker: {
     may: [...insert, ...command],
-    mayNot: [...forge, ...wide, ...unrevoke, ...report, ...purge],
+    mayNot: [...forge, ...wide, ...unrevoke, ...report, ...canary, ...purge],
   },
   lifter: {
     may: [...command, ...unrevoke, ...purge],
-    mayNot: [...forge, ...wide, ...insert, ...report],
+    mayNot: [...forge, ...wide, ...insert, ...report, ...canary],
   },
   breakglass: {
     may: [...insert, ...wide, ...command],
-    mayNot: [...forge, ...unrevoke, ...report, ...purge],
+    mayNot: [...forge, ...unrevoke, ...report, ...canary, ...purge],
   },
   gate: {
-    may: [...purge, ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"] as const],
+    may: [
+      ...purge,
+      ...canary,
+      ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"] as const,
+    ],
     mayNot: [
       ...forge,
       ...wide,
@@ -167,6 +174,59 @@ t.test('receipts that are asked for before there is a row confirm no later row',
   t.ok(Number(rows[0].id) - Number(last[0].id) <= 20, 'its id was foreseen')
   t.same(await wanted(before), [], 'a gate that has not seen it gives no receipt')
   t.same(await wanted(await snapshot()), [rows[0].id])
+  const { rows: now } = await gate.query(`SELECT row_id, keys FROM dropgate.wanted(${zero})`)
+  t.same(
+    now.map(({ row_id }) => row_id),
+    [rows[0].id],
+  )
+})
+
+t.test(
+  'all that a gate can write is one canary a second, and which one it does not choose',
+  async (t) => {
+    const gate = await cluster.client('url')
+    const rows = async (): Promise<{ id: string; columns: string[] }[]> => {
+      const { rows } = await owner.query(
+        `SELECT id, ARRAY(SELECT key FROM jsonb_each(jsonb_strip_nulls(to_jsonb(r))) ORDER BY key) AS columns
+       FROM dropgate.revocations r ORDER BY id`,
+      )
+      return rows
+    }
+    const before = await rows()
+    const written = await gate.query("SELECT row_id FROM dropgate.canary('-9000000000000000000')")
+    const { row_id } = written.rows[0]
+    const again = await gate.query('SELECT row_id, due_ms FROM dropgate.canary(0)')
+    t.equal(again.rows[0].row_id, null, 'none within a second')
+    t.ok(again.rows[0].due_ms > 0 && again.rows[0].due_ms <= 1000)
+    const after = await rows()
+    t.same(after.slice(0, -1), before, 'every other row is as it was')
+    const { id, columns } = after.at(-1)!
+    t.equal(id, row_id)
+    const kept =
+      'chg_seq chg_xid compare created_at created_by everyone id issuer key_version keys reason source'
+    t.equal(columns.join(' '), kept, 'it names an issuer and no other predicate')
+  },
+)
+
+t.test('the statements of gates of the last preview go on working', async (t) => {
+  const gate = await cluster.client('url')
+  const beat = {
+    ...{ host: 'h', pid: 1, version: '0', started_at: '2026-01-01Z', ready: true, cursor: '1:1:' },
+    ...{ age_ms: 1, rows: 1, allows_ms: 5000, matches: {}, peppers: [], token_lifetime_ms: 1 },
+  }
+  const id = '11111111-1111-1111-1111-111111111111'
+  const beats = await gate.query('SELECT gates, unmatched FROM dropgate.beat($1, $2)', [
+    id,
+    JSON.stringify(beat),
+  ])
+  t.equal(beats.rows[0].gates, 1)
+  const { rows: at } = await owner.query('SELECT pg_current_snapshot()::text AS now')
+  const statement = 'SELECT * FROM dropgate.wanted($1, $2) AS row_id'
+  const { rows } = await gate.query(statement, [id, at[0].now])
+  t.equal(rows.length, 1)
+  await gate.query('SELECT dropgate.confirm($1, $2, $3, $4)', [id, [rows[0].row_id], [1.5], [2]])
+  t.same((await gate.query(statement, [id, at[0].now])).rows, [], 'it is confirmed')
+  await gate.query('SELECT dropgate.leave($1)', [id])
 })
 
 t.test('PUBLIC may do nothing', async (t) => {
@@ -181,6 +241,7 @@ t.test('PUBLIC may do nothing', async (t) => {
     ...insert,
     ...unrevoke,
     ...report,
+    ...canary,
     ...purge,
     ...command,
   ]) {

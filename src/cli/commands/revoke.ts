@@ -68,8 +68,11 @@ function addTargetOptions(command: StrictCommand): void {
     .option('--everyone', 'all tokens (needs the break-glass role)')
 }
 
-/** @throws GateError ERR_TIMEOUT where a gate has not confirmed the row */
-function report(options: CommonOptions & RevokeOptions, { row, receipts }: RevokeResult): void {
+/** @throws GateError ERR_TIMEOUT where a gate has not confirmed the row, ERR_NOT_FOUND where it was deleted before */
+function report(
+  options: CommonOptions & RevokeOptions,
+  { row, receipts, deleted }: RevokeResult,
+): void {
   const missing = receipts?.filter(({ ms }) => ms === null) ?? []
   const value =
     receipts === undefined
@@ -80,6 +83,13 @@ function report(options: CommonOptions & RevokeOptions, { row, receipts }: Revok
     for (const receipt of receipts ?? []) print(receiptLine(receipt))
   })
   if (missing.length === 0 && receipts?.length !== 0) return
+  if (deleted) {
+    throw new GateError(
+      'ERR_NOT_FOUND',
+      `revocation ${row.id} was deleted before every gate had confirmed it: it is not in force`,
+      { hint: `dropgate.audit shows which login deleted it and when: row_id = ${row.id}` },
+    )
+  }
   throw new GateError(
     'ERR_TIMEOUT',
     receipts?.length === 0

@@ -11,5 +11,7 @@ CREATE TABLE __schema__.anchors (
 );
 CREATE INDEX anchors_nonce ON __schema__.anchors (nonce);
 
+ALTER TABLE __schema__.waits ADD COLUMN canary boolean NOT NULL DEFAULT false;
+
 -- Its result has other columns now. Functions that call it look it up anew.
 DROP FUNCTION IF EXISTS __schema__.state();

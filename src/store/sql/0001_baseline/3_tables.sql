@@ -166,7 +166,9 @@ CREATE TABLE __schema__.gates (
 CREATE TABLE __schema__.waits (
   row_id bigint PRIMARY KEY,
   chg_xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-  at timestamptz NOT NULL DEFAULT clock_timestamp()
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- The row is a canary (6_fleet.sql): its writer is a gate, which only wants to know how fast rows come into force.
+  canary boolean NOT NULL DEFAULT false
 );
 
 -- Proof that a gate has applied one revocation: when, and how many open exchanges it ended.

@@ -213,14 +213,15 @@ CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.revocations
 CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.tomb
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
 
--- Keeps a copy of each changed or deleted row, for any table with an id.
+-- Keeps a copy of each changed or deleted row, for any table with an id. Not of canaries, which revoke nothing.
 CREATE OR REPLACE FUNCTION __schema__.keep_image() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
   IF TG_OP = 'TRUNCATE' THEN
     INSERT INTO audit (action, relation) VALUES (TG_OP, TG_TABLE_NAME);
   ELSE
-    INSERT INTO audit (action, relation, row_id, image) SELECT TG_OP, TG_TABLE_NAME, o.id, to_jsonb(o) FROM old_rows o;
+    INSERT INTO audit (action, relation, row_id, image) SELECT TG_OP, TG_TABLE_NAME, o.id, to_jsonb(o) FROM old_rows o
+      WHERE NOT EXISTS (SELECT FROM canaries c WHERE c.row_id = o.id AND TG_TABLE_NAME = 'revocations');
   END IF;
   RETURN NULL;
 END $$;

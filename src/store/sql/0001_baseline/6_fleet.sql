@@ -1,4 +1,4 @@
--- The gates and the writers: heartbeats, receipts for revocations, and rows that no gate can match.
+-- The gates and the writers: heartbeats, receipts for revocations, canaries, and rows that no gate can match.
 
 -- Gates that may be serving: those that have reported lately. A gate that may allow for long without a new proof stays
 -- listed for that long.
@@ -33,11 +33,33 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   DELETE FROM gates WHERE id = gate
 $$;
 
--- Rows whose writer waits for receipts, which this gate has not confirmed and which are visible in its cursor.
+-- Rows whose writer waits for receipts and which this gate has not confirmed, as the table has them now. The gate confirms
+-- those that it holds exactly so: a cursor that has passed a row does not show that the row is in force. A row that is
+-- gone has no keys. `age_us` is the time since the writer asked for receipts, which was before its commit.
+--
+-- The table of revocations is not touched while no writer waits, so that a lock on it does not hold up heartbeats.
+CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid)
+RETURNS TABLE (row_id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean, expires_s bigint,
+               canary boolean, age_us bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  ids bigint[] := ARRAY(
+    SELECT w.row_id FROM waits w
+    WHERE w.at > now() - interval '10 min'
+      AND NOT EXISTS (SELECT FROM receipts r WHERE r.row_id = w.row_id AND r.gate = wanted.gate)
+    ORDER BY w.at DESC LIMIT 1000);
+BEGIN
+  IF ids = '{}' THEN RETURN; END IF;
+  RETURN QUERY SELECT w.row_id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, w.canary,
+      ceil(extract(epoch FROM clock_timestamp() - w.at) * 1000000)::bigint
+    FROM waits w LEFT JOIN live l ON l.id = w.row_id WHERE w.row_id = ANY (ids);
+END $$;
+
+-- For gates of the last preview, which may run while the database is migrated.
 CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid, cursor pg_snapshot) RETURNS SETOF bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT w.row_id FROM waits w
-  WHERE w.at > now() - interval '10 min' AND pg_visible_in_snapshot(w.chg_xid, cursor)
+  WHERE w.at > now() - interval '10 min' AND NOT w.canary AND pg_visible_in_snapshot(w.chg_xid, cursor)
     AND NOT EXISTS (SELECT FROM receipts r WHERE r.row_id = w.row_id AND r.gate = wanted.gate)
   ORDER BY w.at DESC LIMIT 1000
 $$;
@@ -53,8 +75,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ON CONFLICT (row_id, gate) DO UPDATE SET cuts = greatest(receipts.cuts, excluded.cuts)
 $$;
 
--- To be called in the transaction that inserts the row. The transaction that a gate must have seen is the row's own, not
--- the caller's: ids are foreseeable, and receipts asked for before there is a row would confirm one that comes later.
+-- To be called in the transaction that inserts the row. Ids are foreseeable, so receipts cannot be asked for before there
+-- is a row: they would confirm one that comes later.
 CREATE OR REPLACE FUNCTION __schema__.expect_receipts(row_id bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   INSERT INTO waits (row_id, chg_xid)
@@ -62,8 +84,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ON CONFLICT DO NOTHING
 $$;
 
--- Each gate that may be serving, with its receipt. A gate that has not confirmed the row has had no answer to a tick
--- that was sent after the commit, so it stops allowing at the latest `allows` after the commit.
+-- Each gate that may be serving, with its receipt. A gate that does not have the row has had no answer to a tick that was
+-- sent after the commit, so it stops allowing at the latest `allows` after the commit.
 CREATE OR REPLACE FUNCTION __schema__.receipts_of(wanted_row bigint)
 RETURNS TABLE (gate uuid, host text, pid int, ms float8, cuts int, may_allow_until timestamptz, heard boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
@@ -73,6 +95,59 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   WHERE w.row_id = wanted_row
   ORDER BY f.host, f.pid, f.id
 $$;
+
+-- Rows that only measure how fast rows come into force. No other row can become one: `waits` is written here alone.
+CREATE OR REPLACE VIEW __schema__.canaries AS SELECT row_id FROM __schema__.waits WHERE canary;
+
+-- Writes a canary in the place of the last one, unless another gate is writing one or the last is younger than
+-- `every_ms`. Gates confirm it like any row whose writer waits, so `waits` and `receipts` hold what it measures.
+--
+-- It revokes nothing. It hits the tokens of one issuer, and of those only the ones with this `iss` (an actor of a token
+-- does not count): a random name, which no configuration can have foreseen, in a form that configurations refuse.
+--
+-- `row_id` is null where none was written; `due_ms`: the next one is due then. A lock on the table must not hold up the
+-- heartbeats of this session.
+CREATE OR REPLACE FUNCTION __schema__.canary(every_ms bigint, OUT row_id bigint, OUT due_ms bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+  every interval := greatest(every_ms, 1000) * interval '1 ms';
+  last_at timestamptz;
+BEGIN
+  due_ms := 1000;
+  IF NOT pg_try_advisory_xact_lock('__schema__.waits'::regclass::oid::bigint) THEN RETURN; END IF;
+  SELECT w.at INTO last_at FROM waits w WHERE w.canary ORDER BY w.row_id DESC LIMIT 1;
+  -- Both bounds: after the clock was set back, the last one would seem young for long.
+  IF last_at BETWEEN clock_timestamp() - every AND clock_timestamp() THEN
+    due_ms := ceil(extract(epoch FROM last_at + every - clock_timestamp()) * 1000);
+    RETURN;
+  END IF;
+  DELETE FROM receipts r USING waits w WHERE r.row_id = w.row_id AND w.canary AND w.at < now() - interval '1 h';
+  row_id := nextval(pg_get_serial_sequence('__schema__.revocations', 'id'));
+  INSERT INTO waits (row_id, canary) VALUES (canary.row_id, true);
+  INSERT INTO revocations (id, issuer, reason, source) OVERRIDING SYSTEM VALUE
+    VALUES (canary.row_id, 'dropgate:canary:' || gen_random_uuid(), 'measures how fast rows come into force; hits no token',
+      'dropgate canary');
+  DELETE FROM revocations r WHERE r.id = ANY (ARRAY(SELECT c.row_id FROM canaries c WHERE c.row_id <> canary.row_id));
+  DELETE FROM waits w WHERE w.canary AND w.at < now() - interval '1 h';
+  -- After the triggers, which ask for more: nor must a standby that is away.
+  PERFORM set_config('synchronous_commit', 'local', true);
+  due_ms := extract(epoch FROM every) * 1000;
+END $$;
+
+-- What the canaries of the last hour have measured at each gate: from just before the commit to in force on every worker.
+-- `missed` are those since the gate's first one that it has not confirmed within ten seconds.
+CREATE OR REPLACE VIEW __schema__.revocation_times AS
+  WITH found AS (
+    SELECT r.gate, w.at, round(extract(epoch FROM r.at - w.at) * 1000, 1) AS ms
+    FROM __schema__.waits w JOIN __schema__.receipts r ON r.row_id = w.row_id
+    WHERE w.canary AND w.at > clock_timestamp() - interval '1 h')
+  SELECT f.gate, count(*) AS canaries, (array_agg(f.ms ORDER BY f.at DESC))[1] AS last_ms,
+    percentile_disc(0.5) WITHIN GROUP (ORDER BY f.ms) AS p50_ms,
+    percentile_disc(0.99) WITHIN GROUP (ORDER BY f.ms) AS p99_ms, max(f.ms) AS max_ms,
+    (SELECT count(*) FROM __schema__.waits w
+     WHERE w.canary AND w.at > min(f.at) AND w.at < clock_timestamp() - interval '10 s'
+       AND NOT EXISTS (SELECT FROM __schema__.receipts r WHERE r.row_id = w.row_id AND r.gate = f.gate)) AS missed
+  FROM found f GROUP BY f.gate;
 
 -- True if a running gate can match a row with these columns, or if no gate has reported its columns yet.
 CREATE OR REPLACE FUNCTION __schema__.can_match(of_issuer text, columns text[]) RETURNS boolean
@@ -111,6 +186,7 @@ BEGIN
     SELECT n.id, n.issuer, d.columns
     FROM (SELECT * FROM new_rows r
           WHERE num_nonnulls(r.issuer, r.token_hash, r.tenant, r.group_value, r.client_cert, r.device_id) > 0
+            AND NOT EXISTS (SELECT FROM canaries c WHERE c.row_id = r.id)
           LIMIT 1000) n,
       demands(n.token_hash, n.tenant, n.group_value, n.client_cert, n.device_id) AS d (columns)
     WHERE NOT can_match(n.issuer, d.columns)

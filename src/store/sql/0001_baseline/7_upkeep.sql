@@ -52,6 +52,9 @@ BEGIN
   -- A gate that was away for longer loads everything. The newest stays: while nothing changes, no other is written.
   DELETE FROM anchors a WHERE a.at < now() - interval '7 days' AND a.n < (SELECT max(b.n) FROM anchors b);
   DELETE FROM gates WHERE seen_at < now() - interval '1 day' - allows;
+  -- A canary that no gate has replaced; first, since its row here is what tells it from other rows.
+  DELETE FROM revocations r WHERE r.id = ANY (ARRAY(
+    SELECT c.row_id FROM canaries c JOIN waits w ON w.row_id = c.row_id WHERE w.at < now() - interval '1 h'));
   DELETE FROM receipts r USING waits w WHERE r.row_id = w.row_id AND w.at < now() - interval '1 h';
   DELETE FROM waits WHERE at < now() - interval '1 h';
 END $$;

@@ -6,8 +6,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA __schema__ FROM PUBLIC;
 GRANT SELECT ON __schema__.live, __schema__.tombs, __schema__.digest TO __prefix__gate;
 GRANT EXECUTE ON FUNCTION __schema__.state(), __schema__.changes(pg_snapshot, int), __schema__.changes(pg_snapshot, int, bigint[]),
     __schema__.anchor(uuid), __schema__.held(uuid[]), __schema__.mac_key(),
-    __schema__.beat(uuid, jsonb), __schema__.leave(uuid), __schema__.wanted(uuid, pg_snapshot),
-    __schema__.confirm(uuid, bigint[], float8[], int[])
+    __schema__.beat(uuid, jsonb), __schema__.leave(uuid), __schema__.wanted(uuid), __schema__.wanted(uuid, pg_snapshot),
+    __schema__.confirm(uuid, bigint[], float8[], int[]), __schema__.canary(bigint)
   TO __prefix__gate;
 GRANT EXECUTE ON FUNCTION __schema__.purge(int) TO __prefix__gate, __prefix__lifter;
 
@@ -30,4 +30,4 @@ GRANT EXECUTE ON FUNCTION __schema__.guard_wide(), __schema__.usable_claims(json
 GRANT EXECUTE ON FUNCTION __schema__.expect_receipts(bigint), __schema__.receipts_of(bigint),
     __schema__.can_match(text, text[]), __schema__.knows_pepper(text), __schema__.unmatched_of(bigint[])
   TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
-GRANT SELECT ON __schema__.fleet TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
+GRANT SELECT ON __schema__.fleet, __schema__.canaries, __schema__.revocation_times TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
