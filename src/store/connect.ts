@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net'
 import pg from 'pg'
 import { GateError } from '../errors.ts'
+import { pinSettings } from './settings.ts'
 
 const connectTimeoutMs = 3000
 
@@ -44,8 +45,9 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   client.on('error', () => {})
   try {
     await client.connect()
+    await pinSettings(client, connectTimeoutMs)
   } catch (error) {
-    client.end().catch(() => {})
+    destroyClient(client)
     throw unreachable(error, url)
   }
   return client
@@ -147,15 +149,25 @@ export function toDatabaseError(error: unknown): GateError {
   )
 }
 
+const setForIt =
+  'that is set for the database, the role of the login or the server: `SELECT * FROM pg_db_role_setting` and pg_settings show it, and ALTER DATABASE or ALTER ROLE … RESET takes it back'
+const tooShort = `raise the timeout ${setForIt}`
+/** Hints for operators when no session can be opened, by SQLSTATE. */
+const connectAdvice: Readonly<Record<string, string>> = {
+  '28P01': 'check the login and password in the database URL',
+  '28000': 'check the login and password in the database URL',
+  '3D000': 'create the database first',
+  '58P01': `install the library, or correct the setting ${setForIt}`,
+  '57014': tooShort,
+  '57P05': tooShort,
+  '25P03': tooShort,
+  '25P04': tooShort,
+}
+
 function unreachable(error: unknown, url: string): GateError {
   const { code, message } = error as PostgresError
   const where = placeOf(url)
-  const hint =
-    code === '28P01' || code === '28000'
-      ? 'check the login and password in the database URL'
-      : code === '3D000'
-        ? 'create the database first'
-        : 'check that PostgreSQL runs and that the URL is right'
+  const hint = connectAdvice[code ?? ''] ?? 'check that PostgreSQL runs and that the URL is right'
   // Show the host instead of the URL, which may contain a password. The message of pg contains none.
   return new GateError(
     'ERR_DATABASE_UNREACHABLE',
