@@ -42,13 +42,16 @@ export async function connect({ url, name }: ConnectOptions): Promise<pg.Client>
   }
   // Without a listener, an error between two queries (the server went away) would end the process. The next query
   // reports it.
-  client.on('error', () => {})
+  let lost: Error | undefined
+  client.on('error', (error) => {
+    lost ??= error
+  })
   try {
     await client.connect()
     await pinSettings(client, connectTimeoutMs)
   } catch (error) {
     destroyClient(client)
-    throw unreachable(error, url)
+    throw unreachable(lost ?? error, url)
   }
   return client
 }
@@ -94,6 +97,10 @@ interface PostgresError extends Error {
   readonly constraint?: string
 }
 
+const setForIt =
+  'that is set for the database, the role of the login or the server: `SELECT * FROM pg_db_role_setting` and pg_settings show it, and ALTER DATABASE or ALTER ROLE … RESET takes it back'
+const libraryMissing = `install the library, or correct the setting ${setForIt}`
+const tooShort = `raise the timeout ${setForIt}`
 const times = "write a time like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
 /** Hints for operators, by SQLSTATE. */
 const adviceByCode: Readonly<Record<string, string>> = {
@@ -105,7 +112,20 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '42703': 'check the name; where it is right, run `dropgate migrate` first',
   '22007': times,
   '22008': times,
+  '58P01': libraryMissing,
 }
+/** The same where no session can be opened. */
+const connectAdviceByCode: Readonly<Record<string, string>> = {
+  '28P01': 'check the login and password in the database URL',
+  '28000': 'check the login and password in the database URL',
+  '3D000': 'create the database first',
+  '58P01': libraryMissing,
+  '57014': tooShort,
+  '57P05': tooShort,
+  '25P03': tooShort,
+  '25P04': tooShort,
+}
+
 /** Returns the message and hint for a violated CHECK constraint of the table `revocations`. */
 function violated(constraint: string): { message: string; hint: string } | undefined {
   if (constraint === 'revocations_predicate') {
@@ -149,25 +169,11 @@ export function toDatabaseError(error: unknown): GateError {
   )
 }
 
-const setForIt =
-  'that is set for the database, the role of the login or the server: `SELECT * FROM pg_db_role_setting` and pg_settings show it, and ALTER DATABASE or ALTER ROLE … RESET takes it back'
-const tooShort = `raise the timeout ${setForIt}`
-/** Hints for operators when no session can be opened, by SQLSTATE. */
-const connectAdvice: Readonly<Record<string, string>> = {
-  '28P01': 'check the login and password in the database URL',
-  '28000': 'check the login and password in the database URL',
-  '3D000': 'create the database first',
-  '58P01': `install the library, or correct the setting ${setForIt}`,
-  '57014': tooShort,
-  '57P05': tooShort,
-  '25P03': tooShort,
-  '25P04': tooShort,
-}
-
 function unreachable(error: unknown, url: string): GateError {
   const { code, message } = error as PostgresError
   const where = placeOf(url)
-  const hint = connectAdvice[code ?? ''] ?? 'check that PostgreSQL runs and that the URL is right'
+  const hint =
+    connectAdviceByCode[code ?? ''] ?? 'check that PostgreSQL runs and that the URL is right'
   // Show the host instead of the URL, which may contain a password. The message of pg contains none.
   return new GateError(
     'ERR_DATABASE_UNREACHABLE',
