@@ -95,6 +95,8 @@ export type HistogramName = keyof typeof histograms
 const gaugeHelp: Readonly<Record<string, string>> = {
   dropgate_live_exchanges: 'Exchanges that are open now.',
   dropgate_feed_age_seconds: 'Time since the last successful tick of the revocation feed was sent.',
+  dropgate_feed_wrong_triggers:
+    'Triggers of the table of revocations that are off, or do not fire for replicated changes.',
   dropgate_ledger_rows: 'Revocations in memory (the ledger).',
   dropgate_ledger_used: 'Used slots of the ledger, including slots of deleted rows.',
   dropgate_ledger_capacity: 'Slots of the ledger that may be used before it is full.',

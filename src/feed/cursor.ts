@@ -3,6 +3,7 @@
  * cursor. No I/O.
  */
 import { GateError } from '../errors.ts'
+import { alteredSince } from './triggers.ts'
 
 /** The meta row of an answer: which database answered, and with which snapshot. Made by the SQL function `state()`. */
 export interface Ident {
@@ -17,6 +18,8 @@ export interface Ident {
   readonly standby: boolean
   /** PostgreSQL's clock, ms since 1970. */
   readonly clock_ms: number
+  /** The triggers of the feed: name, for which sessions it fires, and the transaction that has set that; see triggers.ts. */
+  readonly triggers: readonly string[]
   /** The claims that rows visible in `snapshot` name, as JSON pointers. */
   readonly pointers: readonly string[]
   /** Id of the key that notifications are authenticated with. */
@@ -120,7 +123,7 @@ export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
     partsOf(cursor.seen).xmin <= BigInt(ident.tomb_floor)
   )
     return 'tombstones that this gate needs were purged'
-  return undefined
+  return alteredSince(cursor, ident)
 }
 
 /** Parts of a `pg_snapshot` as text; everything below `xmax` that is not in `open` is visible in it. */

@@ -85,7 +85,10 @@ export function beatOf({ feed, ledger }: GateRooms, gate: GateFacts): Beat {
 }
 
 /** Metrics as text for Prometheus. */
-export function metricsOf({ ledger, workers, fleet, cells }: GateRooms, ready: boolean): string {
+export function metricsOf(
+  { feed, ledger, workers, fleet, cells }: GateRooms,
+  ready: boolean,
+): string {
   const { gates, unmatched_rows } = fleet.status()
   return renderMetrics(
     cells.map((each) => new Metrics(each)),
@@ -93,6 +96,7 @@ export function metricsOf({ ledger, workers, fleet, cells }: GateRooms, ready: b
       dropgate_ready: ready ? 1 : 0,
       dropgate_live_exchanges: workers.live,
       dropgate_feed_age_seconds: ledger.ageMs(monotonicUs(), Date.now()) / 1000,
+      dropgate_feed_wrong_triggers: feed.status().wrong_triggers.length,
       dropgate_ledger_rows: ledger.rows,
       dropgate_ledger_used: ledger.table.used,
       dropgate_ledger_capacity: ledger.table.capacity,

@@ -17,6 +17,7 @@ const identAt = (snapshot: string, tomb_floor = '0'): Ident => ({
     standby: false,
     clock_ms: 0,
     pointers: [],
+    triggers: [],
     mac_key: 1,
     queue_usage: 0,
   },

@@ -19,7 +19,7 @@ const events = Object.keys(table.connecting) as Event[]
 const ident: Ident = {
   ...{ snapshot: '7:7:', tomb_floor: '0', generation: 'g', schema_version: 1, channel: 'c' },
   ...{ system_id: '1', timeline: '00000001', standby: false, clock_ms: 0 },
-  ...{ pointers: [], mac_key: 1, queue_usage: 0 },
+  ...{ pointers: [], triggers: [], mac_key: 1, queue_usage: 0 },
 }
 const newCursor = (): Cursor => cursorOf(ident, [])
 const dataOf: { readonly [E in Event]: () => Events[E] } = {
