@@ -20,7 +20,6 @@
  */
 import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
-import type { Ident } from './cursor.ts'
 
 /** The triggers that the feed needs, with the value of `tgenabled` that enable_triggers() gives them. */
 const wanted: ReadonlyMap<string, string> = new Map([
@@ -33,7 +32,11 @@ const wanted: ReadonlyMap<string, string> = new Map([
   ['d_renew', 'A'],
 ])
 
-type Told = Pick<Ident, 'triggers'>
+/** The part of the meta row of an answer that is looked at here. */
+interface Told {
+  /** Name, `tgenabled` and xmin of each trigger, in the order of the names. */
+  readonly triggers: readonly string[]
+}
 
 /**
  * @returns why the changes since the cursor may not all be found; undefined when the triggers are as they were. Also while

@@ -160,6 +160,7 @@ t.test(
     t.same(workerProblems([...imports, ...broken]).sort(), [
       'a worker loads pg',
       'a worker loads store/connect.ts',
+      'a worker loads store/settings.ts',
     ])
     t.same(workerProblems([...imports, type('policy/host.ts', 'bundle/watch.ts')]), [])
   },

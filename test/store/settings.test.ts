@@ -287,7 +287,7 @@ async function observe(name: string, own?: pg.Client): Promise<Seen> {
     if (gate !== undefined) {
       await asGate(() => read(gate))
       await asGate(() => report(gate))
-      await asGate(command)
+      if (own === undefined) await asGate(command)
     }
     if (wrote && (await asWriter(change)) === true) {
       Object.assign(seen, { after: await stored() }, await removed(audited))
