@@ -106,6 +106,8 @@ const gaugeHelp: Readonly<Record<string, string>> = {
     'Time since the revocations in memory were last known to equal the database table, by a comparison or a full load.',
   dropgate_feed_comparisons_overdue:
     '1 while comparisons were due several times and none was completed, else 0.',
+  dropgate_feed_wrong_triggers:
+    'Triggers of the table of revocations that are off, or do not fire for replicated changes.',
   dropgate_ledger_rows: 'Revocations in memory (the ledger).',
   dropgate_ledger_used: 'Used slots of the ledger, including slots of deleted rows.',
   dropgate_ledger_capacity: 'Slots of the ledger that may be used before it is full.',

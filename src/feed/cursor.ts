@@ -1,5 +1,6 @@
 /** How far the feed has read: reads snapshots, and decides whether ticks can go on from a cursor. No I/O. */
 import { GateError } from '../errors.ts'
+import { alteredSince } from './triggers.ts'
 
 /** The meta row of an answer: which database answered, and with which snapshot. Made by the SQL function `state()`. */
 export interface Ident {
@@ -18,6 +19,8 @@ export interface Ident {
   /** Nonce and snapshot of the newest anchor, see history.ts; null before the first. */
   readonly anchor: string | null
   readonly anchor_snapshot: string | null
+  /** The triggers of the feed: name, for which sessions it fires, and the transaction that has set that; see triggers.ts. */
+  readonly triggers: readonly string[]
   /** The claims that rows visible in `snapshot` name, as JSON pointers. */
   readonly pointers: readonly string[]
   /** Id of the key that notifications are authenticated with. */
@@ -32,7 +35,7 @@ export interface Ident {
  */
 export type Cursor = Pick<
   Ident,
-  'snapshot' | 'generation' | 'tomb_floor' | 'system_id' | 'relation'
+  'snapshot' | 'generation' | 'tomb_floor' | 'system_id' | 'relation' | 'triggers'
 >
 
 /** Newest `key_version` whose keys this release understands. */
@@ -83,7 +86,7 @@ export function gapAfter(cursor: Cursor, ident: Ident): string | undefined {
   // back xmin.
   if (ident.tomb_floor !== cursor.tomb_floor && before.xmin <= BigInt(ident.tomb_floor))
     return 'tombstones that this gate needs were purged'
-  return undefined
+  return alteredSince(cursor, ident)
 }
 
 /** Parts of a `pg_snapshot` as text; everything below `xmax` that is not in `open` is visible in it. */

@@ -32,6 +32,7 @@ import { Session } from './session.ts'
 import { SnapshotFile } from './snapshot-file.ts'
 import { type AppliedTick, type State, StateMachine, shownAs } from './state.ts'
 import { askForChanges, type TickAnswer, type TickSource } from './tick.ts'
+import { Triggers } from './triggers.ts'
 import { Verification } from './verify.ts'
 
 export interface FeedOptions {
@@ -92,6 +93,8 @@ export interface FeedStatus {
   /** Number of rows that a notification brought and no tick has shown yet. */
   readonly provisional_rows: number
   readonly unmatchable_rows: number
+  /** Names of the triggers of the table that do not fire for all the sessions that they are for; see triggers.ts. */
+  readonly wrong_triggers: readonly string[]
   /** Progress of a load or catch-up that is under way. */
   readonly progress: { readonly rows: number; readonly of: number | null } | null
   readonly code: string | null
@@ -122,6 +125,7 @@ export class Feed {
   readonly #inForce: InForce
   readonly #notifications: Notifications
   readonly #comparisons: Comparisons
+  readonly #triggers: Triggers
   readonly #file: SnapshotFile | undefined
   readonly #sleep = new WakeableSleep()
   readonly #counts = { sent: 0, ticks: 0, loads: 0, bulks: 0, reconnects: 0 }
@@ -150,6 +154,7 @@ export class Feed {
     this.#history = new History(options.historyRule ?? 'anchors')
     const history = this.#history
     this.#inForce = new InForce({ ledger, history, learnPointers, onRows, onUnmatchable, log })
+    this.#triggers = new Triggers(log)
     const wake = (): void => this.#sleep.wake()
     this.#notifications = new Notifications(this.#inForce, { wake, log, metrics })
     const open = (): Promise<Verification> => Verification.open(to.url, this.#schema)
@@ -180,6 +185,7 @@ export class Feed {
 
   status(): FeedStatus {
     const backlog = this.#backlog
+    const problem = this.#problem ?? this.#triggers.problem
     const { ticks, loads, bulks, reconnects } = this.#counts
     const ageMs = this.#ledger.ageMs(monotonicUs(), Date.now())
     return {
@@ -194,10 +200,11 @@ export class Feed {
       comparisons_overdue: this.#comparisons.overdue,
       provisional_rows: this.#inForce.provisionalRows,
       unmatchable_rows: this.#inForce.unmatchableRows,
+      wrong_triggers: this.#triggers.wrong,
       progress: backlog === undefined ? null : { rows: backlog.rows, of: backlog.expected },
-      code: this.#problem?.code ?? null,
-      message: this.#problem?.message ?? null,
-      hint: this.#problem?.hint ?? null,
+      code: problem?.code ?? null,
+      message: problem?.message ?? null,
+      hint: problem?.hint ?? null,
     }
   }
 
@@ -275,7 +282,7 @@ export class Feed {
   }
 
   async #openSession(silenceMs: number): Promise<Session> {
-    const { connect: to, log } = this.#options
+    const { connect: to } = this.#options
     const session = await Session.open(to.url, this.#schema, silenceMs)
     this.#session = session
     if (this.#machine.closed) return session
@@ -283,15 +290,9 @@ export class Feed {
       (message) => this.#notifications.receive(message, this.#shownSoFar, this.#counts.sent),
       () => this.#sleep.wake(),
     )
-    const { ident, mac, missingTriggers } = await session.greet()
+    const { ident, mac } = await session.greet()
     checkIdent(ident)
     this.#notifications.mac = mac
-    if (missingTriggers.length > 0) {
-      log.error(
-        { triggers: missingTriggers },
-        'triggers on the table of revocations are disabled: the gate may miss rows until the next comparison',
-      )
-    }
     // LISTEN is committed before anything is read, so that a row which commits after the read sends us a notification.
     await session.listen(ident.channel)
     if (!this.#listenTested) {
@@ -347,6 +348,7 @@ export class Feed {
   async #take(tick: Tick): Promise<boolean> {
     const { changes, from, gap, number, sentAtUs, clockOffsetMs } = tick
     const machine = this.#machine
+    this.#triggers.note(changes.ident)
     if (gap !== undefined) {
       await machine.on('gap found', gap)
       return false
@@ -530,6 +532,7 @@ export class Feed {
   }
 
   #proveFreshness({ sentAtUs, clockOffsetMs }: AppliedTick): void {
+    if (this.#triggers.off) return
     this.#ledger.fresh(sentAtUs, clockOffsetMs)
     this.#ledger.setLoaded()
     this.#options.metrics.observe('dropgate_feed_tick_seconds', (monotonicUs() - sentAtUs) / 1e6)

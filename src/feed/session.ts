@@ -15,16 +15,6 @@ import type { Presence } from './presence.ts'
 /** How long the gate's own test notification may take to come back before the session is asked whether it lives. */
 const echoMs = 1000
 
-/** Triggers of the table of revocations. When one of them is disabled, rows come without stamps or notifications. */
-const triggers = [
-  'a_prepare',
-  'a_stamp',
-  'c_announce_delete',
-  'c_announce_insert',
-  'c_announce_update',
-  'd_renew',
-]
-
 export class Session {
   readonly #client: pg.Client
   readonly #schema: string
@@ -59,18 +49,15 @@ export class Session {
     return roundTripOf(this.#client)
   }
 
-  /** @returns the database that answers, the key of its notifications, and the triggers that are disabled */
-  async greet(): Promise<{ ident: Ident; mac: MacKey; missingTriggers: string[] }> {
+  /** @returns the database that answers, and the key of its notifications */
+  async greet(): Promise<{ ident: Ident; mac: MacKey }> {
     const { rows } = await this.#guarded(
       this.#client.query(
-        `SELECT s.*, k.id AS key_id, k.key, ARRAY(
-           SELECT tgname::text FROM pg_trigger WHERE tgrelid = '${this.#schema}.revocations'::regclass AND tgenabled = 'A') AS triggers
-         FROM ${this.#schema}.state() s, ${this.#schema}.mac_key() k`,
+        `SELECT s.*, k.id AS key_id, k.key FROM ${this.#schema}.state() s, ${this.#schema}.mac_key() k`,
       ),
     )
-    const { key_id: id, key, triggers: on, ...ident } = rows[0]
-    const missingTriggers = triggers.filter((name) => !on.includes(name))
-    return { ident, mac: { id, key }, missingTriggers }
+    const { key_id: id, key, ...ident } = rows[0]
+    return { ident, mac: { id, key } }
   }
 
   async listen(channel: string): Promise<void> {

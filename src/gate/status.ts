@@ -106,6 +106,7 @@ export function metricsOf(rooms: GateRooms, ready: boolean): string {
         ? {}
         : { dropgate_feed_comparison_age_seconds: comparisonMs / 1000 }),
       dropgate_feed_comparisons_overdue: overdue ? 1 : 0,
+      dropgate_feed_wrong_triggers: feed.status().wrong_triggers.length,
       dropgate_ledger_rows: revocationsIn({ ledger, fleet }),
       dropgate_ledger_used: ledger.table.used,
       dropgate_ledger_capacity: ledger.table.capacity,

@@ -19,6 +19,7 @@ import { databaseHosts, type Wanted } from '../domain/database-url.ts'
 import { GateError } from '../errors.ts'
 import { toDatabaseError, unreachable } from './database-error.ts'
 import { lockNotAvailable, whoLocks } from './locks.ts'
+import { formats, settings } from './settings.ts'
 import { Watch } from './watch.ts'
 
 interface Kind {
@@ -27,8 +28,8 @@ interface Kind {
   /** `statement_timeout` of the session, 0 for none; twice `silenceMs` when absent. */
   readonly statementMs?: number
   /**
-   * True where the session may be one that a pooler gives to others afterwards: no setting of it is changed. Gates need
-   * sessions of their own; writers of revocations may use any pooler.
+   * True where the session may be one that a pooler gives to others afterwards: only formats are set, which poolers keep
+   * apart. Gates need sessions of their own; writers of revocations may use any pooler.
    */
   readonly shared?: true
 }
@@ -166,7 +167,8 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
   try {
     await facts.watch.during('the opening of the session', client.connect())
     const limits: Kind = { ...kinds[options.kind], silenceMs: silenceOf(options) }
-    if (limits.shared !== true) await settle(client, url, limits)
+    if (limits.shared === true) await set(client, formats)
+    else await settle(client, url, limits)
     if (wanted !== 'any') await checkServer(client, wanted)
     facts.watch.silenceMs = Math.max(limits.silenceMs, roundTrips * facts.roundTripMs)
   } catch (error) {
@@ -222,38 +224,44 @@ async function nameLock(client: pg.Client, error: unknown): Promise<never> {
   throw (await whoLocks((text) => client.query(text), error)) ?? error
 }
 
-/**
- * The settings of a session of the gate. Only those that the server knows are set: some are newer than the oldest server,
- * and a server on Windows cannot look whether its client is there.
- */
+/** Gives a session of the gate its settings, and learns which process serves it and how far away it is. */
 async function settle(client: pg.Client, url: string, limits: Kind): Promise<void> {
   const facts = factsOf.get(client)!
-  const settings: Record<string, number | string> = {
+  const sentAt = performance.now()
+  const { pid, started_at: startedAt } = await set(client, {
+    ...settings,
     lock_timeout: Math.round(limits.silenceMs * lockShare),
     statement_timeout: limits.statementMs ?? 2 * limits.silenceMs,
-    idle_in_transaction_session_timeout: 0,
-    idle_session_timeout: 0,
-    transaction_timeout: 0,
     client_connection_check_interval: 1000,
     // In seconds, except the last: a client that a dead network hides is given up within 25 s.
     tcp_keepalives_idle: 10,
     tcp_keepalives_interval: 5,
     tcp_keepalives_count: 3,
     tcp_user_timeout: 25_000,
-  }
-  const sentAt = performance.now()
-  const { rows } = await client.query({
-    text: `SELECT pid, extract(epoch FROM backend_start)::text AS started_at, (
-        SELECT count(set_config(name, value, false)) FROM unnest($1::text[], $2::text[]) s(name, value)
-        WHERE current_setting(name, true) IS NOT NULL
-          AND NOT (name LIKE 'client_connection%' AND version() ~* 'windows|mingw|visual c'))
-      FROM pg_stat_get_activity(pg_backend_pid())`,
-    values: [Object.keys(settings), Object.values(settings).map(String)],
   })
   facts.roundTripMs = performance.now() - sentAt
-  const { pid, started_at: startedAt } = rows[0]
   facts.process = { url, pid, startedAt }
   await endAbandoned(client, url)
+}
+
+/**
+ * Sets what the server knows: some settings are newer than the oldest server, and a server on Windows cannot look whether
+ * its client is there. Not as startup parameters: poolers refuse those that they do not know.
+ */
+async function set(
+  client: pg.Client,
+  values: Readonly<Record<string, string | number>>,
+): Promise<{ pid: number; started_at: string }> {
+  const { rows } = await client.query({
+    text: `SELECT pid, extract(epoch FROM backend_start)::text AS started_at, (
+        SELECT pg_catalog.count(pg_catalog.set_config(name, value, false))
+        FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) s(name, value)
+        WHERE pg_catalog.current_setting(name, true) IS NOT NULL
+          AND NOT (name LIKE 'client_connection%' AND pg_catalog.version() ~* 'windows|mingw|visual c'))
+      FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())`,
+    values: [Object.keys(values), Object.values(values).map(String)],
+  })
+  return rows[0]
 }
 
 /** Ends what earlier sessions of this process have left at the server: it may wait for a lock, or for a lost client. */

@@ -48,6 +48,8 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '57P03': waitForServer,
   '57P04': 'the database was dropped: create it again, or correct its name in the URL',
   '57P05': 'idle_session_timeout ended the session: raise it for this login',
+  '58P01':
+    'install the library, or correct the setting that names it: SELECT * FROM pg_db_role_setting, and pg_settings, show where it is set',
   ENOTFOUND: 'check the host in the database URL: its name has no address',
   EAI_AGAIN: 'check the DNS of this machine: it did not find the address of the database host',
 }

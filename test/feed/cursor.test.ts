@@ -6,7 +6,7 @@ import { covers, History } from '../../src/feed/history.ts'
 const identAt = (snapshot: string, other: Partial<Ident> = {}): Ident => ({
   ...{ snapshot, tomb_floor: '0', generation: 'g', schema_version: 1, channel: 'c' },
   ...{ system_id: '1', relation: '2', standby: false, clock_ms: 0, anchor: null },
-  ...{ anchor_snapshot: null, pointers: [], mac_key: 1, queue_usage: 0 },
+  ...{ anchor_snapshot: null, pointers: [], triggers: [], mac_key: 1, queue_usage: 0 },
   ...other,
 })
 

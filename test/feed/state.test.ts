@@ -19,7 +19,7 @@ const events = Object.keys(table.connecting) as Event[]
 const ident: Ident = {
   ...{ snapshot: '7:7:', tomb_floor: '0', generation: 'g', schema_version: 1, channel: 'c' },
   ...{ system_id: '1', relation: '2', standby: false, clock_ms: 0, anchor: null },
-  ...{ anchor_snapshot: null, pointers: [], mac_key: 1, queue_usage: 0 },
+  ...{ anchor_snapshot: null, pointers: [], triggers: [], mac_key: 1, queue_usage: 0 },
 }
 const newCursor = (): Ident => ({ ...ident })
 const dataOf: { readonly [E in Event]: () => Events[E] } = {

@@ -162,6 +162,7 @@ t.test(
       'a worker loads store/connect.ts',
       'a worker loads store/database-error.ts',
       'a worker loads store/locks.ts',
+      'a worker loads store/settings.ts',
       'a worker loads store/watch.ts',
     ])
     t.same(workerProblems([...imports, type('policy/host.ts', 'bundle/watch.ts')]), [])

@@ -5,12 +5,13 @@
 --   SHA-256( kind ‖ int4(length of issuer) ‖ issuer ‖ int4(length of value) ‖ value ),  texts in UTF-8.
 --
 -- These are plain SQL functions without settings of their own: PostgreSQL then inlines them into the trigger that calls
--- them, which halves the cost of a row. They rely on the search_path that the calling trigger has set.
+-- them, which halves the cost of a row. They rely on the search_path that the calling trigger has set. No literal has a
+-- backslash: standard_conforming_strings of the writer's session decides what that means.
 
 CREATE OR REPLACE FUNCTION __schema__.key_of_bytes(kind int, issuer text, value bytea) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT set_byte('\x00'::bytea, 0, kind) || substring(sha256(
-    set_byte('\x00'::bytea, 0, kind)
+  SELECT set_byte(decode('00', 'hex'), 0, kind) || substring(sha256(
+    set_byte(decode('00', 'hex'), 0, kind)
     || int4send(octet_length(convert_to(coalesce(issuer, ''), 'UTF8'))) || convert_to(coalesce(issuer, ''), 'UTF8')
     || int4send(octet_length(value)) || value) FROM 1 FOR 16)
 $$;
@@ -38,7 +39,7 @@ CREATE OR REPLACE FUNCTION __schema__.network_key(network cidr) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT set_byte(
     __schema__.key_of_bytes(14, '',
-      set_byte('\x00'::bytea, 0, masklen(network)) || substring(cidr_send(network) FROM 5)),
+      set_byte(decode('00', 'hex'), 0, masklen(network)) || substring(cidr_send(network) FROM 5)),
     16, masklen(network) + CASE family(network) WHEN 6 THEN 33 ELSE 0 END)
 $$;
 

@@ -3,10 +3,15 @@
 --   a_stamp    row       shared: stores the transaction and the place in the order of changes
 --   b_guard_…  row       of the table: refuses rows that need a stronger role
 --   c_announce statement writes tombstones for removed rows, and wakes the gates
+--   c_entomb   row       shared: the same for changes that are replicated, which run no statement
 --   d_renew    TRUNCATE  shared: makes every gate load anew
 --   e_audit    statement shared: keeps copies of changed and deleted rows
 --   f_warn_…   statement warns the writer (6_fleet.sql)
 -- A further followed table gets the shared triggers by name and brings its own a_prepare.
+--
+-- No setting of the writer's session may change what is stored or sent. So functions pin the search_path, literals have
+-- no backslash, and a time or a float becomes text only where TimeZone and the like are pinned. test/store/settings.test.ts
+-- tries every setting.
 
 -- Computes a revocation's keys, and the other values that the writer may not choose. The ledger files the row under its
 -- first key, so the most selective key comes first. Keys of the exchange (client certificate, network) come before keys
@@ -160,6 +165,18 @@ CREATE OR REPLACE TRIGGER c_announce_update AFTER UPDATE ON __schema__.revocatio
 CREATE OR REPLACE TRIGGER c_announce_delete AFTER DELETE ON __schema__.revocations
   REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce('r');
 
+-- A subscriber of logical replication fires row triggers only. So that what it deletes has tombstones too, this trigger
+-- fires for each row, and only in sessions that apply replicated changes (session_replication_role = replica).
+CREATE OR REPLACE FUNCTION __schema__.entomb() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  INSERT INTO tomb (row_id, keys, kind) VALUES (OLD.id, OLD.keys, TG_ARGV[0]::"char");
+  PERFORM wake('w');
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER c_entomb AFTER UPDATE OR DELETE ON __schema__.revocations
+  FOR EACH ROW EXECUTE FUNCTION __schema__.entomb('r');
+
 -- Sends new revocations with one predicate in the notification, so that a gate denies before it has asked. Other rows,
 -- and rows that do not fit, only wake the gate. The body has key id and transaction, then for each row id, key, cutoff,
 -- expiry and flags; the MAC comes before it; all in base64 (feed/payload.ts). At most 16 such notifications in a
@@ -188,11 +205,11 @@ BEGIN
       int8send(id) || keys
       || int8send(coalesce(ceil(extract(epoch FROM issued_before) * 1000000)::bigint, 0))
       || int8send(coalesce(ceil(extract(epoch FROM expires_at))::bigint, 0))
-      || set_byte('\x00'::bytea, 0, (issued_before IS NOT NULL)::int + (event_time IS NOT NULL)::int * 2
-           + (compare = 'auth_time')::int * 4 + (expires_at IS NOT NULL)::int * 8), '\x'::bytea)
+      || set_byte(decode('00', 'hex'), 0, (issued_before IS NOT NULL)::int + (event_time IS NOT NULL)::int * 2
+           + (compare = 'auth_time')::int * 4 + (expires_at IS NOT NULL)::int * 8), ''::bytea)
     INTO body FROM new_rows WHERE octet_length(keys) = 17;
   PERFORM set_config('dropgate.payloads', (sent::int + 1)::text, true);
-  PERFORM wake('p' || translate(encode(sha256(mac.outer_pad || sha256(mac.inner_pad || body)) || body, 'base64'), E'\n', ''));
+  PERFORM wake('p' || translate(encode(sha256(mac.outer_pad || sha256(mac.inner_pad || body)) || body, 'base64'), chr(10), ''));
   IF simple < total THEN PERFORM wake('w'); END IF;
   RETURN NULL;
 END $$;
@@ -215,7 +232,7 @@ CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.tomb
 
 -- Keeps a copy of each changed or deleted row, for any table with an id. Not of canaries, which revoke nothing.
 CREATE OR REPLACE FUNCTION __schema__.keep_image() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp SET timezone = 'UTC' SET bytea_output = hex AS $$
 BEGIN
   IF TG_OP = 'TRUNCATE' THEN
     INSERT INTO audit (action, relation) VALUES (TG_OP, TG_TABLE_NAME);
@@ -244,18 +261,24 @@ CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON
 CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.claim_pointers
   FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
 
--- Also for sessions that apply replicated changes (session_replication_role = replica): their rows would otherwise have
--- no stamps, and no gate would see them.
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER a_prepare;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER a_stamp;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER b_guard_wide;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER c_announce_insert;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER c_announce_update;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER c_announce_delete;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER d_renew;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER e_audit_update;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER e_audit_delete;
-ALTER TABLE __schema__.revocations ENABLE ALWAYS TRIGGER e_audit_truncate;
-ALTER TABLE __schema__.tomb ENABLE ALWAYS TRIGGER d_renew;
-ALTER TABLE __schema__.audit ENABLE ALWAYS TRIGGER a_refuse_change;
-ALTER TABLE __schema__.claim_pointers ENABLE ALWAYS TRIGGER a_refuse_change;
+-- Makes every trigger fire for the sessions that it is for: all, also those that apply replicated changes (their rows would
+-- otherwise have no stamps, and no gate would see them), and c_entomb for those alone.
+CREATE OR REPLACE FUNCTION __schema__.enable_triggers() RETURNS void
+LANGUAGE plpgsql SET search_path = __schema__, pg_temp AS $$
+BEGIN
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER a_prepare;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER a_stamp;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER b_guard_wide;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER c_announce_insert;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER c_announce_update;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER c_announce_delete;
+  ALTER TABLE revocations ENABLE REPLICA TRIGGER c_entomb;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER d_renew;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER e_audit_update;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER e_audit_delete;
+  ALTER TABLE revocations ENABLE ALWAYS TRIGGER e_audit_truncate;
+  ALTER TABLE tomb ENABLE ALWAYS TRIGGER d_renew;
+  ALTER TABLE audit ENABLE ALWAYS TRIGGER a_refuse_change;
+  ALTER TABLE claim_pointers ENABLE ALWAYS TRIGGER a_refuse_change;
+END $$;
+SELECT __schema__.enable_triggers();

@@ -36,27 +36,43 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT k.id, k.key FROM mac_keys k ORDER BY k.id DESC LIMIT 1
 $$;
 
--- Identity and position of this database, its newest anchor, the claims that rows name, the key of notifications and the
--- use of their queue, all in one snapshot. Times are whole numbers: as text, a fraction depends on settings.
+-- Immutable, since a server process serves one cluster as long as it lives: so each session reads the server's control
+-- file once, and not at every tick.
+CREATE OR REPLACE FUNCTION __schema__.this_cluster() RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (SELECT c.system_identifier FROM pg_control_system() c);
+END $$;
+
+-- Identity and position of this database, its newest anchor, the triggers of the feed, the claims that rows name, the key
+-- of notifications and the use of their queue, all in one snapshot. Times are whole numbers, and the share is no float:
+-- as text, a float depends on settings.
 CREATE OR REPLACE FUNCTION __schema__.state(
   OUT snapshot text, OUT generation text, OUT schema_version int, OUT channel text, OUT tomb_floor text,
   OUT system_id text, OUT relation text, OUT timeline text, OUT standby boolean, OUT clock_ms bigint,
-  OUT anchor text, OUT anchor_snapshot text, OUT pointers text[], OUT mac_key int, OUT queue_usage float8)
+  OUT anchor text, OUT anchor_snapshot text, OUT triggers text[], OUT pointers text[], OUT mac_key int, OUT queue_usage numeric)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+DECLARE
+  -- A table that was dropped and made anew has another number, also where everything in it is as before.
+  followed oid := to_regclass('__schema__.revocations');
 BEGIN
   standby := pg_is_in_recovery();
-  SELECT pg_current_snapshot()::text, f.generation::text, f.schema_version, f.channel, f.tomb_floor::text
-    INTO snapshot, generation, schema_version, channel, tomb_floor FROM feed f;
-  SELECT c.system_identifier::text INTO system_id FROM pg_control_system() c;
-  -- Tables that were dropped and made anew have another number, also where everything in them is as before.
-  relation := to_regclass('__schema__.revocations')::oid::text;
+  relation := followed::text;
   -- Only gates of the last preview read this: they load everything when it changes.
   timeline := CASE WHEN standby THEN NULL ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END;
+  system_id := this_cluster()::text;
   clock_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
-  SELECT a.nonce::text, a.snapshot::text INTO anchor, anchor_snapshot FROM anchors a ORDER BY a.n DESC LIMIT 1;
-  pointers := ARRAY(SELECT p.pointer FROM claim_pointers p);
-  mac_key := (SELECT max(k.id) FROM mac_keys k);
-  queue_usage := pg_notification_queue_usage();
+  queue_usage := round(pg_notification_queue_usage()::numeric, 4);
+  -- One statement, since each costs as much to start as it does here to run.
+  SELECT pg_current_snapshot()::text, f.generation::text, f.schema_version, f.channel, f.tomb_floor::text,
+      a.nonce::text, a.snapshot::text, ARRAY(SELECT p.pointer FROM claim_pointers p),
+      (SELECT k.id FROM mac_keys k ORDER BY k.id DESC LIMIT 1),
+      -- Each trigger of the feed, for which sessions it fires, and the transaction that has set that (feed/triggers.ts).
+      ARRAY(SELECT concat(t.tgname, ' ', t.tgenabled, ' ', t.xmin) FROM pg_trigger t
+        WHERE t.tgrelid = followed AND t.tgname >= 'a' AND t.tgname < 'e' ORDER BY t.tgname)
+    INTO snapshot, generation, schema_version, channel, tomb_floor, anchor, anchor_snapshot, pointers, mac_key, triggers
+    FROM feed f LEFT JOIN LATERAL (SELECT b.nonce, b.snapshot FROM anchors b ORDER BY b.n DESC LIMIT 1) a ON true
+    WHERE f.one;
 END $$;
 
 -- Writes an anchor with this nonce, unless another gate is writing one or the newest is younger than a second: then all
@@ -73,16 +89,15 @@ BEGIN
   END IF;
   PERFORM set_config('synchronous_commit', 'local', true);
   INSERT INTO anchors (nonce, snapshot, database, system_id)
-    SELECT anchor.nonce, pg_current_snapshot(), d.oid, c.system_identifier
-    FROM pg_database d, pg_control_system() c WHERE d.datname = current_database();
+    SELECT anchor.nonce, pg_current_snapshot(), d.oid, this_cluster()
+    FROM pg_database d WHERE d.datname = current_database();
 END $$;
 
 -- Those of the given anchors that were written in this database and are in its history.
 CREATE OR REPLACE FUNCTION __schema__.held(nonces uuid[]) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
-  SELECT a.nonce FROM anchors a, pg_database d, pg_control_system() c
-  WHERE a.nonce = ANY (nonces) AND d.datname = current_database() AND a.database = d.oid
-    AND a.system_id = c.system_identifier
+  SELECT a.nonce FROM anchors a, pg_database d
+  WHERE a.nonce = ANY (nonces) AND d.datname = current_database() AND a.database = d.oid AND a.system_id = this_cluster()
 $$;
 
 -- Everything that became visible since the snapshot `cursor`: exactly the rows that are not visible in it. So no row is
@@ -108,8 +123,9 @@ DECLARE
   upper_xid xid8 := pg_snapshot_xmax(cursor);
   open_xids xid8[] := ARRAY(SELECT pg_snapshot_xip(cursor));
 BEGIN
-  RETURN QUERY SELECT 'm'::"char", NULL::"char", NULL::bigint, NULL::bytea, NULL::bigint, NULL::boolean, NULL::boolean,
-    NULL::bigint, row_to_json(i)::text, NULL::xid8 FROM state() i;
+  op := 'm';
+  meta := row_to_json(state())::text;
+  RETURN NEXT;
   RETURN QUERY SELECT 't'::"char", t.kind, t.row_id, t.keys, NULL::bigint, NULL::boolean, NULL::boolean, NULL::bigint,
     NULL::text, t.chg_xid FROM tomb t WHERE t.chg_xid >= upper_xid LIMIT cap;
   RETURN QUERY SELECT 'r'::"char", 'r'::"char", l.id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, NULL::text,

@@ -18,7 +18,7 @@ BEGIN
   tombs := 0;
   IF NOT pg_try_advisory_xact_lock('__schema__.revocations'::regclass::oid::bigint) THEN RETURN; END IF;
   -- Rounded to the hour, so that the row for everyone changes at most once an hour.
-  SELECT date_trunc('hour', now() - greatest(interval '24 h', max(g.token_lifetime)) - interval '10 min')
+  SELECT date_trunc('hour', now() - greatest(interval '24 h', max(g.token_lifetime)) - interval '10 min', 'UTC')
     INTO horizon FROM gates g;
   SELECT f.purge_row INTO floor_row FROM feed f;
   dead := ARRAY(
@@ -43,15 +43,15 @@ BEGIN
   -- Tombstones are for gates that were disconnected; a gate that returns later loads everything.
   WITH gone AS (
     DELETE FROM tomb WHERE ctid = ANY (ARRAY(
-      SELECT t.ctid FROM tomb t WHERE t.at < now() - interval '7 days' LIMIT least(greatest(batch, 1), 10000)))
+      SELECT t.ctid FROM tomb t WHERE t.at < now() - interval '168 h' LIMIT least(greatest(batch, 1), 10000)))
     RETURNING chg_xid)
   SELECT count(*), (SELECT g.chg_xid FROM gone g ORDER BY g.chg_xid DESC LIMIT 1) INTO tombs, floor_xid FROM gone;
   IF tombs > 0 THEN
     UPDATE feed SET tomb_floor = CASE WHEN tomb_floor > floor_xid THEN tomb_floor ELSE floor_xid END;
   END IF;
   -- A gate that was away for longer loads everything. The newest stays: while nothing changes, no other is written.
-  DELETE FROM anchors a WHERE a.at < now() - interval '7 days' AND a.n < (SELECT max(b.n) FROM anchors b);
-  DELETE FROM gates WHERE seen_at < now() - interval '1 day' - allows;
+  DELETE FROM anchors a WHERE a.at < now() - interval '168 h' AND a.n < (SELECT max(b.n) FROM anchors b);
+  DELETE FROM gates WHERE seen_at < now() - interval '24 h' - allows;
   -- A canary that no gate has replaced; first, since its row here is what tells it from other rows.
   DELETE FROM revocations r WHERE r.id = ANY (ARRAY(
     SELECT c.row_id FROM canaries c JOIN waits w ON w.row_id = c.row_id WHERE w.at < now() - interval '1 h'));
@@ -78,10 +78,13 @@ BEGIN
 END $$;
 SELECT __schema__.new_mac_key() WHERE NOT EXISTS (SELECT FROM __schema__.mac_keys);
 
--- After a restore from a dump, the stamps come from another time: stamps every row anew, and gates load everything.
+-- After a restore from a dump, the stamps come from another time, and rows that were written while triggers were off may
+-- have no stamps or the keys of other rows. Turns the triggers on, prepares and stamps every row anew, and gates load
+-- everything.
 CREATE OR REPLACE FUNCTION __schema__.reset_feed() RETURNS void
 LANGUAGE plpgsql SET search_path = __schema__, pg_temp AS $$
 BEGIN
+  PERFORM enable_triggers();
   UPDATE revocations SET reason = reason;
   DELETE FROM tomb;
   UPDATE feed SET generation = gen_random_uuid();
