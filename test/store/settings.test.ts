@@ -329,6 +329,7 @@ function judge(t: Test, { name, value }: Setting, seen: Seen): void {
 }
 
 const settings = await everySetting(owner)
+t.comment(`${settings.length} values of ${new Set(settings.map(({ name }) => name)).size} settings`)
 
 t.test('what is compared is there under default settings', (t) => {
   t.match(reference, { wrote: true, wakes: ['w'], clocks: [true, true], snapshots: [true, true] })
