@@ -204,20 +204,17 @@ async function purge(gate: pg.Client): Promise<Seen> {
   return { purged, left }
 }
 
-/** A command's session. */
-async function command(): Promise<Seen> {
-  const client = await connect({ url: cluster.cli_url, kind: 'command' })
-  try {
-    const listed = await listRevocations(client, 'dropgate', 10)
-    const receipts = await receiptsOf(client, 'dropgate', 1)
-    return {
-      listed: listed.map(({ created_at: _, created_by: _b, ...row }) => row),
-      receipts: receipts.map(({ ms, ...receipt }) => ({ ...receipt, ms: typeof ms })),
-    }
-  } finally {
-    await client.end()
+/** What a command shows. */
+async function show(client: pg.Client): Promise<Seen> {
+  const listed = await listRevocations(client, 'dropgate', 10)
+  const receipts = await receiptsOf(client, 'dropgate', 1)
+  return {
+    listed: listed.map(({ created_at: _, created_by: _b, ...row }) => row),
+    shown: receipts.map(({ ms, ...receipt }) => ({ ...receipt, ms: typeof ms })),
   }
 }
+
+const openCommand = (): Promise<pg.Client> => connect({ url: cluster.cli_url, kind: 'command' })
 
 /** Why a session may be refused what it asks for, by setting: what the setting is for. */
 const mayRefuse: Readonly<Record<string, { readonly gate?: RegExp; readonly writer?: RegExp }>> = {
@@ -288,7 +285,10 @@ async function observe(name: string, own?: pg.Client): Promise<Seen> {
     if (gate !== undefined) {
       await asGate(() => read(gate))
       await asGate(() => report(gate))
-      if (own === undefined) await asGate(command)
+      await asGate(async () => {
+        const client = own === undefined ? await openCommand() : commander
+        return await show(client).finally(() => own === undefined && client.end())
+      })
     }
     if (wrote && (await asWriter(change)) === true) {
       Object.assign(seen, { after: await stored() }, await removed(audited))
@@ -304,7 +304,8 @@ async function observe(name: string, own?: pg.Client): Promise<Seen> {
 }
 
 const reader = await connect({ url: cluster.url, kind: 'feed' })
-t.teardown(() => reader.end())
+const commander = await openCommand()
+t.teardown(() => Promise.all([reader.end(), commander.end()]))
 const reference = await observe('')
 
 /** Compares with what was seen under default settings. What was refused is not compared, but must not be half done. */
@@ -330,6 +331,7 @@ function judge(t: Test, { name, value }: Setting, seen: Seen): void {
 }
 
 const settings = await everySetting(owner)
+t.comment(`${settings.length} values of ${new Set(settings.map(({ name }) => name)).size} settings`)
 
 t.test('what is compared is there under default settings', (t) => {
   t.match(reference, { wrote: true, wakes: ['w'], clocks: [true, true], snapshots: [true, true] })

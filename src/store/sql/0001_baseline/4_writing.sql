@@ -238,7 +238,7 @@ BEGIN
     INSERT INTO audit (action, relation) VALUES (TG_OP, TG_TABLE_NAME);
   ELSE
     INSERT INTO audit (action, relation, row_id, image) SELECT TG_OP, TG_TABLE_NAME, o.id, to_jsonb(o) FROM old_rows o
-      WHERE NOT EXISTS (SELECT FROM canaries c WHERE c.row_id = o.id AND TG_TABLE_NAME = 'revocations');
+      WHERE NOT EXISTS (SELECT FROM waits w WHERE w.canary AND w.row_id = o.id AND TG_TABLE_NAME = 'revocations');
   END IF;
   RETURN NULL;
 END $$;
