@@ -1,12 +1,14 @@
 /** Waits until something is so; fails with what it was waiting for. As long as a machine may need that is busy with much else. */
 export async function until(
-  what: string,
+  what: string | (() => string),
   done: () => boolean | Promise<boolean>,
   ms = 30_000,
 ): Promise<void> {
   const end = Date.now() + ms
   while (!(await done())) {
-    if (Date.now() > end) throw new Error(`waited ${ms} ms for: ${what}`)
+    if (Date.now() > end) {
+      throw new Error(`waited ${ms} ms for: ${typeof what === 'string' ? what : what()}`)
+    }
     await pause(2)
   }
 }

@@ -1,4 +1,4 @@
-/** Recorded revocations, lifts and requests on two gates under faults are linearizable; so is the checker sound. */
+/** Recorded revocations, lifts and requests on two gates under faults and crashes of the server are linearizable; so is the checker sound. */
 import t from 'tap'
 import { type Operation, unexplained } from '../harness/linear.ts'
 import { lateReads, record } from '../harness/recorded.ts'
@@ -31,6 +31,14 @@ const fine: [string, Operation<boolean>[]][] = [
     'a lift that is overtaken by the next row',
     [write(true, 0, 1), write(false, 2, never), write(true, 3, 4), read(true, 5, 6)],
   ],
+  [
+    'a write without acknowledgement that did not happen and was tried again',
+    [write(true, 0, never), read(false, 5, 6), write(true, 9, 10), read(true, 11, 12)],
+  ],
+  [
+    'one that happened and was tried again',
+    [write(true, 0, never), read(false, 5, 6), read(true, 7, 8), write(true, 9, 10)],
+  ],
 ]
 for (const [name, history] of fine) {
   t.test(`explained: ${name}`, async (t) => {
@@ -59,6 +67,14 @@ const broken: [string, Operation<boolean>[]][] = [
   [
     'allowed and denied again after a lift was seen',
     [write(true, 0, 1), write(false, 2, never), read(false, 3, 4), read(true, 5, 6)],
+  ],
+  [
+    'denied by a write without acknowledgement, then allowed',
+    [write(true, 0, never), read(true, 1, 2), read(false, 3, 4)],
+  ],
+  [
+    'allowed after the bound although a lift without acknowledgement was tried later only',
+    [write(true, 0, 1), read(false, 2, 3), write(false, 4, never)],
   ],
   [
     'two readers that see one change in two orders',
@@ -118,12 +134,16 @@ t.test(
   },
 )
 
-t.test('two gates under faults allow nothing too late, and each is one register', async (t) => {
-  const seed = seedOf()
-  t.comment(`SEED=${seed}`)
-  const found = await record({ ms: 8000, seed, faults: true })
-  t.comment(JSON.stringify(found))
-  t.same(found.late, [])
-  t.same(found.unexplained, [])
-  t.ok(found.requests > 100 && found.writes > 4 && found.faults > 3)
-})
+t.test(
+  'two gates under faults and crashes allow nothing too late, and each is one register',
+  async (t) => {
+    const seed = seedOf()
+    t.comment(`SEED=${seed}`)
+    const found = await record({ ms: 8000, seed, faults: true })
+    t.comment(JSON.stringify(found))
+    t.same(found.late, [])
+    t.same(found.unexplained, [])
+    t.ok(found.requests > 100 && found.writes > 4 && found.faults > 3)
+    t.ok(Object.keys(found.crashes).length > 1)
+  },
+)
