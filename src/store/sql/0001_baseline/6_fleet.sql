@@ -186,10 +186,9 @@ BEGIN
     SELECT n.id, n.issuer, d.columns
     FROM (SELECT * FROM new_rows r
           WHERE num_nonnulls(r.issuer, r.token_hash, r.tenant, r.group_value, r.client_cert, r.device_id) > 0
-            AND NOT EXISTS (SELECT FROM waits w WHERE w.canary AND w.row_id = r.id)
           LIMIT 1000) n,
       demands(n.token_hash, n.tenant, n.group_value, n.client_cert, n.device_id) AS d (columns)
-    WHERE NOT can_match(n.issuer, d.columns)
+    WHERE NOT can_match(n.issuer, d.columns) AND NOT EXISTS (SELECT FROM waits w WHERE w.canary AND w.row_id = n.id)
   LOOP
     PERFORM nextval('unmatched_seq');
     RAISE WARNING 'no gate can match revocation %', found.id
