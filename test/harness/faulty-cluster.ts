@@ -19,8 +19,10 @@ export class FaultyCluster {
   /** For gates: its URLs lead to the server in service. */
   readonly cluster: Cluster
   readonly proxies: PostgresProxy[] = []
-  /** Number of the history: commits that were acknowledged in one may be gone in the next. */
+  /** Changes when a fault begins and when it is over: commits that were seen before may be gone, and removals undone. */
   history = 0
+  /** A fault is under way. */
+  breaking = false
   server: Server
   /** A cold copy of some time ago. */
   keptCopy: string | undefined
@@ -173,11 +175,19 @@ export class FaultyCluster {
     }
   }
 
-  /** Another history has begun: what was promised in the last one is no longer a promise. */
-  async beginHistory(): Promise<void> {
-    // A receipt in a copy was given in the history that the copy was taken from.
-    await this.server.ask('DELETE FROM dropgate.receipts')
+  /** What was seen before the fault, and what was said of it, says nothing of the time after it. */
+  async breakBy(strike: () => Promise<void>): Promise<void> {
     this.history++
+    this.breaking = true
+    await strike()
+    await this.#forgetReceipts()
+    this.breaking = false
+    this.history++
+  }
+
+  /** A receipt was true in the history in which it was given; a row of that name may be another one now, or back again. */
+  async #forgetReceipts(): Promise<void> {
+    await this.server.ask('DELETE FROM dropgate.receipts')
   }
 
   async close(): Promise<void> {
@@ -189,7 +199,8 @@ export class FaultyCluster {
   async #replaceBy(server: Server): Promise<void> {
     const former = this.server
     this.server = server
-    await this.beginHistory()
+    // Before a gate can see them, or it would not give its own.
+    await this.#forgetReceipts()
     this.#lead()
     await former.remove()
   }

@@ -75,7 +75,6 @@ export const faults = {
     return async () => {
       const restoring = await cluster.connect()
       await restoreDump(restoring)
-      await cluster.beginHistory()
       await restoring.end()
     }
   },

@@ -90,7 +90,7 @@ export function planOf(seed: number, round: number, gates: number): RoundPlan {
     notifications: pick(random, ['come', 'come', 'are lost', 'come late']),
     burnt: Math.floor(random() * 120),
     outruns: random() < 0.75,
-    late: Math.floor(random() * 4),
+    late: Math.max(0, Math.floor(random() * 6) - 2),
     transactions: 2 + Math.floor(random() * 8),
   }
 }
@@ -107,6 +107,11 @@ export class HistoryRounds {
   readonly #found = { rounds: 0, wrongRounds: 0, missedRows: 0, phantomRows: 0, wrongAnswers: 0 }
 
   #said = { receipts: 0, allows: 0 }
+  /** However this process ends. */
+  readonly #leave = (): void => {
+    for (const folder of [this.#folder, ...this.#up.map(({ gate }) => gate.folder)])
+      rmSync(folder, { recursive: true, force: true })
+  }
 
   private constructor(
     options: RoundsOptions,
@@ -122,6 +127,7 @@ export class HistoryRounds {
       const snapshotFile = join(this.#folder, `${i}.snapshot`)
       return new WatchedGate({ cluster, issuer, snapshotFile, historyRule: options.historyRule })
     })
+    process.once('exit', this.#leave)
     this.#watch = new PromiseWatch(cluster, this.#gates, tokens, seeded(options.seed))
   }
 
@@ -168,7 +174,7 @@ export class HistoryRounds {
       const beside = plan.busy ? write() : undefined
       await pause(random() * 60)
       seen = further(seen, await this.#cluster.position())
-      await strike()
+      await this.#cluster.breakBy(strike)
       await beside
     }
     for (let i = 0; i < late; i++) open.push(await this.#writers.open(random))
@@ -210,7 +216,8 @@ export class HistoryRounds {
     for (const gate of this.#gates) await gate.close()
     this.#issuer.close()
     await this.#cluster.close()
-    rmSync(this.#folder, { recursive: true, force: true })
+    this.#leave()
+    process.off('exit', this.#leave)
   }
 
   get #up(): readonly WatchedGate[] {

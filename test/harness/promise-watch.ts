@@ -64,9 +64,11 @@ export class PromiseWatch {
   async #run(): Promise<void> {
     while (!this.#closed) {
       try {
-        this.#client ??= await this.#cluster.connect()
-        await this.#watchReceipts(this.#client)
-        await this.#watchRequests(this.#client)
+        if (!this.#cluster.breaking) {
+          this.#client ??= await this.#cluster.connect()
+          await this.#watchReceipts(this.#client)
+          await this.#watchRequests(this.#client)
+        }
       } catch {
         // The server is away.
         this.#client?.end().catch(() => {})
@@ -79,8 +81,8 @@ export class PromiseWatch {
 
   async #watchReceipts(client: pg.Client): Promise<void> {
     const gates = new Map(this.#up.map((gate) => [gate.id, gate]))
-    const given = async () => (await client.query(receiptsSql, [[...gates.keys()]])).rows
     const { history } = this.#cluster
+    const given = async () => (await client.query(receiptsSql, [[...gates.keys()]])).rows
     const receipts = await given()
     this.looked.receipts += receipts.length
     const held = new Map([...gates].map(([id, gate]) => [id, gate.held()]))
