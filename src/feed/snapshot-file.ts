@@ -58,6 +58,28 @@ export interface AnsweringDatabase {
 /** Shortest time between two writings; and the largest share of time spent writing. */
 const everyMs = 60_000
 const share = 1 / 20
+/**
+ * Where the ledger has changed less often than this, the file is written more rarely: what has changed since is read from
+ * the database in one tick, and canaries alone must not write a file of ten million rows each minute.
+ */
+const fewChanges = 100
+const everyFewMs = 15 * 60_000
+
+/** When the file was written last, or read. */
+export interface LastWriting {
+  readonly endedAt: number
+  readonly tookMs: number
+  readonly version: number
+}
+
+/** @param version The ledger's. @returns whether the file should be written now */
+export function isDue(now: number, version: number, last: LastWriting | undefined): boolean {
+  if (last === undefined) return true
+  const changes = version - last.version
+  if (changes === 0) return false
+  const pauseMs = changes < fewChanges ? everyFewMs : everyMs
+  return now >= last.endedAt + Math.max(pauseMs, last.tookMs / share)
+}
 
 /**
  * Decides when the file is read and written. Only one writing is under way at a time, and the feed never waits for it.
@@ -66,8 +88,7 @@ export class SnapshotFile {
   readonly #path: string
   readonly #log: Log
   #writing: Promise<void> | undefined
-  #notBefore = 0
-  #version = -1
+  #last: LastWriting | undefined
   #closing = false
 
   constructor(path: string, log: Log) {
@@ -85,12 +106,11 @@ export class SnapshotFile {
     try {
       const saved = await readFile(this.#path, database)
       if (saved === undefined) return
-      // The file was just read, so it is not written again at once.
-      this.#notBefore = performance.now() + everyMs
       const loading = await ledger.restoreLoad(saved.given)
       inForce.learnPointers(database.ident.pointers)
       await ledger.finishLoad(loading, async () => {})
       history.restore(saved.anchor, saved.touched)
+      this.#last = { endedAt: performance.now(), tookMs: 0, version: ledger.version }
       const ms = Math.round(performance.now() - startedAt)
       this.#log.info({ rows: ledger.rows, ms }, 'revocations are restored from the snapshot file')
     } catch (error) {
@@ -103,12 +123,9 @@ export class SnapshotFile {
   keep(ledger: Ledger, history: History, mac: MacKey): void {
     const startedAt = performance.now()
     const { version } = ledger
-    if (this.#writing !== undefined || startedAt < this.#notBefore || version === this.#version) {
-      return
-    }
+    if (this.#writing !== undefined || !isDue(startedAt, version, this.#last)) return
     const anchor = history.pin()
     if (anchor === undefined) return
-    this.#version = version
     const content = { ledger, anchor, touched: () => history.unpin() }
     this.#writing = writeFile(this.#path, content, mac, this.#rest)
       .then((bytes) => {
@@ -125,8 +142,8 @@ export class SnapshotFile {
       })
       .finally(() => {
         history.unpin()
-        this.#notBefore =
-          performance.now() + Math.max(everyMs, (performance.now() - startedAt) / share)
+        const endedAt = performance.now()
+        this.#last = { endedAt, tookMs: endedAt - startedAt, version }
         this.#writing = undefined
       })
   }

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { isDue } from '../../src/feed/snapshot-file.ts'
 import { compare, type Followed, follow, settled, storm } from '../harness/follower.ts'
 import { PostgresProxy, startPostgres } from '../harness/postgres.ts'
 import { seedOf, until } from '../harness/wait.ts'
@@ -143,4 +144,18 @@ t.test('a load that fails while the ledger serves puts no file in its place', as
   await check(followed)
   t.equal(ledger.rows, rows + 1)
   await feed.close()
+})
+
+t.test('the file is written at once, then each minute, and rarely where little changes', (t) => {
+  const last = { endedAt: 1000, tookMs: 2000, version: 7 }
+  const minute = 60_000
+  t.ok(isDue(0, 0, undefined))
+  t.notOk(isDue(1e9, 7, last), 'nothing has changed')
+  t.notOk(isDue(minute, 107, last))
+  t.ok(isDue(1000 + minute, 107, last))
+  t.notOk(isDue(1000 + 14 * minute, 106, last), 'a canary each minute')
+  t.ok(isDue(1000 + 15 * minute, 8, last))
+  t.notOk(isDue(1000 + minute, 500, { ...last, tookMs: 10_000 }), 'a twentieth of the time')
+  t.ok(isDue(1000 + 200_000, 500, { ...last, tookMs: 10_000 }))
+  t.end()
 })
