@@ -21,6 +21,8 @@ export interface Waiting {
   readonly canary: boolean
   /** Time since just before its commit, by the clock of the server when it answered. */
   readonly ageUs: number
+  /** The transaction in which its writer asked for receipts. */
+  readonly xid: string
 }
 
 export interface CanaryOptions {

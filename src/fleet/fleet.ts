@@ -208,15 +208,19 @@ export class Fleet {
     const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1)`, [id])
     const waiting = this.#canaries.concerning(wanted.map(waitingOf))
     const receipts = await this.#receipts.given(waiting.flatMap(({ row }) => row ?? []))
-    if (receipts.length > 0) await this.#confirm(receipts)
+    if (receipts.length > 0) {
+      const xids = new Map(waiting.map(({ id: row, xid }) => [row, xid]))
+      await this.#confirm(receipts, xids)
+    }
     this.#canaries.note(waiting, receipts, askedUs)
   }
 
-  async #confirm(receipts: readonly Receipt[]): Promise<void> {
+  async #confirm(receipts: readonly Receipt[], xids: ReadonlyMap<number, string>): Promise<void> {
     const nowUs = monotonicUs()
-    await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4)`, [
+    await this.#ask(`SELECT ${this.#schema}.confirm($1, $2, $3, $4, $5)`, [
       this.#options.id,
       receipts.map(({ row }) => row.id),
+      receipts.map(({ row }) => xids.get(row.id)),
       receipts.map(({ sinceUs }) => (nowUs - sinceUs) / 1000),
       receipts.map(({ cuts }) => cuts),
     ])
@@ -279,7 +283,7 @@ export class Fleet {
 
 /** A row as `wanted()` returns it. */
 function waitingOf(found: Readonly<Record<string, unknown>>): Waiting {
-  const { row_id, keys, cutoff_us, exact, auth_time, expires_s, canary, age_us } = found
+  const { row_id, keys, cutoff_us, exact, auth_time, expires_s, canary, age_us, xid } = found
   const id = Number(row_id)
   const row = {
     id,
@@ -294,5 +298,6 @@ function waitingOf(found: Readonly<Record<string, unknown>>): Waiting {
     row: keys === null ? undefined : row,
     canary: canary === true,
     ageUs: Number(age_us),
+    xid: String(xid),
   }
 }

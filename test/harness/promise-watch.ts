@@ -87,7 +87,7 @@ export class PromiseWatch {
     this.looked.receipts += receipts.length
     const held = new Map([...gates].map(([id, gate]) => [id, gate.held()]))
     const suspects = receipts.filter(
-      ({ gate, id, keys }) => held.get(gate)!.get(Number(id)) !== keys,
+      ({ gate, id, keys }) => held.get(gate)!.get(Number(id))?.includes(keys) !== true,
     )
     if (suspects.length === 0) return
     // Deleted meanwhile, perhaps. What is still there was there all the time.

@@ -96,11 +96,14 @@ export class WatchedGate {
     }
   }
 
-  /** Rows that the ledger holds, by id, with the keys that they are filed under. */
-  held(): Map<number, string> {
-    const held = new Map<number, string>()
+  /**
+   * Rows that the ledger holds, by id, with the keys that they are filed under. Of one id there may be two: that of a lost
+   * history, and one that a notification has brought.
+   */
+  held(): Map<number, string[]> {
+    const held = new Map<number, string[]>()
     for (const { id, keys } of this.#ledger!.entries())
-      held.set(id, Buffer.from(keys).toString('hex'))
+      held.set(id, [...(held.get(id) ?? []), Buffer.from(keys).toString('hex')])
     return held
   }
 

@@ -73,7 +73,7 @@ const report = [
   ['report as a gate', `SELECT dropgate.beat(${zero}, '{}')`],
   ['take a gate off the list', `SELECT dropgate.leave(${zero})`],
   ['ask for a gate who waits', `SELECT dropgate.wanted(${zero})`],
-  ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{0}', '{0}')`],
+  ['confirm for a gate', `SELECT dropgate.confirm(${zero}, '{1}', '{9}'::xid8[], '{0}', '{0}')`],
   ['get the key of notifications', 'SELECT dropgate.mac_key()'],
   ['follow the feed', "SELECT * FROM dropgate.changes('1:1:', 5)"],
   ['read all of it', 'SELECT * FROM dropgate.live'],

@@ -184,8 +184,14 @@ async function report(gate: pg.Client): Promise<Seen> {
   await gate.query('SELECT dropgate.anchor($1)', [nonce])
   const { rows: held } = await gate.query('SELECT * FROM dropgate.held($1)', [[nonce, gateId]])
   const { rows: waiting } = await gate.query('SELECT * FROM dropgate.wanted($1)', [gateId])
-  const wanted = waiting.map(({ age_us: _, ...row }) => row)
-  await gate.query('SELECT dropgate.confirm($1, $2, $3, $4)', [gateId, [1], [0.125], [2]])
+  const wanted = waiting.map(({ age_us: _, xid: _x, ...row }) => row)
+  await gate.query('SELECT dropgate.confirm($1, $2, $3, $4, $5)', [
+    gateId,
+    [1],
+    [waiting[0].xid],
+    [0.125],
+    [2],
+  ])
   const { rows: kept } = await owner.query(
     `SELECT to_jsonb(g) - 'seen_at' - 'fresh_at' AS row, abs(extract(epoch FROM seen_at - fresh_at) - 1.2345678) < 0.2 AS aged
      FROM dropgate.gates g`,

@@ -35,12 +35,13 @@ $$;
 
 -- Rows whose writer waits for receipts and which this gate has not confirmed, as the table has them now. The gate confirms
 -- those that it holds exactly so: a cursor that has passed a row does not show that the row is in force. A row that is
--- gone has no keys. `age_us` is the time since the writer asked for receipts, which was before its commit.
+-- gone has no keys. `age_us` is the time since the writer asked for receipts, which was before its commit; `xid` tells this
+-- row from another one of the same id that a restore puts in its place.
 --
 -- The table of revocations is not touched while no writer waits, so that a lock on it does not hold up heartbeats.
 CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid)
 RETURNS TABLE (row_id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean, expires_s bigint,
-               canary boolean, age_us bigint)
+               canary boolean, age_us bigint, xid xid8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 DECLARE
   ids bigint[] := ARRAY(
@@ -51,7 +52,7 @@ DECLARE
 BEGIN
   IF ids = '{}' THEN RETURN; END IF;
   RETURN QUERY SELECT w.row_id, l.keys, l.cutoff_us, l.exact, l.auth_time, l.expires_s, w.canary,
-      ceil(extract(epoch FROM clock_timestamp() - w.at) * 1000000)::bigint
+      ceil(extract(epoch FROM clock_timestamp() - w.at) * 1000000)::bigint, w.chg_xid
     FROM waits w LEFT JOIN live l ON l.id = w.row_id WHERE w.row_id = ANY (ids);
 END $$;
 
@@ -64,8 +65,19 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ORDER BY w.at DESC LIMIT 1000
 $$;
 
--- `ago_ms` is the time from the moment when the row came into force until this call was sent: only this server's clock
--- is used.
+-- Receipts for rows that wanted() has returned in this session. `ago_ms` is the time from the moment when the row came into
+-- force until this call was sent: only this server's clock is used.
+CREATE OR REPLACE FUNCTION __schema__.confirm(gate uuid, row_ids bigint[], xids xid8[], ago_ms float8[], cuts int[])
+RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  INSERT INTO receipts (row_id, gate, at, cuts)
+    SELECT c.row_id, confirm.gate, clock_timestamp() - c.ago * interval '1 ms', c.cuts
+    FROM unnest(row_ids, xids, ago_ms, confirm.cuts) AS c (row_id, xid, ago, cuts)
+    JOIN waits w ON w.row_id = c.row_id AND w.chg_xid = c.xid
+  ON CONFLICT (row_id, gate) DO UPDATE SET cuts = greatest(receipts.cuts, excluded.cuts)
+$$;
+
+-- For gates of the last preview, which may run while the database is migrated.
 CREATE OR REPLACE FUNCTION __schema__.confirm(gate uuid, row_ids bigint[], ago_ms float8[], cuts int[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   INSERT INTO receipts (row_id, gate, at, cuts)

@@ -7,7 +7,8 @@ GRANT SELECT ON __schema__.live, __schema__.tombs, __schema__.digest TO __prefix
 GRANT EXECUTE ON FUNCTION __schema__.state(), __schema__.changes(pg_snapshot, int), __schema__.changes(pg_snapshot, int, bigint[]),
     __schema__.anchor(uuid), __schema__.held(uuid[]), __schema__.mac_key(),
     __schema__.beat(uuid, jsonb), __schema__.leave(uuid), __schema__.wanted(uuid), __schema__.wanted(uuid, pg_snapshot),
-    __schema__.confirm(uuid, bigint[], float8[], int[]), __schema__.canary(bigint)
+    __schema__.confirm(uuid, bigint[], float8[], int[]),
+    __schema__.confirm(uuid, bigint[], xid8[], float8[], int[]), __schema__.canary(bigint)
   TO __prefix__gate;
 GRANT EXECUTE ON FUNCTION __schema__.purge(int) TO __prefix__gate, __prefix__lifter;
 
