@@ -86,6 +86,14 @@ t.test('a statement that computes silently has the time that it was given', asyn
   t.match(await errorOf(client.query('SELECT pg_sleep(60)')), { message: /for 200 ms to: SELECT/ })
 })
 
+t.test('a limit is never lower than three round trips', async (t) => {
+  const { proxy, url } = await proxied(t)
+  proxy.delayMs = 150
+  const client = await connect({ url, kind: 'load', silenceMs: 50 })
+  await client.query('SELECT 1')
+  await closeClient(client)
+})
+
 t.test('a COPY may take long, for its reader or in all, but not be silent', async (t) => {
   const { proxy, url } = await proxied(t)
   const client = await connect({ url, kind: 'load', silenceMs: 300 })
