@@ -1,4 +1,5 @@
 /** The feed when one of its sessions is lost in the network, waits for a lock, or is far from its server. */
+import { randomUUID } from 'node:crypto'
 import { chmodSync, chownSync, copyFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -99,9 +100,7 @@ t.test('behind a lock the sessions of gates do not pile up, and its holder is na
   // Or every test below would wait for the lock as well.
   t.teardown(() => holder.query('ROLLBACK'))
   const followed = [await follow(cluster.url), await follow(cluster.url, { verifyMs: 50 })]
-  const fleets = followed.map(({ feed }, i) =>
-    report(`held up ${i}`, cluster.url, () => feed.status().cursor),
-  )
+  const fleets = followed.map(({ feed }) => report(cluster.url, () => feed.status().cursor))
   const { rows } = await holder.query('SELECT pg_backend_pid() AS pid')
   await holder.query('BEGIN; LOCK TABLE dropgate.revocations IN ACCESS EXCLUSIVE MODE')
   let most = 0
@@ -135,17 +134,17 @@ t.test('behind a lock the sessions of gates do not pile up, and its holder is na
 t.test('a heartbeat whose connection is lost is sent again', async (t) => {
   const { proxy, url } = await proxied(t)
   loseOnce(proxy, 'fleet', 'beat(')
-  const fleet = report('lost', url, () => null)
+  const fleet = report(url, () => null)
   await until('it is given up', () => fleet.status().message !== null)
   t.match(fleet.status().message, /"dropgate fleet" got no answer for 3000 ms to: SELECT .*beat/)
   await until('it is sent', () => fleet.status().message === null)
   await fleet.close()
 })
 
-function report(id: string, url: string, cursor: () => string | null): Fleet {
+function report(url: string, cursor: () => string | null): Fleet {
   const fleet = new Fleet({
     connect: { url, schema: 'dropgate' },
-    id,
+    id: randomUUID(),
     describe: () => beat,
     cursor,
     purgeMs: 100,
