@@ -163,6 +163,7 @@ export class Comparisons {
     if (this.#overdue)
       this.#options.log.info({}, 'the revocations in memory are compared with the table again')
     this.#checkedAt = performance.now()
+    this.#tickedAt = this.#checkedAt
     this.#uncheckedMs = 0
     this.#missed = 0
     this.#overdue = false

@@ -1,4 +1,5 @@
 /** The feed when one of its sessions is lost in the network, waits for a lock, or is far from its server. */
+import { randomUUID } from 'node:crypto'
 import { chmodSync, chownSync, copyFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -85,9 +86,9 @@ t.test('comparisons that do not happen are an alarm, until one happens', async (
   const followed = await follow(url, { verifyMs: 50 })
   t.match(followed.feed.status(), { comparisons_overdue: false, comparison_age_ms: Number })
   await until('overdue', () => followed.feed.status().comparisons_overdue)
-  t.match(followed.problems.at(-1), /no longer compared .* several comparisons were due/)
+  const alarm = /no longer compared .* several comparisons were due/
+  t.equal(followed.problems.filter((problem) => alarm.test(problem)).length, 1)
   t.ok(followed.feed.status().comparison_age_ms! >= 10_000)
-  t.equal(followed.feed.status().state, 'following')
   proxy.admits = () => true
   await until('compared again', () => !followed.feed.status().comparisons_overdue)
   t.ok(followed.feed.status().comparison_age_ms! < 10_000)
@@ -96,19 +97,23 @@ t.test('comparisons that do not happen are an alarm, until one happens', async (
 
 t.test('behind a lock the sessions of gates do not pile up, and its holder is named', async (t) => {
   const holder = await cluster.client('migrate_url')
+  // Or every test below would wait for the lock as well.
+  t.teardown(() => holder.query('ROLLBACK'))
   const followed = [await follow(cluster.url), await follow(cluster.url, { verifyMs: 50 })]
-  const fleets = followed.map((_, i) => report(`held up ${i}`, cluster.url))
+  const fleets = followed.map(() => report(cluster.url))
   const { rows } = await holder.query('SELECT pg_backend_pid() AS pid')
   await holder.query('BEGIN; LOCK TABLE dropgate.revocations IN ACCESS EXCLUSIVE MODE')
   let most = 0
   const before = followed.map(({ feed }) => feed.status().reconnects)
-  await until('ten attempts of each', async () => {
+  const tenAttempts = async (): Promise<boolean> => {
     const { rows: sessions } = await owner.query(
       `SELECT FROM pg_stat_activity WHERE application_name LIKE 'dropgate %'`,
     )
     most = Math.max(most, sessions.length)
     return followed.every(({ feed }, i) => feed.status().reconnects >= before[i]! + 10)
-  })
+  }
+  await until('ten attempts of each', tenAttempts, 120_000)
+  t.comment(`${most} backends of two gates`)
   // Two feeds, two fleets, one comparison, and a moment in which the server ends one while the next is made.
   t.ok(most <= 7, `${most} backends of two gates`)
   for (const each of followed)
@@ -129,17 +134,17 @@ t.test('behind a lock the sessions of gates do not pile up, and its holder is na
 t.test('a heartbeat whose connection is lost is sent again', async (t) => {
   const { proxy, url } = await proxied(t)
   loseOnce(proxy, 'fleet', 'beat(')
-  const fleet = report('lost', url)
+  const fleet = report(url)
   await until('it is given up', () => fleet.status().message !== null)
   t.match(fleet.status().message, /"dropgate fleet" got no answer for 3000 ms to: SELECT .*beat/)
-  await until('it is sent', () => fleet.status().gates > 0 && fleet.status().message === null)
+  await until('it is sent', () => fleet.status().message === null)
   await fleet.close()
 })
 
-function report(id: string, url: string): Fleet {
+function report(url: string): Fleet {
   const fleet = new Fleet({
     connect: { url, schema: 'dropgate' },
-    id,
+    id: randomUUID(),
     describe: () => beat,
     holds: () => false,
     look: async () => {},
@@ -174,11 +179,10 @@ const beat = {
 t.test('a round trip of 300 ms is followed, and compared', async (t) => {
   const { proxy, url } = await proxied(t)
   proxy.delayMs = 150
-  const followed = await follow(url, { tickMs: 500, verifyMs: 1000 })
-  t.equal(followed.feed.status().reconnects, 0)
+  const followed = await follow(url, { tickMs: 500, verifyMs: 1000, attempt: true })
+  await until('it follows', () => followed.feed.status().state === 'following', 120_000)
   await holdsEverything(t, followed)
-  await until('compared', () => followed.feed.status().comparisons >= 2)
-  t.equal(followed.feed.status().reconnects, 0)
+  await until('compared', () => followed.feed.status().comparisons >= 2, 120_000)
   t.same(followed.problems, [])
   await followed.feed.close()
 })
@@ -201,13 +205,12 @@ t.test('a round trip of a second is followed, with TLS and SCRAM', async (t) => 
   await until('TLS', async () => (await owner.query('SHOW ssl')).rows[0].ssl === 'on')
   proxy.delayMs = 500
   const followed = await follow(`${url}?sslmode=no-verify`, { tickMs: 500, attempt: true })
-  await until('it follows', () => followed.feed.status().state === 'following', 60_000)
+  await until('it follows', () => followed.feed.status().state === 'following', 120_000)
   const { rows: sessions } = await owner.query(
     `SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'dropgate feed'`,
   )
   t.same(sessions, [{ ssl: true }])
   await holdsEverything(t, followed)
-  t.equal(followed.feed.status().reconnects, 0)
   t.same(followed.problems, [])
   await followed.feed.close()
 })

@@ -163,7 +163,7 @@ export class PostgresProxy {
   async open(url: string): Promise<string> {
     const target = new URL(url)
     this.lead(url)
-    this.#server = createServer((client) => {
+    this.#server = createServer({ allowHalfOpen: true }, (client) => {
       if (this.refusing) {
         client.destroy()
         return
@@ -182,6 +182,9 @@ export class PostgresProxy {
           server.destroy()
         })
       }
+      client.on('end', () => {
+        if (!isLost) client.end()
+      })
       client.on('data', (data) => {
         session ||= /application_name\0([^\0]+)/.exec(data.toString('latin1'))?.[1] ?? ''
         isEncrypted ||= data.length === 8 && data.readInt32BE(4) === sslRequest

@@ -74,15 +74,24 @@ t.test('every kind of session ends when its server owes an answer and is silent'
 t.test('an end in good order that gets no answer is an end all the same', async (t) => {
   const { proxy, url } = await proxied(t)
   const client = await connect({ url, kind: 'self-test' })
-  proxy.silent = true
+  const terminate = 0x58
+  proxy.loses = (_session, data) => data[0] === terminate
   await closeClient(client)
-  t.pass()
+  t.equal(proxy.lost, 1)
 })
 
 t.test('a statement that computes silently has the time that it was given', async (t) => {
   const client = await connect({ url: cluster.url, kind: 'load', silenceMs: 200 })
   await patiently(client, 20_000, () => client.query('SELECT pg_sleep(0.6)'))
   t.match(await errorOf(client.query('SELECT pg_sleep(60)')), { message: /for 200 ms to: SELECT/ })
+})
+
+t.test('a limit is never lower than three round trips', async (t) => {
+  const { proxy, url } = await proxied(t)
+  proxy.delayMs = 150
+  const client = await connect({ url, kind: 'load', silenceMs: 50 })
+  await client.query('SELECT 1')
+  await closeClient(client)
 })
 
 t.test('a COPY may take long, for its reader or in all, but not be silent', async (t) => {
