@@ -167,9 +167,10 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
   try {
     await facts.watch.during('the opening of the session', client.connect())
     const limits: Kind = { ...kinds[options.kind], silenceMs: silenceOf(options) }
+    // Before the settings: one of them lets transactions write where the server's own does not.
+    if (wanted !== 'any') await checkServer(client, wanted)
     if (limits.shared === true) await set(client, formats)
     else await settle(client, url, limits)
-    if (wanted !== 'any') await checkServer(client, wanted)
     facts.watch.silenceMs = Math.max(limits.silenceMs, roundTrips * facts.roundTripMs)
   } catch (error) {
     destroyClient(client)

@@ -1,10 +1,11 @@
 /** A feed with its ledger, and the comparison that everything here comes down to: ledger against table. */
-import pg from 'pg'
+import type pg from 'pg'
 import type { RevocationRow } from '../../src/domain/revocation.ts'
 import { revocationKind } from '../../src/feed/apply.ts'
 import { Feed, type FeedStatus } from '../../src/feed/feed.ts'
 import type { HistoryRule } from '../../src/feed/history.ts'
 import { Ledger } from '../../src/revocation/ledger.ts'
+import { connect, destroyClient } from '../../src/store/connect.ts'
 import type { Cluster } from './postgres.ts'
 import { pause, seeded, until } from './wait.ts'
 
@@ -82,19 +83,17 @@ function writeAnchors(feed: Feed, url: string): () => void {
     const nonce = feed.wantedAnchor()
     if (nonce === undefined) return
     if (client === undefined) {
-      const fresh = new pg.Client(url)
-      fresh.on('error', () => {})
-      fresh.on('end', () => {
+      client = await connect({ url, kind: 'fleet' })
+      client.on('end', () => {
         client = undefined
       })
-      await fresh.connect()
-      client = fresh
     }
     await client.query('SELECT dropgate.anchor($1)', [nonce])
   }
   const again = (): void => {
-    if (stopped) void client?.end().catch(() => {})
-    else
+    if (stopped) {
+      if (client !== undefined) destroyClient(client)
+    } else
       setTimeout(
         () =>
           write()
