@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { type CryptoKey, exportJWK, generateKeyPair, SignJWT } from 'jose'
 import type pg from 'pg'
 import { compile } from '../harness/bundle.ts'
+import { crash } from '../harness/crash.ts'
 import { type Followed, follow } from '../harness/follower.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { pause, until } from '../harness/wait.ts'
@@ -44,19 +45,7 @@ async function fillTable(owner: pg.Client): Promise<void> {
       [from + 1, Math.min(rows, from + 1_000_000)],
     )
   }
-  await owner.query('ALTER TABLE dropgate.revocations ENABLE TRIGGER USER')
-  for (const name of [
-    'a_prepare',
-    'a_stamp',
-    'b_guard_wide',
-    'c_announce_insert',
-    'c_announce_update',
-  ]) {
-    await owner.query(`ALTER TABLE dropgate.revocations ENABLE ALWAYS TRIGGER ${name}`)
-  }
-  for (const name of ['c_announce_delete', 'd_renew']) {
-    await owner.query(`ALTER TABLE dropgate.revocations ENABLE ALWAYS TRIGGER ${name}`)
-  }
+  await owner.query('SELECT dropgate.enable_triggers()')
   await owner.query('VACUUM ANALYZE dropgate.revocations')
   say(`(table of ${rows} rows made in ${seconds(startedAt)})`)
 }
@@ -211,6 +200,28 @@ async function atRate(
   )
 }
 
+/** Until it is fresh; `follow` would also wait for an anchor. */
+async function begin(options: Parameters<typeof follow>[1]): Promise<Followed> {
+  const followed = await follow(cluster.url, { ...options, attempt: true })
+  await until('it follows', () => followed.feed.status().state === 'following', 300_000)
+  return followed
+}
+
+/** One process of the server is killed: how long after the server is back the gate is fresh again. */
+async function crashed({ feed }: Followed): Promise<void> {
+  await until('an anchor', () => feed.status().anchors > 0)
+  const { loads, ticks } = feed.status()
+  await crash(cluster)
+  const startedAt = performance.now()
+  await until('fresh again', () => {
+    const now = feed.status()
+    return now.state === 'following' && now.ticks > ticks + 1
+  })
+  say(
+    `after a crash of the server: fresh ${seconds(startedAt)} after it took sessions again, ${feed.status().loads - loads} loads`,
+  )
+}
+
 const cluster = await startPostgres()
 try {
   say(`${machine()}; ${rows} rows`)
@@ -219,7 +230,7 @@ try {
   const rss = process.memoryUsage().rss
   let startedAt = performance.now()
   let cpuAt = cpu()
-  const cold = await follow(cluster.url, { snapshotFile, spareRows: 100_000, tickMs: 500 })
+  const cold = await begin({ snapshotFile, spareRows: 100_000, tickMs: 500 })
   say(
     `cold start from the table: ${seconds(startedAt)} (${(cpu() - cpuAt).toFixed(2)} s of CPU here); ${(cold.ledger.bytes / rows).toFixed(1)} bytes a row in the ledger, ` +
       `${((process.memoryUsage().rss - rss) / rows).toFixed(1)} in the process`,
@@ -233,20 +244,22 @@ try {
   await cold.feed.close()
   startedAt = performance.now()
   cpuAt = cpu()
-  const warm = await follow(cluster.url, { snapshotFile, spareRows: 100_000, tickMs: 500 })
+  const warm = await begin({ snapshotFile, spareRows: 100_000, tickMs: 500 })
   say(
     `start from the file of ${Math.round(statSync(snapshotFile).size / 2 ** 20)} MiB: ${seconds(startedAt)} (${(cpu() - cpuAt).toFixed(2)} s of CPU)`,
   )
   if (warm.feed.status().loads !== 0) throw new Error(`not from the file: ${warm.problems}`)
-  await growth(warm, owner)
+  await crashed(warm)
+  await growth(warm, await cluster.client('migrate_url'))
   await warm.feed.close()
   say(
     '\n| commits/s asked | reached | revocation time p50 ms | p99 ms | asked every ms, p99 | idle timer late ms, p99 |',
   )
   say('| --- | ---: | ---: | ---: | ---: | ---: |')
   // What PostgreSQL has left to do for that statement is not measured with the rates.
-  await owner.query('VACUUM ANALYZE dropgate.revocations')
-  await owner.query('CHECKPOINT')
+  const again = await cluster.client('migrate_url')
+  await again.query('VACUUM ANALYZE dropgate.revocations')
+  await again.query('CHECKPOINT')
   await rates(cluster.url, () => cluster.client('cli_url'))
 } finally {
   await cluster.close()

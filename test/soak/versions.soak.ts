@@ -15,7 +15,7 @@ console.log(`versions: ${files.length} files on PostgreSQL ${wanted.join(', ')}`
 let failed = false
 for (const major of wanted) {
   const startedAt = performance.now()
-  const env = { ...process.env, POSTGRES_NATIVE: nativeOf(major as Major) }
+  const env = { ...process.env, SETTINGS: 'all', POSTGRES_NATIVE: nativeOf(major as Major) }
   const run = spawn(process.execPath, ['test/harness/run.ts', ...files], { env })
   let text = ''
   for (const stream of [run.stdout, run.stderr]) {
