@@ -188,7 +188,7 @@ async function report(gate: pg.Client): Promise<Seen> {
   await gate.query('SELECT dropgate.confirm($1, $2, $3, $4, $5)', [
     gateId,
     [1],
-    [waiting[0].xid],
+    [waiting[0]?.xid ?? '0'],
     [0.125],
     [2],
   ])
