@@ -162,6 +162,11 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
     process: undefined,
   }
   factsOf.set(client, facts)
+  // Why the server has ended the session: a statement that comes after that is only told that there is none.
+  let lost: Error | undefined
+  client.once('error', (error) => {
+    lost = error
+  })
   watchStatements(client, facts.watch)
   const late = setTimeout(() => socketOf(client).destroy(tooSlow(name)), connectMs)
   try {
@@ -174,7 +179,7 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
     facts.watch.silenceMs = Math.max(limits.silenceMs, roundTrips * facts.roundTripMs)
   } catch (error) {
     destroyClient(client)
-    throw unreachable(error, `${client.host}:${client.port}/${client.database}`)
+    throw unreachable(lost ?? error, `${client.host}:${client.port}/${client.database}`)
   } finally {
     clearTimeout(late)
   }
