@@ -27,12 +27,14 @@ const directed: readonly RoundPlan[] = (
 t.test(
   'nothing is missed and nothing is promised wrongly after any break in the history',
   async (t) => {
-    const plans = [...faultNames.map((_, round) => planOf(seed, round, gates)), ...directed]
+    // Another half of the kinds for another seed; `make soak` runs hundreds of all.
+    const half = faultNames.map((_, round) => planOf(seed, round, gates)).slice(0, 6)
+    const plans = [...half, ...directed]
     const wrong: string[] = []
     const figures = await runRounds({ seed, gates, plans, say: (line) => wrong.push(line) })
     t.comment(JSON.stringify(figures))
     t.same(wrong, [])
-    for (const name of faultNames) t.ok(figures.faults[name]! > 0, name)
+    for (const { faults } of plans) for (const name of faults) t.ok(figures.faults[name]! > 0, name)
     const { wrongRounds, falseReceipts, phantomAllows, receipts, requests, transactions } = figures
     t.same(
       { wrongRounds, falseReceipts, phantomAllows },

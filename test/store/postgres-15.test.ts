@@ -15,7 +15,6 @@ await import('./store.test.ts')
 await import('./roles.test.ts')
 await import('./upgrade.test.ts')
 await import('../feed/feed.test.ts')
-await import('../feed/crash.test.ts')
 
 t.test('the documents promise the versions that are tested', async (t) => {
   const promised = new RegExp(`\\b${majors[0]} to ${majors.at(-1)}\\b`)

@@ -355,12 +355,14 @@ const telling =
 const seed = seedOf()
 const every = await everySetting(owner)
 const random = seeded(seed)
-// All of them take minutes: `SETTINGS=all`, as `make soak` does.
-const settings = every.filter(
-  ({ name }) => telling.test(name) || random() < 0.1 || process.env.SETTINGS === 'all',
-)
+// All of them, everywhere, take minutes: `SETTINGS=all`, as `make soak` does. Else each is set in one of the three places.
+const all = process.env.SETTINGS === 'all'
+const chosen = every.filter(({ name }) => telling.test(name) || random() < 0.1 || all)
+const place = new Map(chosen.map((setting) => [setting, Math.floor(random() * 3)]))
+const inPlace = (n: number): readonly Setting[] =>
+  chosen.filter((setting) => all || place.get(setting) === n)
 t.comment(
-  `SEED=${seed}: ${settings.length} of ${every.length} values of ${new Set(every.map(({ name }) => name)).size} settings`,
+  `SEED=${seed}: ${chosen.length} of ${every.length} values of ${new Set(every.map(({ name }) => name)).size} settings`,
 )
 
 t.test('what is compared is there under default settings', (t) => {
@@ -384,9 +386,9 @@ t.test('what is compared is there under default settings', (t) => {
   t.end()
 })
 
-for (const [where, targets] of [
-  ['the database', [`DATABASE ${database}`]],
-  ['the roles', [`ROLE ${gateLogin}`, `ROLE ${writerLogin}`]],
+for (const [where, targets, settings] of [
+  ['the database', [`DATABASE ${database}`], inPlace(0)],
+  ['the roles', [`ROLE ${gateLogin}`, `ROLE ${writerLogin}`], inPlace(1)],
 ] as const) {
   t.test(`no setting of ${where} changes what is read or stored`, async (t) => {
     let tried = 0
@@ -411,13 +413,13 @@ for (const [where, targets] of [
       tried++
     }
     t.equal(tried, settings.length)
-    t.ok(tried > 100, `${tried} settings tried`)
+    t.ok(tried > 20, `${tried} settings tried`)
   })
 }
 
 t.test("no setting of the writer's own session changes what is stored", async (t) => {
   let tried = 0
-  for (const setting of settings) {
+  for (const setting of inPlace(2)) {
     const { name, value } = setting
     const client = await newWriter()
     try {
@@ -441,5 +443,5 @@ t.test("no setting of the writer's own session changes what is stored", async (t
       await owner.query('RESET ALL')
     }
   }
-  t.ok(tried > 90, `${tried} settings tried`)
+  t.ok(tried > 15, `${tried} settings tried`)
 })
