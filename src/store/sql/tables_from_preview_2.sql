@@ -15,3 +15,5 @@ ALTER TABLE __schema__.waits ADD COLUMN canary boolean NOT NULL DEFAULT false;
 
 -- Its result has other columns now. Functions that call it look it up anew.
 DROP FUNCTION IF EXISTS __schema__.state();
+
+CREATE SEQUENCE __schema__.canary_seq START WITH 4503599627370496 MAXVALUE 9007199254740991;

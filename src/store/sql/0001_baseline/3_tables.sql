@@ -180,6 +180,10 @@ CREATE TABLE __schema__.receipts (
   PRIMARY KEY (row_id, gate)
 );
 
+-- Ids of canaries (6_fleet.sql), beyond all that the identity column gives, so that users find the numbers of their own
+-- rows without gaps; and below 2^53, which gates count exactly.
+CREATE SEQUENCE __schema__.canary_seq START WITH 4503599627370496 MAXVALUE 9007199254740991;
+
 -- Number of rows that no gate could match when they were inserted. A sequence, so that writers do not wait for each
 -- other.
 CREATE SEQUENCE __schema__.unmatched_seq;

@@ -75,13 +75,12 @@ BEGIN
     WHERE f.one;
 END $$;
 
--- Writes an anchor with this nonce, unless another gate is writing one or the newest is younger than a second: then all
--- gates take that one. The row must be on disk before a gate sees it. It does not wait for a synchronous standby, which
+-- Writes an anchor with this nonce, unless the newest is younger than a second: then all gates take that one. Two gates at
+-- once may write one each, which does no harm. An advisory lock would: every login of the database can hold it. The row must be on disk before a gate sees it. It does not wait for a synchronous standby, which
 -- may be away: a gate that finds no anchor after a promotion loads everything.
 CREATE OR REPLACE FUNCTION __schema__.anchor(nonce uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
-  IF NOT pg_try_advisory_xact_lock('__schema__.anchors'::regclass::oid::bigint) THEN RETURN; END IF;
   -- Both bounds: after the clock was set back, the newest would seem young for long.
   IF (SELECT a.at BETWEEN clock_timestamp() - interval '1 s' AND clock_timestamp()
       FROM anchors a ORDER BY a.n DESC LIMIT 1) THEN

@@ -126,7 +126,9 @@ DECLARE
   last_at timestamptz;
 BEGIN
   due_ms := 1000;
-  IF NOT pg_try_advisory_xact_lock('__schema__.waits'::regclass::oid::bigint) THEN RETURN; END IF;
+  -- One gate at a time. Not by an advisory lock, which every login of the database can hold.
+  PERFORM FROM feed FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN RETURN; END IF;
   SELECT w.at INTO last_at FROM waits w WHERE w.canary ORDER BY w.row_id DESC LIMIT 1;
   -- Both bounds: after the clock was set back, the last one would seem young for long.
   IF last_at BETWEEN clock_timestamp() - every AND clock_timestamp() THEN
@@ -134,7 +136,7 @@ BEGIN
     RETURN;
   END IF;
   DELETE FROM receipts r USING waits w WHERE r.row_id = w.row_id AND w.canary AND w.at < now() - interval '1 h';
-  row_id := nextval(pg_get_serial_sequence('__schema__.revocations', 'id'));
+  row_id := nextval('canary_seq');
   INSERT INTO waits (row_id, canary) VALUES (canary.row_id, true);
   INSERT INTO revocations (id, issuer, reason, source) OVERRIDING SYSTEM VALUE
     VALUES (canary.row_id, 'dropgate:canary:' || gen_random_uuid(), 'measures how fast rows come into force; hits no token',

@@ -16,7 +16,9 @@ DECLARE
 BEGIN
   revocations := 0;
   tombs := 0;
-  IF NOT pg_try_advisory_xact_lock('__schema__.revocations'::regclass::oid::bigint) THEN RETURN; END IF;
+  -- Not by an advisory lock, which every login of the database can hold.
+  PERFORM FROM feed FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN RETURN; END IF;
   -- Rounded to the hour, so that the row for everyone changes at most once an hour.
   SELECT date_trunc('hour', now() - greatest(interval '24 h', max(g.token_lifetime)) - interval '10 min', 'UTC')
     INTO horizon FROM gates g;
