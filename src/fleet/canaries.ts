@@ -41,6 +41,8 @@ export class Canaries {
   readonly #options: CanaryOptions
   /** Canaries that the server lists still: written before this gate had loaded, or noted as late. */
   readonly #noted = new Map<number, 'before' | 'late'>()
+  /** Those whose rows this gate has found in the table: what was deleted before need not be in force. */
+  readonly #found = new Set<number>()
   #started = false
   #row: RevocationRow | undefined
   #lastMs: number | null = null
@@ -76,6 +78,8 @@ export class Canaries {
     const canaries = waiting.filter(({ canary }) => canary)
     const listed = new Set(canaries.map(({ id }) => id))
     for (const id of this.#noted.keys()) if (!listed.has(id)) this.#noted.delete(id)
+    for (const id of this.#found) if (!listed.has(id)) this.#found.delete(id)
+    for (const { id, row } of canaries) if (row !== undefined) this.#found.add(id)
     if (!this.#started) {
       this.#started = this.#options.loaded()
       for (const id of listed) this.#noted.set(id, 'before')
@@ -105,7 +109,7 @@ export class Canaries {
         metrics.count('dropgate_canaries_late_total')
       }
       if (sinceUs === undefined) {
-        this.#missing ||= late
+        this.#missing ||= late && this.#found.has(id)
         continue
       }
       this.#missing = false

@@ -194,6 +194,34 @@ t.test('a canary that is late is counted, logged, and a reason not to be ready',
   t.ok(fleet.length > 0)
 })
 
+t.test('a canary that a lifter deletes at once is no reason not to be ready', async (t) => {
+  const gate = await start(t, {
+    canary: '0s',
+    max_staleness: '600ms',
+    tick: '100ms',
+    cut_after: '10m',
+    hard_stop: '20m',
+  })
+  await until('ready', () => gate.gate.readiness().ready)
+  // Canaries that it finds at first do not count for it.
+  await heartbeats(gate, 3)
+  const { late } = await measured(gate)
+  let id: string | null = null
+  await until('one is due', async () => {
+    await owner.query('BEGIN')
+    id = (await owner.query('SELECT row_id FROM dropgate.canary(1000)')).rows[0].row_id
+    if (id !== null) await owner.query('DELETE FROM dropgate.revocations WHERE id = $1', [id])
+    await owner.query('COMMIT')
+    return id !== null
+  })
+  await until('it is counted as late', async () => (await measured(gate)).late > late)
+  const { reasons } = gate.gate.readiness()
+  t.notOk(
+    reasons.some((reason) => /canary/.test(reason)),
+    reasons.join(),
+  )
+})
+
 t.test('a lock on the table, or a standby that is away, holds up no heartbeats', async (t) => {
   const gate = await start(t, { canary: '1s' })
   await until('it has measured one', async () => (await measured(gate)).count > 0)
