@@ -257,3 +257,27 @@ t.test('PUBLIC may do nothing', async (t) => {
       AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=dropgate, pg_temp')`)
   t.same(open, [], 'whatever runs as the owner has a search path of its own')
 })
+
+t.test('a login that can only connect holds up no gate', async (t) => {
+  await owner.query("CREATE ROLE idler LOGIN PASSWORD 'x'")
+  const url = new URL(cluster.url)
+  url.username = 'idler'
+  url.password = 'x'
+  const idler = await cluster.client(url.href)
+  const gate = await cluster.client('url')
+  await idler.query(
+    "SELECT pg_advisory_lock(c.oid::bigint) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'dropgate'",
+  )
+  await owner.query('TRUNCATE dropgate.anchors; DELETE FROM dropgate.waits WHERE canary')
+  await owner.query(
+    "INSERT INTO dropgate.revocations (subject, expires_at) VALUES ('long over', now() - interval '2 h')",
+  )
+  await gate.query('SELECT dropgate.anchor(gen_random_uuid())')
+  const { rows: anchors } = await owner.query('SELECT count(*)::int AS n FROM dropgate.anchors')
+  t.equal(anchors[0].n, 1)
+  const { rows: canaries } = await gate.query('SELECT row_id FROM dropgate.canary(1000)')
+  t.ok(Number(canaries[0].row_id) >= 2 ** 52, 'an id that no row of a user gets')
+  const { rows: purged } = await gate.query('SELECT revocations::int AS n FROM dropgate.purge(100)')
+  t.ok(purged[0].n >= 1)
+  await idler.end()
+})
