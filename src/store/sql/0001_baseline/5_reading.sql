@@ -76,8 +76,9 @@ BEGIN
 END $$;
 
 -- Writes an anchor with this nonce, unless the newest is younger than a second: then all gates take that one. Two gates at
--- once may write one each, which does no harm. An advisory lock would: every login of the database can hold it. The row must be on disk before a gate sees it. It does not wait for a synchronous standby, which
--- may be away: a gate that finds no anchor after a promotion loads everything.
+-- once may write one each, which does no harm. An advisory lock would: every login of the database can hold it. The row
+-- must be on disk before a gate sees it. It does not wait for a synchronous standby, which may be away: a gate that finds
+-- no anchor after a promotion loads everything.
 CREATE OR REPLACE FUNCTION __schema__.anchor(nonce uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
