@@ -111,9 +111,9 @@ export function seenIn(snapshot: string): Visible {
 }
 
 /**
- * Pause before the next attempt: 25 ms, doubling up to 1 s, with jitter so that gates do not reconnect at the same
- * time.
+ * Pause before the next attempt: 25 ms, doubling up to 500 ms, with jitter so that gates do not reconnect at the same time.
+ * After a crash of the server this is most of what a gate needs until it is fresh again.
  */
 export function backoffMs(attempt: number, random: number): number {
-  return Math.min(1000, 25 * 2 ** Math.min(attempt, 10)) * (0.5 + random / 2)
+  return Math.min(500, 25 * 2 ** Math.min(attempt, 10)) * (0.5 + random / 2)
 }

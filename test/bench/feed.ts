@@ -210,12 +210,12 @@ async function begin(options: Parameters<typeof follow>[1]): Promise<Followed> {
 /** One process of the server is killed: how long after the server is back the gate is fresh again. */
 async function crashed({ feed }: Followed): Promise<void> {
   await until('an anchor', () => feed.status().anchors > 0)
-  const { loads, ticks } = feed.status()
+  const { loads, reconnects } = feed.status()
   await crash(cluster)
   const startedAt = performance.now()
   await until('fresh again', () => {
     const now = feed.status()
-    return now.state === 'following' && now.ticks > ticks + 1
+    return now.state === 'following' && now.reconnects > reconnects
   })
   say(
     `after a crash of the server: fresh ${seconds(startedAt)} after it took sessions again, ${feed.status().loads - loads} loads`,
