@@ -64,6 +64,28 @@ export interface RevocationRow {
   readonly expiresAtS: number | null
 }
 
+/** The columns of `live` in store/sql, as the driver gives them: bigints as text. */
+export interface StoredRow {
+  readonly id: string
+  readonly keys: Uint8Array
+  readonly cutoff_us: string | null
+  readonly exact: boolean | null
+  readonly auth_time: boolean | null
+  readonly expires_s: string | null
+}
+
+export function fromStored(stored: StoredRow): RevocationRow {
+  const { id, keys, cutoff_us: cutoffUs, exact, auth_time: authTime, expires_s: expiresS } = stored
+  return {
+    id: Number(id),
+    keys,
+    cutoffUs: cutoffUs === null ? null : Number(cutoffUs),
+    exact: exact === true,
+    authTime: authTime === true,
+    expiresAtS: expiresS === null ? null : Number(expiresS),
+  }
+}
+
 export function sameRow(a: RevocationRow, b: RevocationRow): boolean {
   return (
     a.id === b.id &&

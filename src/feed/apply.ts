@@ -2,7 +2,7 @@
  * Writes the rows of one tick into the ledger. At every moment and for every reader, a row that is in force is in the
  * ledger. So new rows are written before old ones are removed.
  */
-import { keyBytes, type RevocationRow } from '../domain/revocation.ts'
+import { fromStored, keyBytes, type RevocationRow } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { filedAlike, type Ledger } from '../revocation/ledger.ts'
 import { changesCap, type Ident } from './cursor.ts'
@@ -49,14 +49,16 @@ export function parseChanges(result: readonly ChangeRow[], again: readonly Touch
     if (op === 'm') ident = JSON.parse(meta!) as Ident
     else if (op === 't') tombs.push({ id: Number(id), keys: keys! })
     else if (op === 'r' || op === 'i') {
-      rows.push({
-        id: Number(id),
-        keys: keys!,
-        cutoffUs: cutoffUs === null ? null : Number(cutoffUs),
-        exact: exact === true,
-        authTime: authTime === true,
-        expiresAtS: expiresS === null ? null : Number(expiresS),
-      })
+      rows.push(
+        fromStored({
+          id: id!,
+          keys: keys!,
+          cutoff_us: cutoffUs,
+          exact,
+          auth_time: authTime,
+          expires_s: expiresS,
+        }),
+      )
     } else
       throw new GateError(
         'ERR_DATABASE_SCHEMA',

@@ -106,7 +106,10 @@ export class Bulk {
     for (const { id, keys } of tombsOf(from.again)) noteGone(gone, id, keys)
     const ids = from.again.map(({ id }) => id).join()
     await this.#writeRows(`${missing} OR id = ANY ('{${ids}}')`, {
-      ...{ gone, deferred, into, onWritten },
+      gone,
+      deferred,
+      into,
+      onWritten,
     })
     await removeGone(into, gone, deferred)
     await this.#client.query('COMMIT')

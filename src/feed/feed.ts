@@ -27,7 +27,7 @@ import { backoffMs, type Cursor, checkIdent, gapAfter, type Ident, seenIn } from
 import { History, type HistoryRule, type Touched } from './history.ts'
 import { InForce } from './in-force.ts'
 import { Notifications } from './notifications.ts'
-import type { Presence } from './presence.ts'
+import { otherServer, type Presence } from './presence.ts'
 import { Session } from './session.ts'
 import { SnapshotFile } from './snapshot-file.ts'
 import { type AppliedTick, type State, StateMachine, shownAs } from './state.ts'
@@ -575,16 +575,6 @@ export class Feed {
     this.#comparisons.close()
     this.#sleep.close()
   }
-}
-
-function otherServer(): GateError {
-  return new GateError(
-    'ERR_DATABASE_UNREACHABLE',
-    'two connections of this gate lead to different servers, or the server has restarted in between',
-    {
-      hint: 'this passes after a failover; if it stays, database.url leads to several servers: let it lead to the primary only',
-    },
-  )
 }
 
 function whole(ms: number | null): number | null {

@@ -158,7 +158,7 @@ export class History {
     const at = this.#anchors.findLastIndex(({ nonce }) => held.has(nonce))
     this.#anchors = this.#anchors.slice(0, at + 1)
     const { newest } = this
-    return newest && { cursor: newest.cursor, again: this.touchedSince(newest) }
+    return newest && { cursor: newest.cursor, again: this.#touchedSince(newest) }
   }
 
   /** What a snapshot file has kept: the only past of a ledger that was just restored from it. */
@@ -181,11 +181,11 @@ export class History {
     const anchor = this.#pinned
     this.#pinned = undefined
     return anchor !== undefined && this.#anchors.includes(anchor)
-      ? this.touchedSince(anchor)
+      ? this.#touchedSince(anchor)
       : undefined
   }
 
-  touchedSince({ since }: Anchor): Touched[] {
+  #touchedSince({ since }: Anchor): Touched[] {
     const touched: Touched[] = []
     for (const [id, { tick, keys }] of this.#touched) if (tick >= since) touched.push({ id, keys })
     return touched

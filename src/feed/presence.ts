@@ -5,6 +5,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
+import { GateError } from '../errors.ts'
 
 export class Presence {
   readonly #key: string
@@ -25,4 +26,15 @@ export class Presence {
     const { rows } = await client.query('SELECT pg_try_advisory_xact_lock($1) AS free', [this.#key])
     return rows[0].free === false
   }
+}
+
+/** The error where it does not. */
+export function otherServer(): GateError {
+  return new GateError(
+    'ERR_DATABASE_UNREACHABLE',
+    'two connections of this gate lead to different servers, or the server has restarted in between',
+    {
+      hint: 'this passes after a failover; if it stays, database.url leads to several servers: let it lead to the primary only',
+    },
+  )
 }

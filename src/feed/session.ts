@@ -115,6 +115,7 @@ export class Session {
 
   /** @returns those of these anchors that the database has */
   async held(nonces: readonly string[]): Promise<Set<string>> {
+    if (nonces.length === 0) return new Set()
     const { rows } = await this.#guarded(
       this.#client.query(`SELECT held AS nonce FROM ${this.#schema}.held($1)`, [nonces]),
     )

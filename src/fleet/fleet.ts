@@ -6,7 +6,7 @@
 import type pg from 'pg'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Log } from '../domain/log.ts'
-import type { RevocationRow } from '../domain/revocation.ts'
+import { fromStored, type RevocationRow, type StoredRow } from '../domain/revocation.ts'
 import { WakeableSleep } from '../domain/wakeable-sleep.ts'
 import { closeClient, connect, patiently, plainName } from '../store/connect.ts'
 import { toDatabaseError } from '../store/database-error.ts'
@@ -206,7 +206,7 @@ export class Fleet {
     const { id } = this.#options
     const askedUs = monotonicUs()
     const wanted = await this.#ask(`SELECT * FROM ${this.#schema}.wanted($1)`, [id])
-    const waiting = this.#canaries.concerning(wanted.map(waitingOf))
+    const waiting = this.#canaries.concerning((wanted as unknown as WantedRow[]).map(waitingOf))
     const receipts = await this.#receipts.given(waiting.flatMap(({ row }) => row ?? []))
     if (receipts.length > 0) {
       const xids = new Map(waiting.map(({ id: row, xid }) => [row, xid]))
@@ -281,23 +281,21 @@ export class Fleet {
   }
 }
 
-/** A row as `wanted()` returns it. */
-function waitingOf(found: Readonly<Record<string, unknown>>): Waiting {
-  const { row_id, keys, cutoff_us, exact, auth_time, expires_s, canary, age_us, xid } = found
-  const id = Number(row_id)
-  const row = {
-    id,
-    keys: keys as Buffer,
-    cutoffUs: cutoff_us === null ? null : Number(cutoff_us),
-    exact: exact === true,
-    authTime: auth_time === true,
-    expiresAtS: expires_s === null ? null : Number(expires_s),
-  }
+/** A row as `wanted()` returns it; without keys where the table has none. */
+type WantedRow = Omit<StoredRow, 'id' | 'keys'> & {
+  readonly row_id: string
+  readonly keys: Uint8Array | null
+  readonly canary: boolean
+  readonly age_us: string
+  readonly xid: string
+}
+
+function waitingOf({ row_id: id, keys, canary, age_us: ageUs, xid, ...rest }: WantedRow): Waiting {
   return {
-    id,
-    row: keys === null ? undefined : row,
-    canary: canary === true,
-    ageUs: Number(age_us),
-    xid: String(xid),
+    id: Number(id),
+    row: keys === null ? undefined : fromStored({ ...rest, id, keys }),
+    canary,
+    ageUs: Number(ageUs),
+    xid,
   }
 }

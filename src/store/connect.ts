@@ -171,7 +171,8 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
   const late = setTimeout(() => socketOf(client).destroy(tooSlow(name)), connectMs)
   try {
     await facts.watch.during('the opening of the session', client.connect())
-    const limits: Kind = { ...kinds[options.kind], silenceMs: silenceOf(options) }
+    const kind: Kind = kinds[options.kind]
+    const limits: Kind = { ...kind, silenceMs: options.silenceMs ?? kind.silenceMs }
     // Before the settings: one of them lets transactions write where the server's own does not.
     if (wanted !== 'any') await checkServer(client, wanted)
     if (limits.shared === true) await set(client, formats)
@@ -184,10 +185,6 @@ async function connectTo(url: string, wanted: Wanted, options: ConnectOptions): 
     clearTimeout(late)
   }
   return client
-}
-
-function silenceOf({ kind, silenceMs }: ConnectOptions): number {
-  return silenceMs ?? kinds[kind].silenceMs
 }
 
 function makeClient(url: string, name: string): pg.Client {

@@ -1,7 +1,7 @@
 /**
  * Gates of several releases on one database with callers and writers that never pause. Each writer knows which of its
  * callers is revoked, and asks every gate: a gate may let a revoked caller in only until its receipt is there, and
- * refuses nobody else, however long the database is busy with something else.
+ * refuses no other caller, however long the database is busy with other work.
  */
 import type pg from 'pg'
 import type { TestIssuer } from './issuer.ts'

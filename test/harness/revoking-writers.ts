@@ -15,7 +15,7 @@ type WriterKind = (typeof writerKinds)[number]
 /** Rows beyond these are deleted faster. */
 const fewRows = 120
 
-/** A transaction whose end somebody else decides. */
+/** A transaction that has written; the test commits it later. */
 export interface OpenTransaction {
   /** False when its session was lost. */
   commit(): Promise<boolean>

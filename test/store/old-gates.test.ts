@@ -128,7 +128,7 @@ for (const release of earlierReleases()) {
           by.config,
           'revoke',
           '--subject',
-          'nobody',
+          'waited for',
           '--wait',
           '--timeout',
           '60s',
@@ -169,7 +169,7 @@ for (const release of earlierReleases()) {
   })
 }
 
-/** A busy machine may let a gate wait for an answer, and it connects anew: everything else is the fault of somebody. */
+/** A busy machine may let a gate wait for an answer, and it connects anew: every other error is a fault of a gate. */
 function complaints({ release, logged }: GateProcess): string[] {
   return logged
     .filter(({ level, msg }) => level === 'error' && !/no answer for \d+ ms/.test(msg))

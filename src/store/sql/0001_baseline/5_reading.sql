@@ -110,7 +110,7 @@ $$;
 --
 -- Returns at most `cap` rows and `cap` tombstones: a gate that gets more than it can take knows that the answer is
 -- incomplete, applies none of it, and reads the changes on a second session. NULL means no cap. Rows by id are not
--- counted.
+-- counted. Only gates of the last preview read `xid`.
 --
 -- Not in the language SQL, which would plan the query anew at each call. Without seqscan, since a generic plan expects
 -- a third of the table for "greater than a parameter".
