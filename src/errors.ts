@@ -1,6 +1,6 @@
 /**
  * All error codes of dropgate in one table. Users and tests rely on the code, a client sees the status, and the
- * sentence is the `title` of the problem document. A test compares this table with the README in both directions. The
+ * sentence is the `title` of the problem document. docs/reference/errors.md has all of them, with what to do; a test compares. The
  * cause of an error is written only to the log of the gate, never to a client.
  */
 

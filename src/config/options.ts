@@ -3,7 +3,7 @@
  * gate runs; a reload makes a new one.
  *
  * This file is the table of all options: type, unit, default and reason of each. The types below, the check of a file
- * (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and the README's table (schema.ts) are made from
+ * (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and docs/reference/configuration.md (schema.ts) are made from
  * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
 import { type Static, Type } from 'typebox'

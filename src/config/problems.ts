@@ -53,7 +53,7 @@ export class Problems {
     const more = lines.splice(maxShown).length
     if (more > 0) lines.push(`and ${more} more problems`)
     throw new GateError(first.code, lines.join('\n'), {
-      hint: 'see the README or dropgate.schema.json for all options',
+      hint: 'docs/reference/configuration.md and dropgate.schema.json have all options',
       problems,
     })
   }

@@ -1,5 +1,6 @@
 /**
- * Writes two texts from the option table: the JSON Schema for editors and the option table of the README.
+ * Writes two texts from the option table: the JSON Schema for editors, and the options' page of the documents
+ * (docs/reference/configuration.md).
  */
 import { schema } from './options.ts'
 
@@ -34,23 +35,30 @@ export function writeJsonSchema(): string {
   )}\n`
 }
 
-/** Returns Markdown table rows: option, default, description. */
-export function writeTable(): string {
-  const lines = ['| Option | Default | What it is for |', '| --- | --- | --- |']
-  const walk = (node: Node, path: string): void => {
-    if (node.properties !== undefined) {
-      for (const [key, child] of Object.entries(node.properties)) {
-        walk(child, path === '' ? key : `${path}.${key}`)
-      }
-    } else if (node.type === 'array' && node.items?.properties !== undefined) {
-      walk(node.items, `${path}[]`)
-    } else {
-      const standard = node.default === undefined ? '' : `\`${plain(node.default)}\``
-      lines.push(`| \`${path}\` | ${standard} | ${node.description ?? ''} |`)
-    }
+/** A heading and a Markdown table for each part of the file: option, default, description. */
+export function writeTables(): string {
+  const { properties } = schema as unknown as { properties: Readonly<Record<string, Node>> }
+  const single: string[] = []
+  const parts: string[] = []
+  for (const [key, node] of Object.entries(properties)) {
+    const rows = rowsOf(node, key)
+    if (rows.length === 1) single.push(...rows)
+    else parts.push(`## \`${key}\`\n\n${[...tableHead, ...rows].join('\n')}\n`)
   }
-  walk(schema as unknown as Node, '')
-  return `${lines.join('\n')}\n`
+  return [...parts, `## Other options\n\n${[...tableHead, ...single].join('\n')}\n`].join('\n')
+}
+
+const tableHead = ['| Option | Default | What it is for |', '| --- | --- | --- |']
+
+function rowsOf(node: Node, path: string): string[] {
+  if (node.properties !== undefined)
+    return Object.entries(node.properties).flatMap(([key, child]) =>
+      rowsOf(child, `${path}.${key}`),
+    )
+  if (node.type === 'array' && node.items?.properties !== undefined)
+    return rowsOf(node.items, `${path}[]`)
+  const standard = node.default === undefined ? '' : `\`${plain(node.default)}\``
+  return [`| \`${path}\` | ${standard} | ${node.description ?? ''} |`]
 }
 
 function plain(value: unknown): string {

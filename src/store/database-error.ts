@@ -27,7 +27,7 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '3D000': 'create the database first, or correct its name in the URL',
   '3F000': migrateFirst,
   '42501':
-    'the database login lacks the role for this command; see the table of roles in the README',
+    'the database login lacks the role for this command: docs/revocation.md has the table of roles',
   '42703': 'check the name; where it is right, run `dropgate migrate` first',
   '42883': migrateFirst,
   '42P01': migrateFirst,

@@ -1,34 +1,62 @@
 /**
- * What is written from the code: `dropgate.schema.json`, `docs/builtins.md`, and the README's tables of options and of
- * codes. `make docs` writes them anew (`--write`); a test compares.
+ * What is written from the code: `dropgate.schema.json`, `docs/builtins.md` and the pages of docs/reference/. `make docs`
+ * writes them anew (`--write`); a test compares. In the page of codes the last column, what to do, is written by hand and
+ * kept; every code needs one.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { writeJsonSchema, writeTable } from '../../src/config/schema.ts'
+import { writeJsonSchema, writeTables } from '../../src/config/schema.ts'
 import { codes } from '../../src/errors.ts'
 import { builtinsDocument } from './builtins.ts'
 
 /** Path -> what the file should hold. */
 export function documents(): ReadonlyMap<string, string> {
-  const readme = readFileSync('README.md', 'utf8')
   return new Map([
     ['dropgate.schema.json', writeJsonSchema()],
     ['docs/builtins.md', builtinsDocument()],
-    ['README.md', within(within(readme, 'options', writeTable()), 'codes', codeTable())],
+    ['docs/reference/configuration.md', within('docs/reference/configuration.md', writeTables())],
+    ['docs/reference/errors.md', errorsPage('docs/reference/errors.md')],
   ])
 }
 
-function within(text: string, name: string, table: string): string {
-  const [open, close] = [`<!-- ${name} -->\n`, `<!-- /${name} -->`]
-  const [from, to] = [text.indexOf(open), text.indexOf(close)]
-  if (from === -1 || to < from) throw new Error(`README.md has no place for its table of ${name}`)
-  return `${text.slice(0, from)}${open}\n${table}\n${text.slice(to)}`
+const marks = ['<!-- written by `make docs` from here -->\n', '<!-- to here -->'] as const
+
+/** The page with this text in the place between its two marks. */
+function within(page: string, text: string): string {
+  const whole = readFileSync(page, 'utf8')
+  const [from, to] = [whole.indexOf(marks[0]), whole.indexOf(marks[1])]
+  if (from === -1 || to < from) throw new Error(`${page} has no place for what is written there`)
+  return `${whole.slice(0, from)}${marks[0]}\n${text}\n${whole.slice(to)}`
 }
 
-function codeTable(): string {
-  const rows = Object.entries(codes).map(
-    ([code, { status, title }]) => `| \`${code}\` | ${status === 0 ? '' : status} | ${title} |`,
+function errorsPage(page: string): string {
+  const written = readFileSync(page, 'utf8').matchAll(/^\| `(ERR_[A-Z_]+)` \|.*\| (.*) \|$/gm)
+  const help = new Map([...written].map(([, code = '', text = '']) => [code, text]))
+  const row = (code: string, ...cells: (string | number)[]): string =>
+    `| \`${code}\` | ${[...cells, help.get(code) ?? ''].join(' | ')} |`
+  const all = Object.entries(codes)
+  const answers = all
+    .filter(([, { status }]) => status !== 0)
+    .map(([code, { status, title }]) => row(code, status, title))
+  const others = all
+    .filter(([, { status }]) => status === 0)
+    .map(([code, { title }]) => row(code, title))
+  return within(
+    page,
+    [
+      '## Answers to clients',
+      '',
+      '| Code | Status | Meaning | What to do |',
+      '| --- | --- | --- | --- |',
+      ...answers,
+      '',
+      '## Commands, the start and the log of the gate',
+      '',
+      '| Code | Meaning | What to do |',
+      '| --- | --- | --- |',
+      ...others,
+      '',
+    ].join('\n'),
   )
-  return `${['| Code | Status | Meaning |', '| --- | --- | --- |', ...rows].join('\n')}\n`
 }
 
 if (process.argv.includes('--write')) {

@@ -1,0 +1,235 @@
+/**
+ * The pages of README.md and docs/ as their readers use them: their code blocks, and a terminal in which a test runs these
+ * in order. A block's language says what it is: `sh` is typed, `sql` goes to psql, `yaml` is written to the file that the
+ * sentence before it names, `text` after one of these is what it prints. A command that goes on until Ctrl-C (`serve`,
+ * `demo`, `make start`) gets a terminal of its own, as a reader gives it one.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
+import { until } from './wait.ts'
+
+export interface Block {
+  readonly language: string
+  readonly text: string
+  /** Page and line, for messages. */
+  readonly where: string
+  /** The heading that it stands under. */
+  readonly section: string
+  /** The paragraph before it. */
+  readonly before: string
+  /** The page says of it that it was not run where the tests run. */
+  readonly untried: boolean
+}
+
+/** Every fenced block of a page. */
+export function blocksOf(page: string): readonly Block[] {
+  const blocks: Block[] = []
+  let section = ''
+  let before = ''
+  let open: { language: string; from: number; indent: string } | undefined
+  const lines = readFileSync(page, 'utf8').split('\n')
+  for (const [i, line] of lines.entries()) {
+    const fence = /^( *)```(.*)$/.exec(line)
+    if (open !== undefined) {
+      if (fence === null || fence[1] !== open.indent) continue
+      const { language, from, indent } = open
+      const text = lines.slice(from, i).map((each) => each.slice(indent.length))
+      blocks.push({
+        language,
+        text: `${text.join('\n')}\n`,
+        where: `${page}:${from + 1}`,
+        section,
+        before,
+        untried: /\bnot run here\b/i.test(before),
+      })
+      open = undefined
+    } else if (fence !== null) {
+      open = { language: fence[2]!, from: i + 1, indent: fence[1]! }
+    } else if (/^#+ /.test(line)) {
+      section = line.replace(/^#+ /, '')
+      before = ''
+    } else if (line.trim() !== '') {
+      before = lines[i - 1]?.trim() === '' ? line : `${before}\n${line}`
+    }
+  }
+  return blocks
+}
+
+export interface TerminalOptions {
+  readonly folder: string
+  readonly env: Readonly<Record<string, string>>
+  /** Where `psql` in a block of SQL connects to. */
+  readonly sqlUrl?: () => string
+}
+
+/** One shell, in which a page is typed from top to bottom. */
+export class Terminal {
+  readonly folder: string
+  readonly #shell: ChildProcess
+  readonly #scratch = mkdtempSync(join(tmpdir(), 'dropgate-page-'))
+  readonly #sqlUrl: () => string
+  #printed = ''
+  #ended = false
+  #typed = 0
+
+  constructor({ folder, env, sqlUrl }: TerminalOptions) {
+    this.folder = folder
+    this.#sqlUrl = sqlUrl ?? (() => '')
+    const path = [...psqlFolder(this.#scratch), env.PATH ?? process.env.PATH].join(delimiter)
+    this.#shell = spawn('bash', ['--noprofile', '--norc'], {
+      cwd: folder,
+      env: { HOME: folder, TERM: 'dumb', ...env, PATH: path },
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+    })
+    for (const stream of [this.#shell.stdout!, this.#shell.stderr!])
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        this.#printed += text
+      })
+    this.#shell.once('exit', () => {
+      this.#ended = true
+    })
+    this.#shell.stdin!.on('error', () => {})
+    // Jobs get process groups of their own, which Ctrl-C reaches as in a terminal.
+    this.#shell.stdin!.write('set -m\n')
+  }
+
+  /** Types the commands. @returns what they printed. @throws when one of them fails */
+  async type(commands: string, where = 'a block'): Promise<string> {
+    const from = this.#printed.length
+    const mark = `--${++this.#typed}-done--`
+    const file = join(this.#scratch, `${this.#typed}.sh`)
+    writeFileSync(file, commands)
+    this.#shell.stdin!.write(`set -e; . ${file}; set +e; echo; echo ${mark}\n`)
+    const said = (): string => this.#printed.slice(from)
+    await until(
+      () => `${where}: the end of\n${commands}\nprinted so far:\n${said()}`,
+      () => this.#ended || said().includes(mark),
+      180_000,
+    )
+    if (!said().includes(mark)) throw new Error(`${where} failed:\n${commands}\n${said()}`)
+    return said().split(`\n${mark}`)[0]!
+  }
+
+  /** Types a command that goes on, in a terminal of its own, and waits until it has printed `ready`. */
+  async start(command: string, ready: RegExp, where = 'a block'): Promise<Job> {
+    const out = join(this.#scratch, `${++this.#typed}.out`)
+    const pid = (await this.type(`{ ${command.trim()}\n} > ${out} 2>&1 & echo PID $!`, where))
+      .split('PID ')[1]!
+      .trim()
+    const printed = (): string => readFileSync(out, 'utf8')
+    const runs = (): boolean => spawnSync('kill', ['-0', pid]).status === 0
+    await until(
+      () => `${where}: ${ready} from\n${command}\nprinted so far:\n${printed()}`,
+      () => ready.test(printed()) || !runs(),
+      180_000,
+    )
+    if (!ready.test(printed())) throw new Error(`${where} ended:\n${command}\n${printed()}`)
+    return {
+      printed,
+      runs,
+      stop: async (signal = 'INT') => {
+        spawnSync('kill', [`-${signal}`, '--', `-${pid}`])
+        await until(
+          () => `the end of ${command}\n${printed()}`,
+          () => !runs(),
+          120_000,
+        )
+      },
+    }
+  }
+
+  async sql(statements: string, where?: string): Promise<string> {
+    const file = join(this.#scratch, `${++this.#typed}.sql`)
+    writeFileSync(file, statements)
+    return await this.type(`psql -X "${this.#sqlUrl()}" -v ON_ERROR_STOP=1 -f ${file}`, where)
+  }
+
+  close(): void {
+    try {
+      process.kill(-this.#shell.pid!, 'SIGKILL')
+    } catch {
+      // It has ended.
+    }
+    rmSync(this.#scratch, { recursive: true, force: true })
+  }
+}
+
+export interface Job {
+  printed(): string
+  runs(): boolean
+  /** Ctrl-C, and waits for the end. */
+  stop(signal?: 'INT' | 'TERM' | 'KILL'): Promise<void>
+}
+
+const goesOn = /(?:^|\s)(?:serve|demo)(?: --config \S+)?\s*(?:#.*)?$|^make start$/
+
+/**
+ * Types every block of the page, or of some of its sections, in order, and compares what it prints with the block of text
+ * behind it. @returns the jobs that go on
+ */
+export async function follow(
+  terminal: Terminal,
+  blocks: readonly Block[],
+  ready: RegExp = /"msg":"listening"|is ready on/,
+): Promise<Job[]> {
+  const jobs: Job[] = []
+  let printed: string | undefined
+  for (const block of blocks) {
+    const { language, text, where, before, untried } = block
+    if (untried) continue
+    if (language === 'sh') {
+      const lines = text.trimEnd().split('\n')
+      if (goesOn.test(lines.at(-1)!)) {
+        const job = await terminal.start(text, ready, where)
+        jobs.push(job)
+        printed = job.printed()
+      } else printed = await terminal.type(text, where)
+    } else if (language === 'sql') {
+      printed = await terminal.sql(text, where)
+    } else if (language === 'text' && printed !== undefined) {
+      const missing = missingLines(text, printed)
+      if (missing.length > 0)
+        throw new Error(`${where}: not printed:\n${missing.join('\n')}\nbut:\n${printed}`)
+      printed = undefined
+    } else if (language === 'yaml') {
+      const file = [...before.matchAll(/`([\w./-]+\.ya?ml)`/g)].at(-1)?.[1]
+      if (file === undefined)
+        throw new Error(`${where}: the sentence before it names no file to write`)
+      writeFileSync(resolve(terminal.folder, file), text)
+    }
+  }
+  return jobs
+}
+
+/** Lines of `expected` that do not come in this order in `printed`, where numbers, identifiers and times may differ. */
+export function missingLines(expected: string, printed: string): string[] {
+  const alike = (line: string): string =>
+    line
+      .replace(/\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, '0')
+      .replace(/\b[0-9a-f]{12,}\b/g, '0')
+      .replace(/\d+(?:[.:,-]\d+)*/g, '0')
+      .replace(/-{2,}/g, '-')
+      .replace(/\s+/g, ' ')
+      .trim()
+  const left = printed.split('\n').map(alike)
+  return expected.split('\n').filter((line) => {
+    const at = left.indexOf(alike(line))
+    if (line.trim() === '') return false
+    if (at !== -1) left.splice(0, at + 1)
+    return at === -1
+  })
+}
+
+/** Where this machine has no psql, a folder with one that does what the pages need of it (harness/psql.ts). */
+function psqlFolder(scratch: string): string[] {
+  if (spawnSync('psql', ['--version']).status === 0) return []
+  const folder = join(scratch, 'bin')
+  mkdirSync(folder)
+  const script = resolve(import.meta.dirname, 'psql.ts')
+  writeFileSync(join(folder, 'psql'), `#!/bin/sh\nexec ${process.execPath} ${script} "$@"\n`)
+  chmodSync(join(folder, 'psql'), 0o755)
+  return [folder]
+}
