@@ -1,13 +1,13 @@
 /**
  * The pages of README.md and docs/ as their readers use them: their code blocks, and a terminal in which a test runs these
- * in order. A block's language says what it is: `sh` is typed, `sql` goes to psql, `yaml` is written to the file that the
- * sentence before it names, `text` after one of these is what it prints. A command that goes on until Ctrl-C (`serve`,
+ * in order. A block's language says what it is: `sh` is typed, `sql` goes to psql, `text` right behind one of these is what
+ * it prints, and any other is written to the file that the paragraph before it names last. A command that goes on until Ctrl-C (`serve`,
  * `demo`, `make start`) gets a terminal of its own, as a reader gives it one.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { delimiter, join, resolve } from 'node:path'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { until } from './wait.ts'
 
 export interface Block {
@@ -23,8 +23,11 @@ export interface Block {
   readonly untried: boolean
 }
 
-/** Every fenced block of a page. */
-export function blocksOf(page: string): readonly Block[] {
+/** Every fenced block of a page; with other numbers for its ports, so that pages can be run beside each other. */
+export function blocksOf(
+  page: string,
+  ports: ReadonlyMap<number, number> = new Map(),
+): readonly Block[] {
   const blocks: Block[] = []
   let section = ''
   let before = ''
@@ -38,7 +41,7 @@ export function blocksOf(page: string): readonly Block[] {
       const text = lines.slice(from, i).map((each) => each.slice(indent.length))
       blocks.push({
         language,
-        text: `${text.join('\n')}\n`,
+        text: withPorts(`${text.join('\n')}\n`, ports),
         where: `${page}:${from + 1}`,
         section,
         before,
@@ -57,12 +60,30 @@ export function blocksOf(page: string): readonly Block[] {
   return blocks
 }
 
+function withPorts(text: string, ports: ReadonlyMap<number, number>): string {
+  return text.replace(/(?<![\d.])\d{4}(?![\d.])/g, (port) =>
+    String(ports.get(Number(port)) ?? port),
+  )
+}
+
 export interface TerminalOptions {
   readonly folder: string
   readonly env: Readonly<Record<string, string>>
   /** Where `psql` in a block of SQL connects to. */
   readonly sqlUrl?: () => string
 }
+
+/** A folder whose `dropgate` is this checkout's, to be put on PATH. */
+export function dropgateOnPath(folder: string): string {
+  mkdirSync(folder, { recursive: true })
+  const script = join(folder, 'dropgate')
+  writeFileSync(script, `#!/bin/sh\nexec ${process.execPath} ${resolve('bin/dropgate.js')} "$@"\n`)
+  chmodSync(script, 0o755)
+  return [folder, process.env.PATH].join(delimiter)
+}
+
+/** What the shell prints when a command has failed. */
+const broken = '--broken-off--'
 
 /** One shell, in which a page is typed from top to bottom. */
 export class Terminal {
@@ -71,7 +92,6 @@ export class Terminal {
   readonly #scratch = mkdtempSync(join(tmpdir(), 'dropgate-page-'))
   readonly #sqlUrl: () => string
   #printed = ''
-  #ended = false
   #typed = 0
 
   constructor({ folder, env, sqlUrl }: TerminalOptions) {
@@ -88,12 +108,9 @@ export class Terminal {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#printed += text
       })
-    this.#shell.once('exit', () => {
-      this.#ended = true
-    })
     this.#shell.stdin!.on('error', () => {})
     // Jobs get process groups of their own, which Ctrl-C reaches as in a terminal.
-    this.#shell.stdin!.write('set -m\n')
+    this.#shell.stdin!.write(`set -m; trap 'echo ${broken}' EXIT\n`)
   }
 
   /** Types the commands. @returns what they printed. @throws when one of them fails */
@@ -102,11 +119,11 @@ export class Terminal {
     const mark = `--${++this.#typed}-done--`
     const file = join(this.#scratch, `${this.#typed}.sh`)
     writeFileSync(file, commands)
-    this.#shell.stdin!.write(`set -e; . ${file}; set +e; echo; echo ${mark}\n`)
+    this.#shell.stdin!.write(`set -e; . ${file} < /dev/null; set +e; echo; echo ${mark}\n`)
     const said = (): string => this.#printed.slice(from)
     await until(
       () => `${where}: the end of\n${commands}\nprinted so far:\n${said()}`,
-      () => this.#ended || said().includes(mark),
+      () => said().includes(mark) || said().includes(broken),
       180_000,
     )
     if (!said().includes(mark)) throw new Error(`${where} failed:\n${commands}\n${said()}`)
@@ -116,7 +133,10 @@ export class Terminal {
   /** Types a command that goes on, in a terminal of its own, and waits until it has printed `ready`. */
   async start(command: string, ready: RegExp, where = 'a block'): Promise<Job> {
     const out = join(this.#scratch, `${++this.#typed}.out`)
-    const pid = (await this.type(`{ ${command.trim()}\n} > ${out} 2>&1 & echo PID $!`, where))
+    writeFileSync(out, '')
+    const pid = (
+      await this.type(`{ ${command.trim()}\n} > ${out} 2>&1 < /dev/null & echo PID $!`, where)
+    )
       .split('PID ')[1]!
       .trim()
     const printed = (): string => readFileSync(out, 'utf8')
@@ -168,7 +188,7 @@ const goesOn = /(?:^|\s)(?:serve|demo)(?: --config \S+)?\s*(?:#.*)?$|^make start
 
 /**
  * Types every block of the page, or of some of its sections, in order, and compares what it prints with the block of text
- * behind it. @returns the jobs that go on
+ * right behind it. @returns the jobs that go on
  */
 export async function follow(
   terminal: Terminal,
@@ -177,6 +197,7 @@ export async function follow(
 ): Promise<Job[]> {
   const jobs: Job[] = []
   let printed: string | undefined
+  let last: Block | undefined
   for (const block of blocks) {
     const { language, text, where, before, untried } = block
     if (untried) continue
@@ -189,17 +210,20 @@ export async function follow(
       } else printed = await terminal.type(text, where)
     } else if (language === 'sql') {
       printed = await terminal.sql(text, where)
-    } else if (language === 'text' && printed !== undefined) {
+    } else if (language === 'text' && printed !== undefined && before === last?.before) {
       const missing = missingLines(text, printed)
       if (missing.length > 0)
         throw new Error(`${where}: not printed:\n${missing.join('\n')}\nbut:\n${printed}`)
       printed = undefined
-    } else if (language === 'yaml') {
-      const file = [...before.matchAll(/`([\w./-]+\.ya?ml)`/g)].at(-1)?.[1]
+    } else if (language !== 'text') {
+      const file = [...before.matchAll(/`([\w./-]+\.\w+)`/g)].at(-1)?.[1]
       if (file === undefined)
         throw new Error(`${where}: the sentence before it names no file to write`)
-      writeFileSync(resolve(terminal.folder, file), text)
+      const path = resolve(terminal.folder, file)
+      mkdirSync(dirname(path), { recursive: true })
+      writeFileSync(path, text)
     }
+    last = block
   }
   return jobs
 }
