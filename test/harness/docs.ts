@@ -4,6 +4,8 @@
  * kept; every code needs one.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import { makeProgram } from '../../src/cli/program.ts'
 import { writeJsonSchema, writeTables } from '../../src/config/schema.ts'
 import { codes } from '../../src/errors.ts'
 import { builtinsDocument } from './builtins.ts'
@@ -14,6 +16,7 @@ export function documents(): ReadonlyMap<string, string> {
     ['dropgate.schema.json', writeJsonSchema()],
     ['docs/builtins.md', builtinsDocument()],
     ['docs/reference/configuration.md', within('docs/reference/configuration.md', writeTables())],
+    ['docs/reference/command-line.md', within('docs/reference/command-line.md', commandLine())],
     ['docs/reference/errors.md', errorsPage('docs/reference/errors.md')],
   ])
 }
@@ -57,6 +60,38 @@ function errorsPage(page: string): string {
       '',
     ].join('\n'),
   )
+}
+
+/** Every command with its arguments and options, in the order of `--help`. */
+function commandLine(): string {
+  const all = (command: Command, name: string): string[] =>
+    command.commands.length > 0
+      ? command.commands.flatMap((each) => all(each, `${name} ${each.name()}`))
+      : [commandSection(command, name)]
+  return makeProgram(() => {})
+    .commands.flatMap((command) => all(command, `dropgate ${command.name()}`))
+    .join('\n')
+}
+
+const common = ['--config', '--json', '--help']
+
+function commandSection(command: Command, name: string): string {
+  const given = command.registeredArguments.map((each) =>
+    each.required ? `<${each.name()}>` : `[${each.name()}]`,
+  )
+  const rows = command.options
+    .filter(({ long, hidden }) => !hidden && !common.includes(long ?? ''))
+    .map(({ flags, description, defaultValue }) => {
+      const standard = defaultValue === undefined ? '' : `\`${defaultValue}\``
+      return `| \`${flags}\` | ${standard} | ${description.replaceAll('|', '\\|')} |`
+    })
+  const lines = [`## \`${[name, ...given].join(' ')}\``, '', sentence(command.description()), '']
+  if (rows.length > 0) lines.push('| Option | Default | |', '| --- | --- | --- |', ...rows, '')
+  return lines.join('\n')
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 }
 
 if (process.argv.includes('--write')) {

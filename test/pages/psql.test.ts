@@ -33,8 +33,8 @@ SELECT name FROM things ORDER BY name;
     [url, '-v', 'ON_ERROR_STOP=1', '-f', file],
   ]
   for (const args of ways) {
-    const real = spawnSync('psql', ['-X', ...args], { encoding: 'utf8' })
-    const ours = spawnSync(process.execPath, ['test/harness/psql.ts', '-X', ...args], {
+    const real = spawnSync('psql', ['-X', '-q', ...args], { encoding: 'utf8' })
+    const ours = spawnSync(process.execPath, ['test/harness/psql.ts', '-X', '-q', ...args], {
       encoding: 'utf8',
     })
     const name = args.slice(1).join(' ')
