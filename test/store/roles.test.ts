@@ -1,5 +1,6 @@
 /** What each role must not be able to do, one by one. */
 import t from 'tap'
+import { listFleet } from '../../src/store/statements.ts'
 import { startPostgres } from '../harness/postgres.ts'
 
 const cluster = await startPostgres()
@@ -80,7 +81,12 @@ const report = [
 ] as const
 const canary = [['write a canary', 'SELECT dropgate.canary(1000)']] as const
 const purge = [['purge', 'SELECT dropgate.purge(1)']] as const
+const look = [
+  ['see what denies', 'SELECT * FROM dropgate.active'],
+  ['see what was done', 'SELECT * FROM dropgate.history'],
+] as const
 const command = [
+  ...look,
   ['ask for receipts', 'SELECT dropgate.expect_receipts(1)'],
   ['read rows', 'SELECT id, subject FROM dropgate.revocations'],
   ['see the fleet', 'SELECT * FROM dropgate.fleet'],
@@ -110,6 +116,7 @@ const roles = {
       ...wide,
       ...insert,
       ...unrevoke,
+      ...look,
       ['read rows', 'SELECT id FROM dropgate.revocations'] as const,
     ],
   },
@@ -220,6 +227,8 @@ t.test('the statements of gates of the last preview go on working', async (t) =>
     JSON.stringify(beat),
   ])
   t.equal(beats.rows[0].gates, 1)
+  t.match(await listFleet(gate, 'dropgate').catch(String), /permission denied/)
+  t.match(await listFleet(owner, 'dropgate'), [{ id, policies: {}, version: '0' }])
   const { rows: at } = await owner.query('SELECT pg_current_snapshot()::text AS now')
   const statement = 'SELECT * FROM dropgate.wanted($1, $2) AS row_id'
   const { rows } = await gate.query(statement, [id, at[0].now])

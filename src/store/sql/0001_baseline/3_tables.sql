@@ -137,6 +137,7 @@ CREATE TABLE __schema__.audit (
   row_id bigint,
   image jsonb
 );
+CREATE INDEX audit_row ON __schema__.audit (row_id);
 
 -- One row for each gate, written by its heartbeat about twice a second; fillfactor keeps those updates within a page.
 CREATE TABLE __schema__.gates (
@@ -159,7 +160,10 @@ CREATE TABLE __schema__.gates (
   -- Names of the gate's peppers.
   peppers text[] NOT NULL,
   -- Longest lifetime of a token that the gate accepts, clock tolerance included.
-  token_lifetime interval NOT NULL
+  token_lifetime interval NOT NULL,
+  -- The policy that the gate decides by: name of the bundle -> revision. Empty before the first one, and for gates of
+  -- earlier releases, which do not say it.
+  policies jsonb NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 
 -- Rows whose writer waits for receipts.
