@@ -15,11 +15,13 @@ import { databaseUrl } from '../database.ts'
 import { print } from '../output.ts'
 import { followConfig } from '../serve.ts'
 import { untilStopped } from '../stop.ts'
+import { demoFiles } from './files.ts'
 import type { WorldReport, WorldStart } from './world.ts'
 
 const readyMs = 30_000
 
-export async function demo(file: string): Promise<number> {
+export async function demo(given: string): Promise<number> {
+  const { file } = demoFiles(given)
   const { config, files } = loadConfig(file, {})
   const log = new ShortLog()
   const gate = new Gate(config, { log })
