@@ -31,6 +31,8 @@ export interface Beat {
   readonly matches: Readonly<Record<string, readonly string[]>>
   readonly peppers: readonly string[]
   readonly token_lifetime_ms: number
+  /** The policy that the gate decides by: name of the bundle -> revision; empty before the first one. */
+  readonly policies: Readonly<Record<string, string>>
 }
 
 export interface FleetOptions {

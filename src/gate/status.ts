@@ -70,6 +70,7 @@ export function beatOf(rooms: GateRooms, gate: GateFacts): Beat {
   const ageMs = ledger.ageMs(monotonicUs(), Date.now())
   const certificates = listen.some(({ tls }) => tls?.client_ca !== undefined)
   const exchange = certificates ? ['network', 'client_cert'] : ['network']
+  const { name: bundle, active_revision: revision } = rooms.bundles.status()
   const tolerant = routes.some(({ stale }) => stale === 'allow')
   return {
     host: hostname(),
@@ -87,6 +88,7 @@ export function beatOf(rooms: GateRooms, gate: GateFacts): Beat {
       0,
       ...issuers.map((issuer) => issuer.max_token_lifetime + 2 * issuer.clock_skew),
     ),
+    policies: bundle === null ? {} : { [bundle]: revision! },
   }
 }
 

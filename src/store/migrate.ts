@@ -45,6 +45,12 @@ const previews: readonly Preview[] = [
     ]),
     upgrade: 'tables_from_preview_2.sql',
   },
+  {
+    made: new Map([
+      ['0001_baseline', 'fec937b668ab89cca4328ff28b4b3add85b8a8f779585b9e2fed0f3ee4ecbec9'],
+    ]),
+    upgrade: 'tables_from_preview_3.sql',
+  },
 ]
 const previewNames = new Set(previews.flatMap(({ made }) => [...made.keys()]))
 /** The baseline file that creates the tables; for a preview its upgrade and those of all later ones run instead. */

@@ -194,7 +194,8 @@ export async function listFleet(
 ): Promise<Record<string, unknown>[]> {
   const name = plainName(schema, 'database.schema')
   const { rows } = await client.query(
-    `SELECT id, host, pid, version, started_at, seen_at, heard, ready, rows,
+    `SELECT id, host, pid, version, policies, started_at, seen_at,
+       greatest(0, round(extract(epoch FROM clock_timestamp() - seen_at) * 1000))::int AS seen_ms, heard, ready, rows,
        round(extract(epoch FROM seen_at - fresh_at) * 1000)::int AS age_ms, to_jsonb(t) - 'gate' AS revocation_times
      FROM ${name}.fleet f LEFT JOIN ${name}.revocation_times t ON t.gate = f.id ORDER BY host, pid, id`,
   )

@@ -175,6 +175,7 @@ const beat = {
   matches: {},
   peppers: [],
   token_lifetime_ms: 0,
+  policies: {},
 }
 
 t.test('a round trip of 300 ms is followed, and compared', async (t) => {

@@ -1,10 +1,12 @@
 /** Ten gates on one database: receipts of all, the one that is frozen by name and limit, what none can match. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { revoke } from '../../src/cli/revoke.ts'
+import { listFleet } from '../../src/store/statements.ts'
+import { revised } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { pause, until } from '../harness/wait.ts'
@@ -124,8 +126,47 @@ t.test('all ten gates confirm a revocation, each with its time', async (t) => {
   for (const { cursor, fresh_at } of rows) t.ok(cursor !== null && fresh_at !== null)
 })
 
+interface Reported {
+  readonly id: string
+  readonly pid: number
+  readonly heard: boolean
+  readonly ready: boolean
+  readonly seen_ms: number
+  readonly policies: { readonly gate?: string }
+}
+const listed = async (): Promise<readonly Reported[]> =>
+  (await listFleet(owner, 'dropgate')) as unknown as Reported[]
+
+t.test('the fleet says which policy and version each gate runs', async (t) => {
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
+  const [swapped] = gates
+  const { id, policy } = swapped!.gate.status() as {
+    id: string
+    policy: { active_revision: string }
+  }
+  let all: readonly Reported[] = []
+  const say = async (what: (gate: Reported) => boolean): Promise<boolean> => {
+    all = await listed()
+    return all.length === 10 && all.every((gate) => gate.heard && what(gate))
+  }
+  await until('all say the policy of the start', () =>
+    say(({ ready, policies }) => ready && policies.gate === policy.active_revision),
+  )
+  const reported = { version, ready: true, rows: String, age_ms: Number, seen_ms: Number }
+  for (const gate of all) t.match(gate, reported)
+  await swapped!.activate(await revised(readFileSync('bundles/gate.tar.gz'), 'another', {}))
+  await until('one says another', () =>
+    say((gate) => gate.policies.gate === (gate.id === id ? 'another' : policy.active_revision)),
+  )
+})
+
 t.test('a frozen gate is named, with until when it may still allow', async (t) => {
   child!.kill('SIGSTOP')
+  await until('it is silent', async () => (await listed()).some(({ heard }) => heard === false))
+  for (const { pid, heard, ready } of await listed())
+    t.same([heard, ready], Array(2).fill(pid !== child!.pid), 'what is silent is not ready')
+  const { rows: last } = await owner.query('SELECT bool_and(ready) AS ready FROM dropgate.gates')
+  t.equal(last[0].ready, true, 'although it was when it said something last')
   const before = Date.now()
   const { exit, out, err } = await run(
     'revoke',

@@ -78,6 +78,7 @@ t.test(
         peppers: [],
       },
       token_lifetime_ms: 0,
+      policies: {},
     })
     const url = new URL(cluster.url)
     url.pathname = '/other'

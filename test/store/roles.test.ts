@@ -1,5 +1,6 @@
 /** What each role must not be able to do, one by one. */
 import t from 'tap'
+import { listFleet } from '../../src/store/statements.ts'
 import { startPostgres } from '../harness/postgres.ts'
 
 const cluster = await startPostgres()
@@ -220,6 +221,8 @@ t.test('the statements of gates of the last preview go on working', async (t) =>
     JSON.stringify(beat),
   ])
   t.equal(beats.rows[0].gates, 1)
+  t.match(await listFleet(gate, 'dropgate').catch(String), /permission denied/)
+  t.match(await listFleet(owner, 'dropgate'), [{ id, policies: {}, version: '0' }])
   const { rows: at } = await owner.query('SELECT pg_current_snapshot()::text AS now')
   const statement = 'SELECT * FROM dropgate.wanted($1, $2) AS row_id'
   const { rows } = await gate.query(statement, [id, at[0].now])

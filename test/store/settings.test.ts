@@ -175,6 +175,7 @@ async function report(gate: pg.Client): Promise<Seen> {
       matches: { i: ['a'] },
       peppers: ['p', 'NULL'],
       token_lifetime_ms: 3_600_000,
+      policies: { "gate \\ '": '\\x00' },
     },
   }
   await gate.query('SELECT gates, unmatched FROM dropgate.beat($1, $2)', [

@@ -48,7 +48,11 @@ const tables = [
 ] as const
 
 /** Columns that the upgrade adds, with what they hold in the rows that are there. */
-const added: Readonly<Record<string, object>> = { tomb: { kind: 'r' }, waits: { canary: false } }
+const added: Readonly<Record<string, object>> = {
+  tomb: { kind: 'r' },
+  waits: { canary: false },
+  gates: { policies: {} },
+}
 
 async function contents(client: pg.Client): Promise<Record<string, unknown[]>> {
   const found: Record<string, unknown[]> = {}

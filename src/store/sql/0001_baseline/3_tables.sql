@@ -159,7 +159,10 @@ CREATE TABLE __schema__.gates (
   -- Names of the gate's peppers.
   peppers text[] NOT NULL,
   -- Longest lifetime of a token that the gate accepts, clock tolerance included.
-  token_lifetime interval NOT NULL
+  token_lifetime interval NOT NULL,
+  -- The policy that the gate decides by: name of the bundle -> revision. Empty before the first one, and for gates of
+  -- earlier releases, which do not say it.
+  policies jsonb NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 
 -- Rows whose writer waits for receipts.

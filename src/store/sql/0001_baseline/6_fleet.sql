@@ -1,10 +1,10 @@
 -- The gates and the writers: heartbeats, receipts for revocations, canaries, and rows that no gate can match.
 
 -- Gates that may be serving: those that have reported lately. A gate that may allow for long without a new proof stays
--- listed for that long.
+-- listed for that long. One that has missed several heartbeats is not ready, whatever it said last.
 CREATE OR REPLACE VIEW __schema__.fleet AS
-  SELECT id, host, pid, version, started_at, seen_at, ready, fresh_at, rows, allows,
-    seen_at > clock_timestamp() - interval '2 s' AS heard
+  SELECT id, host, pid, version, started_at, seen_at, ready AND seen_at > clock_timestamp() - interval '2 s' AS ready,
+    fresh_at, rows, allows, seen_at > clock_timestamp() - interval '2 s' AS heard, policies
   FROM __schema__.gates
   WHERE seen_at > clock_timestamp() - allows - interval '30 s';
 
@@ -13,16 +13,16 @@ CREATE OR REPLACE FUNCTION __schema__.beat(gate uuid, beat jsonb, OUT gates int,
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 BEGIN
   INSERT INTO gates AS g (id, host, pid, version, started_at, seen_at, ready, cursor, fresh_at, rows, allows, matches,
-      peppers, token_lifetime)
+      peppers, token_lifetime, policies)
     VALUES (gate, left(beat->>'host', 255), (beat->>'pid')::int, left(beat->>'version', 64),
       (beat->>'started_at')::timestamptz, clock_timestamp(), (beat->>'ready')::boolean, (beat->>'cursor')::pg_snapshot,
       clock_timestamp() - (beat->>'age_ms')::float8 * interval '1 ms', (beat->>'rows')::bigint,
       (beat->>'allows_ms')::float8 * interval '1 ms', beat->'matches',
       ARRAY(SELECT jsonb_array_elements_text(beat->'peppers')),
-      (beat->>'token_lifetime_ms')::float8 * interval '1 ms')
+      (beat->>'token_lifetime_ms')::float8 * interval '1 ms', coalesce(beat->'policies', '{}'))
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ready = excluded.ready, cursor = excluded.cursor,
       fresh_at = excluded.fresh_at, rows = excluded.rows, allows = excluded.allows, matches = excluded.matches,
-      peppers = excluded.peppers, token_lifetime = excluded.token_lifetime;
+      peppers = excluded.peppers, token_lifetime = excluded.token_lifetime, policies = excluded.policies;
   gates := (SELECT count(*) FROM fleet);
   unmatched := (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM unmatched_seq s);
 END $$;
