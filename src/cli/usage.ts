@@ -57,6 +57,6 @@ function meantWords(message: string, more: string, command: Command): string | u
     return flags.find((each) => each === `-${flag}`)
   }
   const [, given, choices] =
-    / '(.*?)' is invalid.*\. Allowed choices are (.*)\.$/.exec(message) ?? []
+    / '([^']*)' is invalid.*\. Allowed choices are (.*)\.$/.exec(message) ?? []
   return given === undefined ? undefined : nearest(given, choices!.split(', '))
 }
