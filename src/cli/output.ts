@@ -38,6 +38,19 @@ export function printTable(rows: readonly Row[], spare: readonly string[] = []):
   print(formatTable(rows, { width: process.stdout.columns, spare }))
 }
 
+/**
+ * One line for each field, its name in a column of its own. A field without a value is left out; one without a name goes
+ * on with the field above.
+ */
+export function printFields(
+  fields: readonly (readonly [name: string, value: string | undefined])[],
+): void {
+  const widest = Math.max(...fields.map(([name]) => name.length))
+  for (const [name, value] of fields) {
+    if (value !== undefined) print(`${name.padEnd(widest)}  ${withCommands(plain(value))}`)
+  }
+}
+
 /** @returns the exit status: 1 failed, 2 wrong use. */
 export function printError(error: GateError, json: boolean): number {
   const { code, message, hint, problems } = error
@@ -59,9 +72,12 @@ function lines(text: string): string {
 }
 
 function hintLine(hint: string | undefined): string {
-  return hint === undefined
-    ? ''
-    : `  hint: ${lines(hint).replaceAll('`dropgate ', `\`${commandName()} `)}\n`
+  return hint === undefined ? '' : `  hint: ${withCommands(lines(hint))}\n`
+}
+
+/** Commands in backquotes as the user can paste them. */
+function withCommands(text: string): string {
+  return text.replaceAll('`dropgate ', `\`${commandName()} `)
 }
 
 /** True when npm started this process by the script `dropgate` of package.json. */
