@@ -10,6 +10,11 @@ export function print(text: string): void {
   process.stdout.write(`${text}\n`)
 }
 
+/** A sentence that may quote rows, and commands in backquotes. */
+export function printSentence(text: string): void {
+  print(withCommands(plain(text)))
+}
+
 /** The result of a command: as JSON with `--json`, otherwise by `printText`. */
 export function printResult(
   options: { readonly json?: boolean },

@@ -16,14 +16,16 @@ import { addMigrate } from './commands/migrate.ts'
 import { addPurge } from './commands/purge.ts'
 import { addRevoke } from './commands/revoke.ts'
 import { addServe } from './commands/serve.ts'
+import { addShow } from './commands/show.ts'
 import { addSql } from './commands/sql.ts'
 import { addStatus } from './commands/status.ts'
 import { addTest } from './commands/test.ts'
+import { addWho } from './commands/who.ts'
 import { printError, root } from './output.ts'
 
 /** Each function adds one command; `--help` lists them in this order. */
 const commands = [
-  addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addLive, addCut, addPurge, addStatus, addBuild,
+  addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addShow, addWho, addLive, addCut, addPurge, addStatus, addBuild,
   addTest, addEval, addDemo, addCompletion,
 ] // biome-ignore format: a list
 

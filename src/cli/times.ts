@@ -5,9 +5,14 @@ export function minute(time: Date): string {
   return `${time.toISOString().slice(0, 16).replace('T', ' ')}Z`
 }
 
+/** `2026-11-29 20:15:07Z`. */
+export function second(time: Date): string {
+  return `${time.toISOString().slice(0, 19).replace('T', ' ')}Z`
+}
+
 /** `2026-11-29 20:15:07Z (3 h ago)`. */
 export function moment(time: Date, now: Date): string {
-  return `${time.toISOString().slice(0, 19).replace('T', ' ')}Z (${distance(time, now)})`
+  return `${second(time)} (${distance(time, now)})`
 }
 
 function distance(time: Date, now: Date): string {
