@@ -81,7 +81,12 @@ const report = [
 ] as const
 const canary = [['write a canary', 'SELECT dropgate.canary(1000)']] as const
 const purge = [['purge', 'SELECT dropgate.purge(1)']] as const
+const look = [
+  ['see what denies', 'SELECT * FROM dropgate.active'],
+  ['see what was done', 'SELECT * FROM dropgate.history'],
+] as const
 const command = [
+  ...look,
   ['ask for receipts', 'SELECT dropgate.expect_receipts(1)'],
   ['read rows', 'SELECT id, subject FROM dropgate.revocations'],
   ['see the fleet', 'SELECT * FROM dropgate.fleet'],
@@ -111,6 +116,7 @@ const roles = {
       ...wide,
       ...insert,
       ...unrevoke,
+      ...look,
       ['read rows', 'SELECT id FROM dropgate.revocations'] as const,
     ],
   },

@@ -217,7 +217,16 @@ async function purge(gate: pg.Client): Promise<Seen> {
 async function show(client: pg.Client): Promise<Seen> {
   const listed = await listRevocations(client, 'dropgate', { limit: 10 })
   const receipts = await receiptsOf(client, 'dropgate', 1)
+  const { rows: active } = await client.query(
+    'SELECT id, kind, target, issued_before, until, predicates FROM dropgate.active ORDER BY id',
+  )
+  const { rows: history } = await client.query(
+    `SELECT action, row_id, target, issued_before, predicates FROM dropgate.history
+     WHERE at >= (SELECT min(since) FROM dropgate.active) ORDER BY at, row_id`,
+  )
   return {
+    active,
+    history,
     listed: listed.map(({ created_at: _, created_by: _b, ...row }) => row),
     shown: receipts.map(({ ms, ...receipt }) => ({ ...receipt, ms: typeof ms })),
   }

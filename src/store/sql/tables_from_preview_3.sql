@@ -3,3 +3,5 @@
 
 -- Gates of earlier releases do not say it, and the table of gates is written twice a second: the default is theirs.
 ALTER TABLE __schema__.gates ADD COLUMN policies jsonb NOT NULL DEFAULT '{}';
+
+CREATE INDEX audit_row ON __schema__.audit (row_id);

@@ -137,6 +137,7 @@ CREATE TABLE __schema__.audit (
   row_id bigint,
   image jsonb
 );
+CREATE INDEX audit_row ON __schema__.audit (row_id);
 
 -- One row for each gate, written by its heartbeat about twice a second; fillfactor keeps those updates within a page.
 CREATE TABLE __schema__.gates (

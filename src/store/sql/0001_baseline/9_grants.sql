@@ -27,6 +27,13 @@ GRANT DELETE, UPDATE (issued_before, expires_at, reason) ON __schema__.revocatio
 GRANT EXECUTE ON FUNCTION __schema__.guard_wide(), __schema__.usable_claims(jsonb)
   TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
 
+-- What is revoked, in words. A view calls functions with the rights of the login that reads it.
+GRANT SELECT ON __schema__.active, __schema__.history TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
+GRANT EXECUTE ON FUNCTION __schema__.in_words(text), __schema__.target_of(__schema__.revocations), __schema__.predicates_of(__schema__.revocations),
+    __schema__.kind_of(__schema__.revocations), __schema__.change_of(__schema__.revocations, __schema__.revocations),
+    __schema__.demands(bytea, text, text, text, text)
+  TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
+
 -- For receipts, and to find out whether a gate can match a row.
 GRANT EXECUTE ON FUNCTION __schema__.expect_receipts(bigint), __schema__.receipts_of(bigint),
     __schema__.can_match(text, text[]), __schema__.knows_pepper(text), __schema__.unmatched_of(bigint[])
