@@ -1,7 +1,7 @@
 /** How commands answer: results on standard output, problems on standard error, as text or with `--json` as JSON. */
 import type { Log } from '../domain/log.ts'
 import type { GateError } from '../errors.ts'
-import { formatTable, plain, type Row } from './table.ts'
+import { formatTable, plain, type Row, type TableOptions } from './table.ts'
 
 /** Folder in which dropgate is installed, with a slash at the end. */
 export const root = new URL('../../', import.meta.url).pathname
@@ -39,8 +39,8 @@ export function withoutEmpty(rows: readonly Row[]): Record<string, unknown>[] {
 }
 
 /** Rows as an aligned table, within the width of the terminal; whole in a pipe or file. */
-export function printTable(rows: readonly Row[], spare: readonly string[] = []): void {
-  print(formatTable(rows, { width: process.stdout.columns, spare }))
+export function printTable(rows: readonly Row[], options: Omit<TableOptions, 'width'> = {}): void {
+  print(formatTable(rows, { width: process.stdout.columns, ...options }))
 }
 
 /**

@@ -238,7 +238,7 @@ function printFleet({ gates, id }: Status): void {
       'p99 ms': gate.revocation_times?.p99_ms ?? null,
       missed: gate.revocation_times?.missed ?? null,
     })),
-    ['missed', 'p99 ms', 'rows', 'pid', 'feed ms'],
+    { spare: ['missed', 'p99 ms', 'rows', 'pid', 'feed ms'] },
   )
 }
 

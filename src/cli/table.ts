@@ -7,6 +7,8 @@ export interface TableOptions {
   readonly width?: number | undefined
   /** Columns that are left out where the width is too small, the least important first. */
   readonly spare?: readonly string[]
+  /** Columns whose cells are never shortened, such as an id that is pasted into another command. */
+  readonly whole?: readonly string[]
 }
 
 /** What a shortened cell keeps, while there are columns that can be left out instead, and when there are none. */
@@ -16,11 +18,11 @@ const gap = 2
 
 export function formatTable(
   rows: readonly Row[],
-  { width, spare = [] }: TableOptions = {},
+  { width, spare = [], whole = [] }: TableOptions = {},
 ): string {
   const [first] = rows
   if (first === undefined) return '(no rows)'
-  const all = Object.keys(first).map((name) => new Column(name, rows))
+  const all = Object.keys(first).map((name) => new Column(name, rows, !whole.includes(name)))
   const left = width === undefined ? [] : fit(all, width, spare)
   const columns = all.filter((column) => !left.includes(column.name))
   const line = (cellOf: (column: Column) => string): string =>
@@ -40,20 +42,20 @@ class Column {
   readonly name: string
   readonly cells: readonly string[]
   /** Width that every cell needs. */
-  readonly whole: number
+  readonly needed: number
   width: number
   /** Cells may be shortened: a part of a text still says something, a part of a number or a time does not. */
   readonly shortens: boolean
 
-  constructor(name: string, rows: readonly Row[]) {
+  constructor(name: string, rows: readonly Row[], mayShorten: boolean) {
     this.name = name
     this.cells = rows.map((row) => cellText(row[name]))
-    this.whole = this.cells.reduce(
+    this.needed = this.cells.reduce(
       (most, cell) => Math.max(most, displayWidth(cell)),
       displayWidth(name),
     )
-    this.width = this.whole
-    this.shortens = this.cells.some((cell) => !/^[\d.:TZ -]*$/.test(cell))
+    this.width = this.needed
+    this.shortens = mayShorten && this.cells.some((cell) => !/^[\d.:TZ -]*$/.test(cell))
   }
 }
 
@@ -63,7 +65,7 @@ function fit(columns: readonly Column[], width: number, spare: readonly string[]
   const waiting = spare.filter((name) => columns.some((column) => column.name === name))
   for (;;) {
     const shown = columns.filter(({ name }) => !left.includes(name))
-    for (const column of shown) column.width = column.whole
+    for (const column of shown) column.width = column.needed
     const next = waiting.shift()
     if (narrow(shown, width, next === undefined ? leastCell : goodCell) || next === undefined)
       return left

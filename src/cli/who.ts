@@ -158,7 +158,7 @@ export function printAnswer(answer: Answer): void {
         target,
         reason,
       })),
-      ['reason', 'target'],
+      { spare: ['reason', 'target'], whole: ['when'] },
     )
   }
 }

@@ -42,7 +42,7 @@ function keysOfColumn(
 ): Buffer[] {
   if (value === undefined || value === null) return []
   if (column === 'claims') {
-    // In the order of PostgreSQL's byte-wise collation, which is that of code points.
+    // A database with another collation may order the claims otherwise, which makes no difference to what they match.
     return Object.entries(value as object)
       .sort(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
       .map(([pointer, each]) => withKind(kinds.claim, claimKeys(issuer, pointer, each)[0]!))

@@ -38,6 +38,8 @@ t.test('cells are shortened first, then spare columns go, and the last line says
   t.notMatch(narrow[0], /source/)
   t.match(narrow[0], /reason/, 'one was enough')
   t.equal(narrow.at(-1), '(too narrow for: source)')
+  const ids = linesOf({ width: 50, whole: ['target'], spare: ['source', 'reason'] })
+  t.match(ids[3], rows[1]!.target, 'a column that is pasted elsewhere stays whole')
   const numbers = [{ id: 1234567890123, at: '2026-11-29 20:15Z', name: 'abcdefghijklmnop' }]
   t.match(linesOf({ width: 44 }, numbers)[2], '1234567890123  2026-11-29 20:15Z  abcdefgh', 'whole')
 })
@@ -101,7 +103,7 @@ t.test(
     const output = new URL('../../src/cli/output.ts', import.meta.url).pathname
     writeFileSync(
       program,
-      `import { printTable } from ${JSON.stringify(output)}\nprintTable([{ text: 'x'.repeat(200), spare: 'y'.repeat(30) }], ['spare'])\n`,
+      `import { printTable } from ${JSON.stringify(output)}\nprintTable([{ text: 'x'.repeat(200), spare: 'y'.repeat(30) }], { spare: ['spare'] })\n`,
     )
     const run = (columns: number): string[] => {
       const command = `stty cols ${columns}; '${process.execPath}' '${program}'`

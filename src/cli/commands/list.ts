@@ -115,6 +115,8 @@ function printRows(rows: readonly ListedRow[], more: boolean): void {
     reason: row.reason,
     source: row.source,
   }))
-  printTable(withoutEmpty(shown), ['source', 'by', 'written', 'until', 'issued before'])
+  printTable(withoutEmpty(shown), {
+    spare: ['source', 'by', 'written', 'until', 'issued before'],
+  })
   if (more) print(`more rows than --limit ${rows.length}`)
 }

@@ -96,7 +96,7 @@ function printFound(id: string, { row, history, receipts }: Shown): void {
   print('')
   printTable(
     history.map((event) => eventRow(event, now)),
-    ['reason', 'target'],
+    { spare: ['reason', 'target'], whole: ['when'] },
   )
 }
 
@@ -139,7 +139,7 @@ function printReceipts(receipts: readonly Receipt[]): void {
       host,
       pid,
     })),
-    ['pid'],
+    { spare: ['pid'], whole: ['in force'] },
   )
 }
 
