@@ -1,12 +1,18 @@
 /** How commands answer: results on standard output, problems on standard error, as text or with `--json` as JSON. */
 import type { Log } from '../domain/log.ts'
 import type { GateError } from '../errors.ts'
+import { formatTable, plain, type Row, type TableOptions } from './table.ts'
 
 /** Folder in which dropgate is installed, with a slash at the end. */
 export const root = new URL('../../', import.meta.url).pathname
 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`)
+}
+
+/** A sentence that may quote rows, and commands in backquotes. */
+export function printSentence(text: string): void {
+  print(withCommands(plain(text)))
 }
 
 /** The result of a command: as JSON with `--json`, otherwise by `printText`. */
@@ -25,43 +31,29 @@ export function count(number: number, what: string): string {
 }
 
 /** The rows without the columns that are empty in all of them. */
-export function withoutEmpty(
-  rows: readonly Readonly<Record<string, unknown>>[],
-): Record<string, unknown>[] {
+export function withoutEmpty(rows: readonly Row[]): Record<string, unknown>[] {
   const used = Object.keys(rows[0] ?? {}).filter((column) =>
     rows.some((row) => row[column] !== null && row[column] !== false),
   )
   return rows.map((row) => Object.fromEntries(used.map((column) => [column, row[column]])))
 }
 
-/** Rows as an aligned table. */
-export function printTable(rows: readonly Readonly<Record<string, unknown>>[]): void {
-  const [first] = rows
-  if (first === undefined) {
-    print('(no rows)')
-    return
-  }
-  const columns = Object.keys(first)
-  const cells = rows.map((row) => columns.map((column) => cellText(row[column])))
-  const widths = columns.map((column, i) =>
-    Math.max(column.length, ...cells.map((row) => row[i]!.length)),
-  )
-  const line = (texts: readonly string[]): string =>
-    texts
-      .map((text, i) => text.padEnd(widths[i]!))
-      .join('  ')
-      .trimEnd()
-  print(
-    [line(columns), line(widths.map((width) => '-'.repeat(width))), ...cells.map(line)].join('\n'),
-  )
+/** Rows as an aligned table, within the width of the terminal; whole in a pipe or file. */
+export function printTable(rows: readonly Row[], options: Omit<TableOptions, 'width'> = {}): void {
+  print(formatTable(rows, { width: process.stdout.columns, ...options }))
 }
 
-function cellText(value: unknown): string {
-  if (value === null || value === undefined) return ''
-  if (value instanceof Date) return value.toISOString()
-  if (Buffer.isBuffer(value)) return `\\x${value.toString('hex')}`
-  const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
-  return text.replace(/[\0-\x1f\x7f-\x9f]/g, '?')
+/**
+ * One line for each field, its name in a column of its own. A field without a value is left out; one without a name goes
+ * on with the field above.
+ */
+export function printFields(
+  fields: readonly (readonly [name: string, value: string | undefined])[],
+): void {
+  const widest = Math.max(...fields.map(([name]) => name.length))
+  for (const [name, value] of fields) {
+    if (value !== undefined) print(`${name.padEnd(widest)}  ${withCommands(plain(value))}`)
+  }
 }
 
 /** @returns the exit status: 1 failed, 2 wrong use. */
@@ -69,20 +61,28 @@ export function printError(error: GateError, json: boolean): number {
   const { code, message, hint, problems } = error
   const text = json
     ? JSON.stringify({ error: { code, message, hint, problems } })
-    : `dropgate: ${message}\n${hintLine(hint)}  code: ${code}`
+    : `dropgate: ${lines(message)}\n${hintLine(hint)}  code: ${code}`
   process.stderr.write(`${text}\n`)
   return code === 'ERR_USAGE' ? 2 : 1
 }
 
 /** Prints a warning; the command succeeded. */
 export function printWarning(message: string, hint: string | undefined): void {
-  process.stderr.write(`dropgate: warning: ${message}\n${hintLine(hint)}`)
+  process.stderr.write(`dropgate: warning: ${lines(message)}\n${hintLine(hint)}`)
+}
+
+/** What an error quotes may come from a row, a token or an argument: only its line ends reach the terminal. */
+function lines(text: string): string {
+  return text.split('\n').map(plain).join('\n')
 }
 
 function hintLine(hint: string | undefined): string {
-  return hint === undefined
-    ? ''
-    : `  hint: ${hint.replaceAll('`dropgate ', `\`${commandName()} `)}\n`
+  return hint === undefined ? '' : `  hint: ${withCommands(lines(hint))}\n`
+}
+
+/** Commands in backquotes as the user can paste them. */
+function withCommands(text: string): string {
+  return text.replaceAll('`dropgate ', `\`${commandName()} `)
 }
 
 /** The command with which the user started dropgate, so that printed commands can be pasted as they are. */

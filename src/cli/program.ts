@@ -1,9 +1,10 @@
 /** The command line: arguments -> one of the commands in commands/ -> the exit status. */
 import { readFileSync } from 'node:fs'
 import { type Command, CommanderError } from 'commander'
-import { asGateError, GateError } from '../errors.ts'
+import { asGateError } from '../errors.ts'
 import { type ExitWith, StrictCommand } from './command.ts'
 import { addBuild } from './commands/build.ts'
+import { addCompletion } from './commands/completion.ts'
 import { addConfig } from './commands/config.ts'
 import { addCut } from './commands/cut.ts'
 import { addDemo } from './commands/demo.ts'
@@ -15,15 +16,17 @@ import { addMigrate } from './commands/migrate.ts'
 import { addPurge } from './commands/purge.ts'
 import { addRevoke } from './commands/revoke.ts'
 import { addServe } from './commands/serve.ts'
+import { addShow } from './commands/show.ts'
 import { addSql } from './commands/sql.ts'
 import { addStatus } from './commands/status.ts'
 import { addTest } from './commands/test.ts'
+import { addWho } from './commands/who.ts'
 import { printError, root } from './output.ts'
 
 /** Each function adds one command; `--help` lists them in this order. */
 const commands = [
-  addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addLive, addCut, addPurge, addStatus, addBuild,
-  addTest, addEval, addDemo,
+  addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addShow, addWho, addLive, addCut, addPurge, addStatus, addBuild,
+  addTest, addEval, addDemo, addCompletion,
 ] // biome-ignore format: a list
 
 /** @param args Arguments after node and script. @returns the exit status: 0 done, 1 failed, 2 wrong use. */
@@ -41,12 +44,8 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       if (error.exitCode === 0) return 0
       // `dropgate config` alone: commander has printed its help already.
       if (error.code === 'commander.help') return 2
-      return printError(
-        new GateError('ERR_USAGE', error.message.replace(/^error: /, ''), {
-          hint: 'run dropgate --help, or dropgate COMMAND --help',
-        }),
-        json,
-      )
+      const { usageError } = await import('./usage.ts')
+      return printError(usageError(error, program, args), json)
     }
     const known = asGateError(error)
     if (known.code === 'ERR_INTERNAL') process.stderr.write(`${(error as Error).stack}\n`)

@@ -1,11 +1,11 @@
 /** `revoke`: inserts a revocation, and waits for the gates to confirm it. */
 import type pg from 'pg'
-import { loadConfig } from '../config/load.ts'
-import { readPeppers } from '../config/peppers.ts'
 import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
+import { targetOf } from '../store/lookup.ts'
 import { insertRevocation, isStored, type Receipt, receiptsOf } from '../store/statements.ts'
 import { asCommand } from './database.ts'
+import { readPepperFile } from './peppers.ts'
 import { parseRevocationTarget, type TargetOptions } from './target.ts'
 import { readTimeout, standardTimeout } from './timeout.ts'
 
@@ -18,6 +18,8 @@ export interface RevokeOptions extends TargetOptions {
 
 export interface RevokeResult {
   readonly row: Readonly<Record<string, unknown>>
+  /** Whom the row hits, in words. */
+  readonly target: string | undefined
   /** One receipt for each gate that may be serving; undefined without `--wait`. */
   readonly receipts: readonly Receipt[] | undefined
   /** The row was deleted before every gate had confirmed it. */
@@ -35,7 +37,7 @@ export async function revoke(
     })
   }
   const timeoutMs = readTimeout(options.timeout ?? standardTimeout)
-  const peppers = options.token === '-' ? peppersOf(file) : []
+  const peppers = options.token === '-' ? readPepperFile(file) : []
   const revocation = await parseRevocationTarget(options, peppers, readInput)
   const hashed = revocation.token_hash !== undefined
   return await asCommand(file, async (client, schema) => {
@@ -49,21 +51,18 @@ export async function revoke(
         pepper: hashed ? pepperId(peppers[0]!) : undefined,
       },
     )
-    if (options.wait !== true) return { row, receipts: undefined, deleted: false }
-    return { row, ...(await awaitReceipts(client, schema, row.id, timeoutMs)) }
+    const waited =
+      options.wait === true
+        ? await awaitReceipts(client, schema, row.id, timeoutMs)
+        : { receipts: undefined, deleted: false }
+    return { row, target: await targetOf(client, schema, row.id), ...waited }
   })
-}
-
-/** The pepper file is read only to hash a token: when the file is missing, a revocation by name must still work. */
-function peppersOf(file: string): readonly Buffer[] {
-  const { config } = loadConfig(file, process.env, ['revocation.pepper_file'])
-  return readPeppers(config.revocation.pepper_file)
 }
 
 const lookMs = 20
 
 /** Waits until every gate that may be serving has confirmed the row, the row is deleted, or the time is over. */
-async function awaitReceipts(
+export async function awaitReceipts(
   client: pg.Client,
   schema: string,
   id: unknown,

@@ -38,18 +38,46 @@ export async function parseRevocationTarget(
   peppers: readonly Uint8Array[],
   readInput: () => Promise<string>,
 ): Promise<NewRevocation> {
-  const { token, issuedBefore, signedInBefore } = options
-  for (const [name, value] of Object.entries(options)) checkText(name, value)
-  const wrong = options.network === undefined ? undefined : networkProblem(options.network)
-  if (wrong !== undefined) throw usage(`--network: ${wrong}`, 'e.g. 10.1.0.0/16 or 2001:db8::/32')
+  const { issuedBefore, signedInBefore } = options
   if (issuedBefore !== undefined && signedInBefore !== undefined) {
     throw usage(
       '--issued-before and --signed-in-before are given together',
       'give one of the two: a cutoff compares one time',
     )
   }
-  const hashed = token === '-' ? hashOf((await readInput()).trim(), peppers) : {}
-  const row: NewRevocation = {
+  const target = await parseTarget(options, peppers, readInput)
+  if (predicates.every((column) => target[column] === undefined)) {
+    throw usage(
+      'no target given',
+      'give one or more of --subject, --session, --token, --client, --tenant, --group, --key, --client-cert, --proof-key, --device, --network, --claim, --issuer, or --everyone',
+    )
+  }
+  return {
+    issued_before: issuedBefore ?? signedInBefore ?? options.eventTime,
+    compare: signedInBefore === undefined ? undefined : 'auth_time',
+    except_session_id: options.exceptSession,
+    event_time: options.eventTime,
+    reason: options.reason,
+    ...target,
+    ...(options.expires === undefined ? {} : { expires_at: options.expires }),
+  }
+}
+
+/**
+ * The columns that say whom a row hits; for a whole token also the end of its revocation.
+ * @param readInput Reads standard input; called only for `--token -`.
+ * @throws GateError ERR_USAGE, ERR_CONFIG_FILE
+ */
+export async function parseTarget(
+  options: TargetOptions,
+  peppers: readonly Uint8Array[],
+  readInput: () => Promise<string>,
+): Promise<NewRevocation> {
+  const { token } = options
+  for (const [name, value] of Object.entries(options)) checkText(name, value)
+  const wrong = options.network === undefined ? undefined : networkProblem(options.network)
+  if (wrong !== undefined) throw usage(`--network: ${wrong}`, 'e.g. 10.1.0.0/16 or 2001:db8::/32')
+  return {
     issuer: options.issuer,
     subject: options.subject,
     session_id: options.session,
@@ -62,23 +90,10 @@ export async function parseRevocationTarget(
     proof_key: thumbprint(options.proofKey, '--proof-key'),
     device_id: options.device,
     network: options.network,
-    issued_before: issuedBefore ?? signedInBefore ?? options.eventTime,
-    compare: signedInBefore === undefined ? undefined : 'auth_time',
-    except_session_id: options.exceptSession,
-    event_time: options.eventTime,
-    reason: options.reason,
     ...(options.claim === undefined ? {} : { claims: claimsOf(options.claim) }),
     ...(options.everyone === true ? { everyone: true } : {}),
-    ...hashed,
-    ...(options.expires === undefined ? {} : { expires_at: options.expires }),
+    ...(token === '-' ? hashOf((await readInput()).trim(), peppers) : {}),
   }
-  if (predicates.every((column) => row[column] === undefined)) {
-    throw usage(
-      'no target given',
-      'give one or more of --subject, --session, --token, --client, --tenant, --group, --key, --client-cert, --proof-key, --device, --network, --claim, --issuer, or --everyone',
-    )
-  }
-  return row
 }
 
 const maxBytes = 1024

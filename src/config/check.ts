@@ -3,6 +3,7 @@
  * that must belong together. All problems of a configuration are reported together.
  */
 import { readFileSync, statSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { databaseHosts } from '../domain/database-url.ts'
 import { networkProblem } from '../domain/network.ts'
@@ -57,8 +58,10 @@ export function check(config: GateConfig, problems: Problems): void {
   for (const [i, listen] of config.listen.entries()) {
     const at = `listen[${i}]`
     if (sound(at)) checkListen(listen, at, value)
+    if (sound(`${at}.host`)) checkHost(listen.host, `${at}.host`, value)
     checkNetworks(listen.trusted_proxies ?? [], `${at}.trusted_proxies`, sound, value)
   }
+  if (sound('admin.host')) checkHost(config.admin.host, 'admin.host', value)
   checkPorts(config, sound, value)
   checkNetworks(networks.deny, 'upstream_networks.deny', sound, value)
   if (sound('limits.header_bytes') && limits.header_bytes < 1024)
@@ -124,6 +127,18 @@ function meet(a: string, b: string): boolean {
   return a === b || holds(a, b) || holds(b, a)
 }
 
+/** A port, a scheme or a path in the address to listen on would be looked up as a name. */
+function checkHost(host: string, at: string, value: AddProblem): void {
+  if (isIP(host) !== 0 || /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(host)) return
+  const expected =
+    'expected an address or a name without scheme and port, such as 127.0.0.1, 0.0.0.0 or ::'
+  const [, name, port] =
+    /^(?:[a-z]+:\/\/)?\[?([0-9A-Za-z.-]+|[0-9A-Fa-f:]+)\]?(?::(\d+))?\/?$/.exec(host) ?? []
+  const write =
+    name === undefined ? '' : `; write ${name}${port === undefined ? '' : `, and ${port} as port`}`
+  value(at, `${expected}, found ${JSON.stringify(host)}${write}`)
+}
+
 function checkListen(listen: GateConfig['listen'][number], at: string, value: AddProblem): void {
   const { tls, trusted_proxies: trusted, proxy_protocol: proxied } = listen
   if (proxied === 'required' && trusted === undefined) {
@@ -140,12 +155,10 @@ function checkListen(listen: GateConfig['listen'][number], at: string, value: Ad
 
 function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
   const { cors, tls } = route
-  if (!isOrigin(route.upstream)) {
-    value(
-      `${at}.upstream`,
-      'expected an origin such as http://127.0.0.1:9001, without a path or credentials',
-    )
-  }
+  const upstream = originProblem(route.upstream)
+  if (upstream !== undefined) value(`${at}.upstream`, upstream)
+  checkPages(route.origins ?? [], `${at}.origins`, value)
+  checkPages(cors?.origins ?? [], `${at}.cors.origins`, value)
   if (cors?.credentials && cors.origins.includes('*')) {
     value(`${at}.cors.credentials`, 'true cannot be used with the origin *; name each origin')
   }
@@ -189,16 +202,45 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
   // Canaries (store/sql) name issuers of this form, so that no token can match them.
   if (issuer.issuer.startsWith('dropgate:'))
     value(`${at}.issuer`, 'names that begin with dropgate: are reserved')
+  const wrong = issuerProblem(issuer.issuer)
+  if (wrong !== undefined) value(`${at}.issuer`, wrong)
+  for (const name of ['max_token_lifetime', 'keys_refresh', 'keys_max_stale'] as const) {
+    if (issuer[name] === 0) value(`${at}.${name}`, lifeless[name])
+  }
   if (path !== undefined && uri !== undefined)
     value(at, 'expected either jwks_uri or jwks_file, not both')
   if (path === undefined) {
     if (isTrusted(uri ?? issuer.issuer)) return
     const key = uri === undefined ? 'issuer' : 'jwks_uri'
-    value(`${at}.${key}`, 'expected an https URL, or http on loopback')
+    const scheme = /^[\w.-]+\.[a-z]+(?:[/:]|$)/i.test(uri ?? issuer.issuer)
+    value(
+      `${at}.${key}`,
+      `expected an https URL, or http on loopback${scheme ? `; write https://${uri ?? issuer.issuer}` : ''}`,
+    )
     return
   }
   const problem = keySetProblem(path)
   if (problem !== undefined) file(`${at}.jwks_file`, `${path} ${problem}`)
+}
+
+/** What 0s would mean for these options of an issuer. */
+const lifeless = {
+  max_token_lifetime:
+    'with 0s no token is accepted; write the longest lifetime of a token, such as 1h',
+  keys_refresh: 'with 0s the keys would be fetched without a pause; write for example 5m',
+  keys_max_stale: 'with 0s no fetched key could be used; write for example 24h',
+} as const
+
+/** Returns why no token can have this issuer. */
+function issuerProblem(text: string): string | undefined {
+  const place = /[{<][^}>]*[}>]/.exec(text)?.[0]
+  if (place !== undefined) {
+    return `${place} is a placeholder of the provider's documentation, and no token has it; write the issuer as claim iss has it, one entry for each tenant`
+  }
+  if (/^\s|\s$/.test(text)) return 'begins or ends with a space, and no issuer does; remove it'
+  if (/^https?:/.test(text) && /[?#]/.test(text))
+    return 'an issuer has no query and no fragment; write it as claim iss has it'
+  return undefined
 }
 
 /** Checks the form of a JWK set only. Unusable keys inside it are reported when the gate loads the keys. */
@@ -229,11 +271,37 @@ function checkFolder(folder: string, at: string, file: AddProblem): void {
   file(at, `the folder ${folder} does not exist`)
 }
 
-function isOrigin(text: string): boolean {
+/** Returns what is wrong with the origin of an upstream; the schema has refused a path, a query and credentials. */
+function originProblem(text: string): string | undefined {
+  const example = 'an origin such as http://127.0.0.1:9001'
   try {
-    const { origin, username, password } = new URL(text)
-    return origin === text.toLowerCase() && username === '' && password === ''
+    const { origin } = new URL(text)
+    return origin === text.toLowerCase() ? undefined : `expected ${example}; write ${origin}`
   } catch {
-    return false
+    return `the host or port is malformed; expected ${example}`
+  }
+}
+
+/** Origins of web pages are compared exactly with what a browser sends, so another spelling would match no page. */
+function checkPages(origins: readonly string[], at: string, value: AddProblem): void {
+  for (const [i, text] of origins.entries()) {
+    // Other schemes (of browser extensions) have no origin that could be computed here.
+    if (!/^https?:/i.test(text)) continue
+    if (text.includes('*')) {
+      value(
+        `${at}[${i}]`,
+        `${text} has a wildcard, and origins are compared exactly; write out each origin`,
+      )
+      continue
+    }
+    try {
+      const { origin } = new URL(text)
+      if (origin !== text) value(`${at}[${i}]`, `browsers do not send ${text}; write ${origin}`)
+    } catch {
+      value(
+        `${at}[${i}]`,
+        `${text} is malformed; expected an origin such as https://app.example.com`,
+      )
+    }
   }
 }

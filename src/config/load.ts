@@ -18,9 +18,11 @@ import {
   visit,
   type Node as YamlNode,
 } from 'yaml'
+import { nearest } from '../domain/nearest.ts'
 import { asGateError, GateError, type Problem } from '../errors.ts'
+import { adviceFor, describeValue, type SchemaNode } from './advice.ts'
 import { check } from './check.ts'
-import { type GateConfig, type RouteConfig, schema, type Unit } from './options.ts'
+import { type GateConfig, type RouteConfig, schema } from './options.ts'
 import { withPreset } from './presets.ts'
 import { Problems } from './problems.ts'
 
@@ -39,16 +41,6 @@ export interface LoadedConfig<U extends Use = Section> {
   readonly file: string
   /** Absolute path of each file that was read for the configuration. */
   readonly files: readonly string[]
-}
-
-interface SchemaNode {
-  readonly type?: string
-  readonly properties?: Readonly<Record<string, SchemaNode>>
-  readonly required?: readonly string[]
-  readonly items?: SchemaNode
-  readonly default?: unknown
-  readonly 'x-unit'?: Unit
-  readonly 'x-expected'?: string
 }
 
 /**
@@ -325,49 +317,8 @@ function problemOf(error: ErrorObject): Problem {
   return {
     code: 'ERR_CONFIG_VALUE',
     path: at,
-    message: `expected ${expected(node)}, found ${describeValue(data)}`,
+    message: `expected ${expected(node)}, found ${describeValue(data)}${adviceFor(node, data)}`,
   }
-}
-
-function describeValue(data: unknown): string {
-  const text = JSON.stringify(data) ?? 'nothing'
-  // The value may be a URL with a password, so it is not shown.
-  return text.includes('://')
-    ? 'a URL (not shown, it may hold a password)'
-    : text.length > 60
-      ? `${text.slice(0, 57)}...`
-      : text
-}
-
-/** Returns the known key with the fewest edits from `key`, or undefined if even that key is too different. */
-function nearest(key: string, known: readonly string[]): string | undefined {
-  let best: string | undefined
-  let least = Math.max(2, Math.floor(key.length / 2))
-  for (const each of known) {
-    const edits = distance(key, each)
-    if (edits <= least && (best === undefined || edits < least)) {
-      best = each
-      least = edits
-    }
-  }
-  return best
-}
-
-/** Levenshtein distance: the number of single-character edits between two texts. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(
-        row[j]! + 1,
-        next[j - 1]! + 1,
-        row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1),
-      )
-    }
-    row = next
-  }
-  return row[b.length]!
 }
 
 const durationMs: Readonly<Record<string, number>> = {

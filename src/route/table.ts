@@ -7,8 +7,9 @@
  * another host pattern.
  */
 import type { RouteConfig } from '../config/options.ts'
-import { GateError } from '../errors.ts'
-import { parseRequestTarget, readAuthority, type Target } from './target.ts'
+import { GateError, type Problem } from '../errors.ts'
+import { readRouteHost, readRoutePath } from './pattern.ts'
+import type { Target } from './target.ts'
 
 export interface Route {
   readonly config: RouteConfig
@@ -44,9 +45,14 @@ export class RouteTable {
   readonly #wildcards: { readonly suffix: string; readonly group: Group }[] = []
   #any: Group | undefined
 
-  /** @throws GateError ERR_CONFIG_VALUE for a path or host that no request can have, and for two equal routes. */
+  /**
+   * @throws GateError ERR_CONFIG_VALUE for paths and hosts that no request can have, and for two equal routes; all of
+   * them are named.
+   */
   constructor(routes: readonly RouteConfig[]) {
-    for (const [i, config] of routes.entries()) this.#add(config, `routes[${i}]`)
+    const problems: Problem[] = []
+    for (const [i, config] of routes.entries()) this.#add(config, `routes[${i}]`, problems)
+    if (problems.length > 0) throw unusable(problems)
     this.#wildcards.sort((a, b) => b.suffix.length - a.suffix.length)
   }
 
@@ -76,27 +82,25 @@ export class RouteTable {
     return undefined
   }
 
-  #add(config: RouteConfig, at: string): void {
-    const group = this.#group(config.host, `${at}.host`)
-    const exact = config.path.startsWith('=')
-    const path = exact ? config.path.slice(1) : config.path
-    const segments = readPath(path, `${at}.path`)
-    if (!exact && segments.at(-1) === '') {
-      throw unusable(
-        `${at}.path`,
-        `${path} ends with a slash`,
-        'remove the final slash: a prefix covers all paths below it',
-      )
+  #add(config: RouteConfig, at: string, problems: Problem[]): void {
+    const refuse = (key: 'path' | 'host', message: string): void => {
+      problems.push({ code: 'ERR_CONFIG_VALUE', path: `${at}.${key}`, message })
     }
+    const path = readRoutePath(config)
+    const group = this.#group(config.host)
+    if (typeof group === 'string') refuse('host', group)
+    if (typeof path === 'string') refuse('path', path)
+    if (typeof group === 'string' || typeof path === 'string') return
+    const { exact, segments } = path
     const map = exact ? group.exact : group.prefix
     const key = keyOf(segments)
     const twin = map.get(key)
     if (twin !== undefined) {
-      throw unusable(
-        `${at}.path`,
-        `${config.path} is already the path of route ${twin.config.name}`,
-        'remove one of the two routes',
+      refuse(
+        'path',
+        `${config.path} is already the path of route ${twin.config.name}, so no request would come to this one; remove one of the two, or give them other paths or hosts`,
       )
+      return
     }
     const labelsJson = JSON.stringify(config.labels)
     const routeJson = `{"name":${JSON.stringify(config.name)},"labels":${labelsJson}}`
@@ -104,13 +108,15 @@ export class RouteTable {
     if (!exact) group.deepest = Math.max(group.deepest, segments.length)
   }
 
-  #group(pattern: string | undefined, at: string): Group {
+  /** @returns the group of the routes of this host, or what is wrong with the host. */
+  #group(pattern: string | undefined): Group | string {
     if (pattern === undefined) {
       this.#any ??= new Group()
       return this.#any
     }
-    const wild = pattern.startsWith('*.')
-    const host = readHost(wild ? pattern.slice(2) : pattern, at)
+    const read = readRouteHost(pattern)
+    if (typeof read === 'string') return read
+    const { wild, host } = read
     if (!wild) {
       const group = this.#hosts.get(host) ?? new Group()
       this.#hosts.set(host, group)
@@ -132,34 +138,13 @@ function keyOf(segments: readonly string[]): string {
   return key
 }
 
-function readPath(path: string, at: string): readonly string[] {
-  try {
-    const target = parseRequestTarget('GET', path, 'localhost', { scheme: 'http', maxBytes: 4096 })
-    if (target.path === path && target.query === null) return target.segments
-  } catch {
-    // The error is thrown below.
-  }
-  throw unusable(
-    at,
-    `${JSON.stringify(path)} is not a path in canonical form`,
-    'use for example /orders, or =/orders for exactly that path',
+function unusable(problems: readonly Problem[]): GateError {
+  return new GateError(
+    'ERR_CONFIG_VALUE',
+    problems.map(({ path, message }) => `${path}: ${message}`).join('\n'),
+    {
+      hint: 'a path is a prefix that is compared by whole segments, or =/path for exactly that path; a host is a name or *.name',
+      problems,
+    },
   )
-}
-
-function readHost(pattern: string, at: string): string {
-  try {
-    const { host, authority } = readAuthority(pattern, 'http')
-    if (authority === pattern || authority === `[${pattern}]`) return host
-  } catch {
-    // The error is thrown below.
-  }
-  throw unusable(
-    at,
-    `${JSON.stringify(pattern)} is not a lower-case host name without port`,
-    'use for example api.example.com or *.example.com',
-  )
-}
-
-function unusable(at: string, what: string, hint: string): GateError {
-  return new GateError('ERR_CONFIG_VALUE', `${at}: ${what}`, { hint })
 }

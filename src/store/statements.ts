@@ -54,7 +54,7 @@ export type NewRevocation = Partial<
 /**
  * Columns in the order and form in which they are shown: the hash as hex, `compare` only where it is not the default.
  */
-const shown = ['id', ...settable, 'created_by', 'created_at']
+export const shown = ['id', ...settable, 'created_by', 'created_at']
   .map((column) =>
     column === 'token_hash'
       ? "encode(token_hash, 'hex') AS token_hash"
@@ -100,7 +100,7 @@ export async function insertRevocation(
         },
       )
     }
-    if (options.wait) await client.query(`SELECT ${name}.expect_receipts($1)`, [rows[0].id])
+    if (options.wait) await expectReceipts(client, schema, rows[0].id)
     await client.query('COMMIT')
     return rows[0]
   } catch (error) {
@@ -148,6 +148,15 @@ const demanding = {
   client_cert: { option: '--client-cert', setting: 'listen[].tls.client_ca' },
   device_id: { option: '--device', setting: 'issuers[].claims.device' },
 } as const
+
+/** Asks the gates to confirm this row; see `receiptsOf`. */
+export async function expectReceipts(
+  client: pg.Client,
+  schema: string,
+  id: unknown,
+): Promise<void> {
+  await client.query(`SELECT ${plainName(schema, 'database.schema')}.expect_receipts($1)`, [id])
+}
 
 /** Confirmation by one gate that may be serving: whether it applies a row. */
 export interface Receipt {
@@ -252,23 +261,4 @@ export async function liftRevocation(
     })
   }
   return { row, wasBlock: before.rows[0]?.issued_before === null }
-}
-
-/** Lists revocations, the newest first; `unmatched` marks rows that no gate can match. */
-export async function listRevocations(
-  client: pg.Client,
-  schema: string,
-  limit: number,
-): Promise<Record<string, unknown>[]> {
-  const name = plainName(schema, 'database.schema')
-  const { rows } = await client.query(
-    `SELECT ${shown} FROM ${name}.revocations WHERE id NOT IN (SELECT row_id FROM ${name}.canaries)
-     ORDER BY id DESC LIMIT $1`,
-    [limit],
-  )
-  const { rows: unmatched } = await client.query(`SELECT * FROM ${name}.unmatched_of($1) AS id`, [
-    rows.map(({ id }) => id),
-  ])
-  const ids = new Set(unmatched.map(({ id }) => id))
-  return rows.map((row) => ({ ...row, unmatched: ids.has(row.id) }))
 }

@@ -57,7 +57,7 @@ t.test('what is wrong is said with its path, what was expected and the nearest k
     [{ ...least, routes: [{ ...route, methds: ['GET'] }] }, 'ERR_CONFIG_KEY_UNKNOWN', /routes\[0\]\.methds: .*routes\[0\]\.methods\?/],
     [{ ...least, zzzzzz: 1 }, 'ERR_CONFIG_KEY_UNKNOWN', /^zzzzzz: unknown key$/],
     [{ ...least, __proto__x: 1 }, 'ERR_CONFIG_KEY_UNKNOWN', /unknown key/],
-    [{ ...least, drain_timeout: 30 }, 'ERR_CONFIG_VALUE', /^drain_timeout: expected a duration such as .*found 30$/],
+    [{ ...least, drain_timeout: 30 }, 'ERR_CONFIG_VALUE', /^drain_timeout: expected a duration such as .*found 30; write 30s for seconds/],
     [{ ...least, workers: 0 }, 'ERR_CONFIG_VALUE', /^workers: expected auto or/],
     [{ ...least, workers: 'many' }, 'ERR_CONFIG_VALUE', /^workers: expected auto or/],
     [{ ...least, routes: [] }, 'ERR_CONFIG_VALUE', /^routes: expected a list/],

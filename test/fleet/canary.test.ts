@@ -3,7 +3,8 @@ import t, { type Test } from 'tap'
 import { readConfig } from '../../src/config/load.ts'
 import { keyBytes, keysOf, wordsOfKeys } from '../../src/domain/revocation.ts'
 import type { GateError } from '../../src/errors.ts'
-import { listFleet, listRevocations, purgeBatch } from '../../src/store/statements.ts'
+import { listRevocations } from '../../src/store/lookup.ts'
+import { listFleet, purgeBatch } from '../../src/store/statements.ts'
 import { type GateOptions, TestGate } from '../harness/gate.ts'
 import { PostgresProxy, startPostgres } from '../harness/postgres.ts'
 import { until } from '../harness/wait.ts'
@@ -92,7 +93,7 @@ t.test('of two gates one writes each canary, both measure it, and it shows nowhe
   t.equal(await counted('SELECT count(*)::int FROM dropgate.revocations'), 3, 'one at a time')
   t.equal(await counted('SELECT count(*)::int FROM dropgate.audit'), 0)
   t.equal(statusOf(gates[0]!).fleet.unmatched_rows, 0)
-  const listed = await listRevocations(revoker, 'dropgate', 100)
+  const listed = await listRevocations(revoker, 'dropgate', { limit: 100 })
   t.same(listed.map(({ subject }) => subject).sort(), ['alice', 'bob'])
   let fleet: Record<string, unknown>[] = []
   await until('each has reported that', async () => {

@@ -10,7 +10,8 @@ import { copyOut, RowReader, rowColumns, rowOf } from '../../src/feed/copy.ts'
 import { parsePayload } from '../../src/feed/payload.ts'
 import { connect } from '../../src/store/connect.ts'
 import { toDatabaseError } from '../../src/store/database-error.ts'
-import { listRevocations, receiptsOf } from '../../src/store/statements.ts'
+import { listRevocations } from '../../src/store/lookup.ts'
+import { receiptsOf } from '../../src/store/statements.ts'
 import { everySetting, type Setting } from '../harness/every-setting.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { seeded, seedOf } from '../harness/wait.ts'
@@ -214,7 +215,7 @@ async function purge(gate: pg.Client): Promise<Seen> {
 
 /** What a command shows. */
 async function show(client: pg.Client): Promise<Seen> {
-  const listed = await listRevocations(client, 'dropgate', 10)
+  const listed = await listRevocations(client, 'dropgate', { limit: 10 })
   const receipts = await receiptsOf(client, 'dropgate', 1)
   const { rows: active } = await client.query(
     'SELECT id, kind, target, issued_before, until, predicates FROM dropgate.active ORDER BY id',

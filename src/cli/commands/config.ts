@@ -1,4 +1,5 @@
 /** `config check`: reads everything that a gate reads when it starts, and starts nothing. */
+import { asGateError, GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
 import { count, print, printResult } from '../output.ts'
 
@@ -29,7 +30,16 @@ async function checkConfig(file: string): Promise<ConfigSummary> {
   const { checkUpstreams } = await import('../../upstream/addresses.ts')
   const loaded = loadConfig(file, process.env)
   const { routes, issuers } = loaded.config
-  new RouteTable(routes)
-  checkUpstreams(loaded.config)
+  try {
+    new RouteTable(routes)
+    checkUpstreams(loaded.config)
+  } catch (error) {
+    const { code, message, hint, problems } = asGateError(error)
+    throw new GateError(code, message, {
+      cause: error,
+      hint: `the configuration file is ${loaded.file}; ${hint}`,
+      problems,
+    })
+  }
   return { file: loaded.file, routes: routes.length, issuers: issuers.length }
 }

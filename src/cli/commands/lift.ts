@@ -1,7 +1,8 @@
 /** `lift`: ends a block, or deletes a revocation. */
-import { GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
-import { print, printResult } from '../output.ts'
+import { printResult, printSentence } from '../output.ts'
+import { readId } from '../row-id.ts'
+import { second } from '../times.ts'
 
 type LiftOptions = CommonOptions & { readonly forget?: boolean }
 
@@ -9,22 +10,26 @@ export function addLift(program: StrictCommand): void {
   addCommand(program, 'lift', 'end a block; tokens issued before now stay revoked')
     .argument('<id>')
     .option('--forget', 'delete the row instead: tokens issued earlier are valid again')
-    .action(async (id: string, options: LiftOptions) => {
-      if (!/^\d{1,18}$/.test(id))
-        throw new GateError('ERR_USAGE', `${JSON.stringify(id)} is not the id of a revocation`)
+    .action(async (given: string, options: LiftOptions) => {
+      const id = readId(given)
       const { asCommand } = await import('../database.ts')
+      const { targetOf } = await import('../../store/lookup.ts')
       const { liftRevocation } = await import('../../store/statements.ts')
       const forget = options.forget === true
-      const { row, wasBlock } = await asCommand(options.config, (client, schema) =>
-        liftRevocation(client, schema, id, forget),
-      )
+      const { row, wasBlock, target } = await asCommand(options.config, async (client, schema) => {
+        const done = await liftRevocation(client, schema, id, forget)
+        return { ...done, target: await targetOf(client, schema, id) }
+      })
+      const what = `row ${id}${target === undefined ? '' : `, ${target}`}`
+      const before = row.issued_before instanceof Date ? second(row.issued_before) : 'now'
+      const forgetIt = `\`dropgate lift ${id} --forget\` deletes the row, and they are valid again`
       printResult(options, row, () =>
-        print(
+        printSentence(
           forget
-            ? `deleted revocation ${row.id}`
+            ? `deleted: ${what}; tokens issued earlier are valid again`
             : wasBlock
-              ? `lifted revocation ${row.id}; it is a cutoff now`
-              : `revocation ${row.id} was a cutoff already: there is nothing to lift`,
+              ? `lifted: ${what}; it is a cutoff now: tokens issued before ${before} stay revoked; ${forgetIt}`
+              : `nothing to lift: ${what}, is a cutoff already: tokens issued before ${before} are revoked, newer ones are not; ${forgetIt}`,
         ),
       )
     })

@@ -4,6 +4,7 @@ import type { LivePage } from '../../admin/live.ts'
 import { GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
 import { print, printResult, printTable, withoutEmpty } from '../output.ts'
+import { span } from '../times.ts'
 
 type Query = Readonly<Record<string, string | undefined>>
 
@@ -25,11 +26,39 @@ export function addLive(program: StrictCommand): void {
       const filter = { issuer, subject, client_id: client, route, protocol }
       const page = await askForPage(options.config, { ...filter, limit, after })
       printResult(options, page, () => {
-        printTable(withoutEmpty(page.exchanges.map((entry) => ({ ...entry }))))
+        printExchanges(page.exchanges)
         if (page.next !== null) print(`more: --after ${page.next}`)
         for (const worker of page.silent_workers) print(`worker ${worker} did not answer`)
       })
     })
+}
+
+function printExchanges(exchanges: LivePage['exchanges']): void {
+  if (exchanges.length === 0) {
+    print('Nothing is open that fits, on this gate.')
+    return
+  }
+  const rows = exchanges.map(({ worker, issuer, age_ms, bytes_in, bytes_out, ...rest }) => ({
+    ...rest,
+    open: span(age_ms),
+    worker,
+    issuer,
+    bytes_in,
+    bytes_out,
+  }))
+  printTable(withoutEmpty(rows), {
+    whole: ['id', 'open'],
+    spare: [
+      'bytes_in',
+      'bytes_out',
+      'worker',
+      'issuer',
+      'session_id',
+      'client_id',
+      'address',
+      'protocol',
+    ],
+  })
 }
 
 /** @throws GateError ERR_USAGE, ERR_NOT_FOUND */

@@ -3,9 +3,10 @@ import { text as readStream } from 'node:stream/consumers'
 import { GateError } from '../../errors.ts'
 import type { Receipt } from '../../store/statements.ts'
 import { addCommand, type CommonOptions, collect, type StrictCommand } from '../command.ts'
-import { count, print, printResult } from '../output.ts'
+import { count, print, printResult, printSentence } from '../output.ts'
 import type { RevokeOptions, RevokeResult } from '../revoke.ts'
 import { standardTimeout } from '../timeout.ts'
+import { second } from '../times.ts'
 
 export function addRevoke(program: StrictCommand): void {
   const command = addCommand(
@@ -71,7 +72,7 @@ function addTargetOptions(command: StrictCommand): void {
 /** @throws GateError ERR_TIMEOUT where a gate has not confirmed the row, ERR_NOT_FOUND where it was deleted before */
 function report(
   options: CommonOptions & RevokeOptions,
-  { row, receipts, deleted }: RevokeResult,
+  { row, target, receipts, deleted }: RevokeResult,
 ): void {
   const missing = receipts?.filter(({ ms }) => ms === null) ?? []
   const value =
@@ -79,7 +80,9 @@ function report(
       ? row
       : { ...row, receipts: receipts.filter(({ ms }) => ms !== null), missing }
   printResult(options, value, () => {
-    print(`revocation ${row.id}`)
+    printSentence(
+      `revoked: row ${row.id}${target === undefined ? '' : `, ${target}`}, ${effectOf(row)}`,
+    )
     for (const receipt of receipts ?? []) print(receiptLine(receipt))
   })
   if (missing.length === 0 && receipts?.length !== 0) return
@@ -97,6 +100,20 @@ function report(
       : `${missing.length} of ${count(receipts!.length, 'gate')} did not confirm it within ${options.timeout ?? standardTimeout}`,
     { hint: 'the row is in the table: a gate that starts or reconnects reads it first' },
   )
+}
+
+/** What the row does, and how to end it. */
+function effectOf({
+  id,
+  issued_before: before,
+  compare,
+  expires_at: expires,
+}: RevokeResult['row']): string {
+  const until = expires instanceof Date ? ` until ${second(expires)}` : ''
+  if (!(before instanceof Date))
+    return `${until === '' ? 'from now on' : `from now on${until}`}; lift it with \`dropgate lift ${id}\``
+  const what = compare === 'auth_time' ? 'sign-ins' : 'tokens issued'
+  return `${what} before ${second(before)}${until}; newer ones are not denied; take it back with \`dropgate lift ${id} --forget\``
 }
 
 function receiptLine({ host, pid, gate, ms, cuts, may_allow_until: until }: Receipt): string {

@@ -1,0 +1,99 @@
+/** What cannot match or work is refused with the path of its key, the reason, and what to write. */
+import t from 'tap'
+import { readConfig } from '../../src/config/load.ts'
+import type { GateError } from '../../src/errors.ts'
+
+const route = { name: 'a', auth: 'none', upstream: 'http://127.0.0.1:9001' }
+const least = { database: { url: 'postgres://gate@127.0.0.1/gate' }, routes: [route] }
+const withRoute = (part: object): object => ({ ...least, routes: [{ ...route, ...part }] })
+const withIssuer = (part: object): object => ({
+  ...least,
+  issuers: [{ issuer: 'https://idp.example', audience: ['api'], ...part }],
+})
+
+const read = (written: object) => readConfig(JSON.stringify(written), '.', {})
+
+function refusal(written: object): GateError {
+  try {
+    read(written)
+  } catch (error) {
+    return error as GateError
+  }
+  throw new Error(`accepted ${JSON.stringify(written)}`)
+}
+
+/** Each is the only problem of its configuration. */
+const refused: readonly (readonly [object, string, string])[] = [
+  // Upstreams: an origin, since the path that was decided on is the path that is sent.
+  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'without a path, found a URL with the path /v1'],
+  [withRoute({ upstream: 'http://a/v1?k=secret' }), 'routes[0].upstream', 'the path /v1 and a query'],
+  [withRoute({ upstream: 'http://u:secret@a' }), 'routes[0].upstream', 'found a URL with a user or password'],
+  [withRoute({ upstream: 'ws://a' }), 'routes[0].upstream', 'found a URL with the scheme ws'],
+  [withRoute({ upstream: 'http://a:80' }), 'routes[0].upstream', 'write http://a'],
+  [withRoute({ upstream: 'http://a:99999' }), 'routes[0].upstream', 'the host or port is malformed'],
+  // Issuers and their tokens.
+  [withIssuer({ issuer: 'https://login.example/{tenantid}/v2.0' }), 'issuers[0].issuer', '{tenantid} is a placeholder'],
+  [withIssuer({ issuer: 'https://login.example/<tenant>' }), 'issuers[0].issuer', '<tenant> is a placeholder'],
+  [withIssuer({ issuer: ' https://idp.example' }), 'issuers[0].issuer', 'begins or ends with a space'],
+  [withIssuer({ issuer: 'https://idp.example?a=b' }), 'issuers[0].issuer', 'no query'],
+  [withIssuer({ issuer: 'idp.example/realm' }), 'issuers[0].issuer', 'write https://idp.example/realm'],
+  [withIssuer({ audience: [''] }), 'issuers[0].audience[0]', 'expected audience names, found ""'],
+  [withIssuer({ audience: [] }), 'issuers[0].audience', 'expected a list'],
+  [withIssuer({ audience: 'api' }), 'issuers[0].audience', 'write [api]'],
+  [withIssuer({ from: ['cookie:a b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],
+  [withIssuer({ from: ['cookie:a=b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],
+  [withIssuer({ claims: { tenant: 'tid' } }), 'issuers[0].claims.tenant', 'write /tid'],
+  [withIssuer({ max_token_lifetime: '0s' }), 'issuers[0].max_token_lifetime', 'no token is accepted'],
+  [withIssuer({ keys_refresh: '0s' }), 'issuers[0].keys_refresh', 'without a pause'],
+  [withIssuer({ keys_max_stale: '0s' }), 'issuers[0].keys_max_stale', 'no fetched key'],
+  [withIssuer({ jwks_file: '/no/such' }), 'issuers[0].jwks_file', '/no/such cannot be read (ENOENT)'],
+  // Pages: what a browser sends, compared exactly.
+  [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
+  [withRoute({ origins: ['https://*.example'] }), 'routes[0].origins[0]', 'write out each origin'],
+  [withRoute({ origins: ['https://App.example'] }), 'routes[0].origins[0]', 'write https://app.example'],
+  [withRoute({ cors: { origins: ['https://a.example:443'] } }), 'routes[0].cors.origins[0]', 'write https://a.example'],
+  // Values that are nearly right.
+  [withRoute({ methods: ['get'] }), 'routes[0].methods[0]', 'did you mean GET?'],
+  [withRoute({ methods: 'GET' }), 'routes[0].methods', 'write [GET]'],
+  [withRoute({ stale: 'alow' }), 'routes[0].stale', 'did you mean allow?'],
+  [withRoute({ decision: 'data.gate.authz.decision' }), 'routes[0].decision', 'write gate/authz/decision'],
+  [withRoute({ path: 'orders' }), 'routes[0].path', 'write /orders'],
+  [{ ...least, drain_timeout: 30 }, 'drain_timeout', 'write 30s for seconds'],
+  [{ ...least, drain_timeout: '5 sec' }, 'drain_timeout', 'write 5s'],
+  [{ ...least, drain_timeout: '1h30m' }, 'drain_timeout', 'write 90m'],
+  [{ ...least, limits: { header_bytes: '16MB' } }, 'limits.header_bytes', 'write 16MiB'],
+  [{ ...least, listen: { port: '8080' } }, 'listen[0].port', 'write 8080, without quotes'],
+  [{ ...least, listen: { host: 'http://0.0.0.0:80' } }, 'listen[0].host', 'write 0.0.0.0, and 80 as port'],
+  [{ ...least, admin: { host: '[::1]' } }, 'admin.host', 'write ::1'],
+  [{ ...least, admin: { port: 8080 } }, 'admin.port', '8080 is already used by listen[0].port'],
+  [{ ...least, database: 'embeded' }, 'database', 'did you mean embedded?'],
+  [{ ...least, listen: { tls: { cert: '/no/such', key: '/no/such' } } }, 'listen[0].tls.cert', 'cannot be read (ENOENT)'],
+] // biome-ignore format: a table
+
+t.test('each is refused where it stands, with the reason and what to write', async (t) => {
+  for (const [written, path, said] of refused) {
+    const { code, problems, message } = refusal(written)
+    t.match(code, /^ERR_CONFIG_(?:VALUE|FILE)$/, message)
+    t.equal(problems![0]!.path, path, message)
+    t.match(problems![0]!.message, said, message)
+    t.notMatch(message, /secret/)
+  }
+})
+
+t.test('an algorithm that is not supported is not taken for one that looks like it', async (t) => {
+  t.notMatch(refusal(withIssuer({ algorithms: ['HS256'] })).message, /did you mean/)
+  t.match(refusal(withIssuer({ algorithms: ['es256'] })).message, /did you mean ES256\?/)
+})
+
+t.test('what is unusual and works is accepted', async (t) => {
+  const accepted: readonly object[] = [
+    withRoute({ upstream: 'http://A.example' }),
+    withRoute({ upstream: 'http://[::1]:9001/' }),
+    withRoute({ origins: ['chrome-extension://abc', 'http://localhost:3000'] }),
+    withRoute({ cors: { origins: ['*', 'null'] } }),
+    withIssuer({ issuer: 'https://login.example/6f1b/v2.0/' }),
+    { ...least, listen: { host: '::' } },
+    { ...least, listen: { host: 'localhost' } },
+  ]
+  for (const written of accepted) t.ok(read(written), JSON.stringify(written))
+})
