@@ -39,12 +39,15 @@ soak: node_modules/.installed ## the long runs; each prints its seed and its fig
 conformance: node_modules/.installed ## all of OPA's own cases on our engine; writes docs/conformance.md
 	@$(NODE) test/conformance/conformance.ts
 
+release: node_modules/.installed ## pack dropgate into build/ and try it where there is only Node.js (needs bwrap)
+	@$(NODE) release/release.ts
+
 clean: ## remove what was installed and what the demo stored
-	rm -rf node_modules .tools .dropgate .tap
+	rm -rf node_modules .tools .dropgate .tap build
 
 node_modules/.installed: package.json package-lock.json
 	@npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help start test test-fast check bundle docs bench soak conformance clean
+.PHONY: help start test test-fast check bundle docs bench soak conformance release clean
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ function versionOf(node: string): number | undefined {
 }
 
 const sentence =
-  /^dropgate needs Node\.js 24 or newer, and .+ is \d+\.\d+\.\d+: in a checkout use .+\n$/
+  /^dropgate needs Node\.js 24\.9 or newer, and .+ is \d+\.\d+\.\d+: in a checkout use .+\n$/
 
 t.test('an older Node.js is told what is needed, before a source is read', { skip }, async (t) => {
   const { status, stdout, stderr } = spawnSync(older!, ['bin/dropgate.js', '--version'], {

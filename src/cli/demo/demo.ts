@@ -8,6 +8,8 @@ import { Worker } from 'node:worker_threads'
 import { loadConfig } from '../../config/load.ts'
 import type { GateConfig } from '../../config/options.ts'
 import type { Log } from '../../domain/log.ts'
+import { threadFile } from '../../domain/thread-file.ts'
+import { fetchPostgres } from '../../embedded/binaries.ts'
 import { GateError } from '../../errors.ts'
 import { Gate } from '../../gate/gate.ts'
 import { withClient } from '../../store/connect.ts'
@@ -15,12 +17,15 @@ import { databaseUrl } from '../database.ts'
 import { print } from '../output.ts'
 import { followConfig } from '../serve.ts'
 import { untilStopped } from '../stop.ts'
+import { demoFiles } from './files.ts'
 import type { WorldReport, WorldStart } from './world.ts'
 
 const readyMs = 30_000
 
-export async function demo(file: string): Promise<number> {
+export async function demo(given: string): Promise<number> {
+  const { file } = demoFiles(given)
   const { config, files } = loadConfig(file, {})
+  if (config.database.embedded !== undefined) await fetchPostgres(print)
   const log = new ShortLog()
   const gate = new Gate(config, { log })
   // Closing the terminal ends the demo too.
@@ -78,7 +83,7 @@ async function startWorld(config: GateConfig): Promise<{ world: Worker; token: s
     audience: issuer!.audience[0]!,
     upstream: config.routes[0]!.upstream,
   }
-  const world = new Worker(new URL('./world.ts', import.meta.url), {
+  const world = new Worker(threadFile('./world', import.meta.url), {
     workerData: start,
     name: 'demo',
   })
