@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { makeFolder } from '../domain/folder.ts'
+import { isOpenToOthers } from '../domain/secret-file.ts'
 import { GateError } from '../errors.ts'
 
 /** The admin token of a running gate. @throws GateError ERR_CONFIG_FILE */
@@ -35,10 +36,22 @@ export function readOrMakeToken(path: string): string {
     if (code !== 'EEXIST') {
       throw new GateError('ERR_CONFIG_FILE', `cannot write admin.token_file ${path} (${code})`, {
         cause: error,
-        hint: 'give the user of the gate permission to create the folder of this file and the file',
+        hint: 'set state_dir to a folder that the gate may write, or admin.token_file to a file that is there',
       })
     }
-    if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)
+    closeToOthers(path)
   }
   return readToken(path)
+}
+
+function closeToOthers(path: string): void {
+  if (!isOpenToOthers(statSync(path))) return
+  try {
+    chmodSync(path, 0o600)
+  } catch (error) {
+    throw new GateError('ERR_CONFIG_FILE', `admin.token_file ${path} can be read by other users`, {
+      cause: error,
+      hint: 'give it mode 0600; mode 0440 where root hands it over to the group of the gate',
+    })
+  }
 }

@@ -1,11 +1,13 @@
 /** `serve`: runs one gate until it is asked to stop, then drains it. */
 import { unwatchFile, watchFile } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { loadConfig } from '../config/load.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError } from '../errors.ts'
 import { Gate } from '../gate/gate.ts'
 import { jsonLog } from './output.ts'
-import { untilStopped } from './stop.ts'
+import { ServiceManager } from './service-manager.ts'
+import type { Signals } from './signals.ts'
 
 /**
  * Oldest safe release of Node.js: older ones have published security holes that concern a proxy (brotli, response
@@ -13,24 +15,37 @@ import { untilStopped } from './stop.ts'
  */
 const nodeFloor = [24, 22, 1] as const
 
-export async function serve(file: string): Promise<number> {
+export async function serve(file: string, signals: Signals): Promise<number> {
+  // A request to stop that came while the program was loading is heard in the next turn.
+  await nextTurn()
+  if (signals.isStopping) return 0
   const log = jsonLog()
   const { config, files } = loadConfig(file, process.env)
   warnOfNode(log)
+  const manager = new ServiceManager(process.env, log)
   const gate = new Gate(config, { log })
-  const stopped = untilStopped(({ cause, atOnce }) =>
-    log.info({ cause, open: gate.liveCount }, `draining; ${atOnce}`),
-  )
+  const stopped = signals.stopped.then(({ cause, atOnce }) => {
+    manager.stopping(`draining ${gate.liveCount} open exchanges`)
+    log.info({ cause, open: gate.liveCount }, `draining; ${atOnce}`)
+  })
   const opened = gate.open()
   const listening = opened.then(async () => {
     await gate.listening()
     log.info({ ...gate.address() }, 'listening')
+    manager.ready('listening; /readyz of the admin port tells whether it is ready to decide')
     await stopped
   })
   // A gate that waits to take over a port follows its configuration too.
   await Promise.race([opened, listening, stopped])
-  const unfollow = followConfig(gate, { file, files, log, signal: 'SIGHUP' })
+  const { reload, unfollow } = followConfig(gate, { file, files, log })
+  const unlisten = signals.onHangup(() => {
+    manager.reloading()
+    // Whatever becomes of the configuration: log rotation has moved the file away.
+    gate.reopenDecisionLog()
+    void reload().then((status) => manager.ready(status))
+  })
   await Promise.race([listening, stopped])
+  unlisten()
   unfollow()
   await gate.close()
   log.info({}, 'stopped')
@@ -48,44 +63,43 @@ interface ConfigSource {
   /** The files that the configuration was read from. */
   readonly files: readonly string[]
   readonly log: Log
-  /** A signal that causes a reload, besides a changed file. */
-  readonly signal: 'SIGHUP' | undefined
 }
 
-/**
- * Reloads the configuration at the signal and when one of the files has changed. @returns a function that stops this
- */
-export function followConfig(gate: Gate, { file, files, log, signal }: ConfigSource): () => void {
+interface Following {
+  /** Never rejects. @returns a sentence that says what came of it */
+  readonly reload: () => Promise<string>
+  readonly unfollow: () => void
+}
+
+/** Reloads the configuration when one of its files has changed, until `unfollow` is called. */
+export function followConfig(gate: Gate, { file, files, log }: ConfigSource): Following {
   let watched = files
-  const reload = (): void => {
-    const refused = (thrown: unknown): void => {
-      const error = asGateError(thrown)
-      gate.noteUnusable(error)
-      log.error(
-        { code: error.code, hint: error.hint },
-        `the new configuration is refused, and the gate keeps the old one: ${error.message}`,
-      )
-    }
+  const reload = async (): Promise<string> => {
     try {
       const loaded = loadConfig(file, process.env)
       watch(loaded.files)
-      gate.reload(loaded.config).catch(refused)
-    } catch (error) {
-      refused(error)
+      await gate.reload(loaded.config)
+      return 'the new configuration is in use'
+    } catch (thrown) {
+      const error = asGateError(thrown)
+      gate.noteUnusable(error)
+      const refused = 'the new configuration is refused, and the gate keeps the old one'
+      log.error({ code: error.code, hint: error.hint }, `${refused}: ${error.message}`)
+      return refused
     }
   }
+  const changed = (): void => void reload()
   const watch = (next: readonly string[]): void => {
-    for (const each of watched) if (!next.includes(each)) unwatchFile(each, reload)
+    for (const each of watched) if (!next.includes(each)) unwatchFile(each, changed)
     for (const each of next)
-      if (!watched.includes(each)) watchFile(each, { interval: lookMs }, reload)
+      if (!watched.includes(each)) watchFile(each, { interval: lookMs }, changed)
     watched = next
   }
-  for (const each of files) watchFile(each, { interval: lookMs }, reload)
-  if (signal !== undefined) process.on(signal, reload)
-  return () => {
-    if (signal !== undefined) process.off(signal, reload)
-    for (const each of watched) unwatchFile(each, reload)
+  for (const each of files) watchFile(each, { interval: lookMs }, changed)
+  const unfollow = (): void => {
+    for (const each of watched) unwatchFile(each, changed)
   }
+  return { reload, unfollow }
 }
 
 function warnOfNode(log: Log): void {

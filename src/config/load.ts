@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { dirname, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js'
 import {
   type Document,
@@ -22,7 +22,7 @@ import { nearest } from '../domain/nearest.ts'
 import { asGateError, GateError, type Problem } from '../errors.ts'
 import { adviceFor, describeValue, type SchemaNode } from './advice.ts'
 import { check } from './check.ts'
-import { type GateConfig, type RouteConfig, schema } from './options.ts'
+import { type GateConfig, type RouteConfig, schema, stateDir } from './options.ts'
 import { withPreset } from './presets.ts'
 import { Problems } from './problems.ts'
 
@@ -100,7 +100,7 @@ export function readConfig(
 ): GateConfig {
   const root = schema as unknown as SchemaNode
   const document = parseYaml(text)
-  const problems = new Problems(uses === undefined ? [''] : withLogin(uses, document))
+  const problems = new Problems(uses === undefined ? [''] : withNeeded(uses, document))
   prune(document.contents, root, '', problems)
   const written = longForms(interpolate(document, env, problems))
   const complete = withDefaults(root, written)
@@ -112,13 +112,20 @@ export function readConfig(
   return deepFreeze(config)
 }
 
-/** A command whose own login (`database.cli_url`, `database.migrate_url`) is not in the file uses `database.url`. */
-function withLogin(uses: readonly Use[], document: Document): readonly Use[] {
-  return uses.flatMap((use) =>
-    /^database\.\w+_url$/.test(use) && !document.hasIn(use.split('.'))
-      ? [use, 'database.url']
-      : use,
-  )
+/**
+ * Adds the options that stand in for absent ones: `database.url` for a login of a command, `state_dir` for a path that
+ * lies in it. A problem of `state_dir` must not stop a command that needs nothing there.
+ */
+function withNeeded(uses: readonly Use[], document: Document): readonly Use[] {
+  const standsIn = (use: Use): readonly Use[] => {
+    if (/^database\.\w+_url$/.test(use))
+      return document.hasIn(use.split('.')) ? [] : ['database.url']
+    const isInState =
+      (use === 'admin' && !document.hasIn(['admin', 'token_file'])) ||
+      (use === 'database.embedded' && isScalar(document.get('database', true)))
+    return isInState ? ['state_dir'] : []
+  }
+  return uses.flatMap((use) => [use, ...standsIn(use)])
 }
 
 /** Removes the parts of the file that the caller does not use. A misspelt key counts as the known key nearest to it. */
@@ -180,8 +187,19 @@ function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: 
   if (!before.includes('${')) return
   let complete = true
   const after = before.replace(variable, (_, name: string, standard: string | undefined) => {
-    const value = env[name]
-    if (value !== undefined && value !== '') return value
+    try {
+      const value = variableOf(name, env)
+      if (value !== undefined && value !== '') return value
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      complete = false
+      problems.add(
+        'ERR_CONFIG_VARIABLE',
+        at,
+        `the file ${env[`${name}_FILE`]}, named by ${name}_FILE, cannot be read (${code})`,
+      )
+      return ''
+    }
     if (standard !== undefined) return standard
     complete = false
     problems.add('ERR_CONFIG_VARIABLE', at, `the variable ${name} is not set and has no default`)
@@ -191,6 +209,13 @@ function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: 
   const plain = alone && /^(?:\d{1,9}|true|false)$/.test(after) ? parse(after) : after
   // An unset variable was already reported; treat the whole value as missing.
   node.value = complete ? plain : null
+}
+
+/** Service managers and container platforms hand secrets over as files: `NAME_FILE` names the file with the value. */
+function variableOf(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  const { [name]: value, [`${name}_FILE`]: file } = env
+  if ((value !== undefined && value !== '') || file === undefined || file === '') return value
+  return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
 }
 
 function pathOf(path: readonly unknown[]): string {
@@ -215,13 +240,14 @@ function longForms(file: unknown): unknown {
   const written = file ?? {}
   if (typeof written !== 'object' || Array.isArray(written)) return written
   const { listen, database, issuers, ...rest } = written as Record<string, unknown>
+  const embedded = join(typeof rest.state_dir === 'string' ? rest.state_dir : stateDir, 'postgres')
   return {
     ...rest,
     ...(issuers === undefined
       ? {}
       : { issuers: Array.isArray(issuers) ? issuers.map(withPreset) : issuers }),
     listen: Array.isArray(listen) ? listen : [listen ?? {}],
-    database: database === 'embedded' ? { embedded: '.dropgate/postgres' } : database,
+    database: database === 'embedded' ? { embedded } : database,
   }
 }
 
@@ -406,13 +432,14 @@ function withUnit(text: string, units: Readonly<Record<string, number>>): number
 
 /** Fills in values that come from other options. The input may have problems: a missing option stays missing. */
 function finish(config: GateConfig, problems: Problems): GateConfig {
-  const { routes = [], listen = [], policy, decision_log } = config
+  const { routes = [], listen = [], policy, decision_log, admin, state_dir = '' } = config
   const { file, sink } = decision_log as { file?: string; sink?: string }
   if (file !== undefined && sink !== undefined)
     problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected either sink or file, not both')
   return {
     ...config,
     listen,
+    admin: { ...admin, token_file: admin.token_file ?? join(state_dir, 'admin.token') },
     routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision)),
     decision_log: file === undefined ? { sink: 'stdout' } : { file },
   }

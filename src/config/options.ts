@@ -453,7 +453,14 @@ const route = group({
   ),
 })
 
+/** Default of `state_dir`. */
+export const stateDir = '.dropgate'
+
 export const schema = group({
+  state_dir: path({
+    why: 'Folder for what the gate itself writes: the admin token, and what `database: embedded` stores. Everything else that it reads may be read-only.',
+    default: stateDir,
+  }),
   listen: listOf(listen, {
     'x-expected': 'a mapping with host and port, or a list of such mappings',
     minItems: 1,
@@ -461,10 +468,11 @@ export const schema = group({
   admin: group({
     host: text({ why: 'Address of the admin port.', default: '127.0.0.1' }),
     port: whole({ why: 'Port for operators; 0 lets the system choose.', default: 8081 }, 0, 65535),
-    token_file: path({
-      why: 'File with the bearer token of the admin port. If it is missing, the gate creates it with mode 0600.',
-      default: '.dropgate/admin.token',
-    }),
+    token_file: optional(
+      path({
+        why: 'File with the bearer token of the admin port; `admin.token` in `state_dir` when absent. If the file is missing, the gate creates it with mode 0600.',
+      }),
+    ),
     metrics_open: flag({
       why: 'Opens /metrics to requests without the bearer token.',
       default: false,
@@ -495,7 +503,7 @@ export const schema = group({
       ),
       embedded: optional(
         path({
-          why: 'Folder of a PostgreSQL that the gate runs itself, instead of `url`. `database: embedded` is short for `.dropgate/postgres`.',
+          why: 'Folder of a PostgreSQL that the gate runs itself, instead of `url`. `database: embedded` is short for `postgres` in `state_dir`.',
         }),
       ),
       schema: text(
@@ -566,7 +574,7 @@ export const schema = group({
     ),
     snapshot_file: optional(
       path({
-        why: 'File in which the gate keeps a copy of all revocations, so that a restart fetches only the changes from the database.',
+        why: 'File in which the gate keeps a copy of all revocations, so that a restart fetches only the changes from the database. Each gate needs its own; worth it from about a million rows.',
       }),
     ),
     verify: duration({
@@ -680,7 +688,9 @@ export type IssuerConfig = Readonly<IssuerShape>
 export type RouteConfig = Readonly<RouteShape> & { readonly decision: string }
 
 /** The configuration as the program uses it: checked and complete, durations in ms, sizes in bytes, paths absolute. */
-export interface GateConfig extends Readonly<Omit<ConfigShape, 'routes' | 'decision_log'>> {
+export interface GateConfig
+  extends Readonly<Omit<ConfigShape, 'routes' | 'decision_log' | 'admin'>> {
+  readonly admin: Readonly<ConfigShape['admin']> & { readonly token_file: string }
   readonly routes: readonly RouteConfig[]
   readonly decision_log: { readonly sink: 'stdout' } | { readonly file: string }
 }

@@ -4,6 +4,7 @@
  * rotate the pepper.
  */
 import { readFileSync, statSync } from 'node:fs'
+import { isOpenToOthers } from '../domain/secret-file.ts'
 import { GateError } from '../errors.ts'
 
 const minLength = 32
@@ -16,7 +17,7 @@ export function readPeppers(file: string | undefined): readonly Buffer[] {
     new GateError('ERR_CONFIG_FILE', `revocation.pepper_file: ${file} ${what}`, { hint, cause })
   let text: string
   try {
-    if (process.platform !== 'win32' && (statSync(file).mode & 0o077) !== 0) {
+    if (process.platform !== 'win32' && isOpenToOthers(statSync(file))) {
       throw unusable('can be read by other users', `chmod 600 ${file}`)
     }
     text = readFileSync(file, 'utf8')

@@ -8,10 +8,12 @@ import { Sink, type SinkConfig } from './sink.ts'
 
 export type LogCommand =
   | { readonly type: 'port'; readonly port: MessagePort }
+  | { readonly type: 'reopen' }
   | { readonly type: 'close' }
 
 export type LogReport =
   | { readonly type: 'open' }
+  | { readonly type: 'reopened' }
   | { readonly type: 'closed' }
   | {
       readonly type: 'failed'
@@ -36,8 +38,16 @@ function run(sink: Sink): void {
       })
       return
     }
-    serve(command.port)
+    if (command.type === 'reopen') reopen()
+    else serve(command.port)
   })
+  const reopen = (): void => {
+    try {
+      if (sink.reopen()) report({ type: 'reopened' })
+    } catch (error) {
+      report({ type: 'failed', error: asGateError(error).data, lost: 0 })
+    }
+  }
   const write = (bytes: Uint8Array, lines: number): void => {
     try {
       sink.write(bytes)

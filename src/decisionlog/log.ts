@@ -12,7 +12,7 @@ import { nameOf, type SinkConfig } from './sink.ts'
 
 export interface DecisionLogOptions {
   readonly sink: SinkConfig
-  readonly log: Pick<Log, 'error'>
+  readonly log: Pick<Log, 'info' | 'error'>
 }
 
 /**
@@ -46,6 +46,7 @@ export class DecisionLog {
       await new Promise<void>((resolve, reject) => {
         thread.on('message', (report: LogReport) => {
           if (report.type === 'open') resolve()
+          else if (report.type === 'reopened') this.#noteReopened()
           else if (report.type === 'failed') {
             const error = GateError.from(report.error)
             reject(error)
@@ -75,6 +76,15 @@ export class DecisionLog {
     })
   }
 
+  /**
+   * Opens the file of the sink anew. Lines that the thread has received go to the file that was open, whole; later ones to the
+   * new one. Where it cannot be opened, the old one stays in use.
+   */
+  reopen(): void {
+    const command: LogCommand = { type: 'reopen' }
+    this.#thread?.postMessage(command)
+  }
+
   /** Creates a port for one worker; a replaced worker gets a new one. */
   port(): MessagePort {
     const { port1, port2 } = new MessageChannel()
@@ -99,6 +109,11 @@ export class DecisionLog {
     const late = new Promise<void>((resolve) => setTimeout(resolve, closeMs + endMs).unref())
     await Promise.race([ended, late])
     clearTimeout(timer)
+  }
+
+  #noteReopened(): void {
+    this.#problem = undefined
+    this.#options.log.info({}, 'the decision log is open anew')
   }
 
   #note(message: string, lost: number): void {

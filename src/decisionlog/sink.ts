@@ -38,22 +38,43 @@ function adviceOf(config: SinkConfig, code: string | undefined): string {
   return 'give the user of the gate permission to create the folder of this file and the file'
 }
 
+/** @throws GateError ERR_CONFIG_FILE */
+function openSink(config: SinkConfig): number {
+  try {
+    if ('file' in config) makeFolder(dirname(config.file))
+    const fd = 'file' in config ? openSync(config.file, append, 0o640) : standardOutput()
+    fstatSync(fd)
+    return fd
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new GateError('ERR_CONFIG_FILE', `${nameOf(config)} cannot be opened (${code})`, {
+      cause: error,
+      hint: adviceOf(config, code),
+    })
+  }
+}
+
 export class Sink {
-  readonly #fd: number
+  readonly #config: SinkConfig
+  #fd: number
 
   /** @throws GateError ERR_CONFIG_FILE */
   constructor(config: SinkConfig) {
-    try {
-      if ('file' in config) makeFolder(dirname(config.file))
-      this.#fd = 'file' in config ? openSync(config.file, append, 0o640) : standardOutput()
-      fstatSync(this.#fd)
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      throw new GateError('ERR_CONFIG_FILE', `${nameOf(config)} cannot be opened (${code})`, {
-        cause: error,
-        hint: adviceOf(config, code),
-      })
-    }
+    this.#config = config
+    this.#fd = openSink(config)
+  }
+
+  /**
+   * Opens the file anew, since another one may have its name by now. The old one stays in use where that fails.
+   * @returns false for standard output, which cannot be opened anew
+   * @throws GateError ERR_CONFIG_FILE
+   */
+  reopen(): boolean {
+    if (!('file' in this.#config)) return false
+    const fd = openSink(this.#config)
+    this.close()
+    this.#fd = fd
+    return true
   }
 
   /** Writes all bytes before it returns. It may block this thread, which has no other work. */

@@ -195,6 +195,11 @@ export class Gate {
     this.#configProblem = problem
   }
 
+  /** Log rotation has put another file in the place of the decision log's. A failure is logged. */
+  reopenDecisionLog(): void {
+    this.#rooms.decisions.reopen()
+  }
+
   async #reload(config: GateConfig): Promise<void> {
     if (this.#draining) throw new GateError('ERR_NOT_READY', 'the gate is draining')
     const fixed = needsRestart(this.#config, config)

@@ -50,6 +50,58 @@ t.test('a variable is replaced by its value, which never becomes structure', asy
   t.match(hostile.message, /^workers: /m)
 })
 
+t.test('NAME_FILE names a file with the value of NAME', async (t) => {
+  const folder = t.testdir({ password: 'p%40ss\n', empty: '' })
+  const file = 'database: {url: "postgres://gate:${PASSWORD}@h/d"}\nroutes: [{name: a, auth: none, upstream: "http://127.0.0.1:1"}]' // biome-ignore format: a line
+  const of = (env: NodeJS.ProcessEnv): string | undefined => read(file, env).database.url
+  t.equal(of({ PASSWORD_FILE: join(folder, 'password') }), 'postgres://gate:p%40ss@h/d')
+  t.equal(of({ PASSWORD: 'given', PASSWORD_FILE: '/no/such' }), 'postgres://gate:given@h/d')
+  t.match(refusal(file, { PASSWORD_FILE: join(folder, 'empty') }).message, /PASSWORD is not set/)
+  t.match(
+    refusal(file, { PASSWORD_FILE: '/no/such' }).message,
+    /^database\.url: the file \/no\/such, named by PASSWORD_FILE, cannot be read \(ENOENT\)$/,
+  )
+})
+
+t.test(
+  'what a gate writes lies in state_dir, unless an option of its own says where',
+  async (t) => {
+    const of = (written: object, env = {}) => {
+      const { admin, database, state_dir } = read({ ...least, ...written }, env)
+      return { token: admin.token_file, embedded: database.embedded, state_dir }
+    }
+    const here = process.cwd()
+    t.match(of({}), { state_dir: `${here}/.dropgate`, token: `${here}/.dropgate/admin.token` })
+    t.match(of({ database: 'embedded' }), { embedded: `${here}/.dropgate/postgres` })
+    t.match(of({ state_dir: '/var/lib/x', database: 'embedded' }), {
+      token: '/var/lib/x/admin.token',
+      embedded: '/var/lib/x/postgres',
+    })
+    t.match(of({ state_dir: 'state', database: 'embedded' }), {
+      token: `${here}/state/admin.token`,
+      embedded: `${here}/state/postgres`,
+    })
+    t.match(of({ state_dir: '${S:-/var/lib/x}' }, { S: '/run/x' }), { token: '/run/x/admin.token' })
+    t.match(
+      of({ state_dir: '/x', admin: { token_file: 't' }, database: { embedded: 'pg' } }),
+      { token: `${here}/t`, embedded: `${here}/pg` },
+      'relative to the file, not to state_dir',
+    )
+  },
+)
+
+t.test('a command knows where the state is, and a mistake there stops no other', async (t) => {
+  const use = (written: string, uses: readonly Use[]) => readConfig(written, '/x', {}, { uses })
+  const file = 'state_dir: s\ndatabase: embedded\n'
+  t.equal(use(file, ['admin']).admin.token_file, '/x/s/admin.token')
+  t.equal(use(file, ['database.embedded']).database.embedded, '/x/s/postgres')
+  const broken = 'state_dir: ${S}\n'
+  t.throws(() => use(broken, ['admin']), { message: /^state_dir: the variable S is not set/ })
+  t.throws(() => use(`${broken}database: embedded`, ['database.embedded']), /^state_dir: /)
+  use(`${broken}admin: {token_file: t}`, ['admin'])
+  use(`${broken}database: {url: "postgres://a@b/c"}`, ['database.embedded', 'database.cli_url'])
+})
+
 t.test('what is wrong is said with its path, what was expected and the nearest key', async (t) => {
   const cases: [unknown, string, RegExp][] = [
     [{ ...least, routs: [] }, 'ERR_CONFIG_KEY_UNKNOWN', /^routs: unknown key; did you mean routes\?$/],

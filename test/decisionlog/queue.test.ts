@@ -23,7 +23,7 @@ const folder = mkdtempSync(join(tmpdir(), 'dropgate-log-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
 
 async function opened(file: string): Promise<DecisionLog> {
-  const log = new DecisionLog({ sink: { file }, log: { error: () => {} } })
+  const log = new DecisionLog({ sink: { file }, log: { info: () => {}, error: () => {} } })
   await log.open()
   return log
 }
@@ -90,7 +90,7 @@ t.test(
       [join(folder, 'plain', 'y.jsonl'), 'ENOTDIR'],
       [folder, 'EISDIR'],
     ] as const) {
-      const log = new DecisionLog({ sink: { file }, log: { error: () => {} } })
+      const log = new DecisionLog({ sink: { file }, log: { info: () => {}, error: () => {} } })
       const message = `decision_log.file: ${file} cannot be opened (${why})`
       await t.rejects(log.open(), {
         code: 'ERR_CONFIG_FILE',

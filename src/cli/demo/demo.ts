@@ -42,7 +42,7 @@ export async function demo(given: string): Promise<number> {
       const nextId = await startAfresh(config)
       print(instructions({ config, gate, token, nextId }))
       log.talks = true
-      unfollow = followConfig(gate, { file, files, log, signal: undefined })
+      unfollow = followConfig(gate, { file, files, log }).unfollow
     }
     await stopped
   } finally {
