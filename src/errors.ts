@@ -175,6 +175,7 @@ const table = {
     title: 'A revocation row has no target column that this release can match.',
   },
   ERR_SNAPSHOT_FILE: { status: 0, title: 'The snapshot file of the revocations cannot be used.' },
+  ERR_KEPT_KEYS: { status: 0, title: 'The kept keys of an issuer cannot be used.' },
   ERR_UNMATCHED: { status: 0, title: 'No gate can match this revocation.' },
   ERR_BUNDLE_READ: { status: 0, title: 'The bundle cannot be read.' },
   ERR_BUNDLE_LIMITS: { status: 0, title: 'The bundle exceeds a size limit.' },

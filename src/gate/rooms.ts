@@ -3,6 +3,7 @@
  * has to check whether another one exists yet. Their connections are made here; gate.ts opens them in order and closes
  * them in reverse.
  */
+import { join } from 'node:path'
 import { AdminServer } from '../admin/server.ts'
 import { Bundles } from '../bundle/watch.ts'
 import type { GateConfig } from '../config/options.ts'
@@ -90,6 +91,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
   const keys = new KeyStore({
     issuers: config.issuers,
     fetchDocument,
+    folder: join(config.state_dir, 'keys'),
     log,
     onChange: (keySet) => workers.broadcast({ type: 'keys', keySet }),
   })

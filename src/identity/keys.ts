@@ -1,7 +1,8 @@
 /**
  * The issuers' key sets, on the control thread. Each set is found by discovery, `jwks_uri` or a file, and refreshed in
  * the background; no request waits while usable keys are loaded. When an issuer cannot be reached, its last good set
- * stays in use for `keys_max_stale`. A set without usable keys never replaces a good one.
+ * stays in use for `keys_max_stale`, also across a restart (kept-keys.ts). A set without usable keys never replaces a good
+ * one.
  */
 import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
@@ -9,6 +10,7 @@ import { isTrusted } from '../config/trust.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { admitKeys, type Jwk } from './admit.ts'
+import { KeptKeys } from './kept-keys.ts'
 import type { KeySet } from './key-set.ts'
 
 export interface KeyStoreOptions {
@@ -18,6 +20,8 @@ export interface KeyStoreOptions {
     limits: { maxBytes: number; timeoutMs: number },
   ) => Promise<string>
   readonly onChange: (set: KeySet) => void
+  /** Where the last good sets are kept. */
+  readonly folder: string
   readonly log: Pick<Log, 'info' | 'warn'>
 }
 
@@ -48,6 +52,9 @@ class IssuerKeys {
   /** The last warning that was logged for this issuer. */
   said: string | undefined
   running: Promise<void> | undefined
+  keeping: Promise<void> | undefined
+  /** Keeping the keys failed, and that was logged. */
+  unkept = false
   timer: NodeJS.Timeout | undefined
   /** When the timer is due, by `performance.now()`. */
   dueAtMs = Number.POSITIVE_INFINITY
@@ -61,20 +68,61 @@ class IssuerKeys {
 
 export class KeyStore {
   readonly #options: KeyStoreOptions
+  readonly #kept: KeptKeys
   #sources = new Map<string, IssuerKeys>()
   #closed = false
 
   constructor(options: KeyStoreOptions) {
     this.#options = options
+    this.#kept = new KeptKeys(options.folder)
     for (const config of options.issuers) this.#sources.set(config.issuer, new IssuerKeys(config))
   }
 
   /**
-   * Resolves after the first attempt for each issuer. An issuer that cannot be reached is shown in `status` and tried
-   * again.
+   * Resolves once each issuer has its kept keys, or its first attempt is over. An issuer that cannot be reached is shown
+   * in `status` and tried again.
    */
   async open(): Promise<void> {
-    await Promise.all([...this.#sources.values()].map((source) => this.#refresh(source)))
+    await Promise.all(
+      [...this.#sources.values()].map((source) => {
+        this.#restore(source)
+        const first = this.#refresh(source)
+        return source.keys.length > 0 ? undefined : first
+      }),
+    )
+  }
+
+  #restore(source: IssuerKeys): void {
+    const { log } = this.#options
+    const { issuer } = source.config
+    try {
+      const kept = this.#kept.read(source.config, Date.now())
+      if (kept === undefined) return
+      source.goodAt = kept.goodAt
+      this.#change(source, kept.keys)
+      const fetched = timeOf(kept.goodAt)
+      log.info({ issuer, keys: kept.keys.length, fetched }, 'issuer keys restored from disk')
+    } catch (error) {
+      const { code, message } = asGateError(error)
+      log.warn({ issuer, code }, message)
+    }
+  }
+
+  /** Keeps the set that was just fetched; requests and further fetches do not wait for it. */
+  #keep(source: IssuerKeys): void {
+    const { keys, goodAt, config } = source
+    source.keeping = Promise.resolve(source.keeping)
+      .then(() => this.#kept.write(config, { keys, goodAt }))
+      .then(
+        () => {
+          source.unkept = false
+        },
+        (error) => {
+          const { code, message, hint } = asGateError(error)
+          if (!source.unkept) this.#options.log.warn({ issuer: config.issuer, code, hint }, message)
+          source.unkept = true
+        },
+      )
   }
 
   /**
@@ -110,7 +158,9 @@ export class KeyStore {
         if (heir !== undefined) heir.version = source.version + 1
       }
       for (const [issuer, source] of next) {
-        if (this.#sources.get(issuer) !== source) this.#plan(source)
+        if (this.#sources.get(issuer) === source) continue
+        this.#plan(source)
+        this.#keep(source)
       }
       this.#sources = next
       return [...next.values()].map(({ config, version, keys }) => ({
@@ -151,7 +201,9 @@ export class KeyStore {
   async close(): Promise<void> {
     this.#closed = true
     for (const source of this.#sources.values()) clearTimeout(source.timer)
-    await Promise.all([...this.#sources.values()].map((source) => source.running))
+    const sources = [...this.#sources.values()]
+    await Promise.all(sources.map((source) => source.running))
+    await Promise.all(sources.map((source) => source.keeping))
   }
 
   /** Runs one fetch at a time for each issuer. */
@@ -177,9 +229,11 @@ export class KeyStore {
       source.said = undefined
       if (JSON.stringify(keys) === JSON.stringify(source.keys)) {
         if (recovered) log.info({ issuer, keys: keys.length }, 'issuer keys can be loaded again')
+        this.#keep(source)
         return
       }
       this.#change(source, keys)
+      this.#keep(source)
       log.info({ issuer, keys: keys.length }, 'issuer keys loaded')
     } catch (thrown) {
       source.failures++

@@ -1,8 +1,17 @@
 /** Key sets over real sockets: discovery, rotation, an issuer in trouble, documents that are not what they should be. */
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { exportJWK, generateKeyPair, type JWK } from 'jose'
 import t from 'tap'
@@ -20,7 +29,7 @@ interface Made {
   readonly logged: string[]
 }
 
-async function open(issuer: object): Promise<Made> {
+async function open(issuer: object, folder = newFolder()): Promise<Made> {
   const sets: KeySet[] = []
   const logged: string[] = []
   const written = {
@@ -31,6 +40,7 @@ async function open(issuer: object): Promise<Made> {
   const store = new KeyStore({
     issuers: readConfig(JSON.stringify(written), '.', {}).issuers,
     fetchDocument,
+    folder,
     onChange: (set) => sets.push(set),
     log: {
       info: (_fields, message) => logged.push(message),
@@ -40,6 +50,12 @@ async function open(issuer: object): Promise<Made> {
   await store.open()
   t.teardown(() => store.close())
   return { store, sets, logged }
+}
+
+function newFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'dropgate-keys-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
 }
 
 async function idp(): Promise<TestIssuer> {
@@ -66,9 +82,7 @@ t.test('keys come by discovery, from an address or from a file', async (t) => {
   t.match(found.store.status()[0], { keys: 1, version: 1, code: null })
   const named = await open({ issuer: 'https://elsewhere.example', jwks_uri: `${issuer.url}/jwks` })
   t.equal(named.sets.at(-1)?.keys[0]?.kid, 'one')
-  const folder = mkdtempSync(join(tmpdir(), 'dropgate-keys-'))
-  t.teardown(() => rmSync(folder, { recursive: true }))
-  const file = join(folder, 'keys.json')
+  const file = join(newFolder(), 'keys.json')
   writeFileSync(file, JSON.stringify({ keys: issuer.keys }))
   const read = await open({
     issuer: 'https://elsewhere.example',
@@ -310,4 +324,93 @@ t.test('of a set only keys that can verify a token are taken', async (t) => {
   )
   const [kept] = admitKeys(JSON.stringify({ keys: [{ ...es, x5c: ['AA'], extra: 1 }] }), ['ES256'])
   t.same(Object.keys(kept!).sort(), ['alg', 'crv', 'kid', 'kty', 'x', 'y'])
+})
+
+/** Keeps the keys of an issuer, which is down from then on. @returns their file */
+async function keptFile(issuer: TestIssuer, folder: string, more: object = {}): Promise<string> {
+  const { store } = await open({ issuer: issuer.url, ...more }, folder)
+  await store.close()
+  issuer.down = true
+  const [file] = readdirSync(folder)
+  return join(folder, file!)
+}
+
+function change(file: string, part: object): void {
+  const kept = JSON.parse(readFileSync(file, 'utf8'))
+  writeFileSync(file, JSON.stringify({ ...kept, ...part }))
+}
+
+t.test('a gate that starts while the issuer is away has the keys of before', async (t) => {
+  const issuer = await idp()
+  const folder = newFolder()
+  const file = await keptFile(issuer, folder)
+  t.equal(statSync(file).mode & 0o777, 0o600)
+  const { fetched_at } = JSON.parse(readFileSync(file, 'utf8'))
+  const { store, sets } = await open({ issuer: issuer.url, keys_cooldown: '100ms' }, folder)
+  t.match(sets, [{ version: 1, keys: [{ kid: 'one' }] }])
+  t.match(store.status()[0], { keys: 1, last_success: fetched_at })
+  t.same(readdirSync(folder), [basename(file)], 'nothing else is left there')
+
+  // It comes back with another key: a token that names it is enough.
+  await issuer.rotate('two')
+  issuer.down = false
+  await until('the new key', () => {
+    store.want(issuer.url, 'two')
+    return sets.at(-1)?.keys[0]?.kid === 'two'
+  })
+  await store.close()
+  t.match(JSON.parse(readFileSync(file, 'utf8')).keys, [{ kid: 'two' }])
+})
+
+t.test('kept keys end with keys_max_stale, counted from their fetch', async (t) => {
+  const issuer = await idp()
+  const folder = newFolder()
+  const file = await keptFile(issuer, folder)
+  const old = (ms: number): string => new Date(Date.now() - ms).toISOString()
+  change(file, { fetched_at: old(3_590_000) })
+  t.equal((await open({ issuer: issuer.url, keys_max_stale: '1h' }, folder)).sets.length, 1)
+  change(file, { fetched_at: old(3_610_000) })
+  t.same((await open({ issuer: issuer.url, keys_max_stale: '1h' }, folder)).sets, [])
+})
+
+t.test('kept keys that may not be the issuer’s are not used', async (t) => {
+  const issuer = await idp()
+  const folder = newFolder()
+  const file = await keptFile(issuer, folder)
+  const good = readFileSync(file)
+  const stranger = { ...issuer.keys[0], kid: 'private', d: 'AAAA' }
+  const cases: readonly (readonly [string, () => void, object?])[] = [
+    ['found at another place', () => {}, { jwks_uri: `${issuer.url}/jwks` }],
+    ['of another issuer', () => change(file, { issuer: 'https://else.example' })],
+    ['fetched in the future', () => change(file, { fetched_at: '2190-01-01T00:00:00Z' })],
+    ['without a time', () => change(file, { fetched_at: 'yesterday' })],
+    ['with no usable key', () => change(file, { keys: [stranger] })],
+    ['with keys for no accepted algorithm', () => {}, { algorithms: ['RS256'] }],
+    ['cut off', () => writeFileSync(file, good.subarray(0, 40))],
+    ['written by another user', () => chmodSync(file, 0o666)],
+  ]
+  for (const [name, spoil, more] of cases) {
+    spoil()
+    const { store, sets, logged } = await open({ issuer: issuer.url, ...more }, folder)
+    t.same(sets, [], name)
+    t.match(store.status()[0], { keys: 0 }, name)
+    if (spoil.toString() !== '() => {}' && !/another issuer/.test(name))
+      t.match(logged[0], /kept keys in .* cannot be used: .*ERR_KEPT_KEYS/, name)
+    await store.close()
+    writeFileSync(file, good)
+    chmodSync(file, 0o600)
+  }
+})
+
+t.test('a folder that cannot be written is said once, and the keys are in use', async (t) => {
+  const issuer = await idp()
+  const { store, sets, logged } = await open(
+    { issuer: issuer.url, keys_refresh: '20ms' },
+    '/proc/none',
+  )
+  const { fetches } = issuer
+  await until('three more fetches', () => issuer.fetches > fetches + 2)
+  await store.close()
+  t.equal(sets.length, 1)
+  t.equal(logged.filter((line) => line.includes('ERR_KEPT_KEYS')).length, 1)
 })
