@@ -41,6 +41,7 @@ conformance: node_modules/.installed ## all of OPA's own cases on our engine; wr
 
 release: node_modules/.installed ## pack dropgate into build/ and try it where there is only Node.js (needs bwrap)
 	@$(NODE) release/release.ts
+	@$(NODE) release/deploy.ts
 
 clean: ## remove what was installed and what the demo stored
 	rm -rf node_modules .tools .dropgate .tap build

@@ -80,7 +80,7 @@ function networkSettings(): Readonly<Record<string, string>> {
   }
 }
 
-function onPath(name: string): string | undefined {
+export function onPath(name: string): string | undefined {
   return (process.env.PATH ?? '')
     .split(delimiter)
     .map((folder) => join(folder, name))

@@ -53,8 +53,6 @@ interface Parent {
   readonly name: string
   /** What the command of the gate stands behind. */
   readonly wrapper: readonly string[]
-  /** The wrapper stays, and the gate is its child. */
-  readonly stays: boolean
 }
 
 const asProcess1 = [
@@ -63,10 +61,8 @@ const asProcess1 = [
 ].find(([command, ...args]) => spawnSync(command!, [...args, 'true']).status === 0)
 
 const parents: readonly Parent[] = [
-  { name: 'a service manager', wrapper: ['sh', '-c', 'exec "$@" <&-', 'sh'], stays: false },
-  ...(asProcess1 === undefined
-    ? []
-    : [{ name: 'nothing (process 1)', wrapper: asProcess1, stays: true }]),
+  { name: 'a service manager', wrapper: ['sh', '-c', 'exec "$@" <&-', 'sh'] },
+  ...(asProcess1 === undefined ? [] : [{ name: 'nothing (process 1)', wrapper: asProcess1 }]),
 ]
 const skip = 'this user may not make a namespace of processes (unshare --pid)'
 if (asProcess1 === undefined) t.test('under nothing (process 1)', { skip }, async () => {})
@@ -74,7 +70,7 @@ if (asProcess1 === undefined) t.test('under nothing (process 1)', { skip }, asyn
 /** @param env Variables for the program, which is loaded slowly then: harness/slow-load.ts. */
 async function start(
   t: Test,
-  { wrapper, stays }: Parent,
+  { wrapper }: Parent,
   file = config,
   env?: { readonly FLAGS: string },
 ) {
@@ -83,7 +79,7 @@ async function start(
   const command = [...wrapper, node, ...slowly, program, 'serve', '--config', file]
   const gate = new GateProcess(command, { ...process.env, ...env })
   t.teardown(() => gate.kill())
-  const pid = stays ? await gate.inner() : gate.pid
+  const pid = await gate.inner()
   return { gate, signal: (name: NodeJS.Signals) => process.kill(pid, name) }
 }
 

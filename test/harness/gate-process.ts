@@ -1,6 +1,6 @@
 /** A gate in a process of its own, started by a command: what it logs, its ports, its end. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { until } from './wait.ts'
 
 /** In a checkout. */
@@ -63,15 +63,16 @@ export class GateProcess {
     return ports[0]
   }
 
-  /** The only process that this one has started: where the command is a wrapper, the gate. */
+  /** Behind wrappers that stay, each with one child: the first process that is Node.js, the gate. */
   async inner(): Promise<number> {
-    const children = `/proc/${this.pid}/task/${this.pid}/children`
-    let inner = ''
-    await until('a process inside', () => {
-      inner = readFileSync(children, 'utf8').trim()
-      return /^\d+$/.test(inner)
+    let found = this.pid
+    await until('Node.js behind its wrappers', () => {
+      if (/\/node(?: \(deleted\))?$/.test(readlinkSync(`/proc/${found}/exe`))) return true
+      const child = readFileSync(`/proc/${found}/task/${found}/children`, 'utf8').trim()
+      if (/^\d+$/.test(child)) found = Number(child)
+      return false
     })
-    return Number(inner)
+    return found
   }
 
   /** Kills it and all that it has started. */
