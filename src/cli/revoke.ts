@@ -5,11 +5,11 @@ import { readPeppers } from '../config/peppers.ts'
 import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import { insertRevocation, isStored, type Receipt, receiptsOf } from '../store/statements.ts'
-import { asCommand } from './database.ts'
+import { asCommand, type LoginOptions } from './database.ts'
 import { parseRevocationTarget, type TargetOptions } from './target.ts'
 import { readTimeout, standardTimeout } from './timeout.ts'
 
-export interface RevokeOptions extends TargetOptions {
+export interface RevokeOptions extends TargetOptions, LoginOptions {
   readonly force?: boolean
   readonly wait?: boolean
   /** How long to wait for the gates, with a unit; `standardTimeout` when absent. */
@@ -38,7 +38,7 @@ export async function revoke(
   const peppers = options.token === '-' ? peppersOf(file) : []
   const revocation = await parseRevocationTarget(options, peppers, readInput)
   const hashed = revocation.token_hash !== undefined
-  return await asCommand(file, async (client, schema) => {
+  const insert = async (client: pg.Client, schema: string): Promise<RevokeResult> => {
     const row = await insertRevocation(
       client,
       schema,
@@ -51,7 +51,8 @@ export async function revoke(
     )
     if (options.wait !== true) return { row, receipts: undefined, deleted: false }
     return { row, ...(await awaitReceipts(client, schema, row.id, timeoutMs)) }
-  })
+  }
+  return await asCommand(file, insert, options)
 }
 
 /** The pepper file is read only to hash a token: when the file is missing, a revocation by name must still work. */

@@ -123,7 +123,7 @@ export function readConfig(
 /** A command whose own login (`database.cli_url`, `database.migrate_url`) is not in the file uses `database.url`. */
 function withLogin(uses: readonly Use[], document: Document): readonly Use[] {
   return uses.flatMap((use) =>
-    /^database\.\w+_url$/.test(use) && !document.hasIn(use.split('.'))
+    /^database\.(?:cli|migrate)_url$/.test(use) && !document.hasIn(use.split('.'))
       ? [use, 'database.url']
       : use,
   )

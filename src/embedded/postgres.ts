@@ -38,11 +38,12 @@ export interface EmbeddedOptions {
   readonly log: Pick<Log, 'info'>
 }
 
-/** URLs of the three logins: for the gate, for commands (revoker and lifter) and for the migrator. */
+/** URLs of the logins: for the gate, for commands (revoker and lifter), for the migrator, and the break-glass login. */
 export interface EmbeddedUrls {
   readonly url: string
   readonly cli_url: string
   readonly migrate_url: string
+  readonly breakglass_url: string
 }
 
 interface State extends EmbeddedUrls {
@@ -52,7 +53,12 @@ interface State extends EmbeddedUrls {
 }
 
 const database = 'dropgate'
-const logins = { url: 'gate', cli_url: 'cli', migrate_url: 'migrator' } as const
+const logins = {
+  url: 'gate',
+  cli_url: 'cli',
+  migrate_url: 'migrator',
+  breakglass_url: 'breakglass',
+} as const
 /** User id of the unprivileged system user: PostgreSQL refuses to run as root. */
 const unprivileged = 65534
 
@@ -102,6 +108,7 @@ export class EmbeddedPostgres {
       url: urlOf('url'),
       cli_url: urlOf('cli_url'),
       migrate_url: urlOf('migrate_url'),
+      breakglass_url: urlOf('breakglass_url'),
     }
     await withClient(
       { url: urlOf('migrate_url', 'postgres'), kind: 'embedded' },
@@ -255,7 +262,7 @@ function stopStray(run: Run, data: string): void {
 
 function initialise(run: Run, data: string, base: string): Secrets {
   rmSync(data, { recursive: true, force: true })
-  const secrets: Secrets = { url: secret(), cli_url: secret(), migrate_url: secret() }
+  const secrets = newSecrets()
   const passwords = join(base, 'initdb.password')
   writePrivate(passwords, secrets.migrate_url)
   mkdirSync(data, { mode: 0o700 })
@@ -283,9 +290,22 @@ function initialise(run: Run, data: string, base: string): Secrets {
   return secrets
 }
 
+function newSecrets(): Secrets {
+  return {
+    url: secret(),
+    cli_url: secret(),
+    migrate_url: secret(),
+    breakglass_url: secret(),
+  }
+}
+
 function readSecrets(base: string): Secrets {
   try {
-    return JSON.parse(readFileSync(join(base, 'secrets.json'), 'utf8')) as Secrets
+    const stored = JSON.parse(readFileSync(join(base, 'secrets.json'), 'utf8')) as Partial<Secrets>
+    // A cluster from before the break-glass login has no password for it yet.
+    const secrets = { ...newSecrets(), ...stored }
+    writePrivate(join(base, 'secrets.json'), JSON.stringify(secrets))
+    return secrets
   } catch (error) {
     throw new GateError(
       'ERR_DATABASE_EMBEDDED',
@@ -299,9 +319,13 @@ function readSecrets(base: string): Secrets {
 }
 
 async function makeLogins(url: string, prefix: string, secrets: Secrets): Promise<void> {
-  const groups = { url: ['gate'], cli_url: ['revoker', 'lifter'] } as const
+  const groups = {
+    url: ['gate'],
+    cli_url: ['revoker', 'lifter'],
+    breakglass_url: ['breakglass', 'lifter'],
+  } as const
   await withClient({ url, kind: 'embedded' }, async (client) => {
-    for (const kind of ['url', 'cli_url'] as const) {
+    for (const kind of ['url', 'cli_url', 'breakglass_url'] as const) {
       const login = logins[kind]
       const { rows } = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [login])
       if (rows.length === 0)

@@ -1,12 +1,13 @@
 /** `lift`: ends a block, or deletes a revocation. */
 import { GateError } from '../../errors.ts'
-import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import { addBreakglass, addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import type { LoginOptions } from '../database.ts'
 import { print, printResult } from '../output.ts'
 
-type LiftOptions = CommonOptions & { readonly forget?: boolean }
+type LiftOptions = CommonOptions & LoginOptions & { readonly forget?: boolean }
 
 export function addLift(program: StrictCommand): void {
-  addCommand(program, 'lift', 'end a block; tokens issued before now stay revoked')
+  addBreakglass(addCommand(program, 'lift', 'end a block; tokens issued before now stay revoked'))
     .argument('<id>')
     .option('--forget', 'delete the row instead: tokens issued earlier are valid again')
     .action(async (id: string, options: LiftOptions) => {
@@ -15,8 +16,10 @@ export function addLift(program: StrictCommand): void {
       const { asCommand } = await import('../database.ts')
       const { liftRevocation } = await import('../../store/statements.ts')
       const forget = options.forget === true
-      const { row, wasBlock } = await asCommand(options.config, (client, schema) =>
-        liftRevocation(client, schema, id, forget),
+      const { row, wasBlock } = await asCommand(
+        options.config,
+        (client, schema) => liftRevocation(client, schema, id, forget),
+        options,
       )
       printResult(options, row, () =>
         print(
