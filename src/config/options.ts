@@ -6,8 +6,8 @@
  * (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and the README's table (schema.ts) are made from
  * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
-import { type Static, Type } from 'typebox'
 import { methods, tokenCharacters } from '../domain/http.ts'
+import { listOf, objectOf, optional, shape, type ValueOf } from './shape.ts'
 
 export type Unit = 'duration' | 'size' | 'workers' | 'path' | 'pem'
 
@@ -18,7 +18,7 @@ interface Facts {
 }
 
 const duration = (facts: Facts) =>
-  Type.Unsafe<number>({
+  shape<number>({
     type: 'string',
     pattern: '^\\d+(?:\\.\\d+)?(?:ms|s|m|h|d)$',
     'x-unit': 'duration',
@@ -27,7 +27,7 @@ const duration = (facts: Facts) =>
   })
 
 const size = (facts: Facts) =>
-  Type.Unsafe<number>({
+  shape<number>({
     type: 'string',
     pattern: '^\\d+(?:B|KiB|MiB|GiB)$',
     'x-unit': 'size',
@@ -36,7 +36,7 @@ const size = (facts: Facts) =>
   })
 
 const whole = (facts: Facts, minimum: number, maximum: number) =>
-  Type.Unsafe<number>({
+  shape<number>({
     type: 'integer',
     minimum,
     maximum,
@@ -45,7 +45,7 @@ const whole = (facts: Facts, minimum: number, maximum: number) =>
   })
 
 const text = (facts: Facts, expected = 'a non-empty text', pattern?: string) =>
-  Type.Unsafe<string>({
+  shape<string>({
     type: 'string',
     minLength: 1,
     ...(pattern === undefined ? {} : { pattern }),
@@ -54,7 +54,7 @@ const text = (facts: Facts, expected = 'a non-empty text', pattern?: string) =>
   })
 
 const path = (facts: Facts) =>
-  Type.Unsafe<string>({
+  shape<string>({
     type: 'string',
     minLength: 1,
     'x-unit': 'path',
@@ -64,7 +64,7 @@ const path = (facts: Facts) =>
 
 /** A PEM file. The configuration holds the file's text, so that a reload applies certificates and routes together. */
 const pem = (facts: Facts) =>
-  Type.Unsafe<string>({
+  shape<string>({
     type: 'string',
     minLength: 1,
     'x-unit': 'pem',
@@ -73,13 +73,13 @@ const pem = (facts: Facts) =>
   })
 
 const flag = (facts: Facts) =>
-  Type.Unsafe<boolean>({ type: 'boolean', 'x-expected': 'true or false', ...shown(facts) })
+  shape<boolean>({ type: 'boolean', 'x-expected': 'true or false', ...shown(facts) })
 
 const choice = <const T extends string>(values: readonly T[], facts: Facts) =>
-  Type.Unsafe<T>({ enum: values, 'x-expected': `one of ${values.join(', ')}`, ...shown(facts) })
+  shape<T>({ enum: values, 'x-expected': `one of ${values.join(', ')}`, ...shown(facts) })
 
 const texts = (facts: Facts, expected: string, pattern = '^.+$') =>
-  Type.Unsafe<readonly string[]>({
+  shape<readonly string[]>({
     type: 'array',
     minItems: 1,
     items: { type: 'string', pattern, 'x-expected': expected },
@@ -88,23 +88,20 @@ const texts = (facts: Facts, expected: string, pattern = '^.+$') =>
   })
 
 const labels = (facts: Facts) =>
-  Type.Unsafe<Readonly<Record<string, string>>>({
+  shape<Readonly<Record<string, string>>>({
     type: 'object',
     additionalProperties: { type: 'string', 'x-expected': 'a text' },
     'x-expected': 'a mapping of names to texts',
     ...shown(facts),
   })
 
-const group = <P extends Parameters<typeof Type.Object>[0]>(
-  properties: P,
-  expected = 'a mapping',
-) => Type.Object(properties, { additionalProperties: false, 'x-expected': expected })
+const group = <P extends Parameters<typeof objectOf>[0]>(properties: P, expected = 'a mapping') =>
+  objectOf(properties, expected)
 
 function shown({ why, default: standard }: Facts): Record<string, unknown> {
   return standard === undefined ? { description: why } : { description: why, default: standard }
 }
 
-const optional = Type.Optional
 const cidr = '^[0-9A-Fa-f:.]+(?:/\\d{1,3})?$'
 const origin = '^(?:\\*|null|[a-z][a-z0-9+.-]*://[^/?#@\\s]+)$'
 const headerName = '^[0-9A-Za-z-]+$'
@@ -457,7 +454,7 @@ const route = group({
 })
 
 export const schema = group({
-  listen: Type.Array(listen, {
+  listen: listOf(listen, {
     'x-expected': 'a mapping with host and port, or a list of such mappings',
     minItems: 1,
   }),
@@ -523,7 +520,7 @@ export const schema = group({
     },
     '`embedded`, or a mapping with url',
   ),
-  issuers: Type.Array(issuer, { default: [], 'x-expected': 'a list of issuers' }),
+  issuers: listOf(issuer, { default: [], 'x-expected': 'a list of issuers' }),
   policy: group({
     bundles: path({
       why: 'Folder in which the gate looks for a bundle (`*.tar.gz`) and watches for changes.',
@@ -604,7 +601,7 @@ export const schema = group({
       path({ why: 'File to which decision events are appended, instead of standard output.' }),
     ),
   }),
-  routes: Type.Array(route, { minItems: 1, 'x-expected': 'a list of routes' }),
+  routes: listOf(route, { minItems: 1, 'x-expected': 'a list of routes' }),
   upstream_networks: group({
     deny: texts(
       {
@@ -623,7 +620,7 @@ export const schema = group({
       cidr,
     ),
   }),
-  workers: Type.Unsafe<number>({
+  workers: shape<number>({
     anyOf: [{ const: 'auto' }, { type: 'integer', minimum: 1, maximum: 256 }],
     'x-unit': 'workers',
     'x-expected': 'auto or a whole number from 1 to 256',
@@ -683,7 +680,7 @@ export const schema = group({
   labels: labels({ why: 'Names and values that are added to every decision event.', default: {} }),
 })
 
-type ConfigShape = Static<typeof schema>
+type ConfigShape = ValueOf<typeof schema>
 type IssuerShape = ConfigShape['issuers'][number]
 type RouteShape = ConfigShape['routes'][number]
 

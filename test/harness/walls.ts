@@ -123,7 +123,6 @@ export const libraries: Readonly<Record<string, Partial<Noun>>> = {
   'pg-copy-streams': { may: ['feed'] },
   re2js: { may: ['rego'] },
   'tar-stream': { may: ['bundle'] },
-  typebox: { may: ['config'] },
   undici: { may: ['outbound', 'upstream'] },
   // The configuration is YAML, and so are the `yaml.*` builtins.
   yaml: { may: ['config', 'rego'] },
@@ -241,7 +240,7 @@ function packageOf(specifier: string): string {
 
 /** What a worker must never load: a request never touches the database, the bundles or the network of the gate. */
 const notOfWorkers =
-  /^(?:(?:pg|pg-copy-streams|chokidar|tar-stream|commander|ajv|typebox)$|(?:gate|admin|fleet|feed|bundle|embedded|outbound|store|cli)\/|config\/load\.ts$)/
+  /^(?:(?:pg|pg-copy-streams|chokidar|tar-stream|commander|ajv)$|(?:gate|admin|fleet|feed|bundle|embedded|outbound|store|cli)\/|config\/load\.ts$)/
 
 export function workerProblems(imports: readonly Import[]): string[] {
   const reached = new Set(['worker/worker.ts'])
