@@ -1,6 +1,6 @@
 /** `serve`: runs one gate until it is asked to stop, then drains it. */
 import { unwatchFile, watchFile } from 'node:fs'
-import { loadConfig } from '../config/load.ts'
+import { loadGateConfig } from '../config/load.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError } from '../errors.ts'
 import { Gate } from '../gate/gate.ts'
@@ -15,7 +15,7 @@ const nodeFloor = [24, 22, 1] as const
 
 export async function serve(file: string): Promise<number> {
   const log = jsonLog()
-  const { config, files } = loadConfig(file, process.env)
+  const { config, files } = loadGateConfig(file, process.env)
   warnOfNode(log)
   const gate = new Gate(config, { log })
   const stopped = untilStopped(({ cause, atOnce }) =>
@@ -67,7 +67,7 @@ export function followConfig(gate: Gate, { file, files, log, signal }: ConfigSou
       )
     }
     try {
-      const loaded = loadConfig(file, process.env)
+      const loaded = loadGateConfig(file, process.env)
       watch(loaded.files)
       gate.reload(loaded.config).catch(refused)
     } catch (error) {
