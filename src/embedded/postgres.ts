@@ -3,7 +3,12 @@
  * does: serve other machines. It is for trying dropgate out, for tests and for single machines (`database:
  * embedded`). It starts and stops with the gate; commands find it by its state file.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import {
+  type ChildProcess,
+  type SpawnSyncOptionsWithStringEncoding,
+  spawn,
+  spawnSync,
+} from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import {
   chmodSync,
@@ -96,10 +101,11 @@ export class EmbeddedPostgres {
     const native = asRoot ? reachable(given, base) : given
     const run = { native, asRoot, base }
     if (existsSync(join(data, 'postmaster.pid'))) stopStray(run, data)
-    const secrets = existsSync(join(data, 'PG_VERSION'))
-      ? readSecrets(base)
-      : initialise(run, data, base)
+    const isNew = !existsSync(join(data, 'PG_VERSION'))
+    if (isNew) log.info({ step: 'initdb' }, 'setting PostgreSQL up')
+    const secrets = isNew ? initialise(run, data, base) : readSecrets(base)
     const port = await freePort()
+    log.info({ step: 'start' }, 'starting PostgreSQL')
     this.#start(run, data, port, base)
     const urlOf = (kind: keyof EmbeddedUrls, name: string = database): string =>
       `postgres://${logins[kind]}:${secrets[kind]}@127.0.0.1:${port}/${name}`
@@ -119,6 +125,7 @@ export class EmbeddedPostgres {
         if (rows.length === 0) await client.query(`CREATE DATABASE ${database}`)
       },
     )
+    log.info({ step: 'migrate' }, isNew ? 'making tables' : 'checking the tables')
     await migrate(urls.migrate_url, { schema, rolePrefix })
     await makeLogins(urls.migrate_url, rolePrefix, secrets)
     const state: State = { ...urls, gate_pid: process.pid, data }
@@ -273,7 +280,8 @@ function initialise(run: Run, data: string, base: string): Secrets {
       ...['-D', data, '-U', logins.migrate_url, '--pwfile', passwords, '--auth=scram-sha-256'],
       ...['--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions'],
     ],
-    { ...identity(run), encoding: 'utf8' },
+    // In a session of its own: Ctrl-C would end it halfway, and show its end as an error.
+    { ...identity(run), detached: true, encoding: 'utf8' } as SpawnSyncOptionsWithStringEncoding,
   )
   rmSync(passwords)
   if (done.status !== 0) {
