@@ -85,14 +85,11 @@ function hintLine(hint: string | undefined): string {
     : `  hint: ${hint.replaceAll('`dropgate ', `\`${commandName()} `)}\n`
 }
 
-/** True when npm started this process by the script `dropgate` of package.json. */
-export function startedByNpm(): boolean {
-  return process.env.npm_lifecycle_event === 'dropgate'
-}
-
 /** The command with which the user started dropgate, so that printed commands can be pasted as they are. */
 export function commandName(): string {
-  return startedByNpm() ? 'npm run -s dropgate --' : 'dropgate'
+  const { npm_command, npm_lifecycle_event } = process.env
+  if (npm_lifecycle_event === 'dropgate') return 'npm run -s dropgate --'
+  return npm_command === 'exec' ? 'npx dropgate' : 'dropgate'
 }
 
 /** The gate's own log: JSON lines on standard error. */

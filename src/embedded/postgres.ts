@@ -207,7 +207,7 @@ export function readState(directory: string): EmbeddedUrls {
   } catch (error) {
     throw new GateError('ERR_DATABASE_UNREACHABLE', 'no gate is running the embedded PostgreSQL', {
       cause: error,
-      hint: 'start one with `make start` or `dropgate serve`; commands use the database of a running gate',
+      hint: 'start one with `dropgate demo` or `dropgate serve`; commands use the database of a running gate',
     })
   }
 }

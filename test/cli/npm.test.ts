@@ -1,9 +1,9 @@
 /** The documented ways to run a gate, each stopped for real: what is open ends in peace, and nothing is left behind. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import t from 'tap'
 import { startPostgres } from '../harness/postgres.ts'
 import { Upstream } from '../harness/upstream.ts'
@@ -20,6 +20,8 @@ t.teardown(async () => {
 })
 mkdirSync(join(folder, 'bundles'))
 cpSync('bundles/gate.tar.gz', join(folder, 'bundles', 'gate.tar.gz'))
+mkdirSync(join(folder, 'node_modules/.bin'), { recursive: true })
+symlinkSync(resolve('bin/dropgate.js'), join(folder, 'node_modules/.bin/dropgate'))
 const config = join(folder, 'dropgate.yaml')
 writeFileSync(
   config,
@@ -42,8 +44,14 @@ upstream.answer = (socket) => {
 
 const ways = {
   npm: ['npm', 'run', '-s', 'dropgate', '--'],
+  npx: ['npx', '--prefix', folder, 'dropgate'],
   direct: ['node_modules/.bin/node', 'bin/dropgate.js'],
 } as const
+
+/** The tests may run under npm themselves. */
+const env = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')),
+)
 
 class Running {
   readonly child: ChildProcess
@@ -56,6 +64,7 @@ class Running {
     // A group of its own, as a terminal and a service manager make one.
     this.child = spawn(command!, [...args, 'serve', '--config', config], {
       detached: true,
+      env,
       stdio: ['ignore', 'ignore', 'pipe'],
     })
     this.child.stderr!.on('data', (data) => {
@@ -126,6 +135,11 @@ const cases: readonly Case[] = [
   // Of these npm dies, and passes nothing on.
   { way: 'npm', signal: 'SIGHUP', to: 'the group', exit: 'SIGHUP' },
   { way: 'npm', signal: 'SIGKILL', to: 'the process', exit: 'SIGKILL' },
+  // What npm passes on ends at the shell that it has put between itself and the gate.
+  { way: 'npx', signal: 'SIGTERM', to: 'the process', exit: 'SIGTERM' },
+  // The shell waits for the gate and then ends as the signal would have ended it, and npm as the shell.
+  { way: 'npx', signal: 'SIGINT', to: 'the group', exit: 'SIGINT' },
+  { way: 'npx', signal: 'SIGKILL', to: 'the process', exit: 'SIGKILL' },
   { way: 'direct', signal: 'SIGTERM', to: 'the process', exit: 0 },
 ]
 
@@ -138,7 +152,7 @@ for (const { way, signal, to, exit } of cases) {
     const { pid } = gate.child
     process.kill(to === 'the group' ? -pid! : pid!, signal)
     await until('it drains', () => gate.drains)
-    if (typeof exit === 'string') t.equal(await gate.closed, exit)
+    if (typeof exit === 'string' && signal !== 'SIGINT') t.equal(await gate.closed, exit)
     t.notOk(gate.isGone, 'what is open holds it')
     release()
     t.same([answer.status, await answer.text()], [200, 'abcd'], 'the request ends in peace')
@@ -166,6 +180,21 @@ t.test('asked again, it ends at once: by the second signal, under npm by the thi
     await broken
     await until('no process is left', () => gate.isGone)
   }
+})
+
+t.test('npx: a further Ctrl-C ends it at once', async (t) => {
+  const gate = new Running(ways.npx)
+  t.teardown(() => gate.kill())
+  await gate.ready()
+  const answer = await gate.open()
+  const broken = t.rejects(answer.text(), 'what was open is broken off')
+  process.kill(-gate.child.pid!, 'SIGINT')
+  await until('it drains', () => gate.drains)
+  // Where the shell is bash, npm is the parent, and each Ctrl-C reaches the gate twice.
+  t.match(gate.err, /draining; a (?:second|third) signal ends it at once/)
+  process.kill(-gate.child.pid!, 'SIGINT')
+  await broken
+  await until('no process is left', () => gate.isGone)
 })
 
 t.test('direct: SIGHUP reloads, and the end of its parent is nothing to a gate', async (t) => {
