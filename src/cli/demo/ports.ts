@@ -60,6 +60,7 @@ export async function choosePorts(
   const before = loadConfig(file, env).config
   const taken = new Set(ports.map(({ read }) => read(before).port))
   const moved: Record<string, string> = {}
+  const notes: string[] = []
   for (const each of ports) {
     const { host, port } = each.read(before)
     if (port === 0 || (await isFree(host, port))) continue
@@ -67,7 +68,7 @@ export async function choosePorts(
     if (next === undefined) throw inUse(file, each, before)
     taken.add(next)
     moved[each.variable] = env[each.variable] = String(next)
-    say(`port ${port} is in use by another program: ${each.what} listens on ${next}`)
+    notes.push(`port ${port} is in use by another program: ${each.what} listens on ${next}`)
   }
   const loaded = loadConfig(file, env)
   for (const each of ports) {
@@ -77,6 +78,7 @@ export async function choosePorts(
     )
       throw inUse(file, each, before)
   }
+  for (const note of notes) say(note)
   return { ...loaded, moved }
 }
 
