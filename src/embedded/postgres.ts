@@ -3,12 +3,7 @@
  * does: serve other machines. It is for trying dropgate out, for tests and for single machines (`database:
  * embedded`). It starts and stops with the gate; commands find it by its state file.
  */
-import {
-  type ChildProcess,
-  type SpawnSyncOptionsWithStringEncoding,
-  spawn,
-  spawnSync,
-} from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import {
   chmodSync,
@@ -280,8 +275,7 @@ function initialise(run: Run, data: string, base: string): Secrets {
       ...['-D', data, '-U', logins.migrate_url, '--pwfile', passwords, '--auth=scram-sha-256'],
       ...['--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions'],
     ],
-    // In a session of its own: Ctrl-C would end it halfway, and show its end as an error.
-    { ...identity(run), detached: true, encoding: 'utf8' } as SpawnSyncOptionsWithStringEncoding,
+    { ...identity(run), encoding: 'utf8' },
   )
   rmSync(passwords)
   if (done.status !== 0) {
