@@ -8,6 +8,7 @@ import { addConfig } from './commands/config.ts'
 import { addCut } from './commands/cut.ts'
 import { addDemo } from './commands/demo.ts'
 import { addEval } from './commands/eval.ts'
+import { addInit } from './commands/init.ts'
 import { addLift } from './commands/lift.ts'
 import { addList } from './commands/list.ts'
 import { addLive } from './commands/live.ts'
@@ -23,7 +24,7 @@ import { printError, root } from './output.ts'
 /** Each function adds one command; `--help` lists them in this order. */
 const commands = [
   addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addLive, addCut, addPurge, addStatus, addBuild,
-  addTest, addEval, addDemo,
+  addTest, addEval, addInit, addDemo,
 ] // biome-ignore format: a list
 
 /** @param args Arguments after node and script. @returns the exit status: 0 done, 1 failed, 2 wrong use. */

@@ -3,6 +3,7 @@ import { accessSync, constants, existsSync } from 'node:fs'
 import { delimiter, join, relative, resolve } from 'node:path'
 import { databaseUrl } from '../database.ts'
 import { commandName, root } from '../output.ts'
+import { shellWord } from '../shell.ts'
 import type { DemoFiles } from './files.ts'
 import type { ChosenPorts } from './ports.ts'
 
@@ -32,13 +33,13 @@ export function instructions({ files, chosen, port, token, nextId, seconds }: Sc
   const insert =
     "INSERT INTO dropgate.revocations (subject, reason) VALUES ('alice', 'left the company')"
   const psql = onPath('psql')
-    ? ['', '   or with psql:', `  psql ${quoted(databaseUrl(config, 'cli_url'))} -c "${insert}"`]
+    ? ['', '   or with psql:', `  psql ${shellWord(databaseUrl(config, 'cli_url'))} -c "${insert}"`]
     : []
   const lines = [
     '',
     `dropgate is ready on ${origin} after ${seconds.toFixed(1)} s. In a second terminal:`,
     '',
-    `  cd ${quoted(folder)}`,
+    `  cd ${shellWord(folder)}`,
     ...Object.entries(moved).map(([name, value]) => `  export ${name}=${value}`),
     `  TOKEN=${token}`,
     '',
@@ -79,7 +80,7 @@ function changeOfRules(
   const data = join(files.folder, 'policies', 'data.json')
   if (!existsSync(data)) return []
   const isCheckout = files.folder === resolve(root) && existsSync(join(root, 'Makefile'))
-  const at = (path: string): string => quoted(relative(folder, join(files.folder, path)))
+  const at = (path: string): string => shellWord(relative(folder, join(files.folder, path)))
   const places =
     files.folder === folder
       ? ''
@@ -101,13 +102,8 @@ function writingOf({ file, folder }: DemoFiles): Writing {
   const name = commandName()
   const there = name.startsWith('npm run') ? resolve(root) : folder
   const isFound = resolve(there, 'dropgate.yaml') === resolve(file)
-  const config = isFound ? '' : ` --config ${quoted(relative(there, file))}`
+  const config = isFound ? '' : ` --config ${shellWord(relative(there, file))}`
   return { folder: there, command: (what) => `${name} ${what}${config}` }
-}
-
-/** A text as one word of a shell. */
-function quoted(text: string): string {
-  return /^[\w./:@=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
 }
 
 function onPath(name: string): boolean {
