@@ -39,13 +39,16 @@ soak: node_modules/.installed ## the long runs; each prints its seed and its fig
 conformance: node_modules/.installed ## all of OPA's own cases on our engine; writes docs/conformance.md
 	@$(NODE) test/conformance/conformance.ts
 
+release: node_modules/.installed ## pack dropgate into build/ and try it where there is only Node.js (needs bwrap)
+	@$(NODE) release/release.ts
+
 clean: ## remove what was installed and what the demo stored
-	rm -rf node_modules .tools .dropgate .tap
+	rm -rf node_modules .tools .dropgate .tap build
 
 node_modules/.installed: package.json package-lock.json
 	@echo 'installing the packages: npm ci, which takes longest ...'; began=$$(date +%s); \
 	npm ci --no-audit --no-fund --loglevel=error && echo "installed after $$(($$(date +%s) - began)) s"
 	@touch $@
 
-.PHONY: help start test test-fast check bundle docs bench soak conformance clean
+.PHONY: help start test test-fast check bundle docs bench soak conformance release clean
 .DEFAULT_GOAL := help

@@ -2,6 +2,7 @@
  * Runs the vetting thread on a compiled bundle and ends the thread at its deadline.
  */
 import { Worker } from 'node:worker_threads'
+import { threadFile } from '../domain/thread-file.ts'
 import { GateError } from '../errors.ts'
 import type { VetReport, VetRequest } from '../messages.ts'
 
@@ -21,7 +22,7 @@ const heapMb = 256
  * ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL
  */
 export async function vet(request: VetRequest, timeoutMs: number): Promise<VetSuccess> {
-  const worker = new Worker(new URL('./vet-thread.ts', import.meta.url), {
+  const worker = new Worker(threadFile('./vet-thread', import.meta.url), {
     workerData: request,
     name: 'vetting',
     resourceLimits: {

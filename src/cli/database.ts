@@ -2,7 +2,7 @@
 import type pg from 'pg'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
-import { readState } from '../embedded/postgres.ts'
+import { readState } from '../embedded/state.ts'
 import { GateError } from '../errors.ts'
 import { withClient } from '../store/connect.ts'
 import { printWarning } from './output.ts'

@@ -5,6 +5,7 @@
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Log } from '../domain/log.ts'
+import { threadFile } from '../domain/thread-file.ts'
 import { GateError } from '../errors.ts'
 import type { LogCommand, LogReport } from './log-thread.ts'
 import { nameOf, type SinkConfig } from './sink.ts'
@@ -35,7 +36,7 @@ export class DecisionLog {
 
   /** @throws GateError ERR_CONFIG_FILE */
   async open(): Promise<void> {
-    const thread = new Worker(new URL('./log-thread.ts', import.meta.url), {
+    const thread = new Worker(threadFile('./log-thread', import.meta.url), {
       workerData: this.#options.sink,
       name: 'log',
     })

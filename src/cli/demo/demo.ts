@@ -5,6 +5,8 @@
 import { relative } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import type { GateConfig } from '../../config/options.ts'
+import { threadFile } from '../../domain/thread-file.ts'
+import { fetchPostgres } from '../../embedded/binaries.ts'
 import { GateError } from '../../errors.ts'
 import { Gate } from '../../gate/gate.ts'
 import { withClient } from '../../store/connect.ts'
@@ -12,22 +14,33 @@ import { databaseUrl } from '../database.ts'
 import { print } from '../output.ts'
 import { followConfig } from '../serve.ts'
 import { untilStopped } from '../stop.ts'
-import { type DemoFiles, demoFiles } from './files.ts'
+import { demoFiles } from './files.ts'
 import { instructions } from './instructions.ts'
-import { type ChosenPorts, choosePorts } from './ports.ts'
+import { choosePorts } from './ports.ts'
 import { ShortLog, Steps } from './steps.ts'
 import type { WorldReport, WorldStart } from './world.ts'
 
 const readyMs = 30_000
 
-export async function demo(given: string): Promise<number> {
-  const startedAt = performance.now()
+export async function demo(file: string): Promise<number> {
   const steps = new Steps()
+  try {
+    await run(file, steps)
+  } finally {
+    // An error is printed on a line of its own.
+    steps.end()
+  }
+  return 0
+}
+
+async function run(given: string, steps: Steps): Promise<void> {
+  const startedAt = performance.now()
   const files = demoFiles(given)
   if (files.made)
     steps.say(`made the folder ${relative('', files.folder)}: the demo keeps its files there`)
   const chosen = await choosePorts(files.file, process.env, (message) => steps.say(message))
   const { config } = chosen
+  if (config.database.embedded !== undefined) await fetchPostgres((what) => steps.begin(what))
   const log = new ShortLog(steps)
   const gate = new Gate(config, { log })
   // Closing the terminal ends the demo too.
@@ -48,7 +61,12 @@ export async function demo(given: string): Promise<number> {
       const seconds = (performance.now() - startedAt) / 1000
       print(instructions({ files, chosen, port: gate.address().ports[0]!, token, nextId, seconds }))
       log.talks = true
-      unfollow = followDemo(gate, files, chosen, log)
+      unfollow = followConfig(gate, {
+        file: files.file,
+        files: chosen.files,
+        log,
+        signal: undefined,
+      })
     }
     await stopped
   } finally {
@@ -57,18 +75,7 @@ export async function demo(given: string): Promise<number> {
     world.postMessage('end')
     await gate.close()
     await world.terminate()
-    steps.end()
   }
-  return 0
-}
-
-function followDemo(
-  gate: Gate,
-  { file }: DemoFiles,
-  { files }: ChosenPorts,
-  log: ShortLog,
-): () => void {
-  return followConfig(gate, { file, files, log, signal: undefined })
 }
 
 function farewell(open: number, { drain_timeout }: GateConfig): string {
@@ -100,7 +107,7 @@ async function startWorld(config: GateConfig): Promise<{ world: Worker; token: s
     audience: issuer!.audience[0]!,
     upstream: config.routes[0]!.upstream,
   }
-  const world = new Worker(new URL('./world.ts', import.meta.url), {
+  const world = new Worker(threadFile('./world', import.meta.url), {
     workerData: start,
     name: 'demo',
   })
