@@ -55,16 +55,16 @@ export class ShortLog implements Log {
     this.#steps = steps
   }
 
-  info(fields: object, message: string): void {
+  info(details: object, message: string): void {
     if (this.talks) this.#steps.say(message)
-    else if ('step' in fields) this.#steps.begin(message)
+    else if ('step' in details) this.#steps.begin(message)
   }
 
-  warn(_fields: object, message: string): void {
+  warn(_details: object, message: string): void {
     this.#steps.say(message)
   }
 
-  error(_fields: object, message: string): void {
+  error(_details: object, message: string): void {
     this.#steps.say(message)
   }
 }
