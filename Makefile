@@ -47,7 +47,8 @@ clean: ## remove what was installed and what the demo stored
 	rm -rf node_modules .tools .dropgate .tap build
 
 node_modules/.installed: package.json package-lock.json
-	@npm ci --no-audit --no-fund --loglevel=error
+	@echo 'installing the packages: npm ci, which takes longest ...'; began=$$(date +%s); \
+	npm ci --no-audit --no-fund --loglevel=error && echo "installed after $$(($$(date +%s) - began)) s"
 	@touch $@
 
 .PHONY: help start test test-fast check bundle docs bench soak conformance release clean

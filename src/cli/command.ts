@@ -58,6 +58,14 @@ export function addCommand(
     .option('--json', 'results and errors as JSON')
 }
 
+/** Adds the option of commands that write rows, by which they use another login; database.ts reads it. */
+export function addBreakglass(command: StrictCommand): StrictCommand {
+  return command.option(
+    '--breakglass',
+    'use the login database.breakglass_url: it may write what hits everyone, an issuer or a large network',
+  )
+}
+
 /** True for an option that may be given more than once. */
 export function isList(option: Option): boolean {
   return option.variadic || option.parseArg === collect

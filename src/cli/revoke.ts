@@ -4,12 +4,12 @@ import { pepperId } from '../domain/token-hash.ts'
 import { GateError } from '../errors.ts'
 import { targetOf } from '../store/lookup.ts'
 import { insertRevocation, isStored, type Receipt, receiptsOf } from '../store/statements.ts'
-import { asCommand } from './database.ts'
+import { asCommand, type LoginOptions } from './database.ts'
 import { readPepperFile } from './peppers.ts'
 import { parseRevocationTarget, type TargetOptions } from './target.ts'
 import { readTimeout, standardTimeout } from './timeout.ts'
 
-export interface RevokeOptions extends TargetOptions {
+export interface RevokeOptions extends TargetOptions, LoginOptions {
   readonly force?: boolean
   readonly wait?: boolean
   /** How long to wait for the gates, with a unit; `standardTimeout` when absent. */
@@ -40,7 +40,7 @@ export async function revoke(
   const peppers = options.token === '-' ? readPepperFile(file) : []
   const revocation = await parseRevocationTarget(options, peppers, readInput)
   const hashed = revocation.token_hash !== undefined
-  return await asCommand(file, async (client, schema) => {
+  const insert = async (client: pg.Client, schema: string): Promise<RevokeResult> => {
     const row = await insertRevocation(
       client,
       schema,
@@ -56,7 +56,8 @@ export async function revoke(
         ? await awaitReceipts(client, schema, row.id, timeoutMs)
         : { receipts: undefined, deleted: false }
     return { row, target: await targetOf(client, schema, row.id), ...waited }
-  })
+  }
+  return await asCommand(file, insert, options)
 }
 
 const lookMs = 20

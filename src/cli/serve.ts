@@ -1,7 +1,7 @@
 /** `serve`: runs one gate until it is asked to stop, then drains it. */
 import { unwatchFile, watchFile } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { loadConfig } from '../config/load.ts'
+import { loadGateConfig } from '../config/load.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError } from '../errors.ts'
 import { Gate } from '../gate/gate.ts'
@@ -20,7 +20,7 @@ export async function serve(file: string, signals: Signals): Promise<number> {
   await nextTurn()
   if (signals.isStopping) return 0
   const log = jsonLog()
-  const { config, files } = loadConfig(file, process.env)
+  const { config, files } = loadGateConfig(file, process.env)
   warnOfNode(log)
   const manager = new ServiceManager(process.env, log)
   const gate = new Gate(config, { log })
@@ -76,7 +76,7 @@ export function followConfig(gate: Gate, { file, files, log }: ConfigSource): Fo
   let watched = files
   const reload = async (): Promise<string> => {
     try {
-      const loaded = loadConfig(file, process.env)
+      const loaded = loadGateConfig(file, process.env)
       watch(loaded.files)
       await gate.reload(loaded.config)
       return 'the new configuration is in use'

@@ -79,7 +79,7 @@ export function check(config: GateConfig, problems: Problems): void {
 
 function checkDatabase(database: GateConfig['database'], value: AddProblem): void {
   const { url, embedded } = database
-  for (const name of ['url', 'cli_url', 'migrate_url'] as const) {
+  for (const name of ['url', 'cli_url', 'migrate_url', 'breakglass_url'] as const) {
     try {
       if (database[name] !== undefined) databaseHosts(database[name])
     } catch (error) {

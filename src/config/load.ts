@@ -45,12 +45,14 @@ export interface LoadedConfig<U extends Use = Section> {
 
 /**
  * @param uses Parts of the configuration that the caller uses; all parts when absent.
+ * @param without Options that the caller does not use although `uses` contains them.
  * @throws GateError ERR_CONFIG_*: the code of the first problem; the message has one line for each problem.
  */
 export function loadConfig<U extends Use = Section>(
   file: string,
   env: NodeJS.ProcessEnv,
   uses?: readonly U[],
+  without: readonly Use[] = [],
 ): LoadedConfig<U> {
   const absolute = resolve(file)
   let text: string
@@ -71,6 +73,7 @@ export function loadConfig<U extends Use = Section>(
     const config = readConfig(text, dirname(absolute), env, {
       onRead: (pem) => read.push(pem),
       uses,
+      without,
     })
     return { config, file: absolute, files: [absolute, ...read] }
   } catch (error) {
@@ -85,10 +88,22 @@ export function loadConfig<U extends Use = Section>(
   }
 }
 
+const loginsOfCommands = [
+  'database.cli_url',
+  'database.migrate_url',
+  'database.breakglass_url',
+] as const
+
+/** Loads what a gate uses: all but the logins of commands, so that a gate runs without their passwords. */
+export function loadGateConfig(file: string, env: NodeJS.ProcessEnv): LoadedConfig {
+  return loadConfig(file, env, undefined, loginsOfCommands)
+}
+
 interface ReadOptions {
   /** Called with the path of each PEM file whose content goes into the configuration. */
   readonly onRead?: (file: string) => void
   readonly uses?: readonly Use[] | undefined
+  readonly without?: readonly Use[]
 }
 
 /** @param folder Relative paths in the configuration start from this folder. */
@@ -96,11 +111,11 @@ export function readConfig(
   text: string,
   folder: string,
   env: NodeJS.ProcessEnv,
-  { onRead = () => {}, uses }: ReadOptions = {},
+  { onRead = () => {}, uses, without = [] }: ReadOptions = {},
 ): GateConfig {
   const root = schema as unknown as SchemaNode
   const document = parseYaml(text)
-  const problems = new Problems(uses === undefined ? [''] : withNeeded(uses, document))
+  const problems = new Problems(uses === undefined ? [''] : withNeeded(uses, document), without)
   prune(document.contents, root, '', problems)
   const written = longForms(interpolate(document, env, problems))
   const complete = withDefaults(root, written)
@@ -118,7 +133,7 @@ export function readConfig(
  */
 function withNeeded(uses: readonly Use[], document: Document): readonly Use[] {
   const standsIn = (use: Use): readonly Use[] => {
-    if (/^database\.\w+_url$/.test(use))
+    if (/^database\.(?:cli|migrate)_url$/.test(use))
       return document.hasIn(use.split('.')) ? [] : ['database.url']
     const isInState =
       (use === 'admin' && !document.hasIn(['admin', 'token_file'])) ||

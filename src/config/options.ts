@@ -501,6 +501,15 @@ export const schema = group({
           '^postgres(?:ql)?://',
         ),
       ),
+      breakglass_url: optional(
+        text(
+          {
+            why: 'URL of the database with the break-glass login, which `--breakglass` chooses in `revoke`, `lift` and `sql`. It may write rows that hit everyone, a whole issuer or a large network.',
+          },
+          'a postgres:// URL',
+          '^postgres(?:ql)?://',
+        ),
+      ),
       embedded: optional(
         path({
           why: 'Folder of a PostgreSQL that the gate runs itself, instead of `url`. `database: embedded` is short for `postgres` in `state_dir`.',

@@ -11,10 +11,15 @@ export class Problems {
   /** Keyed by path. Only the first problem of a path is kept: one wrong value can fail several checks. */
   readonly #found = new Map<string, Problem>()
   readonly #uses: readonly string[]
+  readonly #without: readonly string[]
 
-  /** @param uses Paths of the used options, without list indices: `routes.decision`; '' means everything. */
-  constructor(uses: readonly string[]) {
+  /**
+   * @param uses Paths of the used options, without list indices: `routes.decision`; '' means everything.
+   * @param without Paths of options that are not used although `uses` contains them.
+   */
+  constructor(uses: readonly string[], without: readonly string[] = []) {
     this.#uses = uses
+    this.#without = without
   }
 
   /** @param path Path of the key, '' for the file as a whole. */
@@ -37,7 +42,7 @@ export class Problems {
   /** Returns true if the path is used, contains a used path, or lies inside a used path. */
   concerns(path: string): boolean {
     const plain = path.replace(/\[\d+\]/g, '')
-    return this.#uses.some((use) => overlaps(use, plain))
+    return !this.#without.includes(plain) && this.#uses.some((use) => overlaps(use, plain))
   }
 
   /** @throws GateError with the code of the first problem; the message has one line for each problem. */

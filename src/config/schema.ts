@@ -30,9 +30,18 @@ export function writeJsonSchema(): string {
         database: { anyOf: [{ const: 'embedded' }, database] },
       },
     },
-    (key, value) => (key.startsWith('x-') ? undefined : value),
+    (key, value) => (key.startsWith('x-') ? undefined : orVariable(value)),
     2,
   )}\n`
+}
+
+/** What is no text may be written as a variable alone, which is a text for an editor. */
+function orVariable(value: unknown): unknown {
+  const { type, ...facts } = (value ?? {}) as Record<string, unknown>
+  if (type !== 'integer' && type !== 'boolean') return value
+  const { description, default: standard, ...rules } = facts
+  const variable = { pattern: '^\\$\\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}]*)?\\}$' }
+  return { description, default: standard, type: [type, 'string'], ...rules, ...variable }
 }
 
 /** A heading and a Markdown table for each part of the file: option, default, description. */

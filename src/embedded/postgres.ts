@@ -40,7 +40,12 @@ export interface EmbeddedOptions {
 }
 
 const database = 'dropgate'
-const logins = { url: 'gate', cli_url: 'cli', migrate_url: 'migrator' } as const
+const logins = {
+  url: 'gate',
+  cli_url: 'cli',
+  migrate_url: 'migrator',
+  breakglass_url: 'breakglass',
+} as const
 /** User id of the unprivileged system user: PostgreSQL refuses to run as root. */
 const unprivileged = 65534
 
@@ -78,10 +83,11 @@ export class EmbeddedPostgres {
     const native = asRoot ? reachable(given, base) : given
     const run = { native, asRoot, base }
     if (existsSync(join(data, 'postmaster.pid'))) stopStray(run, data)
-    const secrets = existsSync(join(data, 'PG_VERSION'))
-      ? readSecrets(base)
-      : initialise(run, data, base)
+    const isNew = !existsSync(join(data, 'PG_VERSION'))
+    if (isNew) log.info({ step: 'initdb' }, 'setting PostgreSQL up')
+    const secrets = isNew ? initialise(run, data, base) : readSecrets(base)
     const port = await freePort()
+    log.info({ step: 'start' }, 'starting PostgreSQL')
     this.#start(run, data, port, base)
     const urlOf = (kind: keyof EmbeddedUrls, name: string = database): string =>
       `postgres://${logins[kind]}:${secrets[kind]}@127.0.0.1:${port}/${name}`
@@ -90,6 +96,7 @@ export class EmbeddedPostgres {
       url: urlOf('url'),
       cli_url: urlOf('cli_url'),
       migrate_url: urlOf('migrate_url'),
+      breakglass_url: urlOf('breakglass_url'),
     }
     await withClient(
       { url: urlOf('migrate_url', 'postgres'), kind: 'embedded' },
@@ -100,6 +107,7 @@ export class EmbeddedPostgres {
         if (rows.length === 0) await client.query(`CREATE DATABASE ${database}`)
       },
     )
+    log.info({ step: 'migrate' }, isNew ? 'making tables' : 'checking the tables')
     await migrate(urls.migrate_url, { schema, rolePrefix })
     await makeLogins(urls.migrate_url, rolePrefix, secrets)
     const state: State = { ...urls, gate_pid: process.pid, data }
@@ -206,7 +214,7 @@ function stopStray(run: Run, data: string): void {
 
 function initialise(run: Run, data: string, base: string): Secrets {
   rmSync(data, { recursive: true, force: true })
-  const secrets: Secrets = { url: secret(), cli_url: secret(), migrate_url: secret() }
+  const secrets = newSecrets()
   const passwords = join(base, 'initdb.password')
   writePrivate(passwords, secrets.migrate_url)
   mkdirSync(data, { mode: 0o700 })
@@ -234,9 +242,22 @@ function initialise(run: Run, data: string, base: string): Secrets {
   return secrets
 }
 
+function newSecrets(): Secrets {
+  return {
+    url: secret(),
+    cli_url: secret(),
+    migrate_url: secret(),
+    breakglass_url: secret(),
+  }
+}
+
 function readSecrets(base: string): Secrets {
   try {
-    return JSON.parse(readFileSync(join(base, 'secrets.json'), 'utf8')) as Secrets
+    const stored = JSON.parse(readFileSync(join(base, 'secrets.json'), 'utf8')) as Partial<Secrets>
+    // A cluster from before the break-glass login has no password for it yet.
+    const secrets = { ...newSecrets(), ...stored }
+    writePrivate(join(base, 'secrets.json'), JSON.stringify(secrets))
+    return secrets
   } catch (error) {
     throw new GateError(
       'ERR_DATABASE_EMBEDDED',
@@ -250,9 +271,13 @@ function readSecrets(base: string): Secrets {
 }
 
 async function makeLogins(url: string, prefix: string, secrets: Secrets): Promise<void> {
-  const groups = { url: ['gate'], cli_url: ['revoker', 'lifter'] } as const
+  const groups = {
+    url: ['gate'],
+    cli_url: ['revoker', 'lifter'],
+    breakglass_url: ['breakglass', 'lifter'],
+  } as const
   await withClient({ url, kind: 'embedded' }, async (client) => {
-    for (const kind of ['url', 'cli_url'] as const) {
+    for (const kind of ['url', 'cli_url', 'breakglass_url'] as const) {
       const login = logins[kind]
       const { rows } = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [login])
       if (rows.length === 0)

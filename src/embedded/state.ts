@@ -3,11 +3,12 @@ import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { GateError } from '../errors.ts'
 
-/** URLs of the three logins: for the gate, for commands (revoker and lifter) and for the migrator. */
+/** URLs of the logins: for the gate, for commands (revoker and lifter), for the migrator, and the break-glass login. */
 export interface EmbeddedUrls {
   readonly url: string
   readonly cli_url: string
   readonly migrate_url: string
+  readonly breakglass_url: string
 }
 
 export interface State extends EmbeddedUrls {

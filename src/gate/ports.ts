@@ -27,8 +27,8 @@ export async function findTakenPorts(
   return taken
 }
 
-/** Binds the port alone for a moment. @throws GateError ERR_LISTEN when it cannot be bound for another reason */
-function isFree(host: string, port: number): Promise<boolean> {
+/** Tries whether a port is free: binds it alone for a moment. @throws GateError ERR_LISTEN when it cannot be bound for another reason */
+export function isFree(host: string, port: number): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', (error: NodeJS.ErrnoException) => {

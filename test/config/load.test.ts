@@ -300,6 +300,8 @@ t.test('the schema for editors takes the shipped file as it is written', async (
   )
   t.ok(check(parse(readFileSync('dropgate.yaml', 'utf8'))), JSON.stringify(check.errors))
   t.notOk(check({ routs: [] }))
+  for (const port of ['http', '${PORT', '8${PORT}', '80', 65536, true])
+    t.notOk(check({ admin: { port } }), `${port}`)
 })
 
 /** Editors need not ask for what has a default. */

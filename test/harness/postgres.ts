@@ -45,7 +45,7 @@ async function openCluster(): Promise<Cluster> {
     log: { info: () => {} },
   })
   const clients: pg.Client[] = []
-  const urls = { url: '', cli_url: '', migrate_url: '' }
+  const urls = { url: '', cli_url: '', migrate_url: '', breakglass_url: '' }
   const stop = async (): Promise<void> => {
     await Promise.all(clients.splice(0).map((client) => client.end().catch(() => {})))
     await server.close()

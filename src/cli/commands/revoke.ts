@@ -2,7 +2,13 @@
 import { text as readStream } from 'node:stream/consumers'
 import { GateError } from '../../errors.ts'
 import type { Receipt } from '../../store/statements.ts'
-import { addCommand, type CommonOptions, collect, type StrictCommand } from '../command.ts'
+import {
+  addBreakglass,
+  addCommand,
+  type CommonOptions,
+  collect,
+  type StrictCommand,
+} from '../command.ts'
 import { count, print, printResult, printSentence } from '../output.ts'
 import type { RevokeOptions, RevokeResult } from '../revoke.ts'
 import { standardTimeout } from '../timeout.ts'
@@ -15,6 +21,7 @@ export function addRevoke(program: StrictCommand): void {
     'insert a revocation; options given together must all match',
   ).repeatHint('one revocation matches what all its options say together: for two, run it twice')
   addTargetOptions(command)
+  addBreakglass(command)
   command
     .option('--issued-before <time>', 'a cutoff: tokens issued before this; without it a block')
     .option('--signed-in-before <time>', 'a cutoff on claim auth_time: sign-ins before this')
@@ -55,18 +62,15 @@ function addTargetOptions(command: StrictCommand): void {
     .option('--device <id>', 'device')
     .option(
       '--network <cidr>',
-      'address of the client (wider than /8 or IPv6 /16: break-glass role)',
+      'address of the client (wider than /8 or IPv6 /16: needs --breakglass)',
     )
     .option(
       '--claim <pointer=text>',
       'claim; /pointer:=JSON for a number or boolean; for more claims, once each',
       collect,
     )
-    .option(
-      '--issuer <iss>',
-      'only tokens of this issuer (alone: all of them; needs the break-glass role)',
-    )
-    .option('--everyone', 'all tokens (needs the break-glass role)')
+    .option('--issuer <iss>', 'only tokens of this issuer (alone: all of them; needs --breakglass)')
+    .option('--everyone', 'all tokens (needs --breakglass)')
 }
 
 /** @throws GateError ERR_TIMEOUT where a gate has not confirmed the row, ERR_NOT_FOUND where it was deleted before */

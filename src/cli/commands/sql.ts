@@ -1,13 +1,21 @@
 /** `sql`: runs one SQL statement of the user with the login of the commands. */
+import type pg from 'pg'
 import { GateError } from '../../errors.ts'
-import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import { addBreakglass, addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
+import type { LoginOptions } from '../database.ts'
 import { print, printResult, printTable } from '../output.ts'
 
 export function addSql(program: StrictCommand): void {
-  addCommand(program, 'sql', 'run one statement by the login of the commands: a revoker and lifter')
+  addBreakglass(
+    addCommand(
+      program,
+      'sql',
+      'run one statement by the login of the commands: a revoker and lifter',
+    ),
+  )
     .argument('<statement>')
-    .action(async (statement: string, options: CommonOptions) => {
-      const result = await runStatement(options.config, statement)
+    .action(async (statement: string, options: CommonOptions & LoginOptions) => {
+      const result = await runStatement(options.config, statement, options)
       printResult(options, result, () => {
         if (result.rows.length > 0 || result.command === 'SELECT') printTable(result.rows)
         else print(`${result.command} ${result.count ?? ''}`.trim())
@@ -21,9 +29,13 @@ interface SqlResult {
   readonly rows: readonly Record<string, unknown>[]
 }
 
-async function runStatement(file: string, statement: string): Promise<SqlResult> {
+async function runStatement(
+  file: string,
+  statement: string,
+  login: LoginOptions,
+): Promise<SqlResult> {
   const { asCommand } = await import('../database.ts')
-  return await asCommand(file, async (client) => {
+  const run = async (client: pg.Client): Promise<SqlResult> => {
     // An extended query takes exactly one statement.
     const { command, rowCount, rows } = await client.query({
       text: statement,
@@ -32,5 +44,6 @@ async function runStatement(file: string, statement: string): Promise<SqlResult>
     // Only spaces and comments were given.
     if (command === null) throw new GateError('ERR_USAGE', 'the SQL statement is empty')
     return { command, count: rowCount, rows: rows as Record<string, unknown>[] }
-  })
+  }
+  return await asCommand(file, run, login)
 }

@@ -1,13 +1,10 @@
 /**
- * The command `demo` (`make start`): starts a gate with everything it needs on this machine, and prints commands to
- * try.
+ * The command `demo` (`make start`): starts a gate with everything it needs on this machine, says what it is doing, and
+ * prints commands to try.
  */
-import { accessSync, constants } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { relative } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { loadConfig } from '../../config/load.ts'
 import type { GateConfig } from '../../config/options.ts'
-import type { Log } from '../../domain/log.ts'
 import { threadFile } from '../../domain/thread-file.ts'
 import { fetchPostgres } from '../../embedded/binaries.ts'
 import { GateError } from '../../errors.ts'
@@ -18,56 +15,78 @@ import { print } from '../output.ts'
 import { followConfig } from '../serve.ts'
 import { untilStopped } from '../stop.ts'
 import { demoFiles } from './files.ts'
+import { instructions } from './instructions.ts'
+import { choosePorts } from './ports.ts'
+import { ShortLog, Steps } from './steps.ts'
 import type { WorldReport, WorldStart } from './world.ts'
 
 const readyMs = 30_000
 
-export async function demo(given: string): Promise<number> {
-  const { file } = demoFiles(given)
-  const { config, files } = loadConfig(file, {})
-  if (config.database.embedded !== undefined) await fetchPostgres(print)
-  const log = new ShortLog()
-  const gate = new Gate(config, { log })
-  // Closing the terminal ends the demo too.
-  const stopped = untilStopped(
-    () => print(farewell(gate.liveCount, config)),
-    ['SIGINT', 'SIGTERM', 'SIGHUP'],
-  )
-  const { world, token } = await startWorld(config)
-  let unfollow = (): void => {}
+export async function demo(file: string): Promise<number> {
+  const steps = new Steps()
   try {
-    const opened = gate.open().then(() => untilReady(gate))
-    await Promise.race([opened, stopped])
-    if (gate.readiness().ready) {
-      const nextId = await startAfresh(config)
-      print(instructions({ config, gate, token, nextId }))
-      log.talks = true
-      unfollow = followConfig(gate, { file, files, log }).unfollow
-    }
-    await stopped
+    await run(file, steps)
   } finally {
-    unfollow()
-    await gate.close()
-    await world.terminate()
+    // An error is printed on a line of its own.
+    steps.end()
   }
   return 0
 }
 
+async function run(given: string, steps: Steps): Promise<void> {
+  const startedAt = performance.now()
+  const files = demoFiles(given)
+  if (files.made)
+    steps.say(`made the folder ${relative('', files.folder)}: the demo keeps its files there`)
+  const chosen = await choosePorts(files.file, process.env, (message) => steps.say(message))
+  const { config } = chosen
+  if (config.database.embedded !== undefined) await fetchPostgres((what) => steps.begin(what))
+  const log = new ShortLog(steps)
+  const gate = new Gate(config, { log })
+  // Closing the terminal ends the demo too.
+  const stopped = untilStopped(
+    () => steps.begin(farewell(gate.liveCount, config)),
+    ['SIGINT', 'SIGTERM', 'SIGHUP'],
+  )
+  steps.begin('starting an issuer and an upstream')
+  const { world, token } = await startWorld(config)
+  let unfollow = (): void => {}
+  try {
+    steps.begin('starting the workers and loading the policy')
+    const opened = gate.open().then(() => untilReady(gate, steps))
+    await Promise.race([opened, stopped])
+    if (gate.readiness().ready) {
+      const nextId = await startAfresh(config, steps)
+      steps.end()
+      const seconds = (performance.now() - startedAt) / 1000
+      print(instructions({ files, chosen, port: gate.address().ports[0]!, token, nextId, seconds }))
+      log.talks = true
+      unfollow = followConfig(gate, { file: files.file, files: chosen.files, log }).unfollow
+    }
+    await stopped
+  } finally {
+    unfollow()
+    // Its streams would go on for ever: they end now, and not when the time for the drain is over.
+    world.postMessage('end')
+    await gate.close()
+    await world.terminate()
+  }
+}
+
 function farewell(open: number, { drain_timeout }: GateConfig): string {
-  if (open === 0) return '\nstopping ...'
-  const what = open === 1 ? 'one open exchange' : `${open} open exchanges`
-  return `\nstopping: ${what} may continue for up to ${drain_timeout / 1000} s; press Ctrl-C again to stop at once`
+  if (open === 0) return '\nstopping'
+  return `\nstopping; what is open ends within ${drain_timeout / 1000} s`
 }
 
 /** Deletes the revocations of alice from an earlier demo. @returns The id that the next row will get. */
-async function startAfresh(config: GateConfig): Promise<number | undefined> {
+async function startAfresh(config: GateConfig, steps: Steps): Promise<number | undefined> {
   // Delete rows only in the demo's own database.
   if (config.database.embedded === undefined) return undefined
   const url = databaseUrl(config, 'migrate_url')
   const table = `${config.database.schema}.revocations`
   return await withClient({ url, kind: 'demo' }, async (client) => {
     const { rowCount } = await client.query(`DELETE FROM ${table} WHERE subject = 'alice'`)
-    if (rowCount! > 0) print('\nThe revocations of alice from last time are deleted.')
+    if (rowCount! > 0) steps.say('the revocations of alice from last time are deleted')
     const { rows } = await client.query(
       `SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')), 0)::int AS last`,
       [table],
@@ -97,19 +116,13 @@ async function startWorld(config: GateConfig): Promise<{ world: Worker; token: s
     'ERR_LISTEN',
     `the demo's issuer or upstream did not start: ${report.message}`,
     {
-      hint: 'if the demo is already running, use that one; otherwise stop the program that listens on the port, or change the ports in dropgate.yaml',
+      hint: 'the demo runs an issuer and an upstream itself: name ports of this machine (http://127.0.0.1:PORT) in the configuration',
     },
   )
 }
 
-interface Scene {
-  readonly config: GateConfig
-  readonly gate: Gate
-  readonly token: string
-  readonly nextId: number | undefined
-}
-
-async function untilReady(gate: Gate): Promise<void> {
+async function untilReady(gate: Gate, steps: Steps): Promise<void> {
+  steps.begin('loading the revocations')
   const until = Date.now() + readyMs
   while (!gate.readiness().ready) {
     if (Date.now() > until) {
@@ -119,87 +132,5 @@ async function untilReady(gate: Gate): Promise<void> {
       )
     }
     await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-}
-
-function instructions({ config, gate, token, nextId }: Scene): string {
-  const [port] = gate.address().ports
-  const [issuer] = config.issuers
-  const origin = `http://127.0.0.1:${port}`
-  const insert =
-    "INSERT INTO dropgate.revocations (subject, reason) VALUES ('alice', 'left the company')"
-  const lines = [
-    '',
-    `dropgate is ready on ${origin}. In a second terminal, in this folder:`,
-    '',
-    `  TOKEN=${token}`,
-    '',
-    '1. Alice is a clerk: her request is allowed.',
-    `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/orders`,
-    '',
-    '2. She may also open a stream: it sends a line every second.',
-    `  curl -N -H "Authorization: Bearer $TOKEN" ${origin}/orders/news &`,
-    '  npm run -s dropgate -- live',
-    '',
-    '3. Revoke her access by inserting one row.',
-    `  npm run -s dropgate -- sql "${insert}"`,
-  ]
-  if (onPath('psql'))
-    lines.push('', '   or with psql:', `  psql "${databaseUrl(config, 'cli_url')}" -c "${insert}"`)
-  lines.push(
-    '',
-    '   Her open stream has ended, and the same request is refused: 401, ERR_REVOKED.',
-    `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/orders`,
-    '',
-    '4. See the row, lift it, and sign in again. Tokens from before the lift stay revoked, and so do those of the 5 s',
-    '   after it, because clocks may differ by that much.',
-    '  npm run -s dropgate -- list',
-    `  npm run -s dropgate -- lift ${nextId ?? 'ID'}`,
-    `  sleep 6; TOKEN=$(curl -s "${issuer!.issuer}/token?subject=alice&role=clerk")`,
-    '',
-    '5. Change a rule. A clerk may not read reports (403, ERR_POLICY_DENIED):',
-    `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/reports`,
-    '   Add { "methods": ["GET"], "path": ["reports"] } to the list of the clerk in policies/data.json, then',
-    '  make bundle',
-    `  curl -i -H "Authorization: Bearer $TOKEN" ${origin}/reports`,
-    '',
-    '   (make bundle needs opa, or Go to install it.)   Ctrl-C ends everything.',
-    '',
-  )
-  return lines.join('\n')
-}
-
-function onPath(name: string): boolean {
-  return (process.env.PATH ?? '').split(delimiter).some((folder) => {
-    try {
-      accessSync(join(folder, name), constants.X_OK)
-      return true
-    } catch {
-      return false
-    }
-  })
-}
-
-/**
- * A short log: the demo's terminal is for the commands to paste, so only problems are printed at first, and changes
- * later.
- */
-class ShortLog implements Log {
-  talks = false
-
-  info(_fields: object, message: string): void {
-    if (this.talks) this.#say(message)
-  }
-
-  warn(_fields: object, message: string): void {
-    this.#say(message)
-  }
-
-  error(_fields: object, message: string): void {
-    this.#say(message)
-  }
-
-  #say(message: string): void {
-    process.stderr.write(`${message}\n`)
   }
 }

@@ -1,6 +1,7 @@
 /**
  * The demo's issuer and upstream, in a thread of their own. The issuer signs any token that is asked for, and the
- * upstream answers with the request that it received. Both listen on loopback and are only for trying dropgate out.
+ * upstream answers with the request that it received. Both listen on loopback and are only for trying dropgate out. A
+ * message to the thread ends the streams.
  */
 import {
   createServer,
@@ -68,7 +69,9 @@ function seen(req: IncomingMessage): object {
   return { method, path: url, headers }
 }
 
-/** Sends a server-sent event every second until the connection ends. */
+const streams = new Set<ServerResponse>()
+
+/** Sends a server-sent event every second until the connection or the demo ends. */
 function news(res: ServerResponse): void {
   res.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
   const tell = (): void => {
@@ -76,8 +79,16 @@ function news(res: ServerResponse): void {
   }
   tell()
   const timer = setInterval(tell, 1000)
-  res.on('close', () => clearInterval(timer))
+  streams.add(res)
+  res.on('close', () => {
+    clearInterval(timer)
+    streams.delete(res)
+  })
 }
+
+parentPort?.on('message', () => {
+  for (const res of streams) res.end()
+})
 
 function json(res: ServerResponse, value: unknown): void {
   res
