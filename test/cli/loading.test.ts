@@ -38,7 +38,7 @@ async function loadedBy(...args: readonly string[]): Promise<ReadonlySet<string>
     stdio: ['ignore', 'ignore', 'inherit'],
   })
   const status = await new Promise((done) => child.once('exit', done))
-  t.equal(status, 0, args.join(' '))
+  if (status !== 0) throw new Error(`${args.join(' ')} ended with ${status}`)
   const urls = readFileSync(list, 'utf8').split('\n')
   const names = urls.map((url) => {
     const [, name] = /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url) ?? []
