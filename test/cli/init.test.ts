@@ -18,6 +18,7 @@ import t from 'tap'
 import { freePort } from '../bench/machine.ts'
 import { TestIssuer } from '../harness/issuer.ts'
 import { startPostgres } from '../harness/postgres.ts'
+import { makePristine } from '../harness/pristine.ts'
 import { Upstream } from '../harness/upstream.ts'
 import { until } from '../harness/wait.ts'
 
@@ -139,30 +140,6 @@ t.test('an own PostgreSQL: the printed lines lead to a gate that revokes', async
   gate.kill('SIGTERM')
   t.match(await log, '"msg":"stopped"')
 })
-
-/** A server as an administrator has it before dropgate: without the logins and roles of the harness. */
-async function makePristine(url: string): Promise<{ url: string; password: string }> {
-  const to = new URL(url)
-  to.pathname = '/postgres'
-  const ask = async (url: string, statements: readonly string[]): Promise<void> => {
-    const client = new pg.Client(url)
-    await client.connect()
-    for (const statement of statements) await client.query(statement)
-    await client.end()
-  }
-  const roles = ['gate', 'revoker', 'lifter', 'breakglass', 'owner'].map(
-    (role) => `dropgate_${role}`,
-  )
-  await ask(to.href, [
-    'DROP DATABASE dropgate',
-    `DROP ROLE gate, cli, breakglass, ${roles.join(', ')}`,
-    "CREATE ROLE postgres LOGIN SUPERUSER PASSWORD 'administrator'",
-  ])
-  to.username = 'postgres'
-  to.password = 'administrator'
-  await ask(to.href, ['ALTER ROLE migrator RENAME TO bootstrap'])
-  return { url: to.href, password: to.password }
-}
 
 /** The driver runs several statements as one transaction, in which no database can be made. */
 async function runByDriver(url: string, sql: string): Promise<void> {
