@@ -16,7 +16,7 @@ import { readToken, rowsOnToken } from './token-check.ts'
  * `blocked`: denied until a row is lifted or ends. `cutoff`: tokens from before a moment are denied. `partly`: some of the
  * caller's tokens are denied. `refused`: a gate refuses the token before it asks for revocations. `clear`: none of these.
  */
-export type Verdict = 'blocked' | 'cutoff' | 'partly' | 'refused' | 'clear'
+type Verdict = 'blocked' | 'cutoff' | 'partly' | 'refused' | 'clear'
 
 export interface Answer {
   readonly subject: string
