@@ -143,9 +143,10 @@ export function printAnswer(answer: Answer): void {
   if (answer.token !== null) printToken(answer, now)
   for (const row of answer.rows) printRow(row, now)
   printUnknown(answer)
-  if (answer.verdict === 'blocked' && answer.token?.retry !== true) {
-    const [first] = answer.rows.filter(({ kind }) => kind === 'block')
-    if (first !== undefined) print(`\nTo end a block: ${commandName()} lift ${first.id}`)
+  const blocks = answer.rows.filter(({ kind, unmatched }) => kind === 'block' && !unmatched)
+  if (blocks.length > 0) {
+    const commands = blocks.map(({ id }) => `${commandName()} lift ${id}`)
+    print(`\nTo end ${blocks.length === 1 ? 'the block' : 'the blocks'}: ${commands.join('; ')}`)
   }
   if (answer.history.length > 0) {
     print(`\nWhat was done to rows that name ${plain(answer.subject)}:`)
