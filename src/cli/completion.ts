@@ -4,8 +4,7 @@
  */
 import type { Command } from 'commander'
 
-export const shells = ['bash', 'zsh', 'fish'] as const
-export type Shell = (typeof shells)[number]
+export type Shell = 'bash' | 'zsh' | 'fish'
 
 interface Word {
   readonly word: string

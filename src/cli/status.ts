@@ -71,7 +71,7 @@ interface GateStatus {
   readonly decision_log: { readonly lost: number; readonly problem: string | null }
 }
 
-export type Status = Partial<GateStatus> & {
+type Status = Partial<GateStatus> & {
   readonly ready: boolean
   readonly reasons: readonly string[]
   readonly gates: readonly FleetGate[]

@@ -20,9 +20,10 @@ function distance(time: Date, now: Date): string {
   return ms < 0 ? `in ${span(-ms)}` : `${span(ms)} ago`
 }
 
-/** A length of time in its largest unit: `12 s`, `3 h`, `40 d`. */
+/** A length of time in its largest unit: `12 s`, `3 h`, `40 d`, `5 y`. */
 export function span(ms: number): string {
   const units: readonly (readonly [string, number])[] = [
+    ['y', 365.25 * 86_400_000],
     ['d', 86_400_000],
     ['h', 3_600_000],
     ['min', 60_000],

@@ -16,7 +16,7 @@ import { readToken, rowsOnToken } from './token-check.ts'
  * `blocked`: denied until a row is lifted or ends. `cutoff`: tokens from before a moment are denied. `partly`: some of the
  * caller's tokens are denied. `refused`: a gate refuses the token before it asks for revocations. `clear`: none of these.
  */
-export type Verdict = 'blocked' | 'cutoff' | 'partly' | 'refused' | 'clear'
+type Verdict = 'blocked' | 'cutoff' | 'partly' | 'refused' | 'clear'
 
 export interface Answer {
   readonly subject: string
@@ -143,9 +143,10 @@ export function printAnswer(answer: Answer): void {
   if (answer.token !== null) printToken(answer, now)
   for (const row of answer.rows) printRow(row, now)
   printUnknown(answer)
-  if (answer.verdict === 'blocked' && answer.token?.retry !== true) {
-    const [first] = answer.rows.filter(({ kind }) => kind === 'block')
-    if (first !== undefined) print(`\nTo end a block: ${commandName()} lift ${first.id}`)
+  const blocks = answer.rows.filter(({ kind, unmatched }) => kind === 'block' && !unmatched)
+  if (blocks.length > 0) {
+    const commands = blocks.map(({ id }) => `${commandName()} lift ${id}`)
+    print(`\nTo end ${blocks.length === 1 ? 'the block' : 'the blocks'}: ${commands.join('; ')}`)
   }
   if (answer.history.length > 0) {
     print(`\nWhat was done to rows that name ${plain(answer.subject)}:`)

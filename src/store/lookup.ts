@@ -184,6 +184,10 @@ const activeColumns =
 /** Columns of which a row that concerns everyone, or a whole issuer, has none. */
 const narrowing = predicates.filter((column) => column !== 'issuer' && column !== 'everyone')
 
+/** The row that stands for the cutoffs that were purged (store/sql): it hits only tokens that have expired. */
+const ofPurge =
+  "r.everyone AND r.issued_before IS NOT NULL AND coalesce(r.source, '') = 'dropgate purge'"
+
 /** @param issuer Undefined for any. */
 export async function rowsOnSubject(
   client: pg.Client,
@@ -200,6 +204,7 @@ export async function rowsOnSubject(
   const { rows } = await client.query(
     `SELECT ${activeColumns} FROM ${name}.active a JOIN ${name}.revocations r USING (id)
      WHERE (r.subject = $1 OR num_nonnulls(${narrowing.map((column) => `r.${column}`)}) = 0) AND ${ofIssuer}
+       AND NOT (${ofPurge})
      ORDER BY a.id DESC`,
     [subject, issuer ?? null],
   )

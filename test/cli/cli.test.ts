@@ -236,7 +236,7 @@ t.test('a row that the database refuses is explained, with what to do about it',
   )
   const bob = String(rows.find(({ subject }) => subject === 'bob')!.id)
   t.match((await ask('lift', bob)).out, /it is a cutoff now/)
-  t.match((await ask('lift', bob)).out, /there is nothing to lift/)
+  t.match((await ask('lift', bob)).out, /^nothing to lift/)
 })
 
 t.test(
@@ -265,7 +265,7 @@ t.test(
   'serve listens, reloads and drains at SIGTERM; a second one is refused; status shows the first',
   async (t) => {
     const none = await ask('status')
-    t.same([none.exit, /ERR_CONFIG_FILE|ERR_NOT_FOUND/.test(none.err)], [1, true])
+    t.match(none, { exit: 1, out: /^this gate +does not answer[\s\S]*knows no gate/ })
     const { child, ended, err } = start(['serve', '--config', config])
     t.teardown(() => child.kill('SIGKILL'))
     await until('listening', () => err().includes('"msg":"listening"'))

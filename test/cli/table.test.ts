@@ -90,6 +90,7 @@ t.test('times are in UTC, with how long ago', async (t) => {
     [120_000, '2 min'],
     [3_600_000, '60 min'],
     [49 * 3_600_000, '2 d'],
+    [4e11, '12 y'],
   ] as const)
     t.equal(span(ms), said)
 })

@@ -197,6 +197,14 @@ t.test('for a subject: blocked, cut off, partly, clear; and what was done before
     t.equal(await verdictOf(issuer), there, JSON.stringify(columns))
     await empty()
   }
+  // What a purge leaves behind hits only tokens that have expired.
+  await insert({ subject: 'old', issued_before: new Date(Date.now() - 90 * 86_400_000) })
+  t.equal((await runCommand(['purge', '--config', file])).exit, 0)
+  t.match((await owner.query('SELECT everyone FROM dropgate.revocations')).rows, [
+    { everyone: true },
+  ])
+  t.equal(await verdictOf(), 'clear')
+  await empty()
   await insert({ group_value: 'ops', network: '10.0.0.0/8' })
   await insert({ group_value: 'ops' })
   t.same((await whoIs(file, 'erin', undefined)).unknown, {
@@ -254,7 +262,7 @@ t.test('the command says it in sentences, and never the token', async (t) => {
     blocked.out,
     /^hugo is blocked\.\n\nrow \d+ +block: subject hugo\nsince +\S+ \S+Z \(\d+ s ago\) by \S+\nreason +a\?\[2Jb\n/,
   )
-  t.match(blocked.out, `To end a block: dropgate lift ${id}\n`)
+  t.match(blocked.out, `To end the block: dropgate lift ${id}\n`)
   t.match(
     blocked.out,
     /may concern the same tokens: 1 by a group\.\n {2}pass the token: dropgate who --token - < FILE\n/,

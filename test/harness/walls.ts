@@ -14,7 +14,20 @@ import type { Import, Source } from './imports.ts'
 export const rooms: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['cli'],
   // A command may be a whole gate (`serve`), ask one (`live`), or do alone what a gate does (`eval`, `test`, `migrate`).
-  cli: ['gate', 'admin', 'bundle', 'embedded', 'store', 'listener', 'route', 'upstream', 'policy'],
+  cli: [
+    'gate',
+    'admin',
+    'bundle',
+    'embedded',
+    'store',
+    'listener',
+    'route',
+    // `who` compares a token with rows as a worker does.
+    'identity',
+    'revocation',
+    'upstream',
+    'policy',
+  ],
   // The control thread. Of the workers' folders it needs what it writes for them (`revocation`, keys, the policy) and what checks a
   // configuration before it is handed to them (routes, addresses).
   gate: [

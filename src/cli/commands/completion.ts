@@ -4,9 +4,11 @@ import { addCommand, type CommonOptions, type StrictCommand } from '../command.t
 import type { Shell } from '../completion.ts'
 import { printResult } from '../output.ts'
 
+const shells: readonly Shell[] = ['bash', 'zsh', 'fish']
+
 export function addCompletion(program: StrictCommand): void {
   addCommand(program, 'completion', 'print a script that completes commands and options in a shell')
-    .addArgument(new Argument('<shell>', 'which shell').choices(['bash', 'zsh', 'fish']))
+    .addArgument(new Argument('<shell>', 'which shell').choices(shells))
     .addHelpText(
       'after',
       `

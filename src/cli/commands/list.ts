@@ -1,6 +1,5 @@
 /** `list`: the revocations in the table, the newest first, and filters; see store/lookup.ts. */
 import { text as readStream } from 'node:stream/consumers'
-import { Option } from 'commander'
 import { GateError } from '../../errors.ts'
 import type { ListedRow } from '../../store/lookup.ts'
 import { addCommand, type CommonOptions, collect, type StrictCommand } from '../command.ts'
@@ -10,6 +9,7 @@ import { minute } from '../times.ts'
 
 type ListOptions = CommonOptions &
   TargetOptions & {
+    readonly active?: boolean
     readonly all?: boolean
     readonly unmatched?: boolean
     readonly by?: string
@@ -27,9 +27,7 @@ export function addList(program: StrictCommand): void {
   command
     .option('--claim <pointer=text>', 'rows that name this claim', collect)
     .option('--everyone', 'rows for everyone')
-    .addOption(
-      new Option('--active', 'only rows that deny now: this is the default').conflicts('all'),
-    )
+    .option('--active', 'only rows that deny now: this is the default')
     .option('--all', 'also rows whose end has passed')
     .option('--unmatched', 'only rows that no gate can match')
     .option('--by <login>', 'only rows that this login of the database has written')
@@ -45,6 +43,10 @@ With --json: a list of rows, each with the columns of the table and
     )
     .action(async (options: ListOptions) => {
       const limit = readLimit(options.limit)
+      if (options.active && options.all)
+        throw new GateError('ERR_USAGE', '--active and --all are given together', {
+          hint: 'omit --active for all rows, or --all for those that deny now',
+        })
       // One more than is shown tells whether there are more.
       const rows = await findRows(options, limit + 1)
       const shown = rows.slice(0, limit)
