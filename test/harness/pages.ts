@@ -91,6 +91,7 @@ export class Terminal {
   readonly #shell: ChildProcess
   readonly #scratch = mkdtempSync(join(tmpdir(), 'dropgate-page-'))
   readonly #sqlUrl: () => string
+  readonly #jobs: Job[] = []
   #printed = ''
   #typed = 0
 
@@ -110,7 +111,8 @@ export class Terminal {
       })
     this.#shell.stdin!.on('error', () => {})
     // Jobs get process groups of their own, which Ctrl-C reaches as in a terminal.
-    this.#shell.stdin!.write(`set -m; trap 'echo ${broken}' EXIT\n`)
+    // One stream, so that the lines of both come in their order.
+    this.#shell.stdin!.write(`exec 2>&1; set -m; trap 'echo ${broken}' EXIT\n`)
   }
 
   /** Types the commands. @returns what they printed. @throws when one of them fails */
@@ -147,7 +149,7 @@ export class Terminal {
       180_000,
     )
     if (!ready.test(printed())) throw new Error(`${where} ended:\n${command}\n${printed()}`)
-    return {
+    const job: Job = {
       printed,
       runs,
       stop: async (signal = 'INT') => {
@@ -159,6 +161,13 @@ export class Terminal {
         )
       },
     }
+    this.#jobs.push(job)
+    return job
+  }
+
+  /** All that was printed until now. */
+  get printed(): string {
+    return this.#printed
   }
 
   async sql(statements: string, where?: string): Promise<string> {
@@ -167,7 +176,9 @@ export class Terminal {
     return await this.type(`psql -X "${this.#sqlUrl()}" -v ON_ERROR_STOP=1 -f ${file}`, where)
   }
 
-  close(): void {
+  /** Ends what still runs, and the shell. */
+  async close(): Promise<void> {
+    for (const job of this.#jobs) if (job.runs()) await job.stop().catch(() => job.stop('KILL'))
     try {
       process.kill(-this.#shell.pid!, 'SIGKILL')
     } catch {
@@ -198,7 +209,7 @@ export async function follow(
   const jobs: Job[] = []
   let printed: string | undefined
   let last: Block | undefined
-  for (const block of blocks) {
+  for (const [i, block] of blocks.entries()) {
     const { language, text, where, before, untried } = block
     if (untried) continue
     if (language === 'sh') {
@@ -207,10 +218,14 @@ export async function follow(
         const job = await terminal.start(text, ready, where)
         jobs.push(job)
         printed = job.printed()
-      } else printed = await terminal.type(text, where)
+      } else {
+        const next = blocks[i + 1]
+        const fails = next !== undefined && isOutput(next, block) && /^dropgate: /.test(next.text)
+        printed = await terminal.type(fails ? failing(lines) : text, where)
+      }
     } else if (language === 'sql') {
       printed = await terminal.sql(text, where)
-    } else if (language === 'text' && printed !== undefined && before === last?.before) {
+    } else if (printed !== undefined && last !== undefined && isOutput(block, last)) {
       const missing = missingLines(text, printed)
       if (missing.length > 0)
         throw new Error(`${where}: not printed:\n${missing.join('\n')}\nbut:\n${printed}`)
@@ -228,12 +243,23 @@ export async function follow(
   return jobs
 }
 
+/** No sentence stands between the two. */
+function isOutput(block: Block, commands: Block): boolean {
+  return block.language === 'text' && block.before === commands.before
+}
+
+/** The page shows the error of the last command: it has to fail. */
+function failing(lines: readonly string[]): string {
+  const first = lines.slice(0, -1).join('\n')
+  return `${first}\nif ${lines.at(-1)}; then echo 'this was to fail'; exit 1; fi\n`
+}
+
 /** Lines of `expected` that do not come in this order in `printed`, where numbers, identifiers and times may differ. */
 export function missingLines(expected: string, printed: string): string[] {
   const alike = (line: string): string =>
     line
       .replace(/\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, '0')
-      .replace(/\b[0-9a-f]{12,}\b/g, '0')
+      .replace(/\b(?=[a-f]*\d)[0-9a-f]{8,}\b/g, '0')
       .replace(/\d+(?:[.:,-]\d+)*/g, '0')
       .replace(/-{2,}/g, '-')
       .replace(/\s+/g, ' ')

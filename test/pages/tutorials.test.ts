@@ -31,8 +31,8 @@ async function place(
   for (const port of named) ports.set(port, await freePort())
   const path = [dirname(findOpa(process.cwd())), dropgateOnPath(join(folder, 'bin'))].join(':')
   const terminal = new Terminal({ folder, env: { ...env, PATH: path } })
-  t.teardown(() => {
-    terminal.close()
+  t.teardown(async () => {
+    await terminal.close()
     rmSync(folder, { recursive: true, force: true })
   })
   return { folder, ports, terminal }
@@ -52,7 +52,6 @@ async function typed(
   const file = join(folder, 'dropgate.yaml')
   writeFileSync(file, `admin: {port: ${admin}}\n${readFileSync(file, 'utf8')}`)
   const [gate] = await follow(terminal, blocks.slice(serve, serve + 1))
-  t.teardown(() => gate!.stop())
   await until(
     () => `ready:\n${gate!.printed()}`,
     async () => (await fetch(`http://127.0.0.1:${admin}/readyz`)).status === 200,
