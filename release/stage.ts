@@ -150,3 +150,6 @@ function readJson<T>(path: string): T {
 function json(value: object): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
+
+// For the tests: `node release/stage.ts FOLDER`.
+if (import.meta.main) process.stdout.write(json(pack(process.argv[2]!)))

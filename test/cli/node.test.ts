@@ -1,19 +1,10 @@
 /** A command, or a test, that is started by a Node.js that cannot run the sources says so in one sentence. */
 import { spawnSync } from 'node:child_process'
-import { delimiter, join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import t from 'tap'
+import { oldNode } from '../harness/old-node.ts'
 
-/** Every `node` that this machine would find, with its version. */
-const found = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/bin', '/usr/bin']
-  .map((folder) => join(folder, 'node'))
-  .map((node) => ({ node, version: versionOf(node) }))
-const older = found.find(({ version }) => version !== undefined && version < 24)?.node
-const skip = older === undefined ? 'this machine has no Node.js older than 24' : false
-
-function versionOf(node: string): number | undefined {
-  const { status, stdout } = spawnSync(node, ['--version'], { encoding: 'utf8' })
-  return status === 0 ? Number(/^v(\d+)\./.exec(stdout)?.[1]) : undefined
-}
+const { path: older, skip } = oldNode
 
 const sentence =
   /^dropgate needs Node\.js 24\.9 or newer, and .+ is \d+\.\d+\.\d+: in a checkout use .+\n$/
