@@ -5,6 +5,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { tryChart } from './deploy/chart.ts'
+import { tryCompose } from './deploy/compose.ts'
 import { tryImage } from './deploy/image.ts'
 import { tryUnit } from './deploy/unit.ts'
 
@@ -15,4 +16,5 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 tryImage(join(build, packed), say)
 tryUnit(join(build, packed), say)
+tryCompose(say)
 tryChart(say)

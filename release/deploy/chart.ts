@@ -4,7 +4,7 @@
  */
 import { deepEqual, equal, match } from 'node:assert/strict'
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { loadConfig } from '../../src/config/load.ts'
@@ -16,6 +16,7 @@ import {
 } from '../../test/deploy/manifests.ts'
 import { onPath } from '../smoke.ts'
 import { run } from '../stage.ts'
+import { builtByGo } from './tools.ts'
 
 const root = join(import.meta.dirname, '../..')
 const chart = join(root, 'deploy/helm/dropgate')
@@ -37,7 +38,7 @@ const refused = [
 ] as const
 
 export function tryChart(say: (text: string) => void): void {
-  const helm = findHelm(say)
+  const helm = onPath('helm') ?? builtByGo('the chart', `helm.sh/helm/v3/cmd/helm@${version}`, say)
   if (helm === undefined) return
   run(helm, ['lint', '--strict', chart], root)
   const render = (values: readonly string[]): Manifest[] =>
@@ -90,24 +91,4 @@ function checkConfigs(rendered: readonly Manifest[]): void {
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-}
-
-function findHelm(say: (text: string) => void): string | undefined {
-  const found = onPath('helm')
-  const built = join(root, '.tools/bin/helm')
-  if (found !== undefined) return found
-  if (existsSync(built)) return built
-  if (onPath('go') === undefined) {
-    say('not tried: the chart: neither helm nor go, which could build it, is installed')
-    return undefined
-  }
-  say('building Helm: some minutes, once')
-  const env = { ...process.env, GOBIN: join(root, '.tools/bin'), GOFLAGS: '-buildvcs=false' }
-  const done = spawnSync('go', ['install', `helm.sh/helm/v3/cmd/helm@${version}`], {
-    env,
-    encoding: 'utf8',
-  })
-  if (done.status === 0) return built
-  say(`not tried: the chart: Helm cannot be built: ${done.stderr.trim().split('\n').at(-1)}`)
-  return undefined
 }

@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { GateProcess } from '../../test/harness/gate-process.ts'
 import { startPostgres } from '../../test/harness/postgres.ts'
+import { Upstream } from '../../test/harness/upstream.ts'
 import { until } from '../../test/harness/wait.ts'
 
 const [installed = ''] = process.argv.slice(2)
@@ -139,12 +140,15 @@ async function receive() {
 }
 
 const cluster = await startPostgres()
+const upstream = new Upstream()
+await upstream.open()
 prepare()
 const { states, stop } = await receive()
 try {
   writeFilter()
   const gate = new GateProcess(contained())
-  await gate.ready()
+  const port = await gate.ready()
+  equal((await fetch(`http://127.0.0.1:${port}/public/a`)).status, 200)
   await until('ready', () => states().length === 1)
   const pid = await gate.inner()
   match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^Seccomp:\t2$/m)
@@ -169,6 +173,7 @@ try {
   )
 } finally {
   stop()
+  upstream.close()
   await cluster.close()
   rmSync(home, { recursive: true, force: true })
 }
@@ -179,7 +184,15 @@ function prepare(): void {
   cpSync(join(root, 'bundles'), join(home, 'etc/bundles'), { recursive: true })
   const { host, password } = new URL(cluster.url)
   const config = readFileSync(join(shipped, 'dropgate.yaml'), 'utf8')
-  writeFileSync(join(home, 'etc/dropgate.yaml'), config.replaceAll('127.0.0.1:5432', host))
+  // By a name, and at the port of the admin server elsewhere: the gate asks for the addresses of the name and of the machine.
+  const routes = [
+    `  - {name: public, path: /public, auth: none, labels: {visibility: public}, upstream: "http://localhost:${new URL(upstream.origin).port}"}`,
+    '  - {name: elsewhere, path: /elsewhere, upstream: "http://192.0.2.1:8081"}',
+  ]
+  writeFileSync(
+    join(home, 'etc/dropgate.yaml'),
+    `${config.replaceAll('127.0.0.1:5432', host)}${routes.join('\n')}\n`,
+  )
   writeFileSync(join(home, 'credentials/gate-password'), `${password}\n`, { mode: 0o440 })
 }
 

@@ -1,5 +1,7 @@
 /** The programs that try `deploy/`, some of which only Debian has. */
 import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { onPath } from '../smoke.ts'
 
 /** @returns the sentence to say when some of these programs are not installed */
@@ -30,4 +32,32 @@ export function apart(script: string, args: readonly string[]): void {
     { stdio: 'inherit' },
   )
   if (status !== 0) throw new Error(`${script} has failed`)
+}
+
+/**
+ * Builds a program by Go in .tools/bin, once.
+ * @param what It is needed for.
+ * @param program Package and version.
+ * @returns its path; undefined where it cannot be built, which is said
+ */
+export function builtByGo(
+  what: string,
+  program: string,
+  say: (text: string) => void,
+): string | undefined {
+  const name = basename(program.split('@', 1)[0]!)
+  const folder = join(import.meta.dirname, '../../.tools/bin')
+  const built = join(folder, name)
+  if (existsSync(built)) return built
+  const absent = missing(what, ['go'])
+  if (absent !== undefined) {
+    say(absent)
+    return undefined
+  }
+  say(`building ${program}: some minutes, once`)
+  const env = { ...process.env, GOBIN: folder, GOFLAGS: '-buildvcs=false' }
+  const done = spawnSync('go', ['install', program], { env, encoding: 'utf8' })
+  if (done.status === 0) return built
+  say(`not tried: ${what}: ${name} cannot be built: ${done.stderr.trim().split('\n').at(-1)}`)
+  return undefined
 }
