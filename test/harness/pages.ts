@@ -117,6 +117,7 @@ export class Terminal {
 
   /** Types the commands. @returns what they printed. @throws when one of them fails */
   async type(commands: string, where = 'a block'): Promise<string> {
+    if (this.#printed.includes(broken)) throw new Error(`${where}: a command before has failed`)
     const from = this.#printed.length
     const mark = `--${++this.#typed}-done--`
     const file = join(this.#scratch, `${this.#typed}.sh`)

