@@ -167,3 +167,10 @@ t.test('kustomize makes one whole of them', { skip: noKubectl }, async (t) => {
   for (const name of names) t.match(deployment, `"name":"${name}"`, 'named with its checksum')
   t.match(deployment, '"image":"registry.example/dropgate:0.1.0"')
 })
+
+t.test('docs/running.md names files that are there', async (t) => {
+  const text = readFileSync('docs/running.md', 'utf8')
+  const named = text.match(/\bdeploy\/[\w./-]*\w/g)!
+  t.ok(named.length > 10)
+  for (const path of named) t.ok(existsSync(path), path)
+})
