@@ -112,9 +112,10 @@ function padded(text: string, width: number): string {
 
 function shorten(text: string, width: number): string {
   if (displayWidth(text) <= width) return text
+  if (isPlain(text)) return `${text.slice(0, width - 1)}…`
   let kept = ''
   let used = 1
-  for (const { segment } of graphemes.segment(text)) {
+  for (const segment of graphemes(text)) {
     const wide = displayWidth(segment)
     if (used + wide > width) break
     kept += segment
@@ -123,16 +124,25 @@ function shorten(text: string, width: number): string {
   return `${kept}…`
 }
 
-const graphemes = new Intl.Segmenter(undefined, { granularity: 'grapheme' })
+let segmenter: Intl.Segmenter | undefined
+
+/** What a reader sees as one character. Made at first use: to load the tables of Unicode takes tens of milliseconds. */
+function* graphemes(text: string): Generator<string> {
+  segmenter ??= new Intl.Segmenter(undefined, { granularity: 'grapheme' })
+  for (const { segment } of segmenter.segment(text)) yield segment
+}
+
+const isPlain = (text: string): boolean => /^[\x20-\x7e]*$/.test(text)
+
 /** What terminals draw over two columns: East Asian wide and full-width characters, and emoji. */
 const wideCharacter =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]/u
 
 /** Number of terminal columns. */
 export function displayWidth(text: string): number {
-  if (/^[\x20-\x7e]*$/.test(text)) return text.length
+  if (isPlain(text)) return text.length
   let width = 0
-  for (const { segment } of graphemes.segment(text)) {
+  for (const segment of graphemes(text)) {
     if (wideCharacter.test(segment)) width += 2
     else if (!/^\p{M}/u.test(segment)) width += 1
   }
