@@ -60,6 +60,7 @@ t.test('the first hour', { skip }, async (t) => {
     120_000,
   )
 
+  for (const command of ['list', 'build']) t.match(said, `\n  npx dropgate ${command}\n`)
   const shell = spawn('bash', ['-ec', withPorts(`exec 2>&1\n${rest.join('')}wait`)], {
     cwd: folder,
     env,
