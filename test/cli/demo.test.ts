@@ -69,7 +69,7 @@ class Demo {
 
   async ready(): Promise<this> {
     await until(
-      () => `ready; it said ${this.err}`,
+      () => `ready; it said ${this.out}${this.err}`,
       () => this.out.includes('Ctrl-C ends'),
       120_000,
     )
@@ -156,7 +156,7 @@ for (const [way, command] of Object.entries(ways)) {
     const exit = await demo.closed
     // make ends by the signal itself, as it tells its own caller.
     if (way !== 'make') t.equal(exit, 0, demo.err)
-    t.match(demo.err, /stopping; what is open ends within 1 s \.\.\. \d/)
+    t.match(demo.out, /stopping; what is open ends within 1 s \.\.\. \d/)
     t.same(demo.processes(), [])
     const log = readFileSync(join(demo.folder, '.dropgate/postgres/postgres.log'), 'utf8')
     t.match(log, /database system is shut down/)
@@ -175,13 +175,13 @@ t.test('Ctrl-C during the start leaves no process', async (t) => {
     const demo = new Demo(folder, direct)
     t.teardown(() => demo.kill())
     await until(
-      () => `${step}; it said ${demo.err}`,
-      () => demo.err.includes(step) && (!step.startsWith('setting') || demo.runs('initdb')),
+      () => `${step}; it said ${demo.out}${demo.err}`,
+      () => demo.out.includes(step) && (!step.startsWith('setting') || demo.runs('initdb')),
       120_000,
     )
     demo.interrupt()
     t.equal(await demo.closed, 0, `${step}: ${demo.err}`)
-    t.match(demo.err, 'stopping', step)
+    t.match(demo.out, 'stopping', step)
     t.same(demo.processes(), [], step)
   }
 })
@@ -207,7 +207,7 @@ t.test(
     const demo = await new Demo(folder, direct, held).ready()
     t.teardown(() => demo.kill())
     for (const port of Object.values(held)) {
-      t.match(demo.err, `port ${port} is in use by another program`)
+      t.match(demo.out, `port ${port} is in use by another program`)
       t.notMatch(demo.out, `:${port}`)
     }
     t.match(demo.out, `  cd ${join(folder, 'dropgate-demo')}\n`)
