@@ -4,6 +4,7 @@
  */
 import { relative } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import { loadConfig } from '../../config/load.ts'
 import type { GateConfig } from '../../config/options.ts'
 import { threadFile } from '../../domain/thread-file.ts'
 import { fetchPostgres } from '../../embedded/binaries.ts'
@@ -36,18 +37,21 @@ export async function demo(file: string): Promise<number> {
 async function run(given: string, steps: Steps): Promise<void> {
   const startedAt = performance.now()
   const files = demoFiles(given)
+  const { database } = loadConfig(files.file, process.env, ['database.embedded']).config
+  if (database.embedded !== undefined) await fetchPostgres((what) => steps.begin(what))
+  steps.end()
   if (files.made)
     steps.say(`made the folder ${relative('', files.folder)}: the demo keeps its files there`)
   const chosen = await choosePorts(files.file, process.env, (message) => steps.say(message))
   const { config } = chosen
-  if (config.database.embedded !== undefined) await fetchPostgres((what) => steps.begin(what))
   const log = new ShortLog(steps)
   const gate = new Gate(config, { log })
   // Closing the terminal ends the demo too.
-  const stopped = untilStopped(
-    () => steps.begin(farewell(gate.liveCount, config)),
-    ['SIGINT', 'SIGTERM', 'SIGHUP'],
-  )
+  const stopped = untilStopped(() => {
+    steps.end()
+    print('')
+    steps.begin(farewell(gate.liveCount, config))
+  }, ['SIGINT', 'SIGTERM', 'SIGHUP'])
   steps.begin('starting an issuer and an upstream')
   const { world, token } = await startWorld(config)
   let unfollow = (): void => {}
@@ -74,8 +78,8 @@ async function run(given: string, steps: Steps): Promise<void> {
 }
 
 function farewell(open: number, { drain_timeout }: GateConfig): string {
-  if (open === 0) return '\nstopping'
-  return `\nstopping; what is open ends within ${drain_timeout / 1000} s`
+  if (open === 0) return 'stopping'
+  return `stopping; what is open ends within ${drain_timeout / 1000} s`
 }
 
 /** Deletes the revocations of alice from an earlier demo. @returns The id that the next row will get. */

@@ -1,4 +1,4 @@
-/** Says on standard error what the demo is doing: one line for each step, with the seconds that it took. */
+/** Says what the demo is doing: one line for each step, with the seconds that it took. */
 import type { Log } from '../../domain/log.ts'
 
 /** How often the seconds of a running step are written anew, on a terminal. */
@@ -14,10 +14,10 @@ export class Steps {
     this.end()
     this.#what = what
     this.#since = performance.now()
-    process.stderr.write(`${what} ... `)
-    if (!process.stderr.isTTY) return
+    process.stdout.write(`${what} ... `)
+    if (!process.stdout.isTTY) return
     const tell = (): void => {
-      process.stderr.write(`\r${what} ... ${Math.floor(this.#ms() / 1000)} s`)
+      process.stdout.write(`\r${what} ... ${Math.floor(this.#ms() / 1000)} s`)
     }
     this.#ticking = setInterval(tell, tellMs).unref()
   }
@@ -26,16 +26,16 @@ export class Steps {
   end(): void {
     if (this.#what === undefined) return
     clearInterval(this.#ticking)
-    const before = process.stderr.isTTY ? `\r${this.#what} ... ` : ''
-    process.stderr.write(`${before}${(this.#ms() / 1000).toFixed(1)} s\n`)
+    const before = process.stdout.isTTY ? `\r${this.#what} ... ` : ''
+    process.stdout.write(`${before}${(this.#ms() / 1000).toFixed(1)} s\n`)
     this.#what = undefined
   }
 
   /** Prints a message on a line of its own. The step that runs goes on, on the next line. */
   say(message: string): void {
     const what = this.#what
-    process.stderr.write(`${what === undefined ? '' : '\n'}${message}\n`)
-    if (what !== undefined) process.stderr.write(`${what} ... `)
+    process.stdout.write(`${what === undefined ? '' : '\n'}${message}\n`)
+    if (what !== undefined) process.stdout.write(`${what} ... `)
   }
 
   #ms(): number {
