@@ -45,7 +45,7 @@ export function blocksOf(
         where: `${page}:${from + 1}`,
         section,
         before,
-        untried: /\bnot run here\b/i.test(before),
+        untried: /\bnot\s+run\s+here\b/i.test(before),
       })
       open = undefined
     } else if (fence !== null) {
@@ -71,6 +71,8 @@ export interface TerminalOptions {
   readonly env: Readonly<Record<string, string>>
   /** Where `psql` in a block of SQL connects to. */
   readonly sqlUrl?: () => string
+  /** What the shell is run by; nothing when absent. */
+  readonly shell?: readonly string[]
 }
 
 /** A folder whose `dropgate` is this checkout's, to be put on PATH. */
@@ -95,11 +97,12 @@ export class Terminal {
   #printed = ''
   #typed = 0
 
-  constructor({ folder, env, sqlUrl }: TerminalOptions) {
+  constructor({ folder, env, sqlUrl, shell = [] }: TerminalOptions) {
     this.folder = folder
     this.#sqlUrl = sqlUrl ?? (() => '')
     const path = [...psqlFolder(this.#scratch), env.PATH ?? process.env.PATH].join(delimiter)
-    this.#shell = spawn('bash', ['--noprofile', '--norc'], {
+    const [program, ...args] = [...shell, 'bash', '--noprofile', '--norc']
+    this.#shell = spawn(program!, args, {
       cwd: folder,
       env: { HOME: folder, TERM: 'dumb', ...env, PATH: path },
       stdio: ['pipe', 'pipe', 'pipe'],

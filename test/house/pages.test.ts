@@ -61,6 +61,8 @@ t.test('an option and a code that a page names is one', (t) => {
     `\`((?:${parts})(?:\\[\\])?(?:\\.(?!test\\b|ts\\b)[a-z_]+(?:\\[\\])?)+)\``,
     'g',
   )
+  // A file of this name lies in the state folder.
+  options.add('admin.token')
   for (const page of pages) {
     for (const [, option = ''] of proseOf(page).matchAll(named))
       t.ok(options.has(option) || options.has(`${option}[]`), `${page}: ${option}`)
@@ -74,5 +76,27 @@ t.test('an option and a code that a page names is one', (t) => {
     for (const [code] of proseOf(page).matchAll(/\bERR_[A-Z_]+\b(?!_)/g))
       if (!others.includes(code)) t.ok(code in codes, `${page}: ${code}`)
   }
+  t.end()
+})
+
+t.test('every command that a page prints is run by a test, or said to be untried', (t) => {
+  const tests = globSync('test/pages/*.test.ts')
+    .map((file) => readFileSync(file, 'utf8'))
+    .join()
+  // For people who change dropgate: what they type is run by everybody who does, and by CI.
+  const inside = ['CONTRIBUTING.md', 'docs/testing.md']
+  for (const page of pages) {
+    if (inside.includes(page)) continue
+    const commands = blocksOf(page).filter(
+      ({ language, untried }) => ['sh', 'sql'].includes(language) && !untried,
+    )
+    if (commands.length > 0) t.ok(tests.includes(`'${page}'`), `a test in test/pages runs ${page}`)
+  }
+  const targets = new Set(readFileSync('Makefile', 'utf8').match(/^[a-z-]+(?=:)/gm))
+  for (const page of inside)
+    for (const { language, text, where } of blocksOf(page))
+      if (language === 'sh')
+        for (const [, target = ''] of text.matchAll(/\bmake ([a-z-]+)/g))
+          t.ok(targets.has(target), `${where}: make ${target}`)
   t.end()
 })

@@ -3,6 +3,7 @@
  * restart of one after the other while the issuer is away. Then, on the same two gates, what README.md, docs/revocation.md
  * and docs/runbook.md print.
  */
+import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -174,6 +175,24 @@ t.test('README.md: the row', async (t) => {
 
 t.test('docs/revocation.md', async () => {
   await follow(terminal, blocksOf('docs/revocation.md', ports))
+})
+
+const unshared = spawnSync('unshare', ['--mount', 'true'])
+const skip = unshared.status === 0 ? false : 'needs the right to make a mount namespace'
+t.test('docs/tutorials/systemd.md', { skip }, async (t) => {
+  // The folders of the system that the page writes to are copies, for this shell alone.
+  const etc = join(folder, 'etc')
+  const root = new Terminal({
+    folder: process.cwd(),
+    env: { ...packed.env, GATE_PASSWORD: 'secret' },
+    shell: ['unshare', '--mount'],
+  })
+  t.teardown(() => root.close())
+  await root.type(`cp -a /etc ${etc}; mount --bind ${etc} /etc; mount -t tmpfs none /opt`)
+  await root.type('mkdir -p /etc/logrotate.d /etc/systemd/system')
+  await root.type('command -v systemd-analyze > /dev/null || systemd-analyze() { :; }')
+  await follow(root, blocksOf('docs/tutorials/systemd.md'))
+  t.match(root.printed, /dropgate\.yaml: 1 route, 1 issuer, no problem/)
 })
 
 t.test('docs/runbook.md: every command of it', async (t) => {

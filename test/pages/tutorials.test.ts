@@ -187,3 +187,11 @@ cd ..`
     )
   }
 })
+
+t.test('docs/policies.md', async (t) => {
+  const here = await place(t, [])
+  cpSync('dropgate.yaml', join(here.folder, 'dropgate.yaml'))
+  cpSync('policies', join(here.folder, 'policies'), { recursive: true })
+  await follow(here.terminal, blocksOf('docs/policies.md'))
+  t.equal(here.terminal.printed.match(/^allow/gm)?.length, 2, here.terminal.printed)
+})
