@@ -146,7 +146,7 @@ export class Terminal {
       .split('PID ')[1]!
       .trim()
     const printed = (): string => readFileSync(out, 'utf8')
-    const runs = (): boolean => spawnSync('kill', ['-0', pid]).status === 0
+    const runs = (): boolean => isRunning(pid)
     await until(
       () => `${where}: ${ready} from\n${command}\nprinted so far:\n${printed()}`,
       () => ready.test(printed()) || !runs(),
@@ -190,6 +190,12 @@ export class Terminal {
     }
     rmSync(this.#scratch, { recursive: true, force: true })
   }
+}
+
+/** A process that has ended stays listed (Z) until its parent asks for it. */
+function isRunning(pid: string): boolean {
+  const { stdout } = spawnSync('ps', ['-o', 'stat=', '-p', pid], { encoding: 'utf8' })
+  return stdout.trim() !== '' && !stdout.startsWith('Z')
 }
 
 export interface Job {

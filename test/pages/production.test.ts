@@ -96,7 +96,7 @@ t.test('from an empty folder to two gates', async (t) => {
   await follow(terminal, blocks.slice(-1))
   const [, said = ''] = terminal.printed.split('2 gates of this database')
   t.match(said, /2 ready/)
-  t.same(packed.registry.fetched, ['dropgate'], 'it is the package that runs')
+  t.same([...packed.registry.fetched], ['dropgate'], 'it is the package that runs')
 })
 
 t.test('a request, and a revocation that both gates confirm', async (t) => {
@@ -107,8 +107,7 @@ t.test('a request, and a revocation that both gates confirm', async (t) => {
 })
 
 t.test('one gate after the other is restarted while the issuer is away', async (t) => {
-  // A caller who is not revoked.
-  const token = await issuer.token('bob')
+  let token = ''
   const asks = async (): Promise<number[]> => {
     const statuses: number[] = []
     for (const port of [ports.get(8080)!, ports.get(8090)!]) {
@@ -121,7 +120,11 @@ t.test('one gate after the other is restarted while the issuer is away', async (
     }
     return statuses
   }
-  t.same(await asks(), [200, 200])
+  // The lifted row for everyone is a cutoff, which reaches 5 s beyond the lift.
+  await until('bob can sign in', async () => {
+    token = await issuer.token('bob')
+    return (await asks()).every((status) => status === 200)
+  })
   issuer.down = true
   const { fetches } = issuer
   // A client with a load balancer: it takes the gate that is ready.
@@ -160,10 +163,11 @@ t.test('the log and the backup', async (t) => {
   await terminal.type(
     `cat > logged.yaml <<'EOF'\n${replaced}EOF\ndropgate config check --config logged.yaml`,
   )
-  if (backup!.text.includes('pg_dump')) {
-    await terminal.type(`command -v pg_dump > /dev/null || pg_dump() { echo 'no pg_dump here'; }`)
-    await follow(terminal, [backup!])
-  }
+  // It dumps no server that is newer than itself, and some machines have none.
+  await terminal.type(
+    `pg_dump --version | grep -q ' 18' || pg_dump() { echo 'no pg_dump 18 here'; }`,
+  )
+  await follow(terminal, [backup!])
 })
 
 t.test('README.md: the row', async (t) => {
