@@ -16,6 +16,7 @@ export function usageError(
   const name = namesOf(command).join(' ')
   const last = command.commands.length === 0
   const hints = [
+    ...targetHint(error, command, args),
     ...(misplaced !== undefined && meant === undefined
       ? [`options come after the command: \`dropgate ${misplaced} ${args[0]}\``]
       : []),
@@ -24,6 +25,28 @@ export function usageError(
     `\`${name} --help\` lists all ${last ? 'options' : 'commands'}`,
   ]
   return new GateError('ERR_USAGE', message, { hint: hints.join('; ') })
+}
+
+/** A target that was given without its option. */
+function targetHint({ code }: CommanderError, command: Command, args: readonly string[]): string[] {
+  if (code !== 'commander.excessArguments' || command.name() !== 'revoke') return []
+  const given = args.slice(1).find((arg) => !arg.startsWith('-'))
+  return [`name the target by an option: \`dropgate revoke --subject ${given}\` for a user`]
+}
+
+/** What other programs call the targets. */
+const otherNames: Readonly<Record<string, string>> = {
+  '--user': '--subject',
+  '--username': '--subject',
+  '--sub': '--subject',
+  '--sid': '--session',
+  '--jti': '--token',
+  '--app': '--client',
+  '--client-id': '--client',
+  '--ip': '--network',
+  '--cidr': '--network',
+  '--all': '--everyone',
+  '--role': '--claim /role=NAME',
 }
 
 /** The command that the first arguments name; the program itself if they name none. */
@@ -49,6 +72,10 @@ function namesOf(command: Command): string[] {
 
 /** @param more What the parser has added to its message, such as `(Did you mean --subject?)`. */
 function meantWords(message: string, more: string, command: Command): string | undefined {
+  const [, unknown = ''] = /^unknown option '(--[^=']+)/.exec(message) ?? []
+  const meant = otherNames[unknown]
+  if (meant !== undefined && command.options.some(({ long }) => long === meant.split(' ')[0]))
+    return meant
   const [, said] = /^\(Did you mean (?:one of )?(.*)\?\)$/.exec(more) ?? []
   if (said !== undefined) return said.replace(/, ([^,]*)$/, ' or $1')
   const [, flag] = /^unknown option '(-[^-=']+)/.exec(message) ?? []

@@ -59,9 +59,12 @@ export function loadConfig<U extends Use = Section>(
   try {
     text = readFileSync(absolute, 'utf8')
   } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
     throw new GateError(
       'ERR_CONFIG_READ',
-      `cannot read ${absolute}: ${(error as NodeJS.ErrnoException).code}`,
+      code === 'ENOENT'
+        ? `there is no configuration file ${absolute}`
+        : `cannot read ${absolute} (${code})`,
       {
         cause: error,
         hint: 'name the file with --config, or run the command in the folder of dropgate.yaml',
@@ -340,11 +343,13 @@ function problemOf(error: ErrorObject): Problem {
   const node = parentSchema as SchemaNode
   if (keyword === 'additionalProperties') {
     const key = params.additionalProperty as string
-    const near = nearest(key, Object.keys(node.properties ?? {}))
+    const keys = Object.keys(node.properties ?? {})
+    const near = nearest(key, keys)
+    const known = near === undefined ? `the keys here are ${keys.join(', ')}` : undefined
     return {
       code: 'ERR_CONFIG_KEY_UNKNOWN',
       path: below(key),
-      message: `unknown key${near === undefined ? '' : `; did you mean ${below(near)}?`}`,
+      message: `unknown key; ${known ?? `did you mean ${below(near!)}?`}`,
     }
   }
   if (keyword === 'required') {

@@ -267,7 +267,7 @@ const route = group({
       why: 'Path prefix, compared by whole segments, or `=/path` for exactly that path. The route with the longest match serves the request.',
       default: '/',
     },
-    'a path that begins with / or =/',
+    'a path prefix that begins with /, or =/path for exactly that path, and no regular expression',
     '^=?/',
   ),
   upstream: text(

@@ -30,6 +30,10 @@ t.test('near words are named, and where the others are listed', async (t) => {
     ['lift 1 2', "too many arguments for 'lift'", /^usage: `dropgate lift \[options\] <id>`; /],
     ['--json list', "unknown option '--json'", /^options come after the command: `dropgate list --json`; /],
     ['revoke --subject', "option '--subject <sub>' argument missing", /^`dropgate revoke --help`/],
+    ['revoke alice --wait', "too many arguments for 'revoke'", /^name the target by an option: `dropgate revoke --subject alice` for a user; /],
+    ['revoke --user alice', "unknown option '--user'", /^did you mean --subject\?; /],
+    ['list --ip 10.0.0.1', "unknown option '--ip'", /^did you mean --network\?; /],
+    ['purge --user alice', "unknown option '--user'", /^`dropgate purge --help` lists/],
     ['nonsense', "unknown command 'nonsense'", /^`dropgate --help` lists all commands$/],
   ] // biome-ignore format: a table
   for (const [line, message, hint] of cases) {
