@@ -158,7 +158,7 @@ const listen = group({
     ),
   ),
   client_header: choice(['x-forwarded-for', 'forwarded'], {
-    why: 'Header in which trusted proxies pass on the client address; each proxy appends the address of its own client. The other header is removed unread.',
+    why: 'Header in which trusted proxies pass on the client address; each proxy appends the address of its own client. The gate removes the other one of `x-forwarded-for` and `forwarded` without reading it.',
     default: 'x-forwarded-for',
   }),
   proxy_protocol: choice(['none', 'required'], {
@@ -246,7 +246,7 @@ const issuer = group({
     default: '5m',
   }),
   keys_cooldown: duration({
-    why: 'Shortest time between two fetches that are caused by a token with an unknown key; it also applies after a failed fetch.',
+    why: 'A token with an unknown key makes the gate fetch the keys at once, but not sooner than this after the last such fetch, or after a failed one.',
     default: '30s',
   }),
   keys_max_stale: duration({
@@ -489,7 +489,9 @@ export const schema = group({
       ),
       cli_url: optional(
         text(
-          { why: 'URL of the database with the login of the commands; `url` when absent.' },
+          {
+            why: 'URL of the database with the login of commands such as `dropgate revoke`; `url` when absent.',
+          },
           'a postgres:// URL',
           '^postgres(?:ql)?://',
         ),
@@ -592,7 +594,7 @@ export const schema = group({
     }),
     spare: whole(
       {
-        why: 'Free room for this many revocations beyond the loaded ones. With more, the ledger grows while it serves.',
+        why: 'Free room in memory for this many revocations beyond those loaded at the start. When it is full, the gate makes more room while it serves.',
         default: 100000,
       },
       1000,
@@ -636,7 +638,7 @@ export const schema = group({
     default: 'auto',
   }),
   drain_timeout: duration({
-    why: 'How long a stopping gate waits for open exchanges to end. It accepts new connections until no request comes any more, for at most half of this time.',
+    why: 'How long a stopping gate waits for open exchanges to end. For at most half of this time it still accepts new connections, until no more requests come.',
     default: '30s',
   }),
   limits: group({
@@ -677,7 +679,7 @@ export const schema = group({
       1000000,
     ),
     max_lag: duration({
-      why: 'A worker whose event loop is late by this much, or whose policy evaluations took this long in one turn of it, both in CPU time that the worker had, answers 503 to further requests until it has caught up.',
+      why: 'A worker that is late by this much answers 503 to further requests until it has caught up. Late means: its event loop, or the policy evaluations in one turn of it, took this much CPU time.',
       default: '500ms',
     }),
     token_cache: size({

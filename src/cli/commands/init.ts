@@ -22,7 +22,7 @@ export function addInit(program: StrictCommand): void {
     .option('--port <number>', 'port for clients (default: 8080)')
     .option('--admin-port <number>', 'port for operators (default: 8081)')
     .option('--no-policies', 'write no starter policy')
-    .option('--force', 'write the files anew where they are there already; passwords are kept')
+    .option('--force', 'overwrite files that exist; passwords are kept')
     .action(
       async (options: CommonOptions & Given & Omit<InitOptions, 'force'> & { force?: boolean }) => {
         const { init } = await import('../init/init.ts')

@@ -66,7 +66,7 @@ const filters = [
   ['--client-cert <thumbprint>', 'rows that name this client certificate'],
   ['--proof-key <thumbprint>', 'rows that name this proof key'],
   ['--device <id>', 'rows that name this device'],
-  ['--network <cidr>', 'rows for a network in which this one, or this address, lies'],
+  ['--network <cidr>', 'rows for a network that contains this network or address'],
   ['--issuer <iss>', 'rows that name this issuer'],
 ] as const
 

@@ -20,7 +20,7 @@ export function addLive(program: StrictCommand): void {
     .option('--route <name>')
     .addOption(new Option('--protocol <protocol>').choices(['http', 'websocket']))
     .option('--limit <n>', 'how many', '100')
-    .option('--after <next>', 'continue after a page, from the value it ended with')
+    .option('--after <next>', 'the next page: the value that the page before printed at its end')
     .action(async (options: CommonOptions & Query) => {
       const { issuer, subject, client, route, protocol, limit, after } = options
       const filter = { issuer, subject, client_id: client, route, protocol }

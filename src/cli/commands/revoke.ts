@@ -28,7 +28,7 @@ export function addRevoke(program: StrictCommand): void {
     .option('--except-session <sid>', 'do not match this session')
     .option(
       '--event-time <time>',
-      "a cutoff at the time of an event by the issuer's clock: no skew is added",
+      "a cutoff at this time of the issuer's clock; clock_skew is not added",
     )
     .option('--expires <time>', 'when the revocation ends by itself')
     .option('--reason <text>', 'why; stored with the revocation')
@@ -66,7 +66,7 @@ function addTargetOptions(command: StrictCommand): void {
     )
     .option(
       '--claim <pointer=text>',
-      'claim; /pointer:=JSON for a number or boolean; for more claims, once each',
+      'a claim: /role=admin, or /level:=3 for a number or boolean; repeat for more claims',
       collect,
     )
     .option('--issuer <iss>', 'only tokens of this issuer (alone: all of them; needs --breakglass)')

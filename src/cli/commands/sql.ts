@@ -10,7 +10,7 @@ export function addSql(program: StrictCommand): void {
     addCommand(
       program,
       'sql',
-      'run one statement by the login of the commands: a revoker and lifter',
+      'run one SQL statement, with the login database.cli_url: it may revoke and lift',
     ),
   )
     .argument('<statement>')
