@@ -1,7 +1,7 @@
 /** `sql`: runs one SQL statement of the user with the login of the commands. */
 import { GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
-import { print, printResult, printTable } from '../output.ts'
+import { print, printResult, printTable, printWarning } from '../output.ts'
 
 export function addSql(program: StrictCommand): void {
   addCommand(program, 'sql', 'run one statement by the login of the commands: a revoker and lifter')
@@ -23,7 +23,13 @@ interface SqlResult {
 
 async function runStatement(file: string, statement: string): Promise<SqlResult> {
   const { asCommand } = await import('../database.ts')
+  const { refuseTokens } = await import('../../store/statements.ts')
+  refuseTokens([statement])
   return await asCommand(file, async (client) => {
+    // What the statement has done besides; `asCommand` prints warnings.
+    client.on('notice', ({ severity, message, hint }) => {
+      if (severity === 'NOTICE') printWarning(message ?? '', hint)
+    })
     // An extended query takes exactly one statement.
     const { command, rowCount, rows } = await client.query({
       text: statement,
