@@ -3,8 +3,10 @@ import { GateError } from '../errors.ts'
 
 interface PostgresError extends Error {
   readonly code?: string
+  readonly detail?: string
   readonly hint?: string
-  readonly constraint?: string
+  /** Where in the statement, in characters from 1. */
+  readonly position?: string
 }
 
 const times = "write a time like 2026-12-31, '2026-12-31 18:00+01' or tomorrow"
@@ -28,11 +30,14 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '3F000': migrateFirst,
   '42501':
     'the database login lacks the role for this command: docs/revocation.md has the table of roles',
+  '42601': 'check how the statement is written there; one statement is run at a time',
   '42703': 'check the name; where it is right, run `dropgate migrate` first',
   '42883': migrateFirst,
   '42P01': migrateFirst,
   '22007': times,
   '22008': times,
+  '22P02':
+    'write the value as its type wants it: network = \'10.0.0.0/8\', claims = \'{"/role": "admin"}\', everyone = true',
   '53000': 'the server lacks resources: read its log',
   '53100': 'the disk of the database server is full: free space there',
   '53200': 'the database server has no memory left: read its log',
@@ -55,25 +60,6 @@ const adviceByCode: Readonly<Record<string, string>> = {
 }
 const unknownCause = 'check that PostgreSQL runs and that the URL is right'
 
-/** Returns the message and hint for a violated CHECK constraint of the table `revocations`. */
-function violated(constraint: string): { message: string; hint: string } | undefined {
-  if (constraint === 'revocations_predicate') {
-    const hint = 'set at least one target column: subject, session_id, token_id, …'
-    return { message: 'the revocation has no target column set', hint }
-  }
-  if (constraint === 'revocations_times') {
-    return {
-      message: 'a time of the revocation is out of range',
-      hint: 'use times from the year 2000 to 2200',
-    }
-  }
-  const [, column] = /^revocations_(\w+)_check$/.exec(constraint) ?? []
-  if (column === undefined) return undefined
-  const hint =
-    'names must have 1 to 1024 bytes, thumbprints must be SHA-256 in base64url; see docs/revocation.md'
-  return { message: `the value of ${column} has a form that no gate can match`, hint }
-}
-
 /**
  * True where the session is gone, or was never made: classes 08 (connection), 28 (login), 3D (database), 53 (resources),
  * 57P (the server ends) and 25P (a timeout of the session), and whatever has no SQLSTATE, such as errors of the network.
@@ -87,7 +73,7 @@ function endsSession(code: string | undefined): boolean {
 /** Turns an error of PostgreSQL into a GateError; a session that is gone becomes ERR_DATABASE_UNREACHABLE. */
 export function toDatabaseError(error: unknown): GateError {
   if (error instanceof GateError) return error
-  const { code, message, hint, constraint = '' } = error as PostgresError
+  const { code, message, detail, hint, position } = error as PostgresError
   if (endsSession(code)) {
     return new GateError(
       'ERR_DATABASE_UNREACHABLE',
@@ -95,11 +81,13 @@ export function toDatabaseError(error: unknown): GateError {
       { cause: error, hint: hint ?? adviceByCode[code ?? ''] ?? unknownCause },
     )
   }
-  const violation = violated(constraint)
-  const advice = hint ?? violation?.hint ?? adviceByCode[code!]
+  // Only of values that have no such type: of others it may show a whole row.
+  const why = code!.startsWith('22') && detail !== undefined ? `: ${detail.replace(/\.$/, '')}` : ''
+  const where = position === undefined ? '' : ` at character ${position}`
+  const advice = hint ?? adviceByCode[code!]
   return new GateError(
     'ERR_DATABASE_REFUSED',
-    `PostgreSQL refused the statement: ${violation?.message ?? message} (${code})`,
+    `PostgreSQL refused the statement: ${message}${why}${where} (${code})`,
     advice === undefined ? { cause: error } : { cause: error, hint: advice },
   )
 }

@@ -82,7 +82,9 @@ export async function insertRevocation(
 ): Promise<Record<string, unknown>> {
   const name = plainName(schema, 'database.schema')
   const columns = settable.filter((column) => revocation[column] !== undefined)
+  refuseTokens(columns.map((column) => JSON.stringify(revocation[column])))
   if (!options.force) await checkMatched(client, name, revocation, options.pepper)
+  await checkEnd(client, revocation.expires_at)
   await client.query('BEGIN')
   try {
     const { rows } = await client.query(
@@ -90,16 +92,6 @@ export async function insertRevocation(
        VALUES (${columns.map((_, i) => `$${i + 1}`).join(', ')}) RETURNING ${shown}`,
       columns.map((column) => revocation[column]),
     )
-    const [{ expires_at: expires, created_at: created }] = rows
-    if (expires !== null && expires <= created) {
-      throw new GateError(
-        'ERR_USAGE',
-        `the revocation would already have expired at ${expires.toISOString()}`,
-        {
-          hint: 'omit --expires to keep the revocation until it is lifted, or until every token that it could match has expired',
-        },
-      )
-    }
     if (options.wait) await expectReceipts(client, schema, rows[0].id)
     await client.query('COMMIT')
     return rows[0]
@@ -107,6 +99,35 @@ export async function insertRevocation(
     await client.query('ROLLBACK')
     throw error
   }
+}
+
+/** As has_token() in store/sql. */
+const jwt = /eyJ[A-Za-z0-9_-]{8,}[.][A-Za-z0-9_-]*[.]/
+
+/**
+ * The database refuses rows with tokens too, but then the statement may stand in the log of its server.
+ * @throws GateError ERR_USAGE, which does not repeat the token
+ */
+export function refuseTokens(texts: readonly string[]): void {
+  if (!texts.some((text) => jwt.test(text))) return
+  throw new GateError('ERR_USAGE', 'what is to be sent has what looks like a whole token', {
+    hint: 'use `dropgate revoke --token -`, which reads the token from standard input and sends only its hash',
+  })
+}
+
+async function checkEnd(client: pg.Client, expires: string | undefined): Promise<void> {
+  if (expires === undefined) return
+  const { rows } = await client.query(
+    'SELECT $1::timestamptz AS at, $1::timestamptz <= now() AS ended',
+    [expires],
+  )
+  const { at, ended } = rows[0]
+  if (!ended) return
+  // Of -infinity the driver makes a number.
+  const shown = at instanceof Date ? at.toISOString() : at
+  throw new GateError('ERR_USAGE', `the revocation would already have expired at ${shown}`, {
+    hint: 'omit --expires to keep the revocation until it is lifted, or until every token that it could match has expired',
+  })
 }
 
 async function checkMatched(
@@ -119,10 +140,11 @@ async function checkMatched(
     (column) => revocation[column] !== undefined,
   )
   const { rows } = await client.query(
-    `SELECT ${name}.can_match($1, $2) AS matched, $3::text IS NULL OR ${name}.knows_pepper($3) AS hashed`,
+    `SELECT ${name}.can_match($1, $2) AS matched, $3::text IS NULL OR ${name}.knows_pepper($3) AS hashed,
+       ${name}.nearest_issuer($1) AS nearest`,
     [issuer ?? null, demands, pepper ?? null],
   )
-  const { matched, hashed } = rows[0]
+  const { matched, hashed, nearest } = rows[0]
   if (matched && hashed) return
   throw new GateError(
     'ERR_UNMATCHED',
@@ -131,7 +153,7 @@ async function checkMatched(
       : 'no gate has the pepper that was used to hash this token',
     {
       hint: hashed
-        ? `set ${demands.map((column) => demanding[column].setting).join(' and ') || 'issuers'} in the configuration of the gates, correct the command, or insert the row anyway with --force`
+        ? `${nearest === null ? '' : `the nearest issuer that a gate knows is ${nearest}: `}set ${demands.map((column) => demanding[column].setting).join(' and ') || 'issuers'} in the configuration of the gates, correct the command, or insert the row anyway with --force`
         : 'revocation.pepper_file must be the same here and on the gates; --force inserts the row anyway',
     },
   )

@@ -2,7 +2,9 @@
  * A database that a preview of 0.1.0 made becomes what a fresh one is, with all that is in it; where that cannot be known
  * to work it is refused with steps that keep the rows, and nothing is touched.
  */
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type pg from 'pg'
 import t from 'tap'
 import { migrate } from '../../src/store/migrate.ts'
@@ -10,6 +12,7 @@ import { catalog } from '../harness/catalog.ts'
 import { compare, follow } from '../harness/follower.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { migratePreview } from '../harness/preview.ts'
+import { command, earlierReleases } from '../harness/releases.ts'
 import { until } from '../harness/wait.ts'
 
 const cluster = await startPostgres()
@@ -139,6 +142,40 @@ t.test('the last preview becomes what a fresh database is, and keeps what is in 
 
 const sorted = (row: unknown): string =>
   JSON.stringify(Object.entries(row as object).sort(([a], [b]) => (a < b ? -1 : 1)))
+
+for (const release of earlierReleases()) {
+  t.test(`a database of ${release.name} becomes what a fresh one is, with its rows`, async (t) => {
+    const name = `of_${release.name.replaceAll('-', '_')}`
+    await fresh.query(`CREATE DATABASE ${name}`)
+    const url = cluster.migrate_url.replace(/\w+$/, name)
+    const folder = mkdtempSync(join(tmpdir(), 'dropgate-upgrade-'))
+    t.teardown(() => rmSync(folder, { recursive: true }))
+    const config = join(folder, 'dropgate.yaml')
+    writeFileSync(config, JSON.stringify({ database: { url, migrate_url: url } }))
+    const ran = await command(release, config, 'migrate')
+    t.equal(ran.exit, 0, ran.err)
+    const owner = await cluster.client(url)
+    await fill(owner)
+    const rows = async (): Promise<unknown[]> =>
+      (await owner.query('SELECT * FROM dropgate.revocations ORDER BY id')).rows
+    const triggers = async (): Promise<unknown[]> =>
+      (
+        await owner.query(
+          "SELECT tgname, tgenabled, xmin FROM pg_trigger WHERE tgrelid = 'dropgate.revocations'::regclass AND tgname < 'e' ORDER BY 1",
+        )
+      ).rows
+    const before = { rows: await rows(), triggers: await triggers() }
+    t.same((await migrate(url, options)).applied, ['0001_baseline'])
+    t.same(await catalog(owner, 'dropgate'), await catalog(fresh, 'dropgate'))
+    t.same(await rows(), before.rows)
+    if (release.name === earlierReleases().at(-1)!.name)
+      t.same(await triggers(), before.triggers, 'gates have no reason to read everything anew')
+    const { rows: lifted } = await owner.query(
+      "SELECT action FROM dropgate.history WHERE target = 'subject many-1' ORDER BY at",
+    )
+    t.same(lifted, [{ action: 'inserted a block' }, { action: 'changed the reason' }])
+  })
+}
 
 t.test('a cursor from before it reads on after it: nothing is loaded anew', async (t) => {
   const { urlOf, owner } = await preview()

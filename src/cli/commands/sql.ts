@@ -3,7 +3,7 @@ import type pg from 'pg'
 import { GateError } from '../../errors.ts'
 import { addBreakglass, addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
 import type { LoginOptions } from '../database.ts'
-import { print, printResult, printTable } from '../output.ts'
+import { print, printResult, printTable, printWarning } from '../output.ts'
 
 export function addSql(program: StrictCommand): void {
   addBreakglass(
@@ -35,7 +35,13 @@ async function runStatement(
   login: LoginOptions,
 ): Promise<SqlResult> {
   const { asCommand } = await import('../database.ts')
+  const { refuseTokens } = await import('../../store/statements.ts')
+  refuseTokens([statement])
   const run = async (client: pg.Client): Promise<SqlResult> => {
+    // What the statement has done besides; `asCommand` prints warnings.
+    client.on('notice', ({ severity, message, hint }) => {
+      if (severity === 'NOTICE') printWarning(message ?? '', hint)
+    })
     // An extended query takes exactly one statement.
     const { command, rowCount, rows } = await client.query({
       text: statement,

@@ -1,6 +1,9 @@
 -- Takes the place of 0001_baseline/3_tables.sql for a database that the first form of the baseline made, or that
 -- tables_from_preview_1.sql has brought there. Stamps and the feed's identity stay as they are: running gates go on.
 
+-- Writers lock revocations before any other table. The other way round, a writer and this would wait for each other.
+LOCK TABLE __schema__.revocations IN SHARE ROW EXCLUSIVE MODE;
+
 CREATE TABLE __schema__.anchors (
   n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   nonce uuid NOT NULL,

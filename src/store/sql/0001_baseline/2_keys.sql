@@ -51,27 +51,36 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     ELSE given END
 $$;
 
--- Claims that a row can name: JSON pointers with texts, booleans or integers that a JSON reader keeps exactly.
-CREATE OR REPLACE FUNCTION __schema__.usable_claims(claims jsonb) RETURNS boolean
+-- Claims that a row can name: JSON pointers with texts, booleans or integers that a JSON reader keeps exactly. Returns what is
+-- wrong with others, as one word and the pointer (4_rules.sql).
+CREATE OR REPLACE FUNCTION __schema__.fault_in_claims(claims jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   pointer text;
   value jsonb;
   pairs int := 0;
 BEGIN
-  IF claims IS NULL THEN RETURN true; END IF;
-  IF jsonb_typeof(claims) <> 'object' THEN RETURN false; END IF;
+  IF claims IS NULL THEN RETURN NULL; END IF;
+  IF jsonb_typeof(claims) <> 'object' THEN RETURN 'claims'; END IF;
   FOR pointer, value IN SELECT e.key, e.value FROM jsonb_each(claims) e LOOP
     pairs := pairs + 1;
-    IF octet_length(pointer) > 256 OR pointer !~ '^(/([^~/]|~0|~1)*)+$' THEN RETURN false; END IF;
+    IF octet_length(pointer) > 256 THEN RETURN 'deep ' || pointer; END IF;
+    IF pointer !~ '^(/([^~/]|~0|~1)*)+$' THEN RETURN 'pointer ' || pointer; END IF;
     CASE jsonb_typeof(value)
       WHEN 'string' THEN
-        IF octet_length(value #>> '{}') > 1024 THEN RETURN false; END IF;
+        IF octet_length(value #>> '{}') > 1024 THEN RETURN 'text ' || pointer; END IF;
       WHEN 'number' THEN
-        IF value::numeric % 1 <> 0 OR abs(value::numeric) > 9007199254740991 THEN RETURN false; END IF;
+        IF value::numeric % 1 <> 0 THEN RETURN 'fraction ' || pointer; END IF;
+        IF abs(value::numeric) > 9007199254740991 THEN RETURN 'number ' || pointer; END IF;
       WHEN 'boolean' THEN NULL;
-      ELSE RETURN false;
+      ELSE RETURN 'type ' || pointer;
     END CASE;
   END LOOP;
-  RETURN pairs BETWEEN 1 AND 16;
+  RETURN CASE WHEN pairs = 0 THEN 'none' WHEN pairs > 16 THEN 'many' END;
 END $$;
+
+-- For the CHECK. Without settings of its own, so that PostgreSQL inlines it.
+CREATE OR REPLACE FUNCTION __schema__.usable_claims(claims jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT __schema__.fault_in_claims(claims) IS NULL
+$$;

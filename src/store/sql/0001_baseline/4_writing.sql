@@ -1,12 +1,12 @@
 -- Triggers that run when a row is written, in the order of their names:
---   a_prepare  row       of the table: normalises the row, computes its keys, keeps its author
+--   a_prepare  row       of the table: refuses what is wrong (4_rules.sql), computes the keys, keeps the author
 --   a_stamp    row       shared: stores the transaction and the place in the order of changes
 --   b_guard_…  row       of the table: refuses rows that need a stronger role
 --   c_announce statement writes tombstones for removed rows, and wakes the gates
 --   c_entomb   row       shared: the same for changes that are replicated, which run no statement
 --   d_renew    TRUNCATE  shared: makes every gate load anew
 --   e_audit    statement shared: keeps copies of changed and deleted rows
---   f_warn_…   statement warns the writer (6_fleet.sql)
+--   f_warn_…   statement tells the writer what the statement has not done
 -- A further followed table gets the shared triggers by name and brings its own a_prepare.
 --
 -- No setting of the writer's session may change what is stored or sent. So functions pin the search_path, literals have
@@ -24,7 +24,33 @@ DECLARE
   keys bytea := '';
   each_pointer text;
   each_value jsonb;
+  each_text text;
+  -- The first column with a fault, and a word for it.
+  fault text := coalesce(
+    'issuer ' || fault_in_text(NEW.issuer, 1024), 'subject ' || fault_in_text(NEW.subject, 1024),
+    'session_id ' || fault_in_text(NEW.session_id, 1024), 'token_id ' || fault_in_text(NEW.token_id, 1024),
+    'client_id ' || fault_in_text(NEW.client_id, 1024), 'tenant ' || fault_in_text(NEW.tenant, 1024),
+    'group_value ' || fault_in_text(NEW.group_value, 1024), 'device_id ' || fault_in_text(NEW.device_id, 1024),
+    'except_session_id ' || fault_in_text(NEW.except_session_id, 1024),
+    CASE WHEN octet_length(NEW.token_hash) <> 32 THEN 'token_hash hash' END,
+    'key_thumbprint ' || fault_in_thumbprint(NEW.key_thumbprint), 'client_cert ' || fault_in_thumbprint(NEW.client_cert),
+    'proof_key ' || fault_in_thumbprint(NEW.proof_key),
+    CASE WHEN NEW.claims IS NOT NULL THEN 'claims ' || fault_in_claims(NEW.claims) END,
+    'issued_before ' || fault_in_time(NEW.issued_before), 'expires_at ' || fault_in_time(NEW.expires_at),
+    'event_time ' || fault_in_time(NEW.event_time),
+    CASE WHEN NEW.compare <> 'iat' THEN
+      CASE WHEN NEW.compare <> 'auth_time' THEN 'compare compare' WHEN NEW.issued_before IS NULL THEN 'compare block' END
+    WHEN NEW.compare IS NULL THEN 'compare null' END,
+    'reason ' || fault_in_note(NEW.reason, 4096), 'source ' || fault_in_note(NEW.source, 1024),
+    'source_event_id ' || fault_in_note(NEW.source_event_id, 1024),
+    CASE WHEN NEW.everyone THEN NULL WHEN NEW.everyone IS NULL THEN 'everyone null'
+      WHEN num_nonnulls(NEW.issuer, NEW.subject, NEW.session_id, NEW.token_id, NEW.token_hash, NEW.client_id, NEW.tenant,
+        NEW.group_value, NEW.key_thumbprint, NEW.client_cert, NEW.proof_key, NEW.device_id, NEW.network, NEW.claims) = 0
+      THEN CASE WHEN NEW.except_session_id IS NULL THEN 'everyone nobody' ELSE 'except_session_id spares' END END);
 BEGIN
+  IF fault IS NOT NULL AND may_not_stand(fault, to_jsonb(NEW), CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) END) THEN
+    PERFORM refuse_row(fault, NEW);
+  END IF;
   IF NEW.client_cert IS NOT NULL THEN outer_keys := outer_keys || key_of(11, '', NEW.client_cert); END IF;
   IF NEW.network IS NOT NULL THEN
     NEW.network := normal_network(NEW.network);
@@ -36,15 +62,24 @@ BEGIN
   IF NEW.proof_key IS NOT NULL THEN keys := keys || key_of(12, NEW.issuer, NEW.proof_key); END IF;
   IF NEW.device_id IS NOT NULL THEN keys := keys || key_of(13, NEW.issuer, NEW.device_id); END IF;
   IF NEW.subject IS NOT NULL THEN keys := keys || key_of(3, NEW.issuer, NEW.subject); END IF;
-  -- Claims with an unusable form are refused later, by their CHECK.
-  IF NEW.claims IS NOT NULL AND usable_claims(NEW.claims) THEN
+  IF NEW.claims IS NOT NULL THEN
     FOR each_pointer, each_value IN SELECT e.key, e.value FROM jsonb_each(NEW.claims) e ORDER BY e.key LOOP
       keys := keys || claim_key(NEW.issuer, each_pointer, each_value);
+      IF TG_OP = 'INSERT' AND jsonb_typeof(each_value) = 'string' THEN
+        each_text := each_value #>> '{}';
+        fault := fault_in_text(each_text, 1024);
+        IF fault = 'token' AND may_not_stand('claims token', to_jsonb(NEW), NULL) THEN PERFORM refuse_row('claims token', NEW); END IF;
+        -- Not refused: where a token really has it, this is how it is named.
+        IF fault = 'space' THEN
+          RAISE WARNING 'the value of claim % begins or ends with white space', to_jsonb(left(each_pointer, 64))
+            USING HINT = 'Lift the row and insert it without the white space, unless the tokens have it exactly so.';
+        END IF;
+      END IF;
       IF NOT EXISTS (SELECT FROM claim_pointers p WHERE p.pointer = each_pointer) THEN
         -- Each gate looks up every pointer for every token, so their number is bounded.
         IF (SELECT count(*) FROM claim_pointers) >= 64 THEN
           RAISE EXCEPTION 'the rows name 64 different claims already, which is the limit' USING ERRCODE = 'program_limit_exceeded',
-            HINT = 'revoke by one of the claims in claim_pointers, or by subject, tenant or group';
+            HINT = 'Name a claim that a row has named before, or revoke by subject, tenant or group: every gate looks up each of these claims for each token.';
         END IF;
         INSERT INTO claim_pointers (pointer) VALUES (each_pointer) ON CONFLICT DO NOTHING;
       END IF;
@@ -80,14 +115,11 @@ BEGIN
   IF NEW.issued_before IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.issued_before IS DISTINCT FROM OLD.issued_before) THEN
     -- A cutoff in the future would lock out people who sign in after the event; a block is made for that.
     IF NEW.issued_before > clock_timestamp() + (SELECT cutoff_skew FROM feed) THEN
-      RAISE EXCEPTION 'issued_before lies in the future' USING ERRCODE = 'check_violation',
-        HINT = 'omit issued_before to insert a block, which stands until it is lifted';
+      PERFORM refuse_row('issued_before future', NEW);
     END IF;
   END IF;
   RETURN NEW;
 END $$;
-CREATE OR REPLACE TRIGGER a_prepare BEFORE INSERT OR UPDATE ON __schema__.revocations
-  FOR EACH ROW EXECUTE FUNCTION __schema__.prepare_revocation();
 
 -- Stamps the position of a change, for any followed table. A row that kept an old stamp would be in no gate's next
 -- tick.
@@ -98,8 +130,6 @@ BEGIN
   NEW.chg_seq := nextval('__schema__.change_seq');
   RETURN NEW;
 END $$;
-CREATE OR REPLACE TRIGGER a_stamp BEFORE INSERT OR UPDATE ON __schema__.revocations
-  FOR EACH ROW EXECUTE FUNCTION __schema__.stamp();
 
 -- A row that hits everyone, a whole issuer or a large part of the network needs the break-glass role, and so does a
 -- change that makes such a row hit more. A change that makes it hit less counts as lifting. Not SECURITY DEFINER, since
@@ -126,10 +156,8 @@ BEGIN
   END IF;
   RAISE EXCEPTION 'a revocation of a whole issuer, of everyone or of networks wider than /8 (IPv6 /16) needs the role __prefix__breakglass'
     USING ERRCODE = 'insufficient_privilege',
-          HINT = 'name a subject, session, token or client, or write the row as a member of __prefix__breakglass';
+          HINT = 'Name also a subject, session, token or client, or write the row with a login that is a member of __prefix__breakglass.';
 END $$;
-CREATE OR REPLACE TRIGGER b_guard_wide BEFORE INSERT OR UPDATE ON __schema__.revocations
-  FOR EACH ROW EXECUTE FUNCTION __schema__.guard_wide();
 
 -- Wakes the gates once per transaction, since PostgreSQL merges equal notifications. Skipped when the queue is filling
 -- up, so that a session that does not read cannot make revoking fail; then the gates' ticks deliver the rows.
@@ -160,10 +188,6 @@ BEGIN
   PERFORM wake('w');
   RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER c_announce_update AFTER UPDATE ON __schema__.revocations
-  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce('r');
-CREATE OR REPLACE TRIGGER c_announce_delete AFTER DELETE ON __schema__.revocations
-  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce('r');
 
 -- A subscriber of logical replication fires row triggers only. So that what it deletes has tombstones too, this trigger
 -- fires for each row, and only in sessions that apply replicated changes (session_replication_role = replica).
@@ -174,8 +198,6 @@ BEGIN
   PERFORM wake('w');
   RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER c_entomb AFTER UPDATE OR DELETE ON __schema__.revocations
-  FOR EACH ROW EXECUTE FUNCTION __schema__.entomb('r');
 
 -- Sends new revocations with one predicate in the notification, so that a gate denies before it has asked. Other rows,
 -- and rows that do not fit, only wake the gate. The body has key id and transaction, then for each row id, key, cutoff,
@@ -213,8 +235,6 @@ BEGIN
   IF simple < total THEN PERFORM wake('w'); END IF;
   RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER c_announce_insert AFTER INSERT ON __schema__.revocations
-  REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.announce_revocations();
 
 -- TRUNCATE leaves no tombstones, so a tick could not tell which rows are gone: a new generation makes every gate load
 -- anew.
@@ -225,10 +245,6 @@ BEGIN
   PERFORM wake('r');
   RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.revocations
-  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
-CREATE OR REPLACE TRIGGER d_renew AFTER TRUNCATE ON __schema__.tomb
-  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.renew();
 
 -- Keeps a copy of each changed or deleted row, for any table with an id. Not of canaries, which revoke nothing.
 CREATE OR REPLACE FUNCTION __schema__.keep_image() RETURNS trigger
@@ -242,24 +258,51 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER e_audit_update AFTER UPDATE ON __schema__.revocations
-  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
-CREATE OR REPLACE TRIGGER e_audit_delete AFTER DELETE ON __schema__.revocations
-  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
-CREATE OR REPLACE TRIGGER e_audit_truncate AFTER TRUNCATE ON __schema__.revocations
-  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.keep_image();
+
+-- Tells a writer which tokens live again: an end without a cutoff is seldom meant. Not what purge() and canaries delete, which
+-- work as the owner: no token lives again by it. Not SECURITY DEFINER, since the function must see the role that writes.
+CREATE OR REPLACE FUNCTION __schema__.tell_revived() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  ids bigint[];
+  shown text;
+  lift CONSTANT text := 'To end a block so that tokens from before stay dead, run `dropgate lift ID`, or UPDATE it SET issued_before = now().';
+BEGIN
+  IF current_user = '__prefix__owner' THEN RETURN NULL; END IF;
+  IF TG_OP = 'DELETE' THEN
+    ids := ARRAY(SELECT o.id FROM old_rows o
+      WHERE (o.expires_at IS NULL OR o.expires_at > clock_timestamp()) AND o.source IS DISTINCT FROM 'dropgate canary' ORDER BY o.id);
+  ELSE
+    ids := ARRAY(SELECT o.id FROM old_rows o JOIN new_rows n ON n.id = o.id
+      WHERE (o.expires_at IS NULL OR o.expires_at > clock_timestamp()) AND (n.expires_at <= clock_timestamp()
+        -- A clock that is a little behind, as that of the writer's machine, is no other time.
+        OR n.issued_before < coalesce(o.issued_before, now() - interval '1 min')) ORDER BY o.id);
+  END IF;
+  IF ids = '{}' THEN RETURN NULL; END IF;
+  shown := CASE cardinality(ids) WHEN 1 THEN 'revocation ' || ids[1]
+    ELSE cardinality(ids) || ' revocations (' || array_to_string(ids[1:5], ', ') || CASE WHEN cardinality(ids) > 5 THEN ', ...' ELSE '' END || ')' END;
+  IF TG_OP = 'DELETE' THEN
+    RAISE NOTICE 'the deletion of % leaves no cutoff: tokens that were stolen before live again', shown
+      USING HINT = lift || ' To take this back, insert what dropgate.history shows of it.';
+  ELSE
+    RAISE NOTICE 'the update of % leaves no cutoff at this moment: tokens that were stolen before live again', shown
+      USING HINT = lift;
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER f_warn_revived_delete AFTER DELETE ON __schema__.revocations
+  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.tell_revived();
+CREATE OR REPLACE TRIGGER f_warn_revived_update AFTER UPDATE ON __schema__.revocations
+  REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION __schema__.tell_revived();
 
 -- These tables only grow, also for the owner: an audit that can be edited proves nothing, and a pointer that is deleted
 -- makes rows unmatchable. docs/runbook.md says how to archive.
 CREATE OR REPLACE FUNCTION __schema__.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RAISE EXCEPTION 'rows of the table % can be neither changed nor deleted', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+  RAISE EXCEPTION 'rows of the table % can be neither changed nor deleted', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege',
+    HINT = 'Leave them: docs/runbook.md says under "The audit grows" how the owner moves old rows away.';
 END $$;
-CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.audit
-  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
-CREATE OR REPLACE TRIGGER a_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON __schema__.claim_pointers
-  FOR EACH STATEMENT EXECUTE FUNCTION __schema__.refuse_change();
 
 -- Makes every trigger fire for the sessions that it is for: all, also those that apply replicated changes (their rows would
 -- otherwise have no stamps, and no gate would see them), and c_entomb for those alone.
@@ -281,4 +324,3 @@ BEGIN
   ALTER TABLE audit ENABLE ALWAYS TRIGGER a_refuse_change;
   ALTER TABLE claim_pointers ENABLE ALWAYS TRIGGER a_refuse_change;
 END $$;
-SELECT __schema__.enable_triggers();

@@ -58,7 +58,7 @@ DECLARE
 BEGIN
   standby := pg_is_in_recovery();
   relation := followed::text;
-  -- Only gates of the last preview read this: they load everything when it changes.
+  -- Only gates of the second preview read this: they load everything when it changes.
   timeline := CASE WHEN standby THEN NULL ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END;
   system_id := this_cluster()::text;
   clock_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
@@ -110,7 +110,7 @@ $$;
 --
 -- Returns at most `cap` rows and `cap` tombstones: a gate that gets more than it can take knows that the answer is
 -- incomplete, applies none of it, and reads the changes on a second session. NULL means no cap. Rows by id are not
--- counted. Only gates of the last preview read `xid`.
+-- counted. Only gates of the second preview read `xid`.
 --
 -- Not in the language SQL, which would plan the query anew at each call. Without seqscan, since a generic plan expects
 -- a third of the table for "greater than a parameter".
@@ -142,7 +142,7 @@ BEGIN
   END IF;
 END $$;
 
--- For gates of the last preview, which may run while the database is migrated.
+-- For gates of the second preview, which may run while the database is migrated.
 CREATE OR REPLACE FUNCTION __schema__.changes(cursor pg_snapshot, cap int)
 RETURNS TABLE (op "char", kind "char", id bigint, keys bytea, cutoff_us bigint, exact boolean, auth_time boolean,
                expires_s bigint, meta text, xid xid8)

@@ -56,7 +56,7 @@ BEGIN
     FROM waits w LEFT JOIN live l ON l.id = w.row_id WHERE w.row_id = ANY (ids);
 END $$;
 
--- For gates of the last preview, which may run while the database is migrated.
+-- For gates of the second preview, which may run while the database is migrated.
 CREATE OR REPLACE FUNCTION __schema__.wanted(gate uuid, cursor pg_snapshot) RETURNS SETOF bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT w.row_id FROM waits w
@@ -77,7 +77,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   ON CONFLICT (row_id, gate) DO UPDATE SET cuts = greatest(receipts.cuts, excluded.cuts)
 $$;
 
--- For gates of the last preview, which may run while the database is migrated.
+-- For gates of the second preview, which may run while the database is migrated.
 CREATE OR REPLACE FUNCTION __schema__.confirm(gate uuid, row_ids bigint[], ago_ms float8[], cuts int[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   INSERT INTO receipts (row_id, gate, at, cuts)
@@ -189,12 +189,32 @@ RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog
     CASE WHEN device_id IS NOT NULL THEN 'device_id' END]
 $$;
 
--- Warns about a row that no gate can match, so that it does not look enforced. After a bulk insert, only the first rows
--- are checked.
+-- The issuer that a gate knows and that differs least from this one: the beginning and the end that two have in common make
+-- up at least half of the longer. Null where there is none, or where a gate knows this one.
+CREATE OR REPLACE FUNCTION __schema__.nearest_issuer(of_issuer text) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
+  SELECT n.issuer FROM (
+    SELECT k.issuer, (
+        SELECT count(*) FROM generate_series(1, least(length(k.issuer), length(of_issuer))) c
+        WHERE left(k.issuer, c) = left(of_issuer, c) OR right(k.issuer, c) = right(of_issuer, c))::numeric
+      / greatest(length(k.issuer), length(of_issuer)) AS common
+    FROM (SELECT DISTINCT m AS issuer FROM gates g, jsonb_object_keys(g.matches) m
+      WHERE g.seen_at > now() - interval '1 h' AND m <> '') k) n
+  WHERE n.common >= 0.5 AND NOT EXISTS (
+    SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h' AND g.matches ? of_issuer)
+  ORDER BY n.common DESC, n.issuer LIMIT 1
+$$;
+
+-- Warns about a row that no gate can match, so that it does not look enforced, and about rows that have ended already. After a
+-- bulk insert, only the first rows are looked at.
 CREATE OR REPLACE FUNCTION __schema__.warn_unmatched() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
 DECLARE
   found record;
+  asked text;
+  nearest text;
+  first_ended bigint;
+  ended bigint;
 BEGIN
   FOR found IN
     SELECT n.id, n.issuer, d.columns
@@ -205,10 +225,24 @@ BEGIN
     WHERE NOT can_match(n.issuer, d.columns) AND NOT EXISTS (SELECT FROM waits w WHERE w.canary AND w.row_id = n.id)
   LOOP
     PERFORM nextval('unmatched_seq');
+    IF found.issuer IS DISTINCT FROM asked THEN
+      asked := found.issuer;
+      nearest := nearest_issuer(asked);
+    END IF;
     RAISE WARNING 'no gate can match revocation %', found.id
-      USING HINT = 'configure a gate for ' || coalesce(nullif(array_to_string(found.columns, ', '), ''), 'tokens')
-        || coalesce(' of issuer ' || found.issuer, '') || ', or correct the row';
+      USING HINT = CASE WHEN nearest IS NOT NULL THEN
+          format('The nearest issuer that a gate knows is %s, and the row has %s: delete the row and insert it with that one.',
+            in_words(nearest), in_words(found.issuer))
+        ELSE 'Configure a gate for ' || coalesce(nullif(array_to_string(found.columns, ', '), ''), 'tokens')
+          || coalesce(' of issuer ' || in_words(found.issuer), '') || ', or delete the row and insert what was meant.' END;
   END LOOP;
+  SELECT count(*), min(r.id) INTO ended, first_ended
+    FROM (SELECT * FROM new_rows LIMIT 1000) r WHERE r.expires_at <= clock_timestamp();
+  IF ended > 0 THEN
+    RAISE WARNING 'revocation % has ended already%', first_ended,
+      CASE WHEN ended > 1 THEN format(', and so have %s others of this statement', ended - 1) ELSE '' END
+      USING HINT = 'Omit expires_at for a revocation that stands until it is lifted, or write when it shall end.';
+  END IF;
   RETURN NULL;
 END $$;
 CREATE OR REPLACE TRIGGER f_warn_unmatched AFTER INSERT ON __schema__.revocations

@@ -24,7 +24,7 @@ GRANT SELECT (id, issuer, subject, session_id, token_id, token_hash, client_id, 
 GRANT DELETE, UPDATE (issued_before, expires_at, reason) ON __schema__.revocations TO __prefix__lifter;
 
 -- The guard and the CHECK of claims run with the rights of the login that writes.
-GRANT EXECUTE ON FUNCTION __schema__.guard_wide(), __schema__.usable_claims(jsonb)
+GRANT EXECUTE ON FUNCTION __schema__.guard_wide(), __schema__.usable_claims(jsonb), __schema__.fault_in_claims(jsonb)
   TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
 
 -- What is revoked, in words. A view calls functions with the rights of the login that reads it.
@@ -36,6 +36,6 @@ GRANT EXECUTE ON FUNCTION __schema__.in_words(text), __schema__.target_of(__sche
 
 -- For receipts, and to find out whether a gate can match a row.
 GRANT EXECUTE ON FUNCTION __schema__.expect_receipts(bigint), __schema__.receipts_of(bigint),
-    __schema__.can_match(text, text[]), __schema__.knows_pepper(text), __schema__.unmatched_of(bigint[])
+    __schema__.can_match(text, text[]), __schema__.nearest_issuer(text), __schema__.knows_pepper(text), __schema__.unmatched_of(bigint[])
   TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
 GRANT SELECT ON __schema__.fleet, __schema__.canaries, __schema__.revocation_times TO __prefix__revoker, __prefix__lifter, __prefix__breakglass;
