@@ -369,6 +369,14 @@ t.test('kept keys end with keys_max_stale, counted from their fetch', async (t) 
   const old = (ms: number): string => new Date(Date.now() - ms).toISOString()
   change(file, { fetched_at: old(3_590_000) })
   t.equal((await open({ issuer: issuer.url, keys_max_stale: '1h' }, folder)).sets.length, 1)
+  // They end in time although the next refresh is a day away.
+  change(file, { fetched_at: old(3_597_000) })
+  const late = await open(
+    { issuer: issuer.url, keys_max_stale: '1h', keys_refresh: '24h', keys_cooldown: '24h' },
+    folder,
+  )
+  t.equal(late.sets.length, 1)
+  await until('they have ended', () => late.sets.at(-1)?.keys.length === 0)
   change(file, { fetched_at: old(3_610_000) })
   t.same((await open({ issuer: issuer.url, keys_max_stale: '1h' }, folder)).sets, [])
 })
