@@ -206,8 +206,9 @@ function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: 
   let complete = true
   const after = before.replace(variable, (_, name: string, standard: string | undefined) => {
     try {
-      const value = variableOf(name, env)
-      if (value !== undefined && value !== '') return value
+      const { value, isFromFile } = variableOf(name, env)
+      if (isFromFile) problems.hide(at, value)
+      if (value !== '') return value
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       complete = false
@@ -230,10 +231,13 @@ function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: 
 }
 
 /** Service managers and container platforms hand secrets over as files: `NAME_FILE` names the file with the value. */
-function variableOf(name: string, env: NodeJS.ProcessEnv): string | undefined {
-  const { [name]: value, [`${name}_FILE`]: file } = env
-  if ((value !== undefined && value !== '') || file === undefined || file === '') return value
-  return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+function variableOf(
+  name: string,
+  env: NodeJS.ProcessEnv,
+): { readonly value: string; readonly isFromFile: boolean } {
+  const { [name]: value = '', [`${name}_FILE`]: file = '' } = env
+  if (value !== '' || file === '') return { value, isFromFile: false }
+  return { value: readFileSync(file, 'utf8').replace(/\r?\n$/, ''), isFromFile: true }
 }
 
 function pathOf(path: readonly unknown[]): string {
@@ -323,12 +327,12 @@ function validate(root: SchemaNode, value: unknown, problems: Problems): void {
     ({ schemaPath }) => !schemaPath.includes('/anyOf/'),
   )
   for (const error of errors) {
-    const { code, path, message } = problemOf(error)
+    const { code, path, message } = problemOf(error, problems)
     problems.add(code, path, message)
   }
 }
 
-function problemOf(error: ErrorObject): Problem {
+function problemOf(error: ErrorObject, problems: Problems): Problem {
   const { instancePath, keyword, params, parentSchema, data } = error
   const at = instancePath
     .slice(1)
@@ -360,10 +364,15 @@ function problemOf(error: ErrorObject): Problem {
       message: `missing; expected ${expected(node.properties?.[key])}`,
     }
   }
+  const secret =
+    problems.hides(at) || (/^database\.\w*url$/.test(at) && !String(data).includes('://'))
+  const found = secret
+    ? 'another value (not shown, it may hold a password)'
+    : `${describeValue(data)}${adviceFor(node, data)}`
   return {
     code: 'ERR_CONFIG_VALUE',
     path: at,
-    message: `expected ${expected(node)}, found ${describeValue(data)}${adviceFor(node, data)}`,
+    message: `expected ${expected(node)}, found ${found}`,
   }
 }
 

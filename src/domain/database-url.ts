@@ -24,6 +24,9 @@ export function databaseHosts(url: string): DatabaseHosts {
   const parts = form.exec(url)
   if (parts === null) throw new Error('not a URL such as postgres://login:password@host:5432/name')
   const [, scheme, login, authority = '', path = '', query = ''] = parts
+  // With `gate:1/x@db` the password would be a part of the name of the database, which errors show.
+  if (login === undefined && `${path}${query}`.includes('@'))
+    throw new Error('in a login and password, / ? # and @ are written as %2F %3F %23 and %40')
   const params = new URLSearchParams(query)
   const hosts = hostsIn(authority, params.get('host'), params.get('port'))
   const wanted = wantedIn(params, hosts.length)

@@ -5,7 +5,7 @@
  * `keys_max_stale` ends them like those of a gate that went on running.
  */
 import { createHash } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { IssuerConfig } from '../config/options.ts'
@@ -54,11 +54,7 @@ export class KeptKeys {
       if (now > goodAt + config.keys_max_stale) return undefined
       return { keys: admitKeys(JSON.stringify({ keys: file.keys }), config.algorithms), goodAt }
     } catch (cause) {
-      throw new GateError(
-        'ERR_KEPT_KEYS',
-        `the kept keys in ${path} cannot be used: ${(cause as Error).message}`,
-        { cause },
-      )
+      throw unusable(path, cause)
     }
   }
 
@@ -109,20 +105,35 @@ function placeOf({ jwks_uri }: IssuerConfig): string | null {
   return jwks_uri ?? null
 }
 
-/** @returns undefined where there is no file @throws GateError ERR_KEPT_KEYS */
+/** Far more than `admitKeys` takes. */
+const maxBytes = 1024 * 1024
+
+/**
+ * Looks at the file that it reads: between two looks at a name another user, who may write to the folder, could put
+ * another file there. No link is followed, and a pipe is not waited for.
+ * @returns undefined where there is no file @throws GateError ERR_KEPT_KEYS
+ */
 function readOwn(path: string): string | undefined {
+  let file: number | undefined
   try {
-    const { mode, uid } = statSync(path)
+    file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    const found = fstatSync(file)
     const self = process.getuid?.()
-    if ((mode & 0o022) !== 0 || (self !== undefined && uid !== self && uid !== 0))
+    if ((found.mode & 0o022) !== 0 || (self !== undefined && ![self, 0].includes(found.uid)))
       throw new Error('another user of this machine could have written the file')
-    return readFileSync(path, 'utf8')
+    if (!found.isFile() || found.size > maxBytes) throw new Error('it is not a file of keys')
+    return readFileSync(file, 'utf8')
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw new GateError(
-      'ERR_KEPT_KEYS',
-      `the kept keys in ${path} cannot be used: ${(cause as Error).message}`,
-      { cause },
-    )
+    throw unusable(path, cause)
+  } finally {
+    if (file !== undefined) closeSync(file)
   }
+}
+
+function unusable(path: string, cause: unknown): GateError {
+  const why = (cause as Error).message
+  return new GateError('ERR_KEPT_KEYS', `the kept keys in ${path} cannot be used: ${why}`, {
+    cause,
+  })
 }

@@ -321,10 +321,13 @@ function servesUntil({ goodAt, config }: IssuerKeys): number {
   return goodAt + config.keys_max_stale
 }
 
-function pauseOf({ keys, failures, config }: IssuerKeys): number {
-  return keys.length > 0
-    ? config.keys_refresh
-    : Math.min(config.keys_cooldown, firstRetryMs * 2 ** Math.min(failures, 10))
+/** Also a try when the keys end: a failed one takes them away, and `keys_refresh` may be longer than their rest. */
+function pauseOf(source: IssuerKeys): number {
+  const { keys, failures, config } = source
+  if (keys.length === 0)
+    return Math.min(config.keys_cooldown, firstRetryMs * 2 ** Math.min(failures, 10))
+  const rest = servesUntil(source) + 1 - Date.now()
+  return Math.min(config.keys_refresh, Math.max(firstRetryMs, rest))
 }
 
 function timeOf(ms: number): string | null {

@@ -63,6 +63,28 @@ t.test('NAME_FILE names a file with the value of NAME', async (t) => {
   )
 })
 
+t.test('what was read by NAME_FILE is in no message, and neither is a database URL', async (t) => {
+  const pem = `-----BEGIN PRIVATE KEY-----\n${'//secret'.repeat(60)}\n-----END PRIVATE KEY-----\n`
+  const folder = t.testdir({ word: `${'secret'.repeat(12)}\n`, pem })
+  const issuer = { issuer: 'https://i', audience: ['a'] }
+  const cases: readonly (readonly [object, string])[] = [
+    [{ database: { url: '${X}' } }, 'word'],
+    [{ limits: { header_bytes: '${X}' } }, 'word'],
+    [{ issuers: [{ ...issuer, audience: '${X}' }] }, 'word'],
+    // Their value is a path: X itself has it, and not X_FILE.
+    [{ revocation: { pepper_file: '${X}' } }, 'word'],
+    [{ issuers: [{ ...issuer, jwks_file: '${X}' }] }, 'word'],
+    [{ policy: { bundles: '${X}' } }, 'word'],
+    [{ listen: { tls: { cert: '${X}', key: '${X}' } } }, 'pem'],
+  ]
+  for (const [written, name] of cases) {
+    const { message, problems } = refusal({ ...least, ...written }, { X_FILE: join(folder, name) })
+    t.notMatch(`${message}${JSON.stringify(problems)}`, /secret/, JSON.stringify(written))
+    t.match(message, /not shown/)
+  }
+  t.notMatch(refusal({ ...least, database: { url: 'gate:secret@db/d' } }).message, /secret/)
+})
+
 t.test(
   'what a gate writes lies in state_dir, unless an option of its own says where',
   async (t) => {

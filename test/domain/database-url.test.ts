@@ -51,6 +51,8 @@ t.test(
 t.test('what cannot be understood is refused with a sentence that shows no password', async (t) => {
   for (const [url, sentence] of [
     ['mysql://gate:secret@a/app', /not a URL such as postgres:/],
+    ['postgres://gate:12/secret@db/app', /in a login and password, \/ .* are written as %2F/],
+    ['postgres://gate:12?secret@db/app', /in a login and password, \/ .* are written as %2F/],
     ['postgres://gate:secret@a,,b/app', /a host is empty/],
     ['postgres://gate:secret@a:x,b/app', /a host or port is malformed/],
     ['postgres://gate:secret@/app?host=a,b&port=1,2,3', /2 hosts and 3 ports/],

@@ -1,4 +1,5 @@
 /** Key sets over real sockets: discovery, rotation, an issuer in trouble, documents that are not what they should be. */
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   mkdtempSync,
@@ -7,6 +8,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
@@ -369,9 +371,27 @@ t.test('kept keys end with keys_max_stale, counted from their fetch', async (t) 
   const old = (ms: number): string => new Date(Date.now() - ms).toISOString()
   change(file, { fetched_at: old(3_590_000) })
   t.equal((await open({ issuer: issuer.url, keys_max_stale: '1h' }, folder)).sets.length, 1)
+  // They end in time although the next refresh is a day away.
+  change(file, { fetched_at: old(3_597_000) })
+  const late = await open(
+    { issuer: issuer.url, keys_max_stale: '1h', keys_refresh: '24h', keys_cooldown: '24h' },
+    folder,
+  )
+  t.equal(late.sets.length, 1)
+  await until('they have ended', () => late.sets.at(-1)?.keys.length === 0)
   change(file, { fetched_at: old(3_610_000) })
   t.same((await open({ issuer: issuer.url, keys_max_stale: '1h' }, folder)).sets, [])
 })
+
+function renameAndLink(file: string): void {
+  renameSync(file, `${file}.other`)
+  symlinkSync(`${file}.other`, file)
+}
+
+function makePipe(file: string): void {
+  rmSync(file)
+  execFileSync('mkfifo', ['-m', '600', file])
+}
 
 t.test('kept keys that may not be the issuer’s are not used', async (t) => {
   const issuer = await idp()
@@ -388,6 +408,9 @@ t.test('kept keys that may not be the issuer’s are not used', async (t) => {
     ['with keys for no accepted algorithm', () => {}, { algorithms: ['RS256'] }],
     ['cut off', () => writeFileSync(file, good.subarray(0, 40))],
     ['written by another user', () => chmodSync(file, 0o666)],
+    ['behind a link', () => renameAndLink(file)],
+    ['in a pipe', () => makePipe(file)],
+    ['too large', () => writeFileSync(file, Buffer.concat([good, Buffer.alloc(1 << 20, ' ')]))],
   ]
   for (const [name, spoil, more] of cases) {
     spoil()
@@ -397,8 +420,8 @@ t.test('kept keys that may not be the issuer’s are not used', async (t) => {
     if (spoil.toString() !== '() => {}' && !/another issuer/.test(name))
       t.match(logged[0], /kept keys in .* cannot be used: .*ERR_KEPT_KEYS/, name)
     await store.close()
-    writeFileSync(file, good)
-    chmodSync(file, 0o600)
+    rmSync(file)
+    writeFileSync(file, good, { mode: 0o600 })
   }
 })
 

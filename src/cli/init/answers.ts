@@ -105,8 +105,12 @@ function refuseWrong(given: Given): void {
 /** The problems of the given answers; an answer that is not given is taken to be right. */
 function problemsOf(given: Given): Map<keyof Answers, string> {
   const found = new Map<keyof Answers, string>()
+  for (const [name, answer] of Object.entries(withoutAbsent(given))) {
+    // The file would hold a reference to a variable, and the SQL something else.
+    if (answer!.includes('${')) found.set(name as keyof Answers, 'expected a value without ${')
+  }
   const database = given.database === undefined ? undefined : databaseProblem(given.database)
-  if (database !== undefined) found.set('database', database)
+  if (database !== undefined && !found.has('database')) found.set('database', database)
   const examples = Object.fromEntries(questions.map(({ name, example }) => [name, example]))
   const tried = { ...examples, ...withoutAbsent(given) }
   if (database !== undefined) tried.database = examples.database!
@@ -137,6 +141,9 @@ function answerAt(path: string): keyof Answers {
 }
 
 function databaseProblem(url: string): string | undefined {
+  // It stands in a comment of the SQL, too: what follows a line end there would be run.
+  if (/[^!-~]/.test(url))
+    return 'expected a URL without spaces and line ends: other characters are written like %20'
   if (!/^postgres(?:ql)?:\/\//.test(url))
     return 'expected a URL such as postgres://127.0.0.1:5432/dropgate'
   if (/^[^/]*\/\/[^/?#]*@/.test(url))
