@@ -268,7 +268,10 @@ function checkFolder(folder: string, at: string, file: AddProblem): void {
   } catch {
     // The missing folder is reported below.
   }
-  file(at, `the folder ${folder} does not exist`)
+  file(
+    at,
+    `the folder ${folder} does not exist; make it, and build a bundle into it with dropgate build`,
+  )
 }
 
 /** Returns what is wrong with the origin of an upstream; the schema has refused a path, a query and credentials. */

@@ -221,7 +221,11 @@ function substitute(node: Scalar, env: NodeJS.ProcessEnv, at: string, problems: 
     }
     if (standard !== undefined) return standard
     complete = false
-    problems.add('ERR_CONFIG_VARIABLE', at, `the variable ${name} is not set and has no default`)
+    problems.add(
+      'ERR_CONFIG_VARIABLE',
+      at,
+      `the variable ${name} is not set and has no default; set it, name a file that holds it in ${name}_FILE, or write \${${name}:-DEFAULT}`,
+    )
     return ''
   })
   const alone = before.replace(variable, '') === ''

@@ -177,14 +177,14 @@ const issuer = group({
   }),
   audience: texts(
     { why: 'Accepted audiences; the `aud` claim of a token must name one of them.' },
-    'audience names',
+    'a list of audience names with at least one, such as [api]',
   ),
   algorithms: texts(
     {
       why: 'Accepted signature algorithms. Symmetric algorithms are not supported.',
       default: ['ES256', 'RS256', 'EdDSA'],
     },
-    `some of ${algorithms.join(', ')}`,
+    `some of ${algorithms.join(', ')} (symmetric ones such as HS256 are not supported)`,
     `^(?:${algorithms.join('|')})$`,
   ),
   from: texts(
@@ -298,7 +298,7 @@ const route = group({
   audience: optional(
     texts(
       { why: 'Accepted audiences on this route, instead of those of the issuer.' },
-      'audience names',
+      'a list of audience names with at least one, such as [api]',
     ),
   ),
   decision: optional(

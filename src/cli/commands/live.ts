@@ -14,11 +14,16 @@ export function addLive(program: StrictCommand): void {
     'live',
     'list the open exchanges of the running gate; filters match whole values',
   )
-    .option('--issuer <iss>')
-    .option('--subject <sub>')
-    .option('--client <id>')
-    .option('--route <name>')
-    .addOption(new Option('--protocol <protocol>').choices(['http', 'websocket']))
+    .option('--issuer <iss>', 'only those of this issuer')
+    .option('--subject <sub>', 'only those of this subject')
+    .option('--client <id>', 'only those of this client')
+    .option('--route <name>', 'only those of this route')
+    .addOption(
+      new Option('--protocol <protocol>', 'only those of this protocol').choices([
+        'http',
+        'websocket',
+      ]),
+    )
     .option('--limit <n>', 'how many', '100')
     .option('--after <next>', 'the next page: the value that the page before printed at its end')
     .action(async (options: CommonOptions & Query) => {
