@@ -32,6 +32,12 @@ t.test(
   },
 )
 
+t.test('no program gets a password as an argument, which every user could see', async (t) => {
+  const script = read('container/logins.sh').replace(/^#.*$/gm, '')
+  t.match(script, /^\\set gate `cat \/run\/secrets\/gate-password`$/m)
+  t.notMatch(script, /\$\(|\$\{|--(?:set|variable)=(?!ON_ERROR_STOP)/)
+})
+
 const analyze = (...args: string[]) => spawnSync('systemd-analyze', args, { encoding: 'utf8' })
 const noSystemd = analyze('--version').status === 0 ? false : 'systemd-analyze is not installed'
 const noKubectl =
