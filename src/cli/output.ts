@@ -1,7 +1,7 @@
 /** How commands answer: results on standard output, problems on standard error, as text or with `--json` as JSON. */
 import type { Log } from '../domain/log.ts'
 import type { GateError } from '../errors.ts'
-import { formatTable, plain, type Row, type TableOptions } from './table.ts'
+import { formatTable, plain, plainJson, type Row, type TableOptions } from './table.ts'
 
 /** Folder in which dropgate is installed, with a slash at the end. */
 export const root = new URL('../../', import.meta.url).pathname
@@ -21,7 +21,7 @@ export function printResult(
   value: unknown,
   printText: () => void,
 ): void {
-  if (options.json) print(JSON.stringify(value))
+  if (options.json) print(plainJson(JSON.stringify(value)))
   else printText()
 }
 
@@ -60,7 +60,7 @@ export function printFields(
 export function printError(error: GateError, json: boolean): number {
   const { code, message, hint, problems } = error
   const text = json
-    ? JSON.stringify({ error: { code, message, hint, problems } })
+    ? plainJson(JSON.stringify({ error: { code, message, hint, problems } }))
     : `dropgate: ${lines(message)}\n${hintLine(hint)}  code: ${code}`
   process.stderr.write(`${text}\n`)
   return code === 'ERR_USAGE' ? 2 : 1

@@ -96,13 +96,24 @@ function cellText(value: unknown): string {
 }
 
 /**
- * The text without what a terminal would obey or hide: control characters, line ends, and the marks that turn the
- * direction of writing.
+ * Control characters, line ends, and what has no width: it turns the direction of writing, or makes two names look the
+ * same. Joiners and variants stay, which scripts and emoji need.
  */
+const hidden =
+  /(?!\u200c|\u200d|[\ufe00-\ufe0f])[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu
+
+/** The text without what a terminal would obey or hide. */
 export function plain(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cs}\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/gu,
-    '?',
+  return isPlain(text) ? text : text.replace(hidden, '?')
+}
+
+/** The same for JSON, with the escapes that JSON has for them: programs read what they read before. */
+export function plainJson(json: string): string {
+  return json.replace(hidden, (character) =>
+    Array.from(
+      { length: character.length },
+      (_, i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`,
+    ).join(''),
   )
 }
 

@@ -24,7 +24,7 @@ export interface ReadToken {
   readonly principal: Principal | undefined
   /** Why it does. */
   readonly refusal: GateError | undefined
-  /** Every text in the token: a row that names another one does not concern it. */
+  /** Every text in the token that a row can name: a row that names another one does not concern it. */
   readonly texts: readonly string[]
   /** Kinds of keys that this process cannot know. */
   readonly unknown: ReadonlySet<number>
@@ -83,8 +83,13 @@ function pointersOf(list: readonly string[]): Pointers {
   return { count: list.length, at: (index) => list[index]! }
 }
 
+/** PostgreSQL has no text with this character, so no row names one, and a question with it fails. */
+export function isNameable(text: string): boolean {
+  return !text.includes('\0')
+}
+
 function* textsIn(value: unknown): Generator<string> {
-  if (typeof value === 'string') yield value
+  if (typeof value === 'string' && isNameable(value)) yield value
   else if (typeof value === 'object' && value !== null)
     for (const each of Object.values(value)) yield* textsIn(each)
 }

@@ -10,7 +10,7 @@ import { asCommand } from './database.ts'
 import { commandName, count, print, printFields, printTable } from './output.ts'
 import { plain } from './table.ts'
 import { moment } from './times.ts'
-import { readToken, rowsOnToken } from './token-check.ts'
+import { isNameable, readToken, rowsOnToken } from './token-check.ts'
 
 /**
  * `blocked`: denied until a row is lifted or ends. `cutoff`: tokens from before a moment are denied. `partly`: some of the
@@ -103,7 +103,9 @@ export async function whoHolds(
     const depending = rows.filter(({ id }) => concerned?.depending.includes(id))
     const verdict = refusal !== undefined ? 'refused' : denying.size > 0 ? 'blocked' : 'clear'
     const history =
-      verdict === 'blocked' ? [] : await historyOfSubject(client, schema, subject, issuer)
+      verdict === 'blocked' || !isNameable(subject)
+        ? []
+        : await historyOfSubject(client, schema, subject, issuer)
     return {
       subject,
       issuer,

@@ -11,6 +11,7 @@ import {
   closeSync,
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -306,9 +307,9 @@ function elsewhere(directory: string): string {
   const name = createHash('sha256').update(directory).digest('hex').slice(0, 16)
   const base = join('/var/tmp', `dropgate-${name}`)
   mkdirSync(base, { recursive: true })
-  const { uid, mode } = statSync(base)
-  // In a folder that all users may write to, accept only a folder that this user created.
-  if (uid !== 0 || (mode & 0o022) !== 0) {
+  // In a folder that all users may write to, accept only a folder that this user created, and no link to one.
+  const found = lstatSync(base)
+  if (!found.isDirectory() || found.uid !== 0 || (found.mode & 0o022) !== 0) {
     throw new GateError('ERR_DATABASE_EMBEDDED', `${base} belongs to another user`, {
       hint: 'set database.embedded to a folder that other users can reach',
     })

@@ -3,7 +3,13 @@ import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { displayWidth, formatTable, type TableOptions } from '../../src/cli/table.ts'
+import {
+  displayWidth,
+  formatTable,
+  plain,
+  plainJson,
+  type TableOptions,
+} from '../../src/cli/table.ts'
 import { minute, moment, span } from '../../src/cli/times.ts'
 
 const rows = [
@@ -71,6 +77,13 @@ t.test('nothing that a terminal obeys reaches it', async (t) => {
   const [, , line = ''] = linesOf({}, [{ reason: hostile, object: { hostile } }])
   t.notMatch(line, /[\p{Cc}\u200b\u202e\u2066]/u)
   t.match(line, /a\?\[31mred\?\?\?\?2J\?evil\?x\?/)
+  t.equal(plain('al\u00adi\u2060ce\u3164\u{e0041}'), 'al?i?ce??', 'not like alice')
+  const family = '👩\u200d👩\u200d👧 ❤\ufe0f می\u200cخواهم'
+  t.equal(plain(family), family)
+  const value = { [hostile]: ['\u{e0041}', family] }
+  const json = plainJson(JSON.stringify(value))
+  t.notMatch(json, /[\p{Cc}\u200b\u202e\u2066\u{e0041}]/u)
+  t.same(JSON.parse(json), value)
 })
 
 t.test('a million rows are a table too', async (t) => {

@@ -165,6 +165,20 @@ t.test('a token that a gate refuses anyway; one of a foreign issuer', async (t) 
   await t.rejects(whoHolds(file, 'x.y', undefined), { code: 'ERR_TOKEN_MALFORMED' })
 })
 
+t.test('a text that no row can hold does not stop the question', async (t) => {
+  await insert({ group_value: 'staff' })
+  const denied = await tokenOf('alice', { note: 'a\0b' })
+  t.equal(await codeOf(denied), 'ERR_REVOKED')
+  t.match(await whoHolds(file, denied, undefined), { verdict: 'blocked' })
+  const refused = await tokenOf('a\0b')
+  t.equal(await codeOf(refused), 'ERR_TOKEN_CLAIMS')
+  t.match(await whoHolds(file, refused, undefined), {
+    verdict: 'refused',
+    token: { code: 'ERR_TOKEN_CLAIMS' },
+  })
+  await empty()
+})
+
 t.test('a token issued within the same second as a cutoff', async (t) => {
   const second = nowS()
   const token = await tokenOf('dora', { iat: second })
