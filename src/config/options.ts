@@ -177,7 +177,7 @@ const issuer = group({
   }),
   audience: texts(
     { why: 'Accepted audiences; the `aud` claim of a token must name one of them.' },
-    'a list of audience names with at least one, such as [api]',
+    'at least one audience name, such as [api]',
   ),
   algorithms: texts(
     {
@@ -298,7 +298,7 @@ const route = group({
   audience: optional(
     texts(
       { why: 'Accepted audiences on this route, instead of those of the issuer.' },
-      'a list of audience names with at least one, such as [api]',
+      'at least one audience name, such as [api]',
     ),
   ),
   decision: optional(

@@ -211,7 +211,7 @@ t.test('revoke, list, lift and sql work as the unprivileged revoker', async (t) 
 t.test('a row that the database refuses is explained, with what to do about it', async (t) => {
   const cases: [args: string[], exit: number, err: RegExp][] = [
     [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /hint: Set at least one of subject/],
-    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused the statement: the revocation names nobody \(23514\)/],
+    [['sql', "INSERT INTO dropgate.revocations (reason) VALUES ('acme')"], 1, /refused the statement: the revocation has no target \(23514\)/],
     [['sql', "INSERT INTO dropgate.revocations (subject) VALUES ('')"], 1, /subject is empty.*\n {2}hint: Omit subject/],
     [['sql', ''], 2, /the SQL statement is empty/],
     [['live', '--protocol', 'foo'], 2, /choices are http, websocket/],

@@ -37,7 +37,7 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withIssuer({ issuer: ' https://idp.example' }), 'issuers[0].issuer', 'begins or ends with a space'],
   [withIssuer({ issuer: 'https://idp.example?a=b' }), 'issuers[0].issuer', 'no query'],
   [withIssuer({ issuer: 'idp.example/realm' }), 'issuers[0].issuer', 'write https://idp.example/realm'],
-  [withIssuer({ audience: [''] }), 'issuers[0].audience[0]', 'expected a list of audience names with at least one, such as [api], found ""'],
+  [withIssuer({ audience: [''] }), 'issuers[0].audience[0]', 'expected at least one audience name, such as [api], found ""'],
   [withIssuer({ audience: [] }), 'issuers[0].audience', 'expected a list'],
   [withIssuer({ audience: 'api' }), 'issuers[0].audience', 'write [api]'],
   [withIssuer({ from: ['cookie:a b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],

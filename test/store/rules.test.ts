@@ -230,10 +230,10 @@ const rows: Case[] = [
   {
     row: { reason: 'x' },
     column: 'everyone',
-    says: 'the revocation names nobody',
+    says: 'the revocation has no target',
     hint: 'Set at least one of subject',
   },
-  { row: { everyone: false }, column: 'everyone', says: 'names nobody' },
+  { row: { everyone: false }, column: 'everyone', says: 'has no target' },
   { row: { everyone: null }, column: 'everyone', says: 'everyone is null', code: '23502' },
   {
     row: { subject: 'a', everyone: null },
@@ -241,7 +241,7 @@ const rows: Case[] = [
     says: 'everyone is null',
     code: '23502',
   },
-  { row: { issued_before: '2026-01-01Z' }, column: 'everyone', says: 'names nobody' },
+  { row: { issued_before: '2026-01-01Z' }, column: 'everyone', says: 'has no target' },
   {
     row: { except_session_id: 's' },
     column: 'except_session_id',

@@ -2,7 +2,7 @@
  * A database that a preview of 0.1.0 made becomes what a fresh one is, with all that is in it; where that cannot be known
  * to work it is refused with steps that keep the rows, and nothing is touched.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type pg from 'pg'
@@ -10,6 +10,7 @@ import t from 'tap'
 import { migrate } from '../../src/store/migrate.ts'
 import { catalog } from '../harness/catalog.ts'
 import { compare, follow } from '../harness/follower.ts'
+import { blocksOf } from '../harness/pages.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { migratePreview } from '../harness/preview.ts'
 import { command, earlierReleases } from '../harness/releases.ts'
@@ -286,10 +287,9 @@ t.test('the steps of docs/runbook.md keep the rows of a database that is refused
   const { urlOf, owner } = await preview()
   await fill(owner)
   await owner.query("DELETE FROM dropgate.migrations WHERE name LIKE '0006%'")
-  const [, aside, copy] =
-    / {4}(ALTER SCHEMA dropgate RENAME[^;]*;)[\s\S]*?dropgate migrate[\s\S]*?(INSERT INTO dropgate\.revocations[^;]*;)/.exec(
-      readFileSync('docs/runbook.md', 'utf8'),
-    ) ?? []
+  const [aside, copy] = blocksOf('docs/runbook.md')
+    .filter(({ language, text }) => language === 'sql' && text.includes('dropgate_old'))
+    .map(({ text }) => text)
   await owner.query(aside!)
   await migrate(urlOf('migrate_url'), options)
   await owner.query(copy!)

@@ -139,17 +139,17 @@ BEGIN
       'Omit compare, or write ''auth_time'' to compare issued_before with the last sign-in.'),
     ('block', 'compare', 'compare is auth_time, but issued_before is not set',
       'Set issued_before to the time that sign-ins are compared with, or omit compare for a block.'),
-    ('nobody', 'everyone', 'the revocation names nobody', concat('Set at least one of subject, session_id, token_id, token_hash, ',
+    ('target', 'everyone', 'the revocation has no target', concat('Set at least one of subject, session_id, token_id, token_hash, ',
       'client_id, tenant, group_value, device_id, key_thumbprint, client_cert, proof_key, network, claims and issuer; only ',
       'everyone = true may stand alone.')),
-    ('spares', 'except_session_id', 'the revocation names nobody: except_session_id only spares a session',
+    ('spares', 'except_session_id', 'the revocation has no target: except_session_id only spares a session',
       'Set also whom it hits, such as the subject whose other sessions shall end.')
   ) AS rule (for_word, for_col, says, writes)
   WHERE for_word = word AND coalesce(for_col, col) = col ORDER BY for_col NULLS LAST LIMIT 1;
   RAISE EXCEPTION USING MESSAGE = message, HINT = advice, SCHEMA = '__schema__', TABLE = 'revocations', COLUMN = col,
     ERRCODE = CASE word WHEN 'null' THEN 'not_null_violation' ELSE 'check_violation' END,
     CONSTRAINT = CASE WHEN word IN ('null', 'future', 'space', 'token') THEN '' WHEN word = 'time' THEN 'revocations_times'
-      WHEN word IN ('nobody', 'spares') THEN 'revocations_predicate' ELSE 'revocations_' || col || '_check' END;
+      WHEN word IN ('target', 'spares') THEN 'revocations_predicate' ELSE 'revocations_' || col || '_check' END;
 END $$;
 
 -- Whether a fault refuses the row. What no CHECK refuses may stand where it stood before: an older release let it in, and it

@@ -46,7 +46,7 @@ DECLARE
     CASE WHEN NEW.everyone THEN NULL WHEN NEW.everyone IS NULL THEN 'everyone null'
       WHEN num_nonnulls(NEW.issuer, NEW.subject, NEW.session_id, NEW.token_id, NEW.token_hash, NEW.client_id, NEW.tenant,
         NEW.group_value, NEW.key_thumbprint, NEW.client_cert, NEW.proof_key, NEW.device_id, NEW.network, NEW.claims) = 0
-      THEN CASE WHEN NEW.except_session_id IS NULL THEN 'everyone nobody' ELSE 'except_session_id spares' END END);
+      THEN CASE WHEN NEW.except_session_id IS NULL THEN 'everyone target' ELSE 'except_session_id spares' END END);
 BEGIN
   IF fault IS NOT NULL AND may_not_stand(fault, to_jsonb(NEW), CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) END) THEN
     PERFORM refuse_row(fault, NEW);

@@ -1,5 +1,5 @@
 -- What is revoked, in words for people: `active` is what denies now, `history` is what was done to the table, in time. Both
--- show only columns that revokers and lifters may read, and no canaries, which nobody has revoked by.
+-- show only columns that revokers and lifters may read, and no canaries, by which no caller is revoked.
 
 -- A value as it stands in a sentence: quoted where a reader could not see where it ends. Without settings of its own, so that
 -- PostgreSQL inlines it.
@@ -46,7 +46,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN r.id IS NULL THEN NULL WHEN r.issued_before IS NULL THEN 'block' ELSE 'cutoff' END
 $$;
 
--- What denies now. `unmatched`: no gate can match the row, so it denies nobody.
+-- What denies now. `unmatched`: no gate can match the row, so it denies no caller.
 CREATE OR REPLACE VIEW __schema__.active AS
   SELECT r.id, __schema__.kind_of(r) AS kind, __schema__.target_of(r) AS target, r.issued_before, r.compare,
     r.created_at AS since, r.expires_at AS until, r.reason, r.source, r.created_by,
