@@ -54,7 +54,7 @@ export async function packDropgate(folder: string): Promise<PackedDropgate> {
 
 /** tap loads itself into every Node.js that a test starts: neither the compiler nor npm bears that. */
 export function withoutTap(command: readonly string[]): [program: string, args: string[]] {
-  return ['sh', ['-c', 'unset NODE_OPTIONS; exec "$@"', 'sh', ...command]]
+  return ['/bin/sh', ['-c', 'unset NODE_OPTIONS; exec "$@"', 'sh', ...command]]
 }
 
 /** @returns what it printed */

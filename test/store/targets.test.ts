@@ -1,5 +1,4 @@
 /** Every kind of target: the keys Postgres makes are those a gate looks up, and what guards wide and false rows. */
-import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
 import { addressBytes } from '../../src/domain/address.ts'
@@ -13,6 +12,7 @@ import {
   negatedKinds,
   networkKey,
 } from '../../src/domain/revocation.ts'
+import { blocksOf } from '../harness/pages.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { seedOf } from '../harness/wait.ts'
 
@@ -323,10 +323,9 @@ t.test('the chain of actors is under the subject kind', async (t) => {
 })
 
 t.test('what the runbook says about the audit and about claims works as the owner', async (t) => {
-  const runbook = readFileSync('docs/runbook.md', 'utf8')
-  const blocks = [...runbook.matchAll(/^ {4}BEGIN;\n(?: {4}.*\n)+? {4}COMMIT;$/gm)].map(
-    ([block]) => block,
-  )
+  const blocks = blocksOf('docs/runbook.md')
+    .filter(({ language, text }) => language === 'sql' && text.startsWith('BEGIN;'))
+    .map(({ text }) => text)
   t.equal(blocks.length, 2)
   await insert({ claims: { '/role': 'x' } }, owner)
   await owner.query('SET ROLE dropgate_owner')
