@@ -9,7 +9,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 start: node_modules/.installed ## the whole thing on this machine: PostgreSQL, issuer, upstream, one gate
-	@exec $(NODE) src/main.ts demo
+	@DROPGATE_COMMAND='npm run -s dropgate --' exec $(NODE) src/main.ts demo
 
 test: node_modules/.installed ## every test but the long ones, or `make test TESTS="FILE …"`; the last line counts them
 	@$(NODE) test/harness/run.ts $(TESTS)

@@ -87,7 +87,9 @@ function withCommands(text: string): string {
 
 /** The command with which the user started dropgate, so that printed commands can be pasted as they are. */
 export function commandName(): string {
-  const { npm_command, npm_lifecycle_event } = process.env
+  const { npm_command, npm_lifecycle_event, DROPGATE_COMMAND } = process.env
+  // The Makefile says it: who has a checkout has no `dropgate` on PATH.
+  if (DROPGATE_COMMAND !== undefined) return DROPGATE_COMMAND
   if (npm_lifecycle_event === 'dropgate') return 'npm run -s dropgate --'
   return npm_command === 'exec' ? 'npx dropgate' : 'dropgate'
 }

@@ -147,6 +147,8 @@ for (const [way, command] of Object.entries(ways)) {
     const headers = { authorization: `Bearer ${demo.token}` }
     const stream = await fetch(`${demo.origin}/orders/news`, { headers })
     t.equal(stream.status, 200)
+    const name = way === 'node' ? 'dropgate' : 'npm run -s dropgate --'
+    t.match(demo.out, `\n  ${name} live`, 'what the user can type')
     const reader = stream.body!.getReader()
     t.match(Buffer.from((await reader.read()).value!).toString(), /^data: still open/)
     t.ok(demo.processes().length > 3, 'PostgreSQL is found')
