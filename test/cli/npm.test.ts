@@ -1,10 +1,10 @@
 /** The documented ways to run a gate, each stopped for real: what is open ends in peace, and nothing is left behind. */
-import { type ChildProcess, spawn } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import t from 'tap'
+import { GateProcess, gateCommand } from '../harness/gate-process.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { Upstream } from '../harness/upstream.ts'
 import { until } from '../harness/wait.ts'
@@ -45,7 +45,7 @@ upstream.answer = (socket) => {
 const ways = {
   npm: ['npm', 'run', '-s', 'dropgate', '--'],
   npx: ['npx', '--prefix', folder, 'dropgate'],
-  direct: ['node_modules/.bin/node', 'bin/dropgate.js'],
+  direct: gateCommand,
 } as const
 
 /** The tests may run under npm themselves. */
@@ -53,38 +53,16 @@ const env = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')),
 )
 
-class Running {
-  readonly child: ChildProcess
-  readonly closed: Promise<number | string | null>
-  err = ''
-  ended = false
+class Running extends GateProcess {
   port = 0
 
-  constructor([command, ...args]: readonly string[]) {
-    // A group of its own, as a terminal and a service manager make one.
-    this.child = spawn(command!, [...args, 'serve', '--config', config], {
-      detached: true,
-      env,
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    this.child.stderr!.on('data', (data) => {
-      this.err += data
-    })
-    this.closed = new Promise((resolve) =>
-      this.child.once('exit', (code, signal) => {
-        this.ended = true
-        resolve(code ?? signal)
-      }),
-    )
+  constructor(command: readonly string[]) {
+    super([...command, 'serve', '--config', config], env)
   }
 
-  async ready(): Promise<void> {
-    await until('listening', () => this.err.includes('"msg":"listening"'), 120_000)
-    const line = this.err.split('\n').find((each) => each.includes('"msg":"listening"'))!
-    const { ports, adminPort } = JSON.parse(line)
-    this.port = ports[0]
-    const readyz = `http://127.0.0.1:${adminPort}/readyz`
-    await until('ready', async () => (await fetch(readyz)).status === 200, 120_000)
+  override async ready(): Promise<number> {
+    this.port = await super.ready()
+    return this.port
   }
 
   /** A request whose answer has begun. */
@@ -93,13 +71,13 @@ class Running {
   }
 
   get drains(): boolean {
-    return this.err.includes('"msg":"draining;')
+    return this.count('draining;') > 0
   }
 
   /** No process of the group is there any more. */
   get isGone(): boolean {
     try {
-      process.kill(-this.child.pid!, 0)
+      process.kill(-this.pid, 0)
       return false
     } catch {
       return true
@@ -115,10 +93,6 @@ class Running {
       })
       socket.once('error', () => resolve(true))
     })
-  }
-
-  kill(): void {
-    if (!this.isGone) process.kill(-this.child.pid!, 'SIGKILL')
   }
 }
 
@@ -149,8 +123,7 @@ for (const { way, signal, to, exit } of cases) {
     t.teardown(() => gate.kill())
     await gate.ready()
     const answer = await gate.open()
-    const { pid } = gate.child
-    process.kill(to === 'the group' ? -pid! : pid!, signal)
+    process.kill(to === 'the group' ? -gate.pid : gate.pid, signal)
     await until('it drains', () => gate.drains)
     if (typeof exit === 'string' && signal !== 'SIGINT') t.equal(await gate.closed, exit)
     t.notOk(gate.isGone, 'what is open holds it')
@@ -175,7 +148,8 @@ t.test('asked again, it ends at once: by the second signal, under npm by the thi
     t.match(gate.err, `draining; a ${way === 'npm' ? 'third' : 'second'} signal ends it at once`)
     gate.child.kill('SIGTERM')
     // Two that come close together may be one to npm, and the last may find npm without its gate, which it then dies of.
-    if (way === 'npm') await until('it has ended', () => gate.ended || !gate.child.kill('SIGTERM'))
+    if (way === 'npm')
+      await until('it has ended', () => gate.hasEnded || !gate.child.kill('SIGTERM'))
     t.match(String(await gate.closed), way === 'npm' ? /^(?:1|SIGTERM)$/ : /^1$/, way)
     await broken
     await until('no process is left', () => gate.isGone)
@@ -188,11 +162,11 @@ t.test('npx: a further Ctrl-C ends it at once', async (t) => {
   await gate.ready()
   const answer = await gate.open()
   const broken = t.rejects(answer.text(), 'what was open is broken off')
-  process.kill(-gate.child.pid!, 'SIGINT')
+  process.kill(-gate.pid, 'SIGINT')
   await until('it drains', () => gate.drains)
   // Where the shell is bash, npm is the parent, and each Ctrl-C reaches the gate twice.
   t.match(gate.err, /draining; a (?:second|third) signal ends it at once/)
-  process.kill(-gate.child.pid!, 'SIGINT')
+  process.kill(-gate.pid, 'SIGINT')
   await broken
   await until('no process is left', () => gate.isGone)
 })
@@ -201,14 +175,15 @@ t.test('direct: SIGHUP reloads, and the end of its parent is nothing to a gate',
   const shell = ['sh', '-c', '"$@" & read line', 'sh', ...ways.direct]
   const gate = new Running(shell)
   t.teardown(() => gate.kill())
-  await until('the shell has ended', () => gate.ended)
+  await until('the shell has ended', () => gate.hasEnded)
+  await until('the gate listens', () => gate.count('listening') > 0, 120_000)
   await gate.ready()
-  process.kill(-gate.child.pid!, 'SIGHUP')
+  process.kill(-gate.pid, 'SIGHUP')
   await until('it reloads', () => gate.err.includes('the new configuration is in use'))
   const answer = await gate.open()
   release()
   t.equal(await answer.text(), 'abcd')
-  process.kill(-gate.child.pid!, 'SIGTERM')
+  process.kill(-gate.pid, 'SIGTERM')
   await until('no process is left', () => gate.isGone)
   t.match(gate.err, /"msg":"stopped"/)
 })
