@@ -1,6 +1,6 @@
 /** `active` and `history`: what denies now, and what was done to the table, in words; never more than a role may read. */
 import type pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { liftRevocation } from '../../src/store/statements.ts'
 import { startPostgres } from '../harness/postgres.ts'
 
@@ -22,6 +22,16 @@ async function insert(columns: Record<string, unknown>, client: pg.Client = owne
     Object.values(columns),
   )
   return rows[0].id as string
+}
+
+/** Canaries are a second apart at least: the last one is made older. */
+async function writeCanary(t: Test): Promise<void> {
+  await owner.query("UPDATE dropgate.waits SET at = at - interval '1 min'")
+  const { rows } = await owner.query('SELECT row_id FROM dropgate.canary(1000)')
+  const { rowCount } = await owner.query('SELECT FROM dropgate.revocations WHERE id = $1', [
+    rows[0].row_id,
+  ])
+  t.equal(rowCount, 1, 'a canary is in the table')
 }
 
 const select = async (query: string): Promise<Record<string, unknown>[]> =>
@@ -101,7 +111,7 @@ t.test('active has what denies now', async (t) => {
   const { rows } = await owner.query(
     "INSERT INTO dropgate.revocations (subject, issued_before) VALUES ('d', now() + interval '4 s') RETURNING id",
   )
-  await owner.query('SELECT dropgate.canary(1000)')
+  await writeCanary(t)
   await liftRevocation(cli, 'dropgate', await insert({ subject: 'e' }), true)
   const active = await select('SELECT * FROM dropgate.active ORDER BY id')
   t.same(
@@ -191,7 +201,7 @@ t.test('history has what was done, by whom, in time', async (t) => {
 })
 
 t.test('history shows no canaries, and outlives TRUNCATE', async (t) => {
-  await owner.query('SELECT dropgate.canary(1000)')
+  await writeCanary(t)
   t.same(await select('SELECT * FROM dropgate.history'), [])
   const first = await insert({ subject: 'first' }, cli)
   await liftRevocation(cli, 'dropgate', first, false)
