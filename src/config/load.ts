@@ -170,9 +170,9 @@ function parseYaml(text: string): Document {
   const line = text.split('\n')[(error.linePos?.[0].line ?? 1) - 1] ?? ''
   throw new GateError('ERR_CONFIG_READ', `not valid YAML: ${error.message}`, {
     cause: error,
-    ...(/[{[].*(?<!")\$\{/.test(line)
-      ? { hint: 'between braces or brackets a variable needs quotes: {port: "${PORT}"}' }
-      : {}),
+    hint: /[{[].*(?<!")\$\{/.test(line)
+      ? 'between braces or brackets a variable needs quotes: {port: "${PORT}"}'
+      : 'a key is followed by a colon and a space, as in  listen: {port: 8080}  and what belongs to it is indented by spaces',
   })
 }
 

@@ -272,7 +272,7 @@ const route = group({
   ),
   upstream: text(
     { why: 'Origin to which allowed requests are sent.' },
-    'an origin such as http://127.0.0.1:9001, without a path',
+    'an origin such as http://127.0.0.1:9001, without a path (the path of the request is sent on as it is), user or password',
     '^https?://[^/?#@]+/?$',
   ),
   methods: optional(

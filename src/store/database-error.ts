@@ -29,8 +29,9 @@ const adviceByCode: Readonly<Record<string, string>> = {
   '3D000': 'create the database first, or correct its name in the URL',
   '3F000': migrateFirst,
   '42501':
-    'the database login lacks the role for this command: docs/revocation.md has the table of roles',
-  '42601': 'check how the statement is written there; one statement is run at a time',
+    'the database login lacks the role for this command: a revoker inserts rows, a lifter may delete them and change issued_before, expires_at and reason, and for another target a new row is inserted; docs/revocation.md has the table of roles',
+  '42601':
+    'check how the statement is written there, and the names of the columns (the one for a user is subject); one statement is run at a time',
   '42703': 'check the name; where it is right, run `dropgate migrate` first',
   '42883': migrateFirst,
   '42P01': migrateFirst,

@@ -110,9 +110,13 @@ const jwt = /eyJ[A-Za-z0-9_-]{8,}[.][A-Za-z0-9_-]*[.]/
  */
 export function refuseTokens(texts: readonly string[]): void {
   if (!texts.some((text) => jwt.test(text))) return
-  throw new GateError('ERR_USAGE', 'what is to be sent has what looks like a whole token', {
-    hint: 'use `dropgate revoke --token -`, which reads the token from standard input and sends only its hash',
-  })
+  throw new GateError(
+    'ERR_USAGE',
+    'a value looks like a whole token, which must not be sent to the database or stored there',
+    {
+      hint: 'use `dropgate revoke --token -`, which reads the token from standard input and sends only its hash',
+    },
+  )
 }
 
 async function checkEnd(client: pg.Client, expires: string | undefined): Promise<void> {

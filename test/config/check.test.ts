@@ -25,7 +25,7 @@ function refusal(written: object): GateError {
 /** Each is the only problem of its configuration. */
 const refused: readonly (readonly [object, string, string])[] = [
   // Upstreams: an origin, since the path that was decided on is the path that is sent.
-  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'without a path, found a URL with the path /v1'],
+  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'user or password, found a URL with the path /v1'],
   [withRoute({ upstream: 'http://a/v1?k=secret' }), 'routes[0].upstream', 'the path /v1 and a query'],
   [withRoute({ upstream: 'http://u:secret@a' }), 'routes[0].upstream', 'found a URL with a user or password'],
   [withRoute({ upstream: 'ws://a' }), 'routes[0].upstream', 'found a URL with the scheme ws'],
