@@ -17,6 +17,7 @@ import pg from 'pg'
 import { EmbeddedPostgres } from '../../src/embedded/postgres.ts'
 import type { EmbeddedUrls } from '../../src/embedded/state.ts'
 import { freePort } from '../bench/machine.ts'
+import { copyTemplate, keepTemplate } from './template-cluster.ts'
 import { started, until } from './wait.ts'
 
 export interface Cluster extends EmbeddedUrls {
@@ -67,6 +68,12 @@ async function openCluster(): Promise<Cluster> {
       rmSync(directory, { recursive: true, force: true })
     },
   })
+  const native = process.env.POSTGRES_NATIVE
+  if (!copyTemplate(native, directory)) {
+    await cluster.start()
+    await stop()
+    keepTemplate(native, directory)
+  }
   await cluster.start()
   return cluster
 }
