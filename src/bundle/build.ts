@@ -9,7 +9,6 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
-  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -22,7 +21,7 @@ import { makeFolder } from '../domain/folder.ts'
 import { asGateError, GateError, type Problem } from '../errors.ts'
 import { type ArchiveLimits, readArchive } from './archive.ts'
 import type { BundleCost } from './cost.ts'
-import { missingEntrypoint, regoFiles } from './entrypoints.ts'
+import { missingEntrypoint } from './entrypoints.ts'
 import {
   checkSources,
   type Finding,
@@ -38,6 +37,7 @@ import {
 } from './findings.ts'
 import { askOpa, findOpa } from './opa.ts'
 import { schemaOf } from './policy-tests.ts'
+import { filesIn, isPartOfBundle, regoFiles } from './source-files.ts'
 import { type TrialLimits, tryPolicy } from './trial.ts'
 
 export interface BuildOptions {
@@ -228,12 +228,9 @@ function checkFolder(policies: string): void {
   )
 }
 
-/** What opa reads in a folder that is a bundle. */
-const partOfBundle = /(?:\.rego|^data\.(?:json|ya?ml)|^\.manifest)$/
-
 function copySources(policies: string, to: string): void {
   for (const { file, name } of filesIn(policies)) {
-    if (!partOfBundle.test(name)) continue
+    if (!isPartOfBundle(name)) continue
     const copy = join(to, relative(policies, file))
     mkdirSync(dirname(copy), { recursive: true })
     copyFileSync(file, copy)
@@ -243,26 +240,18 @@ function copySources(policies: string, to: string): void {
 /** `opa run` reads these without `--bundle`; a bundle has only data.json and data.yaml. */
 function ignoredData(policies: string): string[] {
   return filesIn(policies)
-    .filter(({ name }) => /^[^.].*\.(?:json|ya?ml)$/.test(name) && !partOfBundle.test(name))
+    .filter(({ name }) => /^[^.].*\.(?:json|ya?ml)$/.test(name) && !isPartOfBundle(name))
     .map(
       ({ file }) =>
         `${file} is not in the bundle: data is read from files named data.json or data.yaml only, under the path of their folder`,
     )
 }
 
-function filesIn(policies: string): readonly { readonly file: string; readonly name: string }[] {
-  return readdirSync(policies, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map(({ parentPath, name }) => ({ file: join(parentPath, name), name }))
-    .filter(({ file }) => !/(?:^|\/)(?:\.git|node_modules)\//.test(relative(policies, file)))
-    .sort((a, b) => (a.file < b.file ? -1 : 1))
-}
-
 /** Returns twelve hex digits of a digest over the names and bytes of all files that go into the bundle. */
 function revisionOf(policies: string, v0: boolean): string {
   const digest = createHash('sha256').update(v0 ? 'v0\0' : '')
   for (const { file, name } of filesIn(policies)) {
-    if (name.endsWith('_test.rego') || !partOfBundle.test(name)) continue
+    if (name.endsWith('_test.rego') || !isPartOfBundle(name)) continue
     const bytes = readFileSync(file)
     digest.update(`${relative(policies, file)}\0${bytes.length}\0`).update(bytes)
   }

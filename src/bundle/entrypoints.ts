@@ -1,11 +1,10 @@
 /** Which rules the sources have, for a build whose configuration asks for one that they do not have. */
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import { nearest } from '../domain/nearest.ts'
 import { GateError } from '../errors.ts'
 import { counting } from './answer-advice.ts'
 import { type SourceOptions, versionFlags } from './findings.ts'
 import { askOpa } from './opa.ts'
+import { regoFiles } from './source-files.ts'
 
 interface ParsedModule {
   readonly package: { readonly path: readonly { readonly value: string }[] }
@@ -30,15 +29,6 @@ const maxFiles = 200
 
 /** How rules that decide are called, the most usual first. */
 const verdicts = ['decision', 'allow', 'allowed', 'authorized', 'response', 'result', 'main']
-
-/** The files of Rego in a folder; those of tests only where asked for. */
-export function regoFiles(policies: string, { tests = false } = {}): string[] {
-  return readdirSync(policies, { recursive: true, withFileTypes: true })
-    .filter(({ name }) => name.endsWith('.rego') && (tests || !name.endsWith('_test.rego')))
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort()
-}
 
 /** @param decision The entrypoint that opa did not find. @returns the error, which says what there is */
 export async function missingEntrypoint(

@@ -10,9 +10,9 @@ import { askOpa, type OpaAnswer } from './opa.ts'
 export interface Finding {
   /**
    * `strict`: what `opa check --strict` refuses; `input`: a field that the gate's input does not have; `format`: differs from
-   * `opa fmt`; `test`: a test fails, or there is none.
+   * `opa fmt`; `test`: a test fails; `untested`: there is no test.
    */
-  readonly kind: 'strict' | 'input' | 'format' | 'test'
+  readonly kind: 'strict' | 'input' | 'format' | 'test' | 'untested'
   readonly file: string
   /** Line, counted from 1; null where the finding is about a whole file or folder. */
   readonly row: number | null
@@ -45,6 +45,9 @@ interface OpaError {
   readonly location?: { readonly file: string; readonly row: number }
   readonly details?: unknown
 }
+
+/** The lock file of an editor: a link that leads nowhere, over which opa stumbles. */
+const ignored = '--ignore=.#*'
 
 export function versionFlags({ v0 }: { readonly v0: boolean }): readonly string[] {
   return v0 ? ['--v0-compatible'] : []
@@ -125,8 +128,13 @@ async function check(
   options: SourceOptions,
   ...more: readonly string[]
 ): Promise<readonly OpaError[]> {
-  const args = ['check', '--bundle', '--format=json', '--max-errors=1000', ...versionFlags(options)]
-  const answer = await askOpa(options.opa, [...args, ...more, options.policies])
+  const args = ['check', '--bundle', '--format=json', '--max-errors=1000', ignored]
+  const answer = await askOpa(options.opa, [
+    ...args,
+    ...versionFlags(options),
+    ...more,
+    options.policies,
+  ])
   if (answer.ok) return []
   try {
     return (JSON.parse(answer.err) as { errors: readonly OpaError[] }).errors
@@ -165,7 +173,7 @@ export async function formatSources(options: SourceOptions): Promise<string[]> {
 
 /** The results of `opa test`. Its exit status says only whether a test failed. @throws GateError ERR_OPA */
 export async function runTests(options: SourceOptions): Promise<readonly OpaTest[]> {
-  const flags = ['--bundle', '--format=json', ...versionFlags(options)]
+  const flags = ['--bundle', '--format=json', ignored, ...versionFlags(options)]
   const answer = await askOpa(options.opa, ['test', ...flags, options.policies])
   try {
     const tests = JSON.parse(answer.out === '' ? '[]' : answer.out) as readonly OpaTest[] | null
@@ -194,7 +202,7 @@ export function findInTests(tests: readonly OpaTest[], policies: string): Findin
 export function withoutTests(policies: string): Finding {
   const message =
     'there are no tests: write a rule whose name begins with test_ in a file *_test.rego'
-  return { kind: 'test', file: policies, row: null, message }
+  return { kind: 'untested', file: policies, row: null, message }
 }
 
 function failed(command: string, { out, err }: OpaAnswer, cause?: unknown): GateError {

@@ -17,7 +17,13 @@ export type BuildFlags = CommonOptions & {
 }
 
 /** Kinds of findings that `--strict` makes errors: all. */
-export const everyKind: readonly Finding['kind'][] = ['strict', 'input', 'format', 'test']
+export const everyKind: readonly Finding['kind'][] = [
+  'strict',
+  'input',
+  'format',
+  'test',
+  'untested',
+]
 
 /** @throws GateError; then no bundle was written. */
 export async function build(folder: string | undefined, options: BuildFlags): Promise<void> {
@@ -64,7 +70,7 @@ const limits = [
   'policy.vet_timeout',
 ] as const
 
-interface BuildSettings {
+export interface BuildSettings {
   readonly entrypoints: readonly string[]
   readonly limits: {
     readonly maxBundleBytes: number
@@ -75,7 +81,10 @@ interface BuildSettings {
 }
 
 /** `--entrypoint` needs no configuration: its limits are then the defaults. */
-export function settingsOf({ config: file, entrypoint }: BuildFlags): BuildSettings {
+export function settingsOf({
+  config: file,
+  entrypoint,
+}: Pick<BuildFlags, 'config' | 'entrypoint'>): BuildSettings {
   const { policy, decisions } =
     entrypoint === undefined
       ? load(file)

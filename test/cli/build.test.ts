@@ -87,7 +87,7 @@ const cases: Readonly<Record<string, Case>> = {
   'Envoy, its rule named': {
     files: { 'policy.rego': `package authz["my-service"].v1\n\n${envoy}` },
     options: { v0: true, entrypoints: ['authz/my-service/v1/allow'] },
-    findings: /^p\d+: test: there are no tests|^policy\.rego:8: format/,
+    findings: /^p\d+: untested: there are no tests|^policy\.rego:8: format/,
   },
   'Kubernetes admission: a set of reasons': {
     files: { 'a.rego': 'package kubernetes.admission\n\ndeny contains "x" if input.request.kind.kind == "Pod"\n' },
@@ -140,7 +140,7 @@ const cases: Readonly<Record<string, Case>> = {
   },
   'entitlements: the input of another program': {
     files: { 'a.rego': 'package gate.authz\n\ndecision if data.users[input.user].title == "owner"\n\ndecision if input.attributes.request.http.methd == "GET"\n' },
-    findings: /^(?:\S+: test: .*|a\.rego:3: input: input\.user is not .*; instead: input\.principal, .*|a\.rego:5: input: .*did you mean input\.attributes\.request\.http\.method\?)$/,
+    findings: /^(?:\S+: untested: .*|a\.rego:3: input: input\.user is not .*; instead: input\.principal, .*|a\.rego:5: input: .*did you mean input\.attributes\.request\.http\.method\?)$/,
   },
   'tests that fail, unused names, another format': {
     files: {
@@ -165,7 +165,7 @@ for (const [name, { files, options = {}, code, message, hint, findings }] of Obj
     }
     if (findings === undefined) return
     t.ok(done.lines.length > 0)
-    const others = code === undefined ? done.lines : done.lines.filter((line) => !/: (?:test|format): /.test(line))
+    const others = code === undefined ? done.lines : done.lines.filter((line) => !/: (?:untested|format): /.test(line))
     for (const line of others) t.match(line.replace(/^\S*\/(p\d+)/, '$1'), findings)
   }) // biome-ignore format: short
 }
@@ -251,7 +251,7 @@ t.test('the first try of a user without a configuration', async (t) => {
   t.match(first.stderr, /there is no configuration file .*\n {2}hint: .*dropgate build --entrypoint envoy\/authz\/allow`/)
   const second = run('build', 'opa', '--entrypoint', 'envoy/authz/allow', '--out', 'b.tar.gz')
   t.equal(second.status, 0, second.stderr)
-  t.match(second.stdout, /^opa: test: there are no tests.*\nb\.tar\.gz: revision \w+; tests none\n$/)
+  t.match(second.stdout, /^opa: untested: there are no tests.*\nb\.tar\.gz: revision \w+; tests none\n$/)
   for (const [args, message] of [
     [['build', 'nowhere'], /nowhere is not a folder\n {2}hint: .*dropgate build FOLDER/],
     [['build', 'opa', '--policies', 'other'], /two folders are named/],
