@@ -84,7 +84,12 @@ function pod(chance: Chance): object {
       : {
           resources: {
             limits: {
-              memory: mostly(chance, ['128Mi', '1Gi', '512MB', '1.5Gi'], ['5Gi', 'x', '-1'], 12),
+              memory: mostly(
+                chance,
+                ['128Mi', '1Gi', '512MB', '1.5Gi', '4200MB', '4Gi'],
+                ['5Gi', 'x', '-1'],
+                12,
+              ),
             },
           },
         }),
