@@ -31,7 +31,7 @@ state_dir: ${folder}/state
 policy: {bundles: ${folder}/bundles, decision: dev/allow}
 database: {url: "${cluster.url}"}
 decision_log: {file: ${folder}/decisions.jsonl}
-workers: 2
+workers: 1
 routes: [{name: all, path: /, auth: none, upstream: "${upstream.origin}"}]
 `,
 )
