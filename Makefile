@@ -22,7 +22,7 @@ check: node_modules/.installed ## what CI runs: lint, types, then `make test`
 	@$(BIN)/tsc --noEmit
 	@$(MAKE) --no-print-directory test
 
-bundle: node_modules/.installed ## check, test and build policies/ into bundles/gate.tar.gz
+bundle: node_modules/.installed ## check, test and build policies/ into bundles/gate.tar.gz; formats nothing (dropgate build --fix does)
 	@$(NODE) src/main.ts build
 
 docs: node_modules/.installed ## write dropgate.schema.json and the tables of README.md anew

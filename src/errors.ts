@@ -195,7 +195,10 @@ export const codes: Readonly<Record<Code, Entry>> = table
 /** One problem of several that are reported together. */
 export interface Problem {
   readonly code: Code
-  /** Path of the key in the configuration, '' for the whole file. */
+  /**
+   * Where it is: the path of a key in the configuration, '' for the whole file; `file:line` of a policy; the name of a
+   * builtin that is not provided.
+   */
   readonly path: string
   readonly message: string
 }
@@ -237,12 +240,17 @@ export class GateError extends Error {
    * The error in a form that can be sent between threads: structured cloning would keep only the message of an Error.
    */
   get data(): GateErrorData {
-    const { code, message, hint } = this
-    return hint === undefined ? { code, message } : { code, message, hint }
+    const { code, message, hint, problems } = this
+    return {
+      code,
+      message,
+      ...(hint === undefined ? {} : { hint }),
+      ...(problems === undefined ? {} : { problems }),
+    }
   }
 
-  static from({ code, message, hint }: GateErrorData): GateError {
-    return new GateError(code, message, hint === undefined ? {} : { hint })
+  static from({ code, message, ...options }: GateErrorData): GateError {
+    return new GateError(code, message, options)
   }
 
   get status(): number {
@@ -259,6 +267,7 @@ export interface GateErrorData {
   readonly code: Code
   readonly message: string
   readonly hint?: string
+  readonly problems?: readonly Problem[]
 }
 
 /** Wraps a thrown value in a GateError; a GateError is returned unchanged. */

@@ -2,9 +2,10 @@
  * Finds the `opa` tool: in `$OPA`, in `.tools/bin`, on PATH; else builds the pinned version with `go install` into
  * `.tools/bin`. Only tests and `make bundle` need opa; a running gate never does.
  */
-import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
+import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
 import { accessSync, constants, mkdirSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
+import { text as readStream } from 'node:stream/consumers'
 import { GateError } from '../errors.ts'
 
 /** The version that is installed when no opa is found; policies are built and tested with it. */
@@ -78,23 +79,35 @@ function isExecutable(path: string): boolean {
  * @throws GateError ERR_OPA with all that opa printed.
  */
 export function runOpa(opa: string, args: readonly string[], cwd?: string): string {
-  const done = run(opa, args, cwd)
+  const done = spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
   if (done.status === 0) return done.stdout
   throw failure(args, done)
 }
 
-/**
- * Runs an opa command that may exit with an error status and still print a result.
- * @throws GateError ERR_OPA when it printed no result.
- */
-export function tryOpa(opa: string, args: readonly string[], cwd?: string): string {
-  const done = run(opa, args, cwd)
-  if (done.stdout !== null && done.stdout !== '') return done.stdout
-  throw failure(args, done)
+/** What an opa command printed, and whether it ended with status 0. */
+export interface OpaAnswer {
+  readonly ok: boolean
+  readonly out: string
+  readonly err: string
 }
 
-function run(opa: string, args: readonly string[], cwd?: string): SpawnSyncReturns<string> {
-  return spawnSync(opa, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 })
+/** Runs opa without waiting in this thread, so that several of its commands run beside each other. */
+export async function askOpa(
+  opa: string,
+  args: readonly string[],
+  cwd?: string,
+): Promise<OpaAnswer> {
+  const child = spawn(opa, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', resolve)
+  })
+  const [status, out, err] = await Promise.all([
+    ended,
+    readStream(child.stdout),
+    readStream(child.stderr),
+  ])
+  return { ok: status === 0, out, err }
 }
 
 function failure(args: readonly string[], done: SpawnSyncReturns<string>): GateError {

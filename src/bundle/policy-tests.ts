@@ -9,7 +9,18 @@ import { asGateError, GateError } from '../errors.ts'
 import { PolicyInstance } from '../policy/host.ts'
 import { prepareModule } from '../policy/module.ts'
 import { readArchive } from './archive.ts'
-import { findOpa, runOpa, tryOpa } from './opa.ts'
+import {
+  checkSources,
+  type Finding,
+  isFailed,
+  type OpaTest,
+  runTests,
+  type SourceOptions,
+  versionFlags,
+  withoutTests,
+} from './findings.ts'
+import { findOpa, runOpa } from './opa.ts'
+import { compileModule } from './trial.ts'
 
 export interface TestOptions {
   /** Folder of Rego sources, data and tests. */
@@ -17,6 +28,8 @@ export interface TestOptions {
   /** Folder of dropgate itself, with its schema and tools; `policies` is not relative to it. */
   readonly root: string
   readonly maxMemoryBytes: number
+  /** The sources are in the syntax of OPA before 1.0. */
+  readonly v0?: boolean
 }
 
 export interface TestResult {
@@ -30,6 +43,8 @@ export interface TestResult {
 
 export interface TestReport {
   readonly tests: readonly TestResult[]
+  /** What `opa check` says of the sources; no test fails of it. */
+  readonly findings: readonly Finding[]
   readonly passed: boolean
   /** Percentage of the rules' lines that the tests execute; opa measures it only when all tests pass. */
   readonly coverage: number | undefined
@@ -37,33 +52,27 @@ export interface TestReport {
   readonly uncovered: readonly string[]
 }
 
-interface OpaTest {
-  readonly package: string
-  readonly name: string
-  readonly fail?: boolean
-  readonly skip?: boolean
-  readonly error?: unknown
-}
-
 /** @throws GateError ERR_OPA when the sources do not compile or contain no test */
 export async function testPolicies(options: TestOptions): Promise<TestReport> {
-  const { policies, root } = options
+  const { policies, root, v0 = false } = options
   const opa = findOpa(root)
-  runOpa(opa, ['check', '--strict', '--bundle', '--schema', schemaOf(root), policies])
-  // `opa test` exits with an error status when a test fails. That is a result, so the status counts only without
-  // output.
-  const verdicts = readVerdicts(tryOpa(opa, ['test', '--bundle', '--format=json', policies]))
-  if (verdicts.length === 0) throw withoutTests(policies)
+  const sources = { opa, policies, v0, schema: schemaOf(root) }
+  const findings = await checkSources(sources)
+  const verdicts = await runTests(sources)
+  if (verdicts.length === 0) {
+    const { file, message } = withoutTests(policies)
+    throw new GateError('ERR_OPA', `${file}: ${message}`)
+  }
   const wanted = verdicts.filter(({ skip }) => skip !== true)
   const own = await runOnEngine(
-    opa,
+    sources,
     wanted.map((test) => nameOf(test)),
     options,
   )
   const tests = verdicts.map((verdict): TestResult => {
     const name = nameOf(verdict)
     if (verdict.skip === true) return { name, opa: 'skip', engine: 'skip', message: undefined }
-    const failed = verdict.fail === true || verdict.error !== undefined
+    const failed = isFailed(verdict)
     const message = own.get(name)
     return {
       name,
@@ -74,16 +83,9 @@ export async function testPolicies(options: TestOptions): Promise<TestReport> {
   })
   const passed = tests.every((test) => test.opa !== 'fail' && test.engine !== 'fail')
   if (tests.some((test) => test.opa === 'fail'))
-    return { tests, passed, coverage: undefined, uncovered: [] }
-  const args = ['test', '--bundle', '--coverage', '--format=json', policies]
-  return { tests, passed, ...readCoverage(runOpa(opa, args)) }
-}
-
-/** The error for a policy without tests: nothing would check that the policy does what it should. */
-export function withoutTests(policies: string): GateError {
-  return new GateError('ERR_OPA', `there are no tests in ${policies}`, {
-    hint: 'write a rule whose name begins with test_ in a file *_test.rego',
-  })
+    return { tests, findings, passed, coverage: undefined, uncovered: [] }
+  const args = ['test', '--bundle', '--coverage', '--format=json', ...versionFlags(sources)]
+  return { tests, findings, passed, ...readCoverage(runOpa(opa, [...args, policies])) }
 }
 
 /** Path of the JSON Schema of `input`, which is part of dropgate. */
@@ -93,14 +95,6 @@ export function schemaOf(root: string): string {
 
 function nameOf({ package: path, name }: OpaTest): string {
   return `${path.replace(/^data\./, '').replaceAll('.', '/')}/${name}`
-}
-
-function readVerdicts(json: string): readonly OpaTest[] {
-  const value: unknown = readJson(json)
-  if (value === null) return []
-  if (!Array.isArray(value))
-    throw new GateError('ERR_OPA', 'the output of opa test is not a list of results')
-  return value as OpaTest[]
 }
 
 interface CoverageReport {
@@ -131,7 +125,7 @@ function readJson(json: string): unknown {
 
 /** @returns For each test name why it did not pass, or undefined if it passed. */
 async function runOnEngine(
-  opa: string,
+  sources: SourceOptions,
   names: readonly string[],
   { policies, maxMemoryBytes }: TestOptions,
 ): Promise<ReadonlyMap<string, string | undefined>> {
@@ -142,15 +136,12 @@ async function runOnEngine(
     cpSync(policies, join(work, 'policies'), { recursive: true })
     const entrypoints = names.flatMap((name) => ['--entrypoint', name])
     const out = join(work, 'tests.tar.gz')
-    runOpa(
-      opa,
-      ['build', '--target=wasm', '--bundle', ...entrypoints, `--output=${out}`, 'policies'],
-      work,
-    )
+    const args = ['build', '--target=wasm', '--bundle', ...entrypoints, `--output=${out}`]
+    runOpa(sources.opa, [...args, ...versionFlags(sources), 'policies'], work)
     const limits = { maxBundleBytes: maxMemoryBytes, maxUnpackedBytes: maxMemoryBytes }
     const { wasm, data } = await readArchive(readFileSync(out), limits)
     const { bytes, initialPages } = prepareModule(wasm)
-    const module = await WebAssembly.compile(bytes)
+    const module = await compileModule(bytes)
     const start = (): PolicyInstance =>
       new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap: true })
     let instance = start()

@@ -8,6 +8,7 @@ import type { VetReport, VetRequest } from '../messages.ts'
 import { parseAnswer } from '../policy/answer.ts'
 import { type MemoryImage, PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
+import { adviseAnswer, shortened } from './answer-advice.ts'
 import type { BundleCost, TrialCost } from './cost.ts'
 
 /** Most rounds over the trial inputs, and most milliseconds for all rounds together. */
@@ -40,6 +41,14 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
     throw new GateError(
       'ERR_BUNDLE_POLICY',
       `the bundle uses builtins that dropgate does not provide: ${missing.join(', ')}`,
+      {
+        hint: 'decide without them: what a rule needs is in the input and in the data of the bundle; docs/builtins.md lists what there is',
+        problems: missing.map((explained) => ({
+          code: 'ERR_BUNDLE_POLICY',
+          path: explained.split(' ', 1)[0]!,
+          message: `dropgate does not provide ${explained}`,
+        })),
+      },
     )
   }
   const inputs = trialInputs(new InputPlan(usage.input))
@@ -59,7 +68,7 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
     // A request about which nothing is known must be denied on every route.
     if (tryOut(instance, entrypoint, decision, '{}')) {
       throw new GateError('ERR_BUNDLE_TRIAL', `${decision} allows a request with an empty input`, {
-        hint: 'deny by default in the policy: `default decision := false`',
+        hint: 'an answer that follows from what is missing (`not denied`, `count(deny) == 0`, `every`) is true when nothing is known: let the rule also ask for a fact, for example `input.attributes.request.http.method`, and deny by default: `default decision := false`',
       })
     }
     for (const input of inputs) tryOut(instance, entrypoint, decision, input)
@@ -94,15 +103,18 @@ function tryOut(
   decision: string,
   input: string,
 ): boolean {
-  let detail: string | undefined
+  let [detail, resultJson]: (string | undefined)[] = []
   try {
     const answer = parseAnswer(instance.evaluate(entrypoint, input))
     if (answer.failure === undefined) return answer.allowed
-    detail = answer.detail
+    ;({ detail, resultJson } = answer)
   } catch (error) {
     detail = asGateError(error).message
   }
-  throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}`)
+  const came = resultJson === undefined ? '' : `; it answered ${shortened(resultJson)}`
+  throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}${came}`, {
+    ...(resultJson === undefined ? {} : { hint: adviseAnswer(decision, resultJson) }),
+  })
 }
 
 /** Returns typical inputs: with and without a caller, with a query, with a body, with a long header. */

@@ -7,11 +7,10 @@ import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
-import { findInputUsage } from '../policy/input-usage.ts'
-import { prepareModule } from '../policy/module.ts'
 import type { PolicyPackage } from '../policy/package.ts'
-import { type ArchiveLimits, type BundleContent, readArchive } from './archive.ts'
+import { type ArchiveLimits, readArchive } from './archive.ts'
 import type { BundleCost } from './cost.ts'
+import { tryPolicy } from './trial.ts'
 import { vet } from './vet.ts'
 
 export interface BundlesOptions {
@@ -45,9 +44,6 @@ export interface BundleStatus {
   readonly cost: BundleCost | null
   readonly warnings: readonly string[]
 }
-
-/** Data above this size gets a warning: a worker answers no request while it copies them, about 50 ms for 32 MiB. */
-const maxDataBytes = 32 << 20
 
 const suffix = '.tar.gz'
 
@@ -159,14 +155,7 @@ export class Bundles {
         log.info({ bundle: name, revision }, 'the bundles folder contains the active bundle again')
       return
     }
-    const { bytes: wasm, initialPages } = prepareModule(content.wasm)
-    const module = await compile(wasm)
-    const usage = findInputUsage(content.wasm)
-    const { maxMemoryBytes } = limits
-    const { cost, data } = await vet(
-      { module, initialPages, data: content.data, usage, maxMemoryBytes, decisions },
-      limits.vetTimeoutMs,
-    )
+    const { cost, warnings, ...policy } = await tryPolicy(content, limits, decisions)
     if (this.#closed) return
     const generation = this.#status.generation + 1
     this.#active = {
@@ -174,10 +163,7 @@ export class Bundles {
       bundle: name,
       revision: content.revision,
       digest: content.digest,
-      module,
-      initialPages,
-      data,
-      usage,
+      ...policy,
     }
     this.#status = {
       name,
@@ -190,7 +176,7 @@ export class Bundles {
       message: null,
       hint: null,
       cost,
-      warnings: warningsOf(content, data.bytes.length),
+      warnings,
     }
     log.info({ bundle: name, revision: content.revision, generation, cost }, 'policy activated')
     for (const warning of this.#status.warnings) log.warn({ bundle: name, generation }, warning)
@@ -235,23 +221,5 @@ export class Bundles {
       { code, hint: error.hint, active_revision: this.#status.active_revision },
       `the bundle is refused: ${message}`,
     )
-  }
-}
-
-function warningsOf(content: BundleContent, dataBytes: number): string[] {
-  const warnings = content.hazards.map((hazard) => `bundle warning: ${hazard}`)
-  if (dataBytes > maxDataBytes) {
-    warnings.push(
-      `its data takes ${dataBytes >> 20} MiB in every worker. A worker copies it in 1 to 2 ms per MiB, during which that worker answers no requests: keep large data, and data that changes often, out of the bundle`,
-    )
-  }
-  return warnings
-}
-
-async function compile(bytes: Uint8Array): Promise<WebAssembly.Module> {
-  try {
-    return await WebAssembly.compile(bytes)
-  } catch (error) {
-    throw new GateError('ERR_BUNDLE_POLICY', 'policy.wasm does not compile', { cause: error })
   }
 }

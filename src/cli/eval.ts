@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readArchive } from '../bundle/archive.ts'
+import { compileModule } from '../bundle/trial.ts'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
@@ -128,7 +129,7 @@ async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
   }
   const content = await readArchive(bytes, { maxBundleBytes, maxUnpackedBytes })
   const { bytes: wasm, initialPages } = prepareModule(content.wasm)
-  const module = await WebAssembly.compile(wasm)
+  const module = await compileModule(wasm)
   const usage = findInputUsage(content.wasm)
   return new ActivePolicy(
     { ...content, generation: 1, bundle: path, module, initialPages, usage },

@@ -8,6 +8,7 @@ import { addCompletion } from './commands/completion.ts'
 import { addConfig } from './commands/config.ts'
 import { addCut } from './commands/cut.ts'
 import { addDemo } from './commands/demo.ts'
+import { addDev } from './commands/dev.ts'
 import { addEval } from './commands/eval.ts'
 import { addInit } from './commands/init.ts'
 import { addLift } from './commands/lift.ts'
@@ -27,7 +28,7 @@ import { printError, root } from './output.ts'
 /** Each function adds one command; `--help` lists them in this order. */
 const commands = [
   addServe, addConfig, addMigrate, addSql, addRevoke, addLift, addList, addShow, addWho, addLive, addCut, addPurge, addStatus, addBuild,
-  addTest, addEval, addInit, addDemo, addCompletion,
+  addDev, addTest, addEval, addInit, addDemo, addCompletion,
 ] // biome-ignore format: a list
 
 /** @param args Arguments after node and script. @returns the exit status: 0 done, 1 failed, 2 wrong use. */

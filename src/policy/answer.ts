@@ -1,6 +1,6 @@
 /**
- * Reads the policy's result: a boolean, or the object that OPA's Envoy plugin takes. Only the boolean `true`, or an
- * object whose `allowed` is `true`, allows. A known field with a wrong type, or a second result, makes the answer
+ * Reads the policy's result: a boolean, or the object that OPA's Envoy plugin takes, or AuthZEN's `{"decision": true}`. Only
+ * the boolean `true`, or an object whose `allowed` is `true`, allows; `decision` counts where `allowed` is absent. A known field with a wrong type, or a second result, makes the answer
  * unusable, and an unusable answer denies (design law 1). Fields that the plugin does not know are ignored, as the
  * plugin does.
  */
@@ -63,9 +63,10 @@ function parse(resultSet: string): Answer {
 }
 
 function ofObject(result: unknown, resultJson: string): Answer {
-  if (!isObject(result)) throw new Error('the result is neither a boolean nor an object')
-  const { allowed: verdict, body, reason } = result
-  if (typeof verdict !== 'boolean') throw new Error('allowed is not a boolean')
+  if (!isObject(result))
+    throw new Error(`the result is ${kindOf(result)}, neither a boolean nor an object`)
+  const verdict = readVerdict(result)
+  const { body, reason } = result
   if (body !== undefined && typeof body !== 'string') throw new Error('body is not a string')
   if (reason !== undefined && typeof reason !== 'string') throw new Error('reason is not a string')
   const { dynamic_metadata: metadata } = result
@@ -91,6 +92,24 @@ function ofObject(result: unknown, resultJson: string): Answer {
     reason,
     resultJson,
   }
+}
+
+/** Two verdicts in one object could differ, today or after the next change of the policy: neither counts. */
+function readVerdict(result: Record<string, unknown>): boolean {
+  const names = ['allowed', 'decision'].filter((name) => Object.hasOwn(result, name))
+  const [name] = names
+  if (name === undefined) throw new Error('the object has no allowed')
+  if (names.length > 1) throw new Error('the object has both allowed and decision')
+  const verdict = result[name]
+  if (typeof verdict !== 'boolean') throw new Error(`${name} is ${kindOf(verdict)}, not a boolean`)
+  return verdict
+}
+
+/** What kind of value it is; never the value itself, which may be from a request. */
+function kindOf(value: unknown): string {
+  if (value === null) return 'null'
+  if (Array.isArray(value)) return 'a list or set'
+  return typeof value === 'object' ? 'an object' : `a ${typeof value}`
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -2,10 +2,9 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { Ajv } from 'ajv'
 import t from 'tap'
-import { buildBundle } from '../../src/bundle/build.ts'
 import { findOpa } from '../../src/bundle/opa.ts'
 import { testPolicies } from '../../src/bundle/policy-tests.ts'
 import { evaluate } from '../../src/cli/eval.ts'
@@ -108,58 +107,33 @@ t.test('a rule that no test reaches is named', async (t) => {
   t.match(stdout, /coverage is below --threshold 90; no test reaches \S+r\.rego:5\n/)
 })
 
-t.test('a bundle is built of what is formatted, checked and tested', async (t) => {
-  const path = policies('loose', {
-    'r.rego': 'package r\n\nx if   {\n  input.parsed_path == ["a"]\n}\n',
-    'r_test.rego':
-      'package r_test\n\nimport data.r\n\ntest_x if r.x with input as {"parsed_path": ["a"]}\n',
-  })
-  const out = join(folder, 'out', 'r.tar.gz')
-  const build = () => buildBundle({ policies: path, out, entrypoints: ['r/x'], root })
-  t.match(build(), { out, formatted: [/r\.rego$/], tests: 'PASS: 1/1' })
-  t.equal(
-    readFileSync(join(path, 'r.rego'), 'utf8'),
-    'package r\n\nx if {\n\tinput.parsed_path == ["a"]\n}\n',
-  )
-  t.same(build().formatted, [])
-  writeFileSync(join(path, 'r.rego'), 'package r\n\nx if   input.aa.principle\n\ny if\n')
-  t.throws(build, { code: 'ERR_OPA', message: /opa check failed/ }, 'the mistake, not the layout')
-  rmSync(join(path, 'r_test.rego'))
-  writeFileSync(join(path, 'r.rego'), 'package r\n\nx := 1\n')
-  t.throws(build, { code: 'ERR_OPA', message: /no test/ })
-})
-
-t.test('outside of the checkout, what is tested and built is what the caller means', async (t) => {
-  const own = 'package gate.authz\n\ndecision if   input.parsed_path == ["own"]\n'
-  const test = (path: string) =>
-    `package gate.authz_test\n\nimport data.gate.authz\n\ntest_own if authz.decision with input as {"parsed_path": ["${path}"]}\n`
-  policies('away', {
-    'dropgate.yaml': `database: {url: "\${NO_SUCH}"}\nroutes: ${JSON.stringify([route])}\n`,
-  })
-  const away = join(folder, 'away')
-  const sources = policies('away/policies', { 'r.rego': own, 'r_test.rego': test('other') })
-  const run = (...args: string[]) =>
-    spawnSync('node', [resolve('src/main.ts'), ...args], { encoding: 'utf8', cwd: away })
-  const refused = run('build')
-  t.equal(refused.status, 1)
-  t.match(refused.stderr, /opa test failed:/)
-  t.match(refused.stderr, /test_own: FAIL/)
-  writeFileSync(join(sources, 'r_test.rego'), test('own'))
-  writeFileSync(join(sources, 'r.rego'), own)
-  const built = run('build')
-  t.equal(built.status, 0, built.stderr)
-  t.match(built.stdout, /^formatted policies\/r\.rego\nbundles\/gate\.tar\.gz: .*PASS: 1\/1\n$/)
-  t.match(run('test').stdout, /^1 of 1 tests pass/)
-})
-
 t.test('a misspelt field of the input is found', async (t) => {
   const path = policies('typo', {
     'r.rego': 'package r\n\nx if input.attributes.request.http.methd == "GET"\n',
     'r_test.rego': 'package r_test\n\nimport data.r\n\ntest_x if not r.x\n',
   })
-  await t.rejects(testPolicies({ policies: path, root, maxMemoryBytes }), {
+  const { findings, passed } = await testPolicies({ policies: path, root, maxMemoryBytes })
+  t.equal(passed, true)
+  t.match(findings, [
+    { kind: 'input', file: /r\.rego$/, row: 3, message: /methd.*did you mean \S+\.method\?/ },
+  ])
+})
+
+t.test('sources of an older opa are tested by its syntax', async (t) => {
+  const path = policies('old', {
+    'r.rego': 'package r\n\nx { input.parsed_path == ["a"] }\n',
+    'r_test.rego':
+      'package r_test\n\nimport data.r\n\ntest_x { r.x with input as {"parsed_path": ["a"]} }\n',
+  })
+  const options = { policies: path, root, maxMemoryBytes }
+  await t.rejects(testPolicies(options), {
     code: 'ERR_OPA',
-    message: /methd/,
+    message: /r(?:_test)?\.rego:\d/,
+    hint: /--v0-compatible/,
+  })
+  t.match(await testPolicies({ ...options, v0: true }), {
+    passed: true,
+    tests: [{ engine: 'pass' }],
   })
 })
 

@@ -99,7 +99,7 @@ t.test('twice is refused, in every spelling and place, unless the option is a li
   }
   t.same(
     lists,
-    ['revoke --claim', 'list --claim', 'eval --header'],
+    ['revoke --claim', 'list --claim', 'build --entrypoint', 'eval --header'],
     'what is a list is meant to be one',
   )
   t.ok(refused > 100, String(refused))

@@ -1,5 +1,5 @@
 /** Inputs made to break an engine: what each of them may be answered is known, and only one of them may pass. */
-import type { Chance } from './kinds.ts'
+import type { Chance } from './compared.ts'
 
 /** Allows `who: alice` alone, after everything that a body can provoke in it. */
 export const hostilePolicy = `

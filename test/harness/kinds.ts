@@ -1,63 +1,10 @@
 /**
  * Policy kinds: the ten kinds of policies that people run, by what they decide on (attributes, roles, hours, networks,
  * bodies, ...), one policy of each in test/policy/kinds. Each has its data and a generator of requests that come near its
- * edges; at least one in fourteen is allowed and one in three denied, so that 200 of any seed hold both. `compareKind`
- * has `opa eval` and the engine decide the same requests, from the text that the gate would build, and says where they
- * differ.
+ * edges; at least one in fourteen is allowed and one in three denied, so that 200 of any seed hold both.
  */
 import { createHash, createHmac } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { findOpa, runOpa } from '../../src/bundle/opa.ts'
-import { ActivePolicy } from '../../src/policy/engine.ts'
-import { buildInput, type InputParts, InputPlan, type InputState } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
-import { compile } from './bundle.ts'
-import { packageOf } from './policy.ts'
-
-/** Numbers from a seed, the same everywhere (mulberry32). */
-export class Chance {
-  #state: number
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0
-  }
-
-  /** From 0 up to, not including, `below`. */
-  number(below: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0
-    let mixed = this.#state
-    mixed = Math.imul(mixed ^ (mixed >>> 15), mixed | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below
-  }
-
-  of<T>(choices: readonly T[]): T {
-    return choices[this.number(choices.length)]!
-  }
-
-  /** True once in `times`. */
-  once(times: number): boolean {
-    return this.number(times) === 0
-  }
-
-  some<T>(choices: readonly T[], most: number): T[] {
-    return Array.from({ length: this.number(most + 1) }, () => this.of(choices))
-  }
-}
-
-/** What differs from request to request. */
-interface Case {
-  readonly method?: string
-  readonly path?: string
-  readonly headers?: readonly (readonly [name: string, value: string])[]
-  readonly body?: string
-  readonly address?: string
-  readonly time?: string
-  readonly principal?: object
-  readonly labels?: object
-}
+import { type Case, type Chance, type Comparison, comparePolicy } from './compared.ts'
 
 interface Kind {
   readonly data: object
@@ -251,97 +198,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
   },
 } // biome-ignore format: tables
 
-function partsOf(made: Case): InputParts {
-  const { path = '/', headers = [], body, labels = {} } = made
-  const mark = path.indexOf('?')
-  const [pathOnly, query] = mark === -1 ? [path, null] : [path.slice(0, mark), path.slice(mark + 1)]
-  return {
-    requestId: '7', method: made.method ?? 'GET', path, host: 'h', scheme: 'http',
-    protocol: 'HTTP/1.1', headers: headers.flat(), size: body === undefined ? -1 : Buffer.byteLength(body),
-    bodyWithheld: false,
-    sourceAddress: made.address ?? '10.0.0.1', sourcePort: 1, destinationAddress: '10.0.0.2', destinationPort: 2,
-    parsedPath: pathOnly === '/' ? [] : pathOnly.slice(1).split('/'), query,
-    routeJson: JSON.stringify({ name: 'r', labels }), labelsJson: JSON.stringify(labels),
-    principal: made.principal === undefined ? undefined : { json: JSON.stringify(made.principal) },
-  } // biome-ignore format: a table
-}
-
-function stateOf({ body, time = '2026-01-01T00:00:00.000Z' }: Case): InputState {
-  const parsed = body?.startsWith('{') ? body : 'null'
-  const texts = body === undefined ? undefined : { quoted: JSON.stringify(body), parsed }
-  return { timeRfc3339: time, body: texts, feedStale: false, feedAgeMs: 1 }
-}
-
-export interface Difference {
-  readonly input: string
-  readonly opa: string
-  readonly engine: string
-}
-
-export interface Comparison {
-  readonly asked: number
-  readonly allowed: number
-  readonly differences: readonly Difference[]
-}
-
-const whole = new InputPlan(usesEverything.input)
-
-/** @param batches of 1,000 requests at most, each one run of `opa eval`. */
-export async function compareKind(name: string, seed: number, count: number): Promise<Comparison> {
-  const { data, make } = kinds[name]!
-  const rego = readFileSync(`test/policy/kinds/${name}.rego`, 'utf8')
-  const entrypoint = `kinds/${name}/allow`
-  const policy = new ActivePolicy(await packageOf(compile(rego, [entrypoint], data)), 64 << 20)
-  const chance = new Chance(seed)
-  const differences: Difference[] = []
-  let allowed = 0
-  for (let left = count; left > 0; left -= 1000) {
-    const cases = Array.from({ length: Math.min(left, 1000) }, () => make(chance))
-    const inputs = cases.map((each) => buildInput(partsOf(each), stateOf(each), whole).text)
-    const expected = evalBatch(rego, data, name, inputs)
-    for (const [i, each] of cases.entries()) {
-      const answer = policy.decide(
-        entrypoint,
-        buildInput(partsOf(each), stateOf(each), policy.plan).text,
-      )
-      if (answer.allowed) allowed++
-      const engine =
-        answer.failure === undefined || answer.resultJson !== undefined
-          ? canonical(`[${answer.resultJson ?? ''}]`)
-          : `failed: ${answer.detail}`
-      if (engine !== expected[i]) differences.push({ input: inputs[i]!, opa: expected[i]!, engine })
-    }
-  }
-  return { asked: count, allowed, differences }
-}
-
-function evalBatch(rego: string, data: object, name: string, inputs: readonly string[]): string[] {
-  const folder = mkdtempSync(join(tmpdir(), 'dropgate-kinds-'))
-  try {
-    writeFileSync(join(folder, 'policy.rego'), rego)
-    const withBatch = `${JSON.stringify(data).slice(0, -1)}${Object.keys(data).length === 0 ? '' : ','}"batch":[${inputs.join(',')}]}`
-    writeFileSync(join(folder, 'data.json'), withBatch)
-    const query = `[answer | some asked in data.batch; answer := [decided | decided := data.kinds.${name}.allow with input as asked]]`
-    const args = ['eval', '--format=json', '--data=policy.rego', '--data=data.json', query]
-    const { result } = JSON.parse(runOpa(findOpa(process.cwd()), args, folder), exactly)
-    return (result[0].expressions[0].value as unknown[]).map((value) => canonical(value))
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
-}
-
-/** One text for equal values, whatever the order of keys; numbers that a double cannot hold by their digits. */
-function canonical(value: unknown): string {
-  const parsed = typeof value === 'string' ? JSON.parse(value, exactly) : value
-  return JSON.stringify(parsed, (_key, inner) =>
-    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  )
-}
-
-function exactly(_key: string, value: unknown, context?: { source?: string }): unknown {
-  return typeof value !== 'number' || Number.isSafeInteger(value)
-    ? value
-    : `number ${context?.source}`
+export function compareKind(name: string, seed: number, count: number): Promise<Comparison> {
+  const files = [`test/policy/kinds/${name}.rego`]
+  return comparePolicy({ files, entrypoint: `kinds/${name}/allow`, ...kinds[name]! }, seed, count)
 }

@@ -179,7 +179,7 @@ cd ..`
   const workflow = parse(blocks.find(({ language }) => language === 'text')!.text)
   const runs = workflow.jobs.bundle.steps.flatMap(({ run }: { run?: string }) => run ?? [])
   const shell = blocks.filter(({ language }) => language === 'sh').map(({ text }) => text)
-  for (const step of ['dropgate test policies', 'dropgate build --out gate.tar.gz']) {
+  for (const step of ['dropgate test policies', 'dropgate build --strict --out gate.tar.gz']) {
     t.ok(runs.includes(step), `the workflow runs: ${step}`)
     t.ok(
       shell.some((text) => text.includes(step)),

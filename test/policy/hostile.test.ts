@@ -5,8 +5,8 @@ import { ActivePolicy } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { native } from '../harness/builtins.ts'
 import { compile } from '../harness/bundle.ts'
+import { Chance } from '../harness/compared.ts'
 import { hostileBody, hostilePolicy } from '../harness/hostile.ts'
-import { Chance } from '../harness/kinds.ts'
 import { activePolicy, packageOf } from '../harness/policy.ts'
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))

@@ -25,6 +25,13 @@ t.test('only a clear yes is a yes', async (t) => {
   const of = (result: unknown) => parseAnswer(JSON.stringify([{ result }]))
   t.match(of(true), { allowed: true, failure: undefined })
   t.match(of({ allowed: true }), { allowed: true, failure: undefined })
+  t.match(of({ decision: true }), { allowed: true, failure: undefined }, 'as AuthZEN answers')
+  t.match(of({ decision: true, context: { a: 1 } }), { allowed: true, failure: undefined })
+  t.match(of({ decision: false, http_status: 429 }), {
+    allowed: false,
+    failure: undefined,
+    status: 429,
+  })
   t.match(of(false), { allowed: false, failure: undefined, status: 403 })
   t.match(parseAnswer('[]'), { allowed: false, failure: undefined, status: 403 })
   t.match(of({ allowed: false, http_status: 429, body: 'slow', headers: { 'Retry-After': '7' }, reason: 'r' }), {
@@ -41,7 +48,8 @@ t.test('only a clear yes is a yes', async (t) => {
     allowed: true, failure: undefined, headers: [['x_user', '1'], ['x.team', '2']], removeHeaders: ['x_role'],
   }) // biome-ignore format: short
   const unusable: unknown[] = [
-    'true', 1, null, [], [true], {}, { allowed: 'true' }, { allowed: 1 }, { allow: true }, { allowed: true, headers: 'x' },
+    'true', 1, null, [], [true], {}, { allowed: 'true' }, { allowed: 1 }, { allow: true }, { decision: 'true' }, { decision: 1 }, { decision: null }, { decision: { allowed: true } },
+    { allowed: true, decision: true }, { allowed: false, decision: true }, { allowed: true, decision: false }, { allowed: null, decision: true }, { allowed: true, decision: null }, { allowed: true, headers: 'x' },
     { allowed: true, headers: { 'x-a': 1 } }, { allowed: true, headers: { 'x-a': 'a\r\nb: c' } }, { allowed: true, headers: { 'x-a': 'é' } },
     { allowed: true, headers: { 'x a': '1' } }, { allowed: true, headers: { 'X-Dropgate-Subject': 'root' } },
     { allowed: true, headers: { x_dropgate_subject: 'root' } }, { allowed: true, headers: { Host: 'evil' } },
@@ -152,7 +160,7 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
   })
   t.match(await tried('decision := {"allowed": "yes"}'), {
     code: 'ERR_BUNDLE_TRIAL',
-    message: /allowed is not a boolean/,
+    message: /allowed is a string, not a boolean; it answered \{"allowed":"yes"\}/,
   })
   t.match(await tried('decision if input.principal', {}, ['gate/authz/other']), {
     code: 'ERR_BUNDLE_POLICY',

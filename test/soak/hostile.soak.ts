@@ -4,9 +4,9 @@
  */
 import { Agent } from 'node:http'
 import { compile } from '../harness/bundle.ts'
+import { Chance } from '../harness/compared.ts'
 import { TestGate } from '../harness/gate.ts'
 import { hostileBody, hostilePolicy } from '../harness/hostile.ts'
-import { Chance } from '../harness/kinds.ts'
 import { until } from '../harness/wait.ts'
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))

@@ -1,28 +1,18 @@
-/** `build`: policies -> a bundle with the entrypoints that the configuration names. */
-import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
-import { print, printResult, root } from '../output.ts'
-
-type BuildOptions = CommonOptions & { readonly policies: string; readonly out: string }
+/** `build`: policies -> a bundle with the entrypoints that the configuration names; see ../build.ts. */
+import type { BuildFlags } from '../build.ts'
+import { addCommand, collect, type StrictCommand } from '../command.ts'
 
 export function addBuild(program: StrictCommand): void {
-  addCommand(program, 'build', 'check, test and build policies into a bundle (needs opa)')
-    .option('--policies <folder>', 'Rego sources and data', 'policies')
+  addCommand(program, 'build', 'check, test and build policies into a bundle, and try it as a gate does (needs opa)')
+    .argument('[folder]', 'Rego sources, data and tests (default: policies)')
+    .option('--policies <folder>', 'the same as the argument')
     .option('--out <file>', 'the bundle', 'bundles/gate.tar.gz')
-    .action(async (options: BuildOptions) => {
-      const { buildBundle } = await import('../../bundle/build.ts')
-      const { policies, out } = options
-      const entrypoints = await entrypointsOf(options.config)
-      const done = buildBundle({ policies, out, entrypoints, root })
-      printResult(options, done, () => {
-        for (const file of done.formatted) print(`formatted ${file}`)
-        print(`${done.out}: revision ${done.revision}; tests ${done.tests}`)
-      })
+    .option('--entrypoint <rule>', 'the rule that decides, such as envoy/authz/allow, in place of those of the configuration; repeat for more', collect)
+    .option('--strict', 'findings fail the build: failed or missing tests, what `opa check --strict` and the schema of the input say, format; so do they where the environment has CI')
+    .option('--fix', 'format the sources first, as `opa fmt` does')
+    .option('--v0-compatible', 'the sources are in the syntax of OPA before 1.0')
+    .action(async (folder: string | undefined, options: BuildFlags) => {
+      const { build } = await import('../build.ts')
+      await build(folder, options)
     })
-}
-
-async function entrypointsOf(file: string): Promise<string[]> {
-  const { loadConfig } = await import('../../config/load.ts')
-  const uses = ['policy.decision', 'routes.decision'] as const
-  const { policy, routes } = loadConfig(file, process.env, uses).config
-  return [...new Set([policy.decision, ...routes.map((route) => route.decision)])]
-}
+} // biome-ignore format: one option a line

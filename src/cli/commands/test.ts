@@ -6,7 +6,10 @@ import { print, printResult, root } from '../output.ts'
 
 const maxMemoryBytes = 256 << 20
 
-type TestOptions = CommonOptions & { readonly threshold: string }
+type TestOptions = CommonOptions & {
+  readonly threshold: string
+  readonly v0Compatible?: boolean
+}
 
 export function addTest(program: StrictCommand, exitWith: ExitWith): void {
   addCommand(
@@ -16,14 +19,20 @@ export function addTest(program: StrictCommand, exitWith: ExitWith): void {
   )
     .argument('[folder]', 'Rego sources, data and tests', 'policies')
     .option('--threshold <percent>', 'fail below this coverage', '0')
+    .option('--v0-compatible', 'the sources are in the syntax of OPA before 1.0')
     .action(async (folder: string, options: TestOptions) => {
       const least = Number(options.threshold)
       if (!(least >= 0 && least <= 100))
         throw new GateError('ERR_USAGE', '--threshold must be a percentage from 0 to 100')
       const { testPolicies } = await import('../../bundle/policy-tests.ts')
-      const report = await testPolicies({ policies: folder, root, maxMemoryBytes })
+      const { findingLine } = await import('../../bundle/findings.ts')
+      const v0 = options.v0Compatible ?? false
+      const report = await testPolicies({ policies: folder, root, maxMemoryBytes, v0 })
       const enough = (report.coverage ?? 0) >= least
-      printResult(options, { ...report, enough }, () => printReport(report, least))
+      printResult(options, { ...report, enough }, () => {
+        for (const finding of report.findings) print(findingLine(finding))
+        printReport(report, least)
+      })
       if (!report.passed || !enough) exitWith(1)
     })
 }
