@@ -11,8 +11,8 @@ import type { GateConfig } from './config/options.ts'
 import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
+import type { BodyUses } from './policy/body-use.ts'
 import type { MemoryImage } from './policy/host.ts'
-import type { InputUsage } from './policy/input-usage.ts'
 import type { PolicyPackage } from './policy/package.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
@@ -151,15 +151,23 @@ export type LogBatch =
   | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
 
 export interface VetRequest {
-  readonly module: WebAssembly.Module
-  readonly initialPages: number
+  /** `policy.wasm` of a bundle, or what an earlier vetting made of it. */
+  readonly policy: Uint8Array | VettedModule
   readonly data: PolicyPackage['data']
-  readonly usage: InputUsage
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }
 
+/** What the vetting makes of a bundle's `policy.wasm`. */
+export type VettedModule = Pick<PolicyPackage, 'module' | 'initialPages' | 'usage'>
+
 export type VetReport =
-  | { readonly ok: true; readonly cost: BundleCost; readonly data: MemoryImage }
+  | {
+      readonly ok: true
+      readonly policy: VettedModule
+      readonly cost: BundleCost
+      readonly bodies: BodyUses
+      readonly data: MemoryImage
+    }
   | { readonly ok: false; readonly error: GateErrorData }

@@ -7,8 +7,7 @@ import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
-import { findInputUsage } from '../policy/input-usage.ts'
-import { prepareModule } from '../policy/module.ts'
+import { type BodyUses, bodyWarnings } from '../policy/body-use.ts'
 import type { PolicyPackage } from '../policy/package.ts'
 import { type ArchiveLimits, type BundleContent, readArchive } from './archive.ts'
 import type { BundleCost } from './cost.ts'
@@ -43,6 +42,8 @@ export interface BundleStatus {
   readonly hint: string | null
   /** Cost of the active bundle in its trial run. `warnings`, below, are doubts about how it was built. */
   readonly cost: BundleCost | null
+  /** For each entrypoint that routes use: whether the active bundle reads request bodies. */
+  readonly bodies: BodyUses | null
   readonly warnings: readonly string[]
 }
 
@@ -70,6 +71,7 @@ export class Bundles {
     message: null,
     hint: null,
     cost: null,
+    bodies: null,
     warnings: [],
   }
 
@@ -88,8 +90,9 @@ export class Bundles {
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
-        const { module, initialPages, data, usage } = this.#active
-        await vet({ module, initialPages, data, usage, maxMemoryBytes, decisions }, vetTimeoutMs)
+        const { data, ...policy } = this.#active
+        const { bodies } = await vet({ policy, data, maxMemoryBytes, decisions }, vetTimeoutMs)
+        this.#status = { ...this.#status, bodies }
       }
       this.#decisions = decisions
     })
@@ -159,12 +162,9 @@ export class Bundles {
         log.info({ bundle: name, revision }, 'the bundles folder contains the active bundle again')
       return
     }
-    const { bytes: wasm, initialPages } = prepareModule(content.wasm)
-    const module = await compile(wasm)
-    const usage = findInputUsage(content.wasm)
     const { maxMemoryBytes } = limits
-    const { cost, data } = await vet(
-      { module, initialPages, data: content.data, usage, maxMemoryBytes, decisions },
+    const { policy, cost, bodies, data } = await vet(
+      { policy: content.wasm, data: content.data, maxMemoryBytes, decisions },
       limits.vetTimeoutMs,
     )
     if (this.#closed) return
@@ -174,10 +174,8 @@ export class Bundles {
       bundle: name,
       revision: content.revision,
       digest: content.digest,
-      module,
-      initialPages,
+      ...policy,
       data,
-      usage,
     }
     this.#status = {
       name,
@@ -190,7 +188,8 @@ export class Bundles {
       message: null,
       hint: null,
       cost,
-      warnings: warningsOf(content, data.bytes.length),
+      bodies,
+      warnings: [...warningsOf(content, data.bytes.length), ...bodyWarnings(bodies)],
     }
     log.info({ bundle: name, revision: content.revision, generation, cost }, 'policy activated')
     for (const warning of this.#status.warnings) log.warn({ bundle: name, generation }, warning)
@@ -246,12 +245,4 @@ function warningsOf(content: BundleContent, dataBytes: number): string[] {
     )
   }
   return warnings
-}
-
-async function compile(bytes: Uint8Array): Promise<WebAssembly.Module> {
-  try {
-    return await WebAssembly.compile(bytes)
-  } catch (error) {
-    throw new GateError('ERR_BUNDLE_POLICY', 'policy.wasm does not compile', { cause: error })
-  }
 }

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { findOpa, runOpa } from '../../src/bundle/opa.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan, type InputState } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
+import { readsEverything } from '../../src/policy/input-usage.ts'
 import { compile } from './bundle.ts'
 import { packageOf } from './policy.ts'
 
@@ -284,7 +284,7 @@ export interface Comparison {
   readonly differences: readonly Difference[]
 }
 
-const whole = new InputPlan(usesEverything.input)
+const whole = new InputPlan(readsEverything.input)
 
 /** @param batches of 1,000 requests at most, each one run of `opa eval`. */
 export async function compareKind(name: string, seed: number, count: number): Promise<Comparison> {
@@ -302,7 +302,7 @@ export async function compareKind(name: string, seed: number, count: number): Pr
     for (const [i, each] of cases.entries()) {
       const answer = policy.decide(
         entrypoint,
-        buildInput(partsOf(each), stateOf(each), policy.plan).text,
+        buildInput(partsOf(each), stateOf(each), policy.planOf(entrypoint)).text,
       )
       if (answer.allowed) allowed++
       const engine =
