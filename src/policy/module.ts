@@ -16,6 +16,7 @@ import { kind, malformed, op, Reader, readNames, section } from './binary.ts'
 export const stackPointerExport = '__dropgate_stack_pointer'
 
 const i32 = 0x7f
+const pageBytes = 65536
 
 export interface PreparedModule {
   readonly bytes: Uint8Array
@@ -102,7 +103,24 @@ export function prepareModule(bytes: Uint8Array): PreparedModule {
     if (body === undefined) parts.push(bytes.subarray(start, end))
     else parts.push(Buffer.of(id, ...leb(body.length)), body)
   }
-  return { bytes: Buffer.concat(parts), initialPages }
+  // OPA counts without the texts of the rules: where these pass the end of a page, its module asks for too little memory.
+  const pages = Math.max(initialPages, Math.ceil(endOfData(open(section.data)) / pageBytes))
+  return { bytes: Buffer.concat(parts), initialPages: pages }
+}
+
+/** End of the memory that the module fills when it is instantiated. */
+function endOfData(reader: Reader | undefined): number {
+  let end = 0
+  for (let left = reader?.leb() ?? 0; reader !== undefined && left > 0; left--) {
+    if (reader.leb() !== 0 || reader.byte() !== op.i32Const)
+      throw malformed('its data has no constant position')
+    const at = reader.signedLeb() >>> 0
+    if (reader.byte() !== op.end) throw malformed('its data has no constant position')
+    const size = reader.leb()
+    reader.skip(size)
+    end = Math.max(end, at + size)
+  }
+  return end
 }
 
 interface Imports {
