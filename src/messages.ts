@@ -4,8 +4,10 @@
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
+ *                                              control -> unpack   UnpackRequest -> UnpackReport
  */
 import type { MessagePort } from 'node:worker_threads'
+import type { ArchiveLimits, BundleContent } from './bundle/archive.ts'
 import type { BundleCost } from './bundle/cost.ts'
 import type { GateConfig } from './config/options.ts'
 import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
@@ -149,6 +151,20 @@ export type LogBatch =
     }
   /** One line that was too long for the shared memory; it takes the place of the chunk with this index. */
   | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
+
+export interface UnpackRequest {
+  readonly bytes: Uint8Array
+  readonly limits: ArchiveLimits
+}
+
+/** The bytes of a bundle's module, in shared memory. */
+interface SharedContent extends Omit<BundleContent, 'wasm'> {
+  readonly wasm: Uint8Array<SharedArrayBuffer>
+}
+
+export type UnpackReport =
+  | { readonly ok: true; readonly content: SharedContent }
+  | { readonly ok: false; readonly error: GateErrorData }
 
 export interface VetRequest {
   /** `policy.wasm` of a bundle, or what an earlier vetting made of it. */
