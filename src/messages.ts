@@ -4,15 +4,17 @@
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
+ *                                              control -> unpack   UnpackRequest -> UnpackReport
  */
 import type { MessagePort } from 'node:worker_threads'
+import type { ArchiveLimits, BundleContent } from './bundle/archive.ts'
 import type { BundleCost } from './bundle/cost.ts'
 import type { GateConfig } from './config/options.ts'
 import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
+import type { BodyUses } from './policy/body-use.ts'
 import type { MemoryImage } from './policy/host.ts'
-import type { InputUsage } from './policy/input-usage.ts'
 import type { PolicyPackage } from './policy/package.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
@@ -150,16 +152,38 @@ export type LogBatch =
   /** One line that was too long for the shared memory; it takes the place of the chunk with this index. */
   | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
 
+export interface UnpackRequest {
+  readonly bytes: Uint8Array
+  readonly limits: ArchiveLimits
+}
+
+/** The bytes of a bundle's module, in shared memory. */
+interface SharedContent extends Omit<BundleContent, 'wasm'> {
+  readonly wasm: Uint8Array<SharedArrayBuffer>
+}
+
+export type UnpackReport =
+  | { readonly ok: true; readonly content: SharedContent }
+  | { readonly ok: false; readonly error: GateErrorData }
+
 export interface VetRequest {
-  readonly module: WebAssembly.Module
-  readonly initialPages: number
+  /** `policy.wasm` of a bundle, or what an earlier vetting made of it. */
+  readonly policy: Uint8Array | VettedModule
   readonly data: PolicyPackage['data']
-  readonly usage: InputUsage
   readonly maxMemoryBytes: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }
 
+/** What the vetting makes of a bundle's `policy.wasm`. */
+export type VettedModule = Pick<PolicyPackage, 'module' | 'initialPages' | 'usage'>
+
 export type VetReport =
-  | { readonly ok: true; readonly cost: BundleCost; readonly data: MemoryImage }
+  | {
+      readonly ok: true
+      readonly policy: VettedModule
+      readonly cost: BundleCost
+      readonly bodies: BodyUses
+      readonly data: MemoryImage
+    }
   | { readonly ok: false; readonly error: GateErrorData }

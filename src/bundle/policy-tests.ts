@@ -6,6 +6,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { asGateError, GateError } from '../errors.ts'
+import { compileModule } from '../policy/compile.ts'
 import { PolicyInstance } from '../policy/host.ts'
 import { prepareModule } from '../policy/module.ts'
 import { readArchive } from './archive.ts'
@@ -20,7 +21,6 @@ import {
   withoutTests,
 } from './findings.ts'
 import { findOpa, runOpa } from './opa.ts'
-import { compileModule } from './trial.ts'
 
 export interface TestOptions {
   /** Folder of Rego sources, data and tests. */

@@ -3,10 +3,9 @@
  * the vetting thread evaluates it. The gate and `dropgate build` both call this, so that what a gate refuses is refused by
  * the build before it.
  */
-import { GateError } from '../errors.ts'
+import type { VettedModule } from '../messages.ts'
+import { type BodyUses, bodyWarnings } from '../policy/body-use.ts'
 import type { MemoryImage } from '../policy/host.ts'
-import { findInputUsage, type InputUsage } from '../policy/input-usage.ts'
-import { prepareModule } from '../policy/module.ts'
 import type { BundleContent } from './archive.ts'
 import type { BundleCost } from './cost.ts'
 import { vet } from './vet.ts'
@@ -16,12 +15,10 @@ export interface TrialLimits {
   readonly vetTimeoutMs: number
 }
 
-export interface TriedPolicy {
-  readonly module: WebAssembly.Module
-  readonly initialPages: number
+export interface TriedPolicy extends VettedModule {
   readonly data: MemoryImage
-  readonly usage: InputUsage
   readonly cost: BundleCost
+  readonly bodies: BodyUses
   /** One sentence each, for operators. */
   readonly warnings: readonly string[]
 }
@@ -37,14 +34,12 @@ export async function tryPolicy(
   { maxMemoryBytes, vetTimeoutMs }: TrialLimits,
   decisions: readonly string[],
 ): Promise<TriedPolicy> {
-  const { bytes, initialPages } = prepareModule(content.wasm)
-  const module = await compileModule(bytes)
-  const usage = findInputUsage(content.wasm)
-  const { cost, data } = await vet(
-    { module, initialPages, data: content.data, usage, maxMemoryBytes, decisions },
+  const { policy, cost, bodies, data } = await vet(
+    { policy: content.wasm, data: content.data, maxMemoryBytes, decisions },
     vetTimeoutMs,
   )
-  return { module, initialPages, data, usage, cost, warnings: warningsOf(content, data) }
+  const warnings = [...warningsOf(content, data), ...bodyWarnings(bodies)]
+  return { ...policy, data, cost, bodies, warnings }
 }
 
 function warningsOf(content: BundleContent, data: MemoryImage): string[] {
@@ -56,26 +51,4 @@ function warningsOf(content: BundleContent, data: MemoryImage): string[] {
     )
   }
   return warnings
-}
-
-/** @throws GateError ERR_BUNDLE_POLICY */
-export async function compileModule(bytes: Uint8Array): Promise<WebAssembly.Module> {
-  try {
-    return await WebAssembly.compile(bytes)
-  } catch (error) {
-    // It quotes names of functions, which the maker of the module has chosen.
-    const message = (error as Error).message.slice(0, 300)
-    throw new GateError('ERR_BUNDLE_POLICY', `policy.wasm does not compile: ${message}`, {
-      cause: error,
-      hint: invalidCode(message),
-    })
-  }
-}
-
-/** opa 1.22 makes such a module where a rule walks through a package: it calls the functions there without arguments. */
-function invalidCode(message: string): string {
-  const [, rule] = /"g\d+\.data\.([^"]*)"/.exec(message) ?? []
-  return rule === undefined
-    ? 'opa has compiled the policy to invalid code: build it again with another version of opa'
-    : `opa has compiled the rule ${rule} to invalid code. It does so where a rule walks through a package that has functions (data.lib[name], some x in data.lib): name the rules one by one, or move the functions into another package`
 }

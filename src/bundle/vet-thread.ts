@@ -1,39 +1,57 @@
 /**
- * The vetting thread: runs a new bundle on trial inputs, in a thread of its own so that a runaway rule can be
- * stopped. It sends one report; vet.ts, which starts it, ends it at the deadline.
+ * The vetting thread: compiles a new bundle's module, finds out what it reads, and runs it on trial inputs. All this is
+ * in a thread of its own so that whatever a bundle makes slow can be stopped. It sends one report; vet.ts, which starts
+ * it, ends it at the deadline.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
-import type { VetReport, VetRequest } from '../messages.ts'
+import type { VetReport, VetRequest, VettedModule } from '../messages.ts'
 import { parseAnswer } from '../policy/answer.ts'
-import { type MemoryImage, PolicyInstance } from '../policy/host.ts'
+import { bodyUsesOf } from '../policy/body-use.ts'
+import { compileModule } from '../policy/compile.ts'
+import { PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
+import { findPolicyUsage, readsEverything } from '../policy/input-usage.ts'
+import { prepareModule } from '../policy/module.ts'
 import { adviseAnswer, shortened } from './answer-advice.ts'
-import type { BundleCost, TrialCost } from './cost.ts'
+import type { TrialCost } from './cost.ts'
+
+type VetSuccess = Extract<VetReport, { ok: true }>
 
 /** Most rounds over the trial inputs, and most milliseconds for all rounds together. */
 const rounds = 100
 const measureMs = 50
 
 if (parentPort !== null) {
-  // The deadline is meant for the policy, so it starts only now, when this thread has loaded its own code.
-  parentPort.postMessage('loaded')
-  parentPort.postMessage(report(workerData as VetRequest))
+  parentPort.postMessage(await report(workerData as VetRequest))
 }
 
-function report(request: VetRequest): VetReport {
+async function report(request: VetRequest): Promise<VetReport> {
   try {
-    return { ok: true, ...vet(request) }
+    const policy =
+      request.policy instanceof Uint8Array ? await vetModule(request.policy) : request.policy
+    // The deadline is meant for rules and data, so it starts only now, when this thread has loaded its own code and the module.
+    parentPort?.postMessage('loaded')
+    return { ok: true, policy, ...vet(policy, request) }
   } catch (error) {
     return { ok: false, error: asGateError(error, 'ERR_BUNDLE_TRIAL').data }
   }
 }
 
+/** @throws GateError ERR_BUNDLE_POLICY */
+async function vetModule(wasm: Uint8Array): Promise<VettedModule> {
+  const { bytes, initialPages } = prepareModule(wasm)
+  const module = await compileModule(bytes)
+  return { module, initialPages, usage: findPolicyUsage(wasm) }
+}
+
 /** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
-function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
-  const { usage, decisions, ...options } = request
+function vet(
+  { usage, ...module }: VettedModule,
+  { decisions, ...options }: VetRequest,
+): Pick<VetSuccess, 'cost' | 'bodies' | 'data'> {
   const beganMs = performance.now()
-  const instance = new PolicyInstance({ ...options, keepHeap: usage.patterns })
+  const instance = new PolicyInstance({ ...module, ...options, keepHeap: usage.patterns })
   const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
   const data = typeof options.data === 'string' ? instance.image() : options.data
   const missing = instance.missingBuiltins
@@ -51,7 +69,6 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
       },
     )
   }
-  const inputs = trialInputs(new InputPlan(usage.input))
   const costs: TrialCost[] = []
   for (const decision of new Set(decisions)) {
     const entrypoint = instance.entrypoints.get(decision)
@@ -71,10 +88,16 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
         hint: 'an answer that follows from what is missing (`not denied`, `count(deny) == 0`, `every`) is true when nothing is known: let the rule also ask for a fact, for example `input.attributes.request.http.method`, and deny by default: `default decision := false`',
       })
     }
+    const { input: read } = usage.entrypoints.get(entrypoint) ?? readsEverything
+    const inputs = trialInputs(new InputPlan(read))
     for (const input of inputs) tryOut(instance, entrypoint, decision, input)
     costs.push({ decision, ...measure(instance, entrypoint, inputs) })
   }
-  return { cost: { load_ms, memory_bytes: instance.memoryBytes, decisions: costs }, data }
+  return {
+    cost: { load_ms, memory_bytes: instance.memoryBytes, decisions: costs },
+    bodies: bodyUsesOf(usage, instance.entrypoints, decisions),
+    data,
+  }
 }
 
 function measure(

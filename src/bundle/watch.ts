@@ -7,10 +7,12 @@ import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
+import type { BodyUses } from '../policy/body-use.ts'
 import type { PolicyPackage } from '../policy/package.ts'
-import { type ArchiveLimits, readArchive } from './archive.ts'
+import type { ArchiveLimits } from './archive.ts'
 import type { BundleCost } from './cost.ts'
 import { tryPolicy } from './trial.ts'
+import { unpack } from './unpack.ts'
 import { vet } from './vet.ts'
 
 export interface BundlesOptions {
@@ -42,6 +44,8 @@ export interface BundleStatus {
   readonly hint: string | null
   /** Cost of the active bundle in its trial run. `warnings`, below, are doubts about how it was built. */
   readonly cost: BundleCost | null
+  /** For each entrypoint that routes use: whether the active bundle reads request bodies. */
+  readonly bodies: BodyUses | null
   readonly warnings: readonly string[]
 }
 
@@ -66,6 +70,7 @@ export class Bundles {
     message: null,
     hint: null,
     cost: null,
+    bodies: null,
     warnings: [],
   }
 
@@ -84,8 +89,9 @@ export class Bundles {
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
-        const { module, initialPages, data, usage } = this.#active
-        await vet({ module, initialPages, data, usage, maxMemoryBytes, decisions }, vetTimeoutMs)
+        const { data, ...policy } = this.#active
+        const { bodies } = await vet({ policy, data, maxMemoryBytes, decisions }, vetTimeoutMs)
+        this.#status = { ...this.#status, bodies }
       }
       this.#decisions = decisions
     })
@@ -146,7 +152,7 @@ export class Bundles {
     const { limits, onActivate, log } = this.#options
     const decisions = this.#decisions
     const { name, bytes } = await this.#read()
-    const content = await readArchive(bytes, limits)
+    const content = await unpack(bytes, limits)
     if (content.digest === this.#active?.digest) {
       // The folder contains the active bundle again, so an earlier problem is over.
       const { code, active_revision: revision } = this.#status
@@ -155,7 +161,7 @@ export class Bundles {
         log.info({ bundle: name, revision }, 'the bundles folder contains the active bundle again')
       return
     }
-    const { cost, warnings, ...policy } = await tryPolicy(content, limits, decisions)
+    const { cost, bodies, warnings, ...policy } = await tryPolicy(content, limits, decisions)
     if (this.#closed) return
     const generation = this.#status.generation + 1
     this.#active = {
@@ -176,6 +182,7 @@ export class Bundles {
       message: null,
       hint: null,
       cost,
+      bodies,
       warnings,
     }
     log.info({ bundle: name, revision: content.revision, generation, cost }, 'policy activated')

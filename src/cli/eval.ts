@@ -2,15 +2,15 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readArchive } from '../bundle/archive.ts'
-import { compileModule } from '../bundle/trial.ts'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
 import { parseMethod } from '../listener/headers.ts'
 import { parseBody } from '../policy/body.ts'
+import { compileModule } from '../policy/compile.ts'
 import { ActivePolicy } from '../policy/engine.ts'
 import { buildInput, type InputParts, type InputState } from '../policy/input.ts'
-import { findInputUsage } from '../policy/input-usage.ts'
+import { findPolicyUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
 import { RouteTable } from '../route/table.ts'
 import { parseRequestTarget } from '../route/target.ts'
@@ -130,7 +130,7 @@ async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
   const content = await readArchive(bytes, { maxBundleBytes, maxUnpackedBytes })
   const { bytes: wasm, initialPages } = prepareModule(content.wasm)
   const module = await compileModule(wasm)
-  const usage = findInputUsage(content.wasm)
+  const usage = findPolicyUsage(content.wasm)
   return new ActivePolicy(
     { ...content, generation: 1, bundle: path, module, initialPages, usage },
     max_memory,
@@ -196,7 +196,8 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
     return at === -1 ? undefined : headers[at + 1]
   }
   const body = request.body === undefined ? undefined : Buffer.from(request.body)
-  const { plan } = policy
+  const decision = request.decision ?? route.config.decision
+  const plan = policy.planOf(decision)
   const parts: InputParts = {
     requestId: '00000000-0000-4000-8000-000000000000',
     method,
@@ -234,7 +235,7 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
     feedAgeMs: 0,
   }
   const { text } = buildInput(parts, state, plan)
-  return { text, decision: request.decision ?? route.config.decision }
+  return { text, decision }
 }
 
 /** @returns name in lower case, value. @throws GateError ERR_USAGE */

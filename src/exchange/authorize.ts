@@ -161,8 +161,9 @@ class Decision {
     if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
     const caller = callerOf(this.#identified)
     if (policy.refuses(caller)) throw new GateError('ERR_CALLER_SUSPENDED')
-    const { plan } = policy
     const { arrived, principal, body } = this.#identified
+    const { decision } = arrived.route.config
+    const plan = policy.planOf(decision)
     const state: InputState = {
       timeRfc3339: rfc3339(atMs),
       body:
@@ -174,7 +175,6 @@ class Decision {
     }
     const input = buildInput(inputPartsOf(this.#id, arrived, principal, body), state, plan)
     this.#input = input
-    const { decision } = arrived.route.config
     const evaluation = context.evaluate(policy, caller, decision, input.text)
     this.#evaluation = evaluation
     const { answer } = evaluation

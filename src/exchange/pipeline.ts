@@ -214,9 +214,9 @@ function bodyLimits(
   { context, res }: Exchange,
   { headers, hasBody, route }: Arrived,
 ): BodyLimits | undefined {
-  const readsBody =
-    context.engine.current()?.plan.readsBody === true && route.config.policy_body === 'read'
-  if (!readsBody || !hasBody || res.destroyed) return undefined
+  const { decision, policy_body: given } = route.config
+  if (!hasBody || given !== 'read' || res.destroyed) return undefined
+  if (context.engine.current()?.planOf(decision).readsBody !== true) return undefined
   const { body_bytes, policy_body, policy_body_timeout: timeoutMs } = context.config.limits
   const maxBytes = body_bytes > 0 ? Math.min(body_bytes, policy_body) : policy_body
   if (headers.contentLength > maxBytes) throw new GateError('ERR_BODY_TOO_LARGE')

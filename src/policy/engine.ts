@@ -10,16 +10,17 @@ import { asGateError } from '../errors.ts'
 import { parseAnswer, unusable } from './answer.ts'
 import { PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
+import { readsEverything } from './input-usage.ts'
 import type { PolicyPackage } from './package.ts'
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
   readonly generation: number
-  /** The parts of an exchange that this policy reads. */
-  readonly plan: InputPlan
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
   #instance: PolicyInstance
+  /** By entrypoint; configurations name few of them. */
+  readonly #plans = new Map<string, InputPlan>()
   #suspended = false
   #suspendedCallers: ReadonlyMap<string, number> | undefined
 
@@ -27,10 +28,21 @@ export class ActivePolicy {
   constructor(policy: PolicyPackage, maxMemoryBytes: number) {
     this.stamp = { bundle: policy.bundle, revision: policy.revision }
     this.generation = policy.generation
-    this.plan = new InputPlan(policy.usage.input)
     this.#package = policy
     this.#maxMemoryBytes = maxMemoryBytes
     this.#instance = this.#instantiate()
+  }
+
+  /** The parts of an exchange that this entrypoint reads. */
+  planOf(decision: string): InputPlan {
+    let plan = this.#plans.get(decision)
+    if (plan === undefined) {
+      const entry = this.#instance.entrypoints.get(decision) ?? -1
+      const usage = this.#package.usage.entrypoints.get(entry) ?? readsEverything
+      plan = new InputPlan(usage.input)
+      this.#plans.set(decision, plan)
+    }
+    return plan
   }
 
   /** True once too many evaluations of this policy did not end; see gate/supervisor.ts. */

@@ -10,12 +10,14 @@
  * frames (a rule conflict, a failing builtin) does not restore it, and after some hundreds of exceptions every later
  * call traps. So one export entry is added; the host saves and restores the pointer around each call.
  */
+import { GateError } from '../errors.ts'
 import { kind, malformed, op, Reader, readNames, section } from './binary.ts'
 
 /** Export name under which the host finds the shadow stack pointer. */
 export const stackPointerExport = '__dropgate_stack_pointer'
 
 const i32 = 0x7f
+const pageBytes = 65536
 
 export interface PreparedModule {
   readonly bytes: Uint8Array
@@ -102,7 +104,24 @@ export function prepareModule(bytes: Uint8Array): PreparedModule {
     if (body === undefined) parts.push(bytes.subarray(start, end))
     else parts.push(Buffer.of(id, ...leb(body.length)), body)
   }
-  return { bytes: Buffer.concat(parts), initialPages }
+  // OPA counts without the texts of the rules: where these pass the end of a page, its module asks for too little memory.
+  const pages = Math.max(initialPages, Math.ceil(endOfData(open(section.data)) / pageBytes))
+  return { bytes: Buffer.concat(parts), initialPages: pages }
+}
+
+/** End of the memory that the module fills when it is instantiated. */
+function endOfData(reader: Reader | undefined): number {
+  let end = 0
+  for (let left = reader?.leb() ?? 0; reader !== undefined && left > 0; left--) {
+    if (reader.leb() !== 0 || reader.byte() !== op.i32Const)
+      throw malformed('its data has no constant position')
+    const at = reader.signedLeb() >>> 0
+    if (reader.byte() !== op.end) throw malformed('its data has no constant position')
+    const size = reader.leb()
+    reader.skip(size)
+    end = Math.max(end, at + size)
+  }
+  return end
 }
 
 interface Imports {
@@ -148,11 +167,36 @@ function withoutNatives(
   for (let i = 0; i < count; i++) {
     const body = code.slice(code.leb()).rest()
     const name = names.get(imported.length + i)
+    checkWidth(body, name)
     const native = replacedNatives.findIndex((each) => each.function === name)
     const written = native === -1 ? body : askingHost(native, imported)
     parts.push(Buffer.from(leb(written.length)), written)
   }
   return Buffer.concat(parts)
+}
+
+/**
+ * Most local variables of a function times bytes of its code. V8 compares all locals at each branch: with 13,000 locals
+ * in 220 kB it compiles for minutes, with more it runs out of memory, which ends the process. A rule of 1,000 conditions
+ * has 7,000 locals in 110 kB.
+ */
+const maxWidth = 1_000_000_000
+
+/** @throws GateError for a function that V8 could not compile in a reasonable time. */
+function checkWidth(body: Uint8Array, name: string | undefined): void {
+  const reader = new Reader(body, 0, body.length)
+  let locals = 0
+  for (let left = reader.leb(); left > 0; left--) {
+    locals += reader.leb()
+    reader.byte()
+  }
+  if (locals * body.length <= maxWidth) return
+  const rule = name?.replace(/^g\d+\./, '') ?? 'a function without a name'
+  throw new GateError(
+    'ERR_BUNDLE_POLICY',
+    `policy.wasm cannot be used: ${rule} is too long, with ${locals} local variables in ${body.length} bytes of code`,
+    { hint: 'split the rule: put parts of its conditions into rules of their own' },
+  )
 }
 
 /** The new body of a replaced function, in WebAssembly: `(a, …) => opa_builtinN(-1 - native, 0, a, …)`. */
@@ -197,7 +241,8 @@ function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): U
   ])
 }
 
-function leb(value: number): number[] {
+/** Unsigned LEB128. */
+export function leb(value: number): number[] {
   const out: number[] = []
   let rest = value
   do {

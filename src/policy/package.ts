@@ -1,6 +1,6 @@
 /** A vetted policy, as the control thread sends it to every worker. */
 import type { MemoryImage } from './host.ts'
-import type { InputUsage } from './input-usage.ts'
+import type { PolicyUsage } from './input-usage.ts'
 
 /** A policy that is ready to be instantiated; its module and data are shared by all threads. */
 export interface PolicyPackage {
@@ -18,6 +18,6 @@ export interface PolicyPackage {
    * worker itself read them, at each activation and after each trap. JSON text is used only outside the workers.
    */
   readonly data: string | MemoryImage
-  /** The parts of the input that the policy reads. */
-  readonly usage: InputUsage
+  /** What each entrypoint reads. */
+  readonly usage: PolicyUsage
 }

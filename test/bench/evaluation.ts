@@ -12,7 +12,7 @@ import { readArchive } from '../../src/bundle/archive.ts'
 import { findOpa } from '../../src/bundle/opa.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
+import { readsEverything } from '../../src/policy/input-usage.ts'
 import { compile } from '../harness/bundle.ts'
 import { packageOf } from '../harness/policy.ts'
 import { until } from '../harness/wait.ts'
@@ -66,7 +66,7 @@ const state = {
   feedStale: false,
   feedAgeMs: 1,
 }
-const whole = new InputPlan(usesEverything.input)
+const whole = new InputPlan(readsEverything.input)
 
 /** CPU µs of a call, the best of `blocks` blocks. */
 class Stopwatch {
@@ -106,7 +106,7 @@ async function compare(name: string, rego: string, data: object, padding: number
     if (!policy.decide(decision, text).allowed) throw new Error('the engine denies')
   }
   const asGate = (): void => {
-    const built = buildInput(parts, state, policy.plan)
+    const built = buildInput(parts, state, policy.planOf(decision))
     if (!policy.decide(decision, built.text).allowed) throw new Error('the engine denies')
   }
   const watches = [asStock, asOurs, asGate].map((call) => ({ call, watch: new Stopwatch() }))

@@ -9,7 +9,7 @@ import { findOpa } from '../../src/bundle/opa.ts'
 import { testPolicies } from '../../src/bundle/policy-tests.ts'
 import { evaluate } from '../../src/cli/eval.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
+import { readsEverything } from '../../src/policy/input-usage.ts'
 import { compile } from '../harness/bundle.ts'
 
 const root = process.cwd()
@@ -156,7 +156,7 @@ t.test('the schema of the input is the input', async (t) => {
       feedStale: false,
       feedAgeMs: 1,
     },
-    new InputPlan(usesEverything.input),
+    new InputPlan(readsEverything.input),
   )
   const input = JSON.parse(text)
   t.ok(check(input), JSON.stringify(check.errors))

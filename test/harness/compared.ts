@@ -11,7 +11,7 @@ import type { Answer } from '../../src/domain/decision.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { buildInput, type InputParts, InputPlan, type InputState } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
+import { readsEverything } from '../../src/policy/input-usage.ts'
 import { packageOf } from './policy.ts'
 
 /** Numbers from a seed, the same everywhere (mulberry32). */
@@ -101,7 +101,7 @@ export interface Comparison {
   readonly differences: readonly Difference[]
 }
 
-const whole = new InputPlan(usesEverything.input)
+const whole = new InputPlan(readsEverything.input)
 
 const maxMemoryBytes = 64 << 20
 
@@ -123,7 +123,11 @@ export async function comparePolicy(
       const inputs = cases.map((each) => buildInput(partsOf(each), stateOf(each), whole).text)
       const expected = evalBatch(policy, folder, inputs)
       for (const [i, each] of cases.entries()) {
-        const projected = buildInput(partsOf(each), stateOf(each), engine.plan).text
+        const projected = buildInput(
+          partsOf(each),
+          stateOf(each),
+          engine.planOf(policy.entrypoint),
+        ).text
         const answer = engine.decide(policy.entrypoint, projected)
         if (answer.allowed) allowed++
         const answers = [answer, engine.decide(policy.entrypoint, inputs[i]!)].map(textOf)

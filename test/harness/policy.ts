@@ -2,7 +2,7 @@
 import { readArchive } from '../../src/bundle/archive.ts'
 import { ActivePolicy } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
-import { findInputUsage } from '../../src/policy/input-usage.ts'
+import { findPolicyUsage } from '../../src/policy/input-usage.ts'
 import { prepareModule } from '../../src/policy/module.ts'
 import type { PolicyPackage } from '../../src/policy/package.ts'
 import { compile } from './bundle.ts'
@@ -14,7 +14,7 @@ export async function packageOf(bundle: Buffer): Promise<PolicyPackage> {
   const content = await readArchive(bundle, limits)
   const { bytes, initialPages } = prepareModule(content.wasm)
   const module = await WebAssembly.compile(bytes)
-  const usage = findInputUsage(content.wasm)
+  const usage = findPolicyUsage(content.wasm)
   return { generation: 1, bundle: 'b', ...content, module, initialPages, usage }
 }
 

@@ -5,7 +5,7 @@ import { vet } from '../../src/bundle/vet.ts'
 import { parseAnswer } from '../../src/policy/answer.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { buildInput, type InputParts, InputPlan } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
+import { readsEverything } from '../../src/policy/input-usage.ts'
 import { prepareModule } from '../../src/policy/module.ts'
 import { compile, endless } from '../harness/bundle.ts'
 import { packageOf as packageBundle } from '../harness/policy.ts'
@@ -143,10 +143,10 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
     data = {},
     decisions = [decision],
   ): Promise<{ code: string; message: string } | undefined> => {
-    const { module, initialPages, data: text, usage } = await packageOf(rego, data)
+    const { data: text, ...policy } = await packageOf(rego, data)
     const maxMemoryBytes = 64 << 20
     try {
-      await vet({ module, initialPages, data: text, usage, maxMemoryBytes, decisions }, 3000)
+      await vet({ policy, data: text, maxMemoryBytes, decisions }, 3000)
       return undefined
     } catch (error) {
       return error as { code: string; message: string }
@@ -215,7 +215,7 @@ t.test('the input keeps its contract, and no secret of it is logged', async (t) 
     feedStale: false,
     feedAgeMs: 12,
   }
-  const everything = new InputPlan(usesEverything.input)
+  const everything = new InputPlan(readsEverything.input)
   const { text, logged, erased } = buildInput(parts, state, everything)
   const input = JSON.parse(text)
   t.same(

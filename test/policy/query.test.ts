@@ -4,14 +4,14 @@ import t from 'tap'
 import { encodedName, formDecode, formDecodeStrict } from '../../src/domain/form.ts'
 import { hideInAddress, isSecretParameter } from '../../src/domain/secrets.ts'
 import { buildInput, InputPlan } from '../../src/policy/input.ts'
-import { usesEverything } from '../../src/policy/input-usage.ts'
+import { readsEverything } from '../../src/policy/input-usage.ts'
 import { escapingBuiltins } from '../../src/rego/go/escaping.ts'
 import { bytesOf } from '../../src/rego/values/bytes.ts'
 import { parseRequestTarget, type Target, withQuery } from '../../src/route/target.ts'
 import { activePolicy } from '../harness/policy.ts'
 
 const options = { scheme: 'http', maxBytes: 1 << 20 } as const
-const plan = new InputPlan(usesEverything.input)
+const plan = new InputPlan(readsEverything.input)
 const read = (query: string): Target => parseRequestTarget('GET', `/x?${query}`, 'h', options)
 
 function inputOf({ wire, query }: Target, label = ''): string {

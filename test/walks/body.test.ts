@@ -183,3 +183,25 @@ t.test('a token that expires while its body comes lets nothing through', async (
     t.equal(gate.upstream.seen.length, 0, path)
   }
 })
+
+t.test('a policy that reads no body takes any upload, and denies before it comes', async (t) => {
+  await gate.activate(
+    compile(`
+      default decision := false
+      decision if startswith(input.attributes.request.http.path, "/orders/pub")
+      decision if "reader" in input.principal.claims.roles`),
+  )
+  const upload = Buffer.alloc(5 << 20, 'x')
+  const type = { 'content-type': 'text/plain' }
+  t.equal((await post(upload, type, '/orders/pub')).status, 200)
+  t.equal(gate.upstream.seen.at(-1)!.body.length, upload.length)
+  const png = Buffer.from('89504e470d0a1a0a0000000d49484452ff', 'hex')
+  t.equal((await post(png, { 'content-type': 'image/png' }, '/orders/pub')).status, 200)
+  t.equal(gate.upstream.seen.at(-1)!.body, png.toString('latin1'))
+  const head = `POST /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ${token}\r\nContent-Length: 9\r\n`
+  const answer = await gate.raw(`${head}Expect: 100-continue\r\n\r\n`)
+  t.match(answer, /^HTTP\/1\.1 403/, 'the denial comes before the body, without 100 Continue')
+  const { policy } = gate.gate.status() as { policy: { bodies: object; warnings: string[] } }
+  t.same(policy.bodies, { 'gate/authz/decision': 'not read' })
+  t.same(policy.warnings, [])
+})

@@ -1,0 +1,139 @@
+/** Bundles that are made to be slow: to unpack, to compile, to analyse, to try. Each is small as a file. */
+import { kind, Reader, section } from '../../src/policy/binary.ts'
+import { leb } from '../../src/policy/module.ts'
+import { compile, endless, packed, unpacked } from './bundle.ts'
+
+export async function slowBundles(): Promise<[what: string, bundle: Buffer][]> {
+  const good = await unpacked(
+    compile('default decision := false\ndecision if input.route.name == "public"'),
+  )
+  const packedWith = async (more: Record<string, string | Buffer>): Promise<Buffer> =>
+    await packed(
+      [...new Map([...good, ...Object.entries(more)])].map(([name, bytes]) => [`/${name}`, bytes]),
+    )
+  const withCode = async (make: (first: number) => readonly Buffer[]): Promise<Buffer> =>
+    await packedWith({ 'policy.wasm': withFunctions(good.get('policy.wasm')!, make) })
+  const nothing = Buffer.of(0, 0x0b)
+  return [
+    ['a trial without end', compile('default decision := false\ndecision if contains(data.text, data.part)', undefined, endless)],
+    ['many functions', await withCode(() => new Array<Buffer>(200_000).fill(nothing))],
+    ['rules that call each other', await withCode((first) => callingEachOther(first, 3000))],
+    ['deep blocks', await withCode(() => [deep(300_000)])],
+    ['a wide function', await withCode(() => [wide(49_000, 100_000)])],
+    ['branches that meet again and again', await withCode(() => [meetings(2000, 100)])],
+    ['a large file of zeros', await packedWith({ 'optimized/zeros': Buffer.alloc(120 << 20) })],
+    ['large data', await packedWith({ 'data.json': `{"a":[${'[1],'.repeat(2 << 20)}1]}` })],
+  ] // biome-ignore format: a table
+}
+
+function bodyOf(locals: number, code: Buffer): Buffer {
+  const declared = locals === 0 ? [0] : [1, ...leb(locals), 0x7f]
+  return Buffer.concat([Buffer.from(declared), code, Buffer.of(0x0b)])
+}
+
+function deep(depth: number): Buffer {
+  const begun = Buffer.from('\x02\x40'.repeat(depth), 'latin1')
+  return bodyOf(0, Buffer.concat([begun, Buffer.alloc(depth, 0x0b)]))
+}
+
+/** Sets every local, and branches after each. */
+function wide(locals: number, branches: number): Buffer {
+  const code: number[] = [0x02, 0x40]
+  for (let i = 0; i < branches; i++)
+    code.push(0x20, ...leb(i % locals), 0x21, ...leb((i * 7) % locals), 0x41, 0, 0x0d, 0)
+  return bodyOf(locals, Buffer.from([...code, 0x0b]))
+}
+
+/** Nested blocks, each of which sets many locals. */
+function meetings(depth: number, sets: number): Buffer {
+  const code: number[] = []
+  for (let i = 0; i < depth; i++) {
+    code.push(0x02, 0x40)
+    for (let k = 0; k < sets; k++)
+      code.push(0x20, k, 0x21, (k + i) % sets, 0x41, 0, 0x0d, ...leb(i))
+  }
+  return bodyOf(sets, Buffer.from([...code, ...new Array<number>(depth).fill(0x0b)]))
+}
+
+function callingEachOther(first: number, count: number): Buffer[] {
+  return Array.from({ length: count }, (_, i) => {
+    const code: number[] = []
+    for (let k = 1; k <= 40; k++) code.push(0x10, ...leb(first + ((i + k * k) % count)))
+    return bodyOf(0, Buffer.from(code))
+  })
+}
+
+/** A module with more functions of the type `() -> ()`, named as rules are. */
+function withFunctions(wasm: Buffer, make: (first: number) => readonly Buffer[]): Buffer {
+  const { sections, imported } = sectionsOf(wasm)
+  const types = new Reader(sections.get(section.type)!, 0, 1 << 28).leb()
+  const declared = new Reader(sections.get(section.function)!, 0, 1 << 28).leb()
+  const code = make(imported + declared)
+  const added: Record<number, Buffer> = {
+    [section.type]: more(sections.get(section.type)!, [Buffer.of(0x60, 0, 0)]),
+    [section.function]: more(
+      sections.get(section.function)!,
+      new Array<Buffer>(code.length).fill(Buffer.from(leb(types))),
+    ),
+    [section.code]: more(
+      sections.get(section.code)!,
+      code.map((body) => Buffer.concat([Buffer.from(leb(body.length)), body])),
+    ),
+  }
+  const named = code.map((_, i) =>
+    Buffer.concat([Buffer.from(leb(imported + declared + i)), text('g0.f')]),
+  )
+  const parts: Buffer[] = [wasm.subarray(0, 8)]
+  const reader = new Reader(wasm, 8, wasm.length)
+  while (!reader.done) {
+    const id = reader.byte()
+    const body = Buffer.from(reader.slice(reader.leb()).rest())
+    parts.push(sectionOf(id, added[id] ?? (id === section.custom ? withNames(body, named) : body)))
+  }
+  return Buffer.concat(parts)
+}
+
+function sectionsOf(wasm: Buffer): { sections: Map<number, Buffer>; imported: number } {
+  const sections = new Map<number, Buffer>()
+  const reader = new Reader(wasm, 8, wasm.length)
+  while (!reader.done) sections.set(reader.byte(), Buffer.from(reader.slice(reader.leb()).rest()))
+  const imports = new Reader(sections.get(section.import)!, 0, sections.get(section.import)!.length)
+  let imported = 0
+  for (let left = imports.leb(); left > 0; left--) {
+    imports.name()
+    imports.name()
+    if (imports.byte() === kind.func) {
+      imports.leb()
+      imported++
+    } else if (imports.byte() === 1) imports.skip(2)
+    else imports.leb()
+  }
+  return { sections, imported }
+}
+
+/** A vector with entries added at its end. */
+function more(vector: Buffer, entries: readonly Buffer[]): Buffer {
+  const reader = new Reader(vector, 0, vector.length)
+  const count = reader.leb()
+  return Buffer.concat([Buffer.from(leb(count + entries.length)), reader.rest(), ...entries])
+}
+
+function withNames(custom: Buffer, named: readonly Buffer[]): Buffer {
+  const reader = new Reader(custom, 0, custom.length)
+  if (reader.name() !== 'name') return custom
+  const parts = [text('name')]
+  while (!reader.done) {
+    const id = reader.byte()
+    const body = Buffer.from(reader.slice(reader.leb()).rest())
+    parts.push(sectionOf(id, id === 1 ? more(body, named) : body))
+  }
+  return Buffer.concat(parts)
+}
+
+function sectionOf(id: number, body: Buffer): Buffer {
+  return Buffer.concat([Buffer.of(id), Buffer.from(leb(body.length)), body])
+}
+
+function text(value: string): Buffer {
+  return Buffer.concat([Buffer.from(leb(value.length)), Buffer.from(value)])
+}
