@@ -41,6 +41,8 @@ export async function dev(
   const loaded = loadGateConfig(options.config, process.env)
   const session = new Session(policies, options, loaded.config.policy.bundles)
   const watching = new SourceWatch(policies, () => session.round())
+  // Also while the gate starts: nothing waits for a bundle any more.
+  void stopped.then(() => session.end())
   let close = async (): Promise<void> => {}
   try {
     await watching.open()
@@ -55,6 +57,7 @@ export async function dev(
       session.ask = async () => started.gate.status() as PolicyStatus
     }
     await session.report(first)
+    session.begin()
     session.say(`watching ${policies}; Ctrl-C ends it`)
     await stopped
   } finally {
@@ -112,6 +115,7 @@ class Session {
   readonly #settings: BuildSettings
   readonly #out: string
   #isEnding = false
+  readonly #begun = Promise.withResolvers<void>()
   /** Asks the gate. */
   ask: () => Promise<PolicyStatus> = () => Promise.reject(new Error('there is no gate yet'))
   /** The gate's log: what it does by itself is not shown, what goes wrong is. */
@@ -128,8 +132,15 @@ class Session {
     this.#out = bundleIn(bundles)
   }
 
+  /** What is saved before the gate has the first bundle is built after that. */
   async round(): Promise<void> {
+    await this.#begun.promise
+    if (this.#isEnding) return
     await this.report(await this.build())
+  }
+
+  begin(): void {
+    this.#begun.resolve()
   }
 
   async build(): Promise<Round> {
@@ -214,6 +225,7 @@ class Session {
   /** From here on nothing is printed: opa gets the Ctrl-C of the terminal as well, and its failure means nothing. */
   end(): void {
     this.#isEnding = true
+    this.begin()
   }
 }
 
