@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
 import { makeFolder } from '../domain/folder.ts'
 import { asGateError, GateError, type Problem } from '../errors.ts'
+import type { BodyUses } from '../policy/body-use.ts'
 import { type ArchiveLimits, readArchive } from './archive.ts'
 import type { BundleCost } from './cost.ts'
 import { missingEntrypoint } from './entrypoints.ts'
@@ -38,7 +39,7 @@ import {
 import { askOpa, findOpa } from './opa.ts'
 import { schemaOf } from './policy-tests.ts'
 import { filesIn, isPartOfBundle, regoFiles } from './source-files.ts'
-import { type TrialLimits, tryPolicy } from './trial.ts'
+import { type TrialLimits, type TriedPolicy, tryPolicy } from './trial.ts'
 
 export interface BuildOptions {
   /** Folder of Rego sources and data. */
@@ -71,6 +72,8 @@ export interface BuildResult {
   /** Doubts about the bundle, as a gate logs them when it activates it. */
   readonly warnings: readonly string[]
   readonly cost: BundleCost | undefined
+  /** For each entrypoint, whether it reads the body of a request. */
+  readonly bodies: BodyUses | undefined
   /** Why no bundle was written. Its problems are all that stopped the build, then all findings. */
   readonly error: GateError | undefined
 }
@@ -102,12 +105,12 @@ export async function buildBundle(options: BuildOptions): Promise<BuildResult> {
       findings: [...inTests, ...checked.value, ...format.value].sort(byPlace),
     }
     if (built.status === 'rejected') return unbuilt(options, built.reason, known)
-    const { warnings, cost } = built.value
+    const { warnings, cost, bodies } = built.value
     const stopping = known.findings.filter(({ kind }) => fatal.includes(kind))
     if (stopping.length > 0) return unbuilt(options, stoppedBy(stopping), known)
     put(built.value.bytes, options.out)
     const skipped = [...ignoredData(policies), ...warnings]
-    return { out: options.out, ...known, warnings: skipped, cost, error: undefined }
+    return { out: options.out, ...known, warnings: skipped, cost, bodies, error: undefined }
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
@@ -127,7 +130,15 @@ function unbuilt({ out, policies }: BuildOptions, thrown: unknown, known?: Known
       ...findings.map(findingProblem),
     ],
   })
-  return { out, ...rest, findings, warnings: ignoredData(policies), cost: undefined, error }
+  return {
+    out,
+    ...rest,
+    findings,
+    warnings: ignoredData(policies),
+    cost: undefined,
+    bodies: undefined,
+    error,
+  }
 }
 
 function stoppedBy(findings: readonly Finding[]): GateError {
@@ -137,11 +148,7 @@ function stoppedBy(findings: readonly Finding[]): GateError {
   })
 }
 
-interface Built {
-  readonly bytes: Buffer
-  readonly warnings: readonly string[]
-  readonly cost: BundleCost
-}
+type Built = Pick<TriedPolicy, 'warnings' | 'cost' | 'bodies'> & { readonly bytes: Buffer }
 
 /** Compiles the sources and tries the bundle. @throws GateError ERR_OPA, ERR_BUNDLE_* */
 async function build(
@@ -173,7 +180,8 @@ async function build(
   const bytes = readFileSync(file)
   try {
     const tried = await tryPolicy(await readArchive(bytes, limits), limits, entrypoints)
-    return { bytes, warnings: tried.warnings, cost: tried.cost }
+    const { warnings, cost, bodies } = tried
+    return { bytes, warnings, cost, bodies }
   } catch (error) {
     throw withPlaces(asGateError(error), policies)
   }
