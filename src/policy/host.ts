@@ -13,6 +13,8 @@ import { Evaluation } from '../rego/evaluation.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
 import { parseTerm, toJson } from '../rego/values/value.ts'
+import { checkLayout, loadData, tooLarge } from './data-load.ts'
+import type { ModuleHeap } from './data-memory.ts'
 import { replacedNatives, stackPointerExport } from './module.ts'
 
 const pageBytes = 65536
@@ -84,7 +86,7 @@ export interface InstanceOptions {
   /** Pages the module asks for, see module.ts. */
   readonly initialPages: number
   /** The `data` document as JSON text, or the memory of an instance of the same module that has read it. */
-  readonly data: string | MemoryImage
+  readonly data: string | Uint8Array | MemoryImage
   /** Memory limit of the instance in bytes; an evaluation that needs more throws. */
   readonly maxMemoryBytes: number
   /** True when the module compiles patterns; then its heap is kept between evaluations. See input-usage.ts. */
@@ -98,6 +100,8 @@ export interface MemoryImage {
   readonly memoryBytes: number
   readonly context: number
   readonly inputAt: number
+  /** Address of the `data` document. */
+  readonly dataAt: number
 }
 
 export class PolicyInstance {
@@ -110,6 +114,8 @@ export class PolicyInstance {
   readonly #context: number
   /** Position for inputs of usual size, below the heap's base. */
   readonly #inputAt: number
+  /** Position of the `data` document. */
+  readonly #dataAt: number
   /** Position to which the heap is reset. */
   readonly #heapBase: number
   readonly #evaluationsPerHeap: number
@@ -125,7 +131,8 @@ export class PolicyInstance {
   constructor(options: InstanceOptions) {
     const { module, initialPages, data, maxMemoryBytes } = options
     const maximum = Math.floor(maxMemoryBytes / pageBytes)
-    if (initialPages > maximum) throw unusable('it needs more memory than policy.max_memory')
+    if (initialPages > maximum)
+      throw tooLarge(`the policy needs ${initialPages * pageBytes} bytes of memory`, maxMemoryBytes)
     this.#memory = new WebAssembly.Memory({ initial: initialPages, maximum })
     this.#evaluationsPerHeap = options.keepHeap === true ? evaluationsPerHeap : 1
     this.#view = Buffer.from(this.#memory.buffer)
@@ -146,9 +153,10 @@ export class PolicyInstance {
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
         ),
       )
-      const { context, inputAt } = this.#load(data)
+      const { context, inputAt, dataAt } = this.#load(data, maxMemoryBytes)
       this.#context = context
       this.#inputAt = inputAt
+      this.#dataAt = dataAt
       this.#heapBase = this.#exports.opa_heap_ptr_get()
     } catch (error) {
       throw error instanceof GateError
@@ -231,7 +239,7 @@ export class PolicyInstance {
       this.#stackPointer.value = this.#stackBase
       if (error instanceof WebAssembly.RuntimeError) this.#broken = this.#aborted === ''
       if (error instanceof RangeError) this.#broken = true
-      throw failed(this.#aborted === '' ? String((error as Error).message) : this.#aborted, error)
+      throw failed(this.#aborted === '' ? String((error as Error).message) : this.#why(), error)
     }
   }
 
@@ -243,25 +251,53 @@ export class PolicyInstance {
     const bytes = new Uint8Array(new SharedArrayBuffer(this.#heapBase))
     bytes.set(new Uint8Array(this.#memory.buffer, 0, this.#heapBase))
     const { memoryBytes } = this
-    return { bytes, memoryBytes, context: this.#context, inputAt: this.#inputAt }
+    return {
+      bytes,
+      memoryBytes,
+      context: this.#context,
+      inputAt: this.#inputAt,
+      dataAt: this.#dataAt,
+    }
   }
 
   /**
    * Loads the data. The whole state of an instance is in its memory, except the shadow stack pointer, which a new
    * instance sets itself.
    */
-  #load(data: string | MemoryImage): Pick<MemoryImage, 'context' | 'inputAt'> {
+  #load(
+    data: InstanceOptions['data'],
+    maxMemoryBytes: number,
+  ): Pick<MemoryImage, 'context' | 'inputAt' | 'dataAt'> {
     const exports = this.#exports
-    if (typeof data !== 'string') {
+    if (typeof data === 'object' && 'memoryBytes' in data) {
       this.#memory.grow((data.memoryBytes - this.memoryBytes) / pageBytes)
       new Uint8Array(this.#memory.buffer).set(data.bytes)
       return data
     }
-    const at = exports.opa_json_parse(...this.#place(data))
-    if (at === 0) throw unusable('its data is not JSON')
+    const heap = this.#heap()
+    checkLayout(heap, {
+      parse: (text) => exports.opa_json_parse(...this.#place(text)),
+      dump: (value) => this.#textAt(exports.opa_value_dump(value)),
+    })
+    const dataAt = loadData({
+      heap,
+      text: Buffer.from(data),
+      maxMemoryBytes,
+      outOfMemory: () => this.#aborted === outOfMemory,
+    })
     const context = exports.opa_eval_ctx_new()
-    exports.opa_eval_ctx_set_data(context, at)
-    return { context, inputAt: exports.opa_malloc(usualInputBytes) }
+    exports.opa_eval_ctx_set_data(context, dataAt)
+    return { context, inputAt: exports.opa_malloc(usualInputBytes), dataAt }
+  }
+
+  #heap(): ModuleHeap {
+    const exports = this.#exports
+    return {
+      memory: this.#memory,
+      allocate: (bytes) => exports.opa_malloc(bytes) >>> 0,
+      end: () => exports.opa_heap_ptr_get() >>> 0,
+      setEnd: (at) => exports.opa_heap_ptr_set(at),
+    }
   }
 
   #jsonOf(result: number): string {
@@ -274,6 +310,13 @@ export class PolicyInstance {
     // terms, where sets have braces, and the sets are sorted. The result set itself is a set too.
     const terms = this.#textAt(this.#exports.opa_value_dump(result))
     return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
+  }
+
+  /** The module's own message, or the option that limits its memory. */
+  #why(): string {
+    return this.#aborted === outOfMemory
+      ? 'the evaluation needs more memory than policy.max_memory allows'
+      : this.#aborted
   }
 
   #holds(at: number, bytes: Uint8Array): boolean {
