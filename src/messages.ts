@@ -4,14 +4,16 @@
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
+ *                                              control -> unpack   UnpackRequest -> UnpackReport
  */
 import type { MessagePort } from 'node:worker_threads'
+import type { ArchiveLimits, BundleContent } from './bundle/archive.ts'
 import type { BundleCost } from './bundle/cost.ts'
 import type { GateConfig } from './config/options.ts'
 import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
-import type { MemoryImage } from './policy/host.ts'
+import type { MemoryImage } from './policy/data-image.ts'
 import type { InputUsage } from './policy/input-usage.ts'
 import type { PolicyPackage } from './policy/package.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
@@ -150,6 +152,21 @@ export type LogBatch =
   /** One line that was too long for the shared memory; it takes the place of the chunk with this index. */
   | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
 
+export interface UnpackRequest {
+  readonly bytes: Uint8Array
+  readonly limits: ArchiveLimits
+}
+
+/** The bytes of a bundle's content, in shared memory. */
+interface SharedContent extends Omit<BundleContent, 'wasm' | 'data'> {
+  readonly wasm: Uint8Array<SharedArrayBuffer>
+  readonly data: Uint8Array<SharedArrayBuffer>
+}
+
+export type UnpackReport =
+  | { readonly ok: true; readonly content: SharedContent }
+  | { readonly ok: false; readonly error: GateErrorData }
+
 export interface VetRequest {
   readonly module: WebAssembly.Module
   readonly initialPages: number
@@ -159,6 +176,9 @@ export interface VetRequest {
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }
+
+/** What the vetting thread does now; each step has a deadline of its own. The report comes after the trial. */
+export type VetStep = 'data' | 'trial'
 
 export type VetReport =
   | { readonly ok: true; readonly cost: BundleCost; readonly data: MemoryImage }

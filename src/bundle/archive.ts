@@ -24,8 +24,8 @@ export interface BundleContent {
   readonly digest: string
   readonly revision: string
   readonly wasm: Buffer
-  /** The `data` document as JSON text; `{}` when the bundle has no data. */
-  readonly data: string
+  /** The `data` document as the bundle has it, not yet looked at; `{}` when the bundle has no data. */
+  readonly data: Uint8Array
   /** Warnings about how the bundle was built; see hazards.ts. */
   readonly hazards: readonly string[]
 }
@@ -65,8 +65,8 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
     )
   }
   const data = files.get('data.json')
-  const document = readJson(data, 'data.json')
   const { revision, roots } = manifest
+  const optimized = [...files.keys()].some((name) => name.startsWith('optimized/'))
   return {
     digest,
     revision:
@@ -74,13 +74,9 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
         ? revision.slice(0, 200)
         : `sha256:${digest.slice(0, 12)}`,
     wasm,
-    data: data === undefined ? '{}' : data.toString('utf8'),
-    hazards: findHazards({
-      optimized: [...files.keys()].some((name) => name.startsWith('optimized/')),
-      roots,
-      wasm,
-      data: document,
-    }),
+    data: data ?? Buffer.from('{}'),
+    // Large data is parsed only where the answer needs it; the policy's own reading of it is in policy/data-load.ts.
+    hazards: optimized ? findHazards({ roots, wasm, data: readJson(data, 'data.json') }) : [],
   }
 }
 

@@ -4,9 +4,10 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
-import type { VetReport, VetRequest } from '../messages.ts'
+import type { VetReport, VetRequest, VetStep } from '../messages.ts'
 import { parseAnswer } from '../policy/answer.ts'
-import { type MemoryImage, PolicyInstance } from '../policy/host.ts'
+import { isImage, type MemoryImage } from '../policy/data-image.ts'
+import { PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
 import type { BundleCost, TrialCost } from './cost.ts'
 
@@ -15,9 +16,13 @@ const rounds = 100
 const measureMs = 50
 
 if (parentPort !== null) {
-  // The deadline is meant for the policy, so it starts only now, when this thread has loaded its own code.
-  parentPort.postMessage('loaded')
+  // The deadlines are meant for data and policy, so the first starts only now, when this thread has loaded its own code.
+  begin('data')
   parentPort.postMessage(report(workerData as VetRequest))
+}
+
+function begin(step: VetStep): void {
+  parentPort?.postMessage(step)
 }
 
 function report(request: VetRequest): VetReport {
@@ -34,7 +39,8 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
   const beganMs = performance.now()
   const instance = new PolicyInstance({ ...options, keepHeap: usage.patterns })
   const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
-  const data = typeof options.data === 'string' ? instance.image() : options.data
+  const data = isImage(options.data) ? options.data : instance.image()
+  begin('trial')
   const missing = instance.missingBuiltins
   if (missing.length > 0) {
     throw new GateError(

@@ -10,8 +10,9 @@ import { asGateError, GateError } from '../errors.ts'
 import { findInputUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
 import type { PolicyPackage } from '../policy/package.ts'
-import { type ArchiveLimits, type BundleContent, readArchive } from './archive.ts'
+import type { ArchiveLimits, BundleContent } from './archive.ts'
 import type { BundleCost } from './cost.ts'
+import { unpackApart } from './unpack.ts'
 import { vet } from './vet.ts'
 
 export interface BundlesOptions {
@@ -150,7 +151,7 @@ export class Bundles {
     const { limits, onActivate, log } = this.#options
     const decisions = this.#decisions
     const { name, bytes } = await this.#read()
-    const content = await readArchive(bytes, limits)
+    const content = await unpackApart(bytes, limits)
     if (content.digest === this.#active?.digest) {
       // The folder contains the active bundle again, so an earlier problem is over.
       const { code, active_revision: revision } = this.#status

@@ -3,7 +3,8 @@
  * it.
  */
 import { GateError } from '../errors.ts'
-import { DataMemory, type ModuleHeap } from './data-memory.ts'
+import { mib } from './data-image.ts'
+import { DataMemory, type ModuleHeap, valueType } from './data-memory.ts'
 import { DataWriter } from './data-writer.ts'
 
 /** What the check of the layout needs of a module. */
@@ -54,6 +55,8 @@ export function loadData({ heap, text, maxMemoryBytes, outOfMemory }: DataLoad):
   const writer = new DataWriter(memory, text)
   try {
     const at = writer.write()
+    if (memory.typeOf(at) !== valueType.object)
+      throw new GateError('ERR_BUNDLE_READ', 'the data is not a JSON object')
     memory.finish()
     return at
   } catch (error) {
@@ -75,9 +78,4 @@ export function tooLarge(what: string, maxMemoryBytes: number): GateError {
       hint: 'raise policy.max_memory above what it needs, plus what an evaluation needs: each worker has an instance of this size',
     },
   )
-}
-
-/** A number of bytes for people. */
-export function mib(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`
 }

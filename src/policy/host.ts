@@ -13,6 +13,7 @@ import { Evaluation } from '../rego/evaluation.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
 import { parseTerm, toJson } from '../rego/values/value.ts'
+import { isImage, type MemoryImage } from './data-image.ts'
 import { checkLayout, loadData, tooLarge } from './data-load.ts'
 import type { ModuleHeap } from './data-memory.ts'
 import { replacedNatives, stackPointerExport } from './module.ts'
@@ -91,17 +92,6 @@ export interface InstanceOptions {
   readonly maxMemoryBytes: number
   /** True when the module compiles patterns; then its heap is kept between evaluations. See input-usage.ts. */
   readonly keepHeap?: boolean
-}
-
-/** The memory after the data is loaded, with the positions of the things in it. All threads share its bytes. */
-export interface MemoryImage {
-  readonly bytes: Uint8Array
-  /** Size of the whole memory. It is larger than `bytes`: the allocator inside `bytes` counts on the full size. */
-  readonly memoryBytes: number
-  readonly context: number
-  readonly inputAt: number
-  /** Address of the `data` document. */
-  readonly dataAt: number
 }
 
 export class PolicyInstance {
@@ -269,7 +259,7 @@ export class PolicyInstance {
     maxMemoryBytes: number,
   ): Pick<MemoryImage, 'context' | 'inputAt' | 'dataAt'> {
     const exports = this.#exports
-    if (typeof data === 'object' && 'memoryBytes' in data) {
+    if (isImage(data)) {
       this.#memory.grow((data.memoryBytes - this.memoryBytes) / pageBytes)
       new Uint8Array(this.#memory.buffer).set(data.bytes)
       return data

@@ -1,5 +1,5 @@
 /** A vetted policy, as the control thread sends it to every worker. */
-import type { MemoryImage } from './host.ts'
+import type { MemoryImage } from './data-image.ts'
 import type { InputUsage } from './input-usage.ts'
 
 /** A policy that is ready to be instantiated; its module and data are shared by all threads. */
@@ -17,7 +17,7 @@ export interface PolicyPackage {
    * Memory of the trial run's instance after it had read the data. Large data would block a worker for seconds if the
    * worker itself read them, at each activation and after each trap. JSON text is used only outside the workers.
    */
-  readonly data: string | MemoryImage
+  readonly data: string | Uint8Array | MemoryImage
   /** The parts of the input that the policy reads. */
   readonly usage: InputUsage
 }

@@ -38,7 +38,7 @@ export function drawText(chance: Chance): string {
   ).join('')
 }
 
-/** @param depth Most objects and lists inside each other. */
+/** No name comes twice in one object. @param depth Most objects and lists inside each other. */
 export function drawJson(chance: Chance, depth: number): string {
   const kind = chance.number(depth > 0 ? 9 : 6)
   if (kind === 0) return ['null', 'true', 'false'][chance.number(3)]!
@@ -47,5 +47,5 @@ export function drawJson(chance: Chance, depth: number): string {
   const length = chance.number(chance.number(8) === 0 ? 40 : 5)
   const items = Array.from({ length }, () => drawJson(chance, depth - 1))
   if (kind === 6) return `[${items.join(',')}]`
-  return `{${items.map((item, i) => `"${chance.number(6) === 0 ? '' : i}${drawText(chance)}":${item}`).join(', ')}}`
+  return `{${items.map((item, i) => `"${i === 0 ? '' : `${i}:${drawText(chance)}`}":${item}`).join(', ')}}`
 }
