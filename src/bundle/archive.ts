@@ -12,6 +12,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 import { extract } from 'tar-stream'
 import { GateError } from '../errors.ts'
+import { type Places, rulePathsOf } from '../policy/rule-paths.ts'
 import { findHazards } from './hazards.ts'
 
 export interface ArchiveLimits {
@@ -26,6 +27,8 @@ export interface BundleContent {
   readonly wasm: Buffer
   /** The `data` document as the bundle has it, not yet looked at; `{}` when the bundle has no data. */
   readonly data: Uint8Array
+  /** Where the data may be changed. */
+  readonly places: Places
   /** Warnings about how the bundle was built; see hazards.ts. */
   readonly hazards: readonly string[]
 }
@@ -75,9 +78,16 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
         : `sha256:${digest.slice(0, 12)}`,
     wasm,
     data: data ?? Buffer.from('{}'),
+    places: { roots: rootsOf(roots), rules: rulePathsOf(wasm) },
     // Large data is parsed only where the answer needs it; the policy's own reading of it is in policy/data-load.ts.
     hazards: optimized ? findHazards({ roots, wasm, data: readJson(data, 'data.json') }) : [],
   }
+}
+
+/** OPA's default is the whole of `data`. */
+function rootsOf(roots: unknown): string[] {
+  if (!Array.isArray(roots)) return ['']
+  return roots.map((root) => String(root).replace(/^\/+|\/+$/g, ''))
 }
 
 const wanted = /^(?:optimized\/.*|\.manifest|policy\.wasm|(?:.*\/)?data\.(?:json|ya?ml))$/

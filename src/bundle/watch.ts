@@ -116,6 +116,11 @@ export class Bundles {
     await this.#load()
   }
 
+  /** The active policy has its data, with all changes, in another image: the old one need not be kept. */
+  renew(policy: PolicyPackage): void {
+    if (this.#active?.generation === policy.generation) this.#active = policy
+  }
+
   status(): BundleStatus {
     return this.#status
   }
@@ -178,6 +183,7 @@ export class Bundles {
       module,
       initialPages,
       data,
+      places: content.places,
       usage,
     }
     this.#status = {

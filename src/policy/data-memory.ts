@@ -146,19 +146,26 @@ export class DataMemory {
     return member
   }
 
-  /** Puts a member into its bucket, whose members are in the order of their names. */
-  link(bucket: number, member: number, name: number, value: number): void {
+  /** Where the address of a new member goes: in the bucket or in another member; they are in the order of their names. */
+  placeIn(bucket: number, name: number): number {
     const { words } = this
-    let before = bucket
+    let place = bucket
     let after = words[bucket >>> 2]!
     while (after !== 0 && !this.precedes(name, words[after >>> 2]!)) {
-      before = after + 8
-      after = words[before >>> 2]!
+      place = after + 8
+      after = words[place >>> 2]!
     }
+    return place
+  }
+
+  /** Puts a member into its bucket. */
+  link(bucket: number, member: number, name: number, value: number): void {
+    const { words } = this
+    const place = this.placeIn(bucket, name)
     words[member >>> 2] = name
     words[(member + 4) >>> 2] = value
-    words[(member + 8) >>> 2] = after
-    words[before >>> 2] = member
+    words[(member + 8) >>> 2] = words[place >>> 2]!
+    words[place >>> 2] = member
   }
 
   /** Order of strings in the module: by bytes. */

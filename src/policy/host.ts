@@ -13,10 +13,13 @@ import { Evaluation } from '../rego/evaluation.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
 import { parseTerm, toJson } from '../rego/values/value.ts'
+import { changeData } from './data-change.ts'
 import { isImage, type MemoryImage } from './data-image.ts'
 import { checkLayout, loadData, tooLarge } from './data-load.ts'
-import type { ModuleHeap } from './data-memory.ts'
+import { DataMemory, type ModuleHeap } from './data-memory.ts'
+import { printData } from './data-text.ts'
 import { replacedNatives, stackPointerExport } from './module.ts'
+import type { DataOperation } from './patch.ts'
 
 const pageBytes = 65536
 
@@ -90,6 +93,8 @@ export interface InstanceOptions {
   readonly data: string | Uint8Array | MemoryImage
   /** Memory limit of the instance in bytes; an evaluation that needs more throws. */
   readonly maxMemoryBytes: number
+  /** With an image: the constructor copies nothing of it, `copyPiece` does. */
+  readonly inPieces?: boolean
   /** True when the module compiles patterns; then its heap is kept between evaluations. See input-usage.ts. */
   readonly keepHeap?: boolean
 }
@@ -105,9 +110,12 @@ export class PolicyInstance {
   /** Position for inputs of usual size, below the heap's base. */
   readonly #inputAt: number
   /** Position of the `data` document. */
-  readonly #dataAt: number
+  #dataAt: number
   /** Position to which the heap is reset. */
-  readonly #heapBase: number
+  #heapBase: number
+  /** What is not copied yet of the image from which this instance is made. */
+  #missing: { readonly image: MemoryImage; at: number } | undefined
+  readonly #maxMemoryBytes: number
   readonly #evaluationsPerHeap: number
   /** Number of evaluations left until the heap is reset. */
   #heapUses = 0
@@ -124,6 +132,7 @@ export class PolicyInstance {
     if (initialPages > maximum)
       throw tooLarge(`the policy needs ${initialPages * pageBytes} bytes of memory`, maxMemoryBytes)
     this.#memory = new WebAssembly.Memory({ initial: initialPages, maximum })
+    this.#maxMemoryBytes = maxMemoryBytes
     this.#evaluationsPerHeap = options.keepHeap === true ? evaluationsPerHeap : 1
     this.#view = Buffer.from(this.#memory.buffer)
     this.#exports = this.#instantiate(module)
@@ -147,7 +156,8 @@ export class PolicyInstance {
       this.#context = context
       this.#inputAt = inputAt
       this.#dataAt = dataAt
-      this.#heapBase = this.#exports.opa_heap_ptr_get()
+      this.#heapBase = isImage(data) ? data.bytes.length : this.#exports.opa_heap_ptr_get()
+      if (options.inPieces !== true) this.copyPiece(this.#heapBase)
     } catch (error) {
       throw error instanceof GateError
         ? error
@@ -163,6 +173,11 @@ export class PolicyInstance {
   /** True after a trap: this instance must not be used any more. */
   get broken(): boolean {
     return this.#broken
+  }
+
+  /** Makes the instance count as broken. */
+  discard(): void {
+    this.#broken = true
   }
 
   /** Size of the instance's memory in bytes; it never shrinks. */
@@ -261,7 +276,7 @@ export class PolicyInstance {
     const exports = this.#exports
     if (isImage(data)) {
       this.#memory.grow((data.memoryBytes - this.memoryBytes) / pageBytes)
-      new Uint8Array(this.#memory.buffer).set(data.bytes)
+      this.#missing = { image: data, at: 0 }
       return data
     }
     const heap = this.#heap()
@@ -288,6 +303,52 @@ export class PolicyInstance {
       end: () => exports.opa_heap_ptr_get() >>> 0,
       setEnd: (at) => exports.opa_heap_ptr_set(at),
     }
+  }
+
+  /**
+   * Copies up to this many bytes of the image. @returns true once all of it is there; nothing may be evaluated before
+   */
+  copyPiece(bytes: number): boolean {
+    if (this.#missing === undefined) return true
+    const { image, at } = this.#missing
+    const piece = image.bytes.subarray(at, at + bytes)
+    new Uint8Array(this.#memory.buffer).set(piece, at)
+    this.#missing.at += piece.length
+    if (this.#missing.at === image.bytes.length) this.#missing = undefined
+    return this.#missing === undefined
+  }
+
+  /**
+   * Changes the data between two evaluations. The heap is reset first: what a kept heap holds may point into the old
+   * data.
+   * @param operations All of them are applied or none. @throws GateError ERR_DATA_PATCH, ERR_BUNDLE_LIMITS
+   */
+  patch(operations: readonly DataOperation[]): void {
+    const heap = this.#heap()
+    heap.setEnd(this.#heapBase)
+    this.#heapUses = 0
+    this.#aborted = ''
+    const memory = new DataMemory(heap)
+    try {
+      this.#dataAt = changeData(memory, this.#dataAt, operations)
+      this.#heapBase = memory.finish()
+    } catch (error) {
+      this.#stackPointer.value = this.#stackBase
+      memory.abandon(this.#heapBase)
+      if (this.#aborted !== outOfMemory) throw error
+      throw tooLarge('the changed data needs more memory than there is', this.#maxMemoryBytes)
+    }
+    this.#exports.opa_eval_ctx_set_data(this.#context, this.#dataAt)
+  }
+
+  /** The data as JSON text. */
+  dataText(): Buffer {
+    return printData(new DataMemory(this.#heap()), this.#dataAt)
+  }
+
+  /** Bytes below the heap: the data, and what changes of it have left behind. */
+  get dataBytes(): number {
+    return this.#heapBase
   }
 
   #jsonOf(result: number): string {

@@ -1,6 +1,7 @@
 /** A vetted policy, as the control thread sends it to every worker. */
 import type { MemoryImage } from './data-image.ts'
 import type { InputUsage } from './input-usage.ts'
+import type { Places } from './rule-paths.ts'
 
 /** A policy that is ready to be instantiated; its module and data are shared by all threads. */
 export interface PolicyPackage {
@@ -18,6 +19,10 @@ export interface PolicyPackage {
    * worker itself read them, at each activation and after each trap. JSON text is used only outside the workers.
    */
   readonly data: string | Uint8Array | MemoryImage
+  /** Number of the last change of the data that `data` contains; 0 as it comes from the bundle. */
+  readonly patched?: number
+  /** Where its data may be changed. */
+  readonly places: Places
   /** The parts of the input that the policy reads. */
   readonly usage: InputUsage
 }

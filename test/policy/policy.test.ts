@@ -17,7 +17,7 @@ const packageOf = (rego: string, data = {}) => packageBundle(compile(rego, [deci
 
 async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
   const engine = new PolicyEngine({ maxMemoryBytes })
-  engine.activate(await packageOf(rego, data))
+  await engine.activate(await packageOf(rego, data))
   return engine
 }
 
