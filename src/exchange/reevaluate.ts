@@ -85,7 +85,7 @@ export class Reevaluator {
     const round: { again: number | undefined } = { again: undefined }
     this.#dataRound = round
     void inSlices(this.#current().live.all(), spread, (exchange) => {
-      this.#redecide(exchange, sinceUs)
+      this.#redecide(exchange, sinceUs, true)
       return true
     }).then(() => {
       this.#dataRound = undefined
@@ -158,10 +158,12 @@ export class Reevaluator {
   }
 
   /** Asks the policy with the input that the exchange was admitted with; only clock and feed are new. */
-  #redecide(exchange: OpenExchange, sinceUs: number): void {
+  #redecide(exchange: OpenExchange, sinceUs: number, dataChanged = false): void {
     const context = this.#current()
     const policy = context.engine.current()
-    if (policy === undefined || !exchange.open || exchange.decided?.policy === policy) return
+    if (policy === undefined || !exchange.open) return
+    // Admitted by this policy already, unless its data is what has changed.
+    if (exchange.decided?.policy === policy && !dataChanged) return
     // A suspended policy (for all or for this caller) cannot be evaluated; exchanges that an earlier policy allowed go
     // on.
     if (policy.suspended || policy.refuses(callerOf(exchange.identified))) return

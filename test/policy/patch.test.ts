@@ -55,16 +55,34 @@ function drawPath(chance: Chance, document: Json): string[] {
 
 function drawPatch(chance: Chance, document: Json): object[] {
   const length = 1 + chance.number(3)
-  return Array.from({ length }, (_, i) => {
-    const path = drawPath(chance, document)
+  return Array.from({ length }, () => {
+    let path = drawPath(chance, document)
+    // The whole of it only now and then: little would be left to change.
+    while (path.length === 1 && !chance.once(10)) path = drawPath(chance, document)
     const pointer = path
       .map((step) => `/${step.replaceAll('~', '~0').replaceAll('/', '~1')}`)
       .join('')
-    // Only at the end: opa 1.22 replaces what an earlier operation of the same change has removed.
-    const op = chance.of(['add', 'add', 'replace', i === length - 1 ? 'remove' : 'add'])
+    const op = chance.of(['add', 'add', 'replace', 'remove'])
     const value = JSON.parse(drawJson(chance, 2))
     return op === 'remove' ? { op, path: pointer } : { op, path: pointer, value }
   })
+}
+
+/**
+ * One operation after the other: within one change opa 1.22 does not find what an earlier operation has added, and
+ * replaces what an earlier one has removed. @returns true when it made them all; otherwise it has the document as before
+ */
+async function madeByOpa(
+  opa: OpaServer,
+  patch: readonly object[],
+  document: Json,
+): Promise<boolean> {
+  for (const operation of patch) {
+    if (await opa.patch('/v1/data', [operation])) continue
+    await opa.put('/v1/data', { d: document })
+    return false
+  }
+  return true
 }
 
 t.test(
@@ -75,13 +93,15 @@ t.test(
     const chance = new Chance(seed)
     let [made, refused] = [0, 0]
     for (let round = 0; round < 8; round++) {
-      let document: Json = JSON.parse(drawJson(chance, 4))
+      let document = JSON.parse(
+        `{"a":${drawJson(chance, 4)},"b":[${drawJson(chance, 3)}],"c":{"d":${drawJson(chance, 3)}}}`,
+      ) as Json
       await opa.put('/v1/data', { d: document })
       const instance = withData(document)
       for (let i = 0; i < 40; i++) {
         const patch = drawPatch(chance, document)
         const text = JSON.stringify(patch)
-        const taken = await opa.patch('/v1/data', patch)
+        const taken = await madeByOpa(opa, patch, document)
         let why: unknown
         try {
           instance.patch(parsePatch(text, 'json-patch'))
@@ -101,7 +121,7 @@ t.test(
         document = theirs
       }
     }
-    t.ok(made > 50 && refused > 50, `${made} made, ${refused} refused`)
+    t.ok(made > 60 && refused > 10, `${made} made, ${refused} refused`)
   },
 )
 
