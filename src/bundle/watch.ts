@@ -7,12 +7,13 @@ import { basename, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
+import { mib } from '../policy/data-image.ts'
 import { findInputUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
 import type { PolicyPackage } from '../policy/package.ts'
 import type { ArchiveLimits, BundleContent } from './archive.ts'
 import type { BundleCost } from './cost.ts'
-import { unpackApart } from './unpack.ts'
+import { unpack } from './unpack.ts'
 import { vet } from './vet.ts'
 
 export interface BundlesOptions {
@@ -47,8 +48,8 @@ export interface BundleStatus {
   readonly warnings: readonly string[]
 }
 
-/** Data above this size gets a warning: a worker answers no request while it copies them, about 50 ms for 32 MiB. */
-const maxDataBytes = 32 << 20
+/** Data above this size gets a warning: each worker holds it, and for a moment twice when another bundle is activated. */
+const maxDataBytes = 128 << 20
 
 const suffix = '.tar.gz'
 
@@ -156,7 +157,7 @@ export class Bundles {
     const { limits, onActivate, log } = this.#options
     const decisions = this.#decisions
     const { name, bytes } = await this.#read()
-    const content = await unpackApart(bytes, limits)
+    const content = await unpack(bytes, limits)
     if (content.digest === this.#active?.digest) {
       // The folder contains the active bundle again, so an earlier problem is over.
       const { code, active_revision: revision } = this.#status
@@ -249,7 +250,7 @@ function warningsOf(content: BundleContent, dataBytes: number): string[] {
   const warnings = content.hazards.map((hazard) => `bundle warning: ${hazard}`)
   if (dataBytes > maxDataBytes) {
     warnings.push(
-      `its data takes ${dataBytes >> 20} MiB in every worker. A worker copies it in 1 to 2 ms per MiB, during which that worker answers no requests: keep large data, and data that changes often, out of the bundle`,
+      `its data takes ${mib(dataBytes)} of memory in every worker, and twice that while another bundle is activated: leave out what no rule reads`,
     )
   }
   return warnings
