@@ -50,6 +50,11 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
   const digest = createHash('sha256').update(bytes).digest('hex')
   const manifest = readJson(files.get('.manifest'), '.manifest')
   const wasm = files.get('policy.wasm')
+  if (files.has('patch.json')) {
+    throw new GateError('ERR_BUNDLE_READ', 'it is a delta bundle, which has no policy of its own', {
+      hint: 'keep the whole bundle in the folder: a gate that starts again would have no other',
+    })
+  }
   if (wasm === undefined) {
     throw new GateError('ERR_BUNDLE_POLICY', 'the bundle contains no /policy.wasm', {
       hint: 'build it with `dropgate build` or `opa build -t wasm -e gate/authz/decision`',
@@ -90,7 +95,8 @@ function rootsOf(roots: unknown): string[] {
   return roots.map((root) => String(root).replace(/^\/+|\/+$/g, ''))
 }
 
-const wanted = /^(?:optimized\/.*|\.manifest|policy\.wasm|(?:.*\/)?data\.(?:json|ya?ml))$/
+const wanted =
+  /^(?:optimized\/.*|\.manifest|policy\.wasm|patch\.json|(?:.*\/)?data\.(?:json|ya?ml))$/
 
 async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>()

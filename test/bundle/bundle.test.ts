@@ -44,6 +44,7 @@ t.test('an archive that is damaged, too large or not a bundle is refused', async
     ['a way out', await packed([...entries(), ['../../x', '']]), 'ERR_BUNDLE_READ', /leaves/],
     ['a name twice', await packed([...entries(), ['/policy.wasm', wasm]]), 'ERR_BUNDLE_READ', /twice/],
     ['a name twice, spelt otherwise', await packed([...entries(), ['./policy.wasm', wasm]]), 'ERR_BUNDLE_READ', /twice/],
+    ['a delta bundle', await packed([['/.manifest', '{}'], ['/patch.json', '{"data":[]}']]), 'ERR_BUNDLE_READ', /delta bundle/],
     ['no module', await packed(entries({ 'policy.wasm': null })), 'ERR_BUNDLE_POLICY', /no \/policy\.wasm/],
     ['data elsewhere', await packed(entries({ 'roles/data.json': '{}' })), 'ERR_BUNDLE_READ', /roles\/data\.json/],
     ['a manifest that is no object', await packed(entries({ '.manifest': '7' })), 'ERR_BUNDLE_READ', /manifest/],
