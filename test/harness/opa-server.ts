@@ -4,6 +4,9 @@ import { createServer } from 'node:net'
 import { findOpa } from '../../src/bundle/opa.ts'
 import { until } from './wait.ts'
 
+/** It reads its data before it answers. */
+const startMs = 200_000
+
 export class OpaServer {
   readonly #process: ChildProcess
   readonly #url: string
@@ -30,13 +33,17 @@ export class OpaServer {
       spawn(findOpa(process.cwd()), args, { stdio: 'ignore' }),
       `http://${address}`,
     )
-    await until('opa run answers', async () => {
-      try {
-        return (await fetch(`${server.#url}/health`)).ok
-      } catch {
-        return false
-      }
-    })
+    await until(
+      'opa run answers',
+      async () => {
+        try {
+          return (await fetch(`${server.#url}/health`)).ok
+        } catch {
+          return false
+        }
+      },
+      startMs,
+    )
     return server
   }
 
