@@ -181,6 +181,7 @@ const table = {
   ERR_BUNDLE_LIMITS: { status: 0, title: 'The bundle exceeds a size limit.' },
   ERR_BUNDLE_POLICY: { status: 0, title: 'The bundle has no usable policy.' },
   ERR_BUNDLE_TRIAL: { status: 0, title: 'The bundle failed its trial run.' },
+  ERR_DATA_PATCH: { status: 0, title: 'A change of the data of the policy is refused.' },
   ERR_OPA: { status: 0, title: 'The opa tool is missing or reported a failure.' },
   ERR_OUTBOUND: { status: 0, title: 'A document that the gate needs cannot be fetched.' },
   ERR_NOT_FOUND: { status: 0, title: 'Not found.' },

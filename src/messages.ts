@@ -4,6 +4,7 @@
  *
  *   control -> worker   WorkerCommand          worker -> control   WorkerReport
  *   worker  -> log      LogBatch               control -> vetting  VetRequest -> VetReport
+ *                                              control -> data     DataRequest -> DataReport
  *                                              control -> unpack   UnpackRequest -> UnpackReport
  */
 import type { MessagePort } from 'node:worker_threads'
@@ -14,8 +15,9 @@ import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
 import type { BodyUses } from './policy/body-use.ts'
-import type { MemoryImage } from './policy/host.ts'
+import type { MemoryImage } from './policy/data-image.ts'
 import type { PolicyPackage } from './policy/package.ts'
+import type { DataOperation, DataPatch, PatchFormat } from './policy/patch.ts'
 import type { LedgerShared } from './revocation/ledger.ts'
 
 /** Words of `WorkerStart.pulse`, written by the worker, read by the supervisor. */
@@ -98,6 +100,8 @@ export type WorkerCommand =
       readonly look: number | undefined
     }
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
+  /** A change of the data of this policy; a worker gets all of them, in order. */
+  | { readonly type: 'patch'; readonly generation: number; readonly patch: DataPatch }
   | { readonly type: 'policy-suspended'; readonly generation: number }
   /** All callers that this policy refuses for now without an evaluation: name -> until when, in monotonic µs. */
   | {
@@ -123,7 +127,14 @@ export type WorkerReport =
   /** All open exchanges of this look were looked at, and the cuts among them are reported. */
   | { readonly type: 'looked'; readonly look: number }
   | { readonly type: 'listening'; readonly ports: readonly number[] }
-  | { readonly type: 'policy-active'; readonly generation: number; readonly revision: string }
+  | {
+      readonly type: 'policy-active'
+      readonly generation: number
+      readonly revision: string
+      /** Number of the last change of its data that is in force; 0 for the data of the bundle. */
+      readonly patched: number
+    }
+  | { readonly type: 'policy-patched'; readonly generation: number; readonly patched: number }
   /** The worker reads this table of the ledger, and no older one from now on. */
   | { readonly type: 'ledger-read'; readonly generation: number }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly error: GateErrorData }
@@ -152,14 +163,42 @@ export type LogBatch =
   /** One line that was too long for the shared memory; it takes the place of the chunk with this index. */
   | { readonly type: 'long'; readonly index: number; readonly bytes: Uint8Array }
 
+/** What the thread that holds the data is started with. */
+export interface DataStart {
+  readonly policy: PolicyPackage
+  /** Changes since the package's image. */
+  readonly patches: readonly DataPatch[]
+  readonly maxMemoryBytes: number
+}
+
+/** One at a time; each gets one report. */
+export type DataRequest =
+  /** Read this change and carry it out, if it may be. */
+  | { readonly type: 'change'; readonly text: string; readonly format: PatchFormat }
+  /** Carry out what the workers have carried out. */
+  | { readonly type: 'apply'; readonly patches: readonly DataPatch[] }
+  /** Write the data anew, without what changes have left behind. */
+  | { readonly type: 'renew' }
+
+export type DataReport =
+  | {
+      readonly ok: true
+      readonly operations: readonly DataOperation[]
+      readonly image: MemoryImage | undefined
+      /** Bytes of the data, with what changes have left behind. */
+      readonly bytes: number
+    }
+  | { readonly ok: false; readonly error: GateErrorData }
+
 export interface UnpackRequest {
   readonly bytes: Uint8Array
   readonly limits: ArchiveLimits
 }
 
-/** The bytes of a bundle's module, in shared memory. */
-interface SharedContent extends Omit<BundleContent, 'wasm'> {
+/** The bytes of a bundle's content, in shared memory. */
+interface SharedContent extends Omit<BundleContent, 'wasm' | 'data'> {
   readonly wasm: Uint8Array<SharedArrayBuffer>
+  readonly data: Uint8Array<SharedArrayBuffer>
 }
 
 export type UnpackReport =
@@ -177,6 +216,9 @@ export interface VetRequest {
 
 /** What the vetting makes of a bundle's `policy.wasm`. */
 export type VettedModule = Pick<PolicyPackage, 'module' | 'initialPages' | 'usage'>
+
+/** What the vetting thread does now; each step has a deadline of its own. The report comes after the trial. */
+export type VetStep = 'data' | 'trial'
 
 export type VetReport =
   | {

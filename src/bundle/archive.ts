@@ -12,6 +12,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 import { extract } from 'tar-stream'
 import { GateError } from '../errors.ts'
+import { type Places, rulePathsOf } from '../policy/rule-paths.ts'
 import { findHazards } from './hazards.ts'
 
 export interface ArchiveLimits {
@@ -24,8 +25,10 @@ export interface BundleContent {
   readonly digest: string
   readonly revision: string
   readonly wasm: Buffer
-  /** The `data` document as JSON text; `{}` when the bundle has no data. */
-  readonly data: string
+  /** The `data` document as the bundle has it, not yet looked at; `{}` when the bundle has no data. */
+  readonly data: Uint8Array
+  /** Where the data may be changed. */
+  readonly places: Places
   /** Warnings about how the bundle was built; see hazards.ts. */
   readonly hazards: readonly string[]
 }
@@ -47,6 +50,11 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
   const digest = createHash('sha256').update(bytes).digest('hex')
   const manifest = readJson(files.get('.manifest'), '.manifest')
   const wasm = files.get('policy.wasm')
+  if (files.has('patch.json')) {
+    throw new GateError('ERR_BUNDLE_READ', 'it is a delta bundle, which has no policy of its own', {
+      hint: 'keep the whole bundle in the folder: a gate that starts again would have no other',
+    })
+  }
   if (wasm === undefined) {
     throw new GateError('ERR_BUNDLE_POLICY', 'the bundle contains no /policy.wasm', {
       hint: 'build it with `dropgate build` or `opa build -t wasm -e gate/authz/decision`',
@@ -65,8 +73,8 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
     )
   }
   const data = files.get('data.json')
-  const document = readJson(data, 'data.json')
   const { revision, roots } = manifest
+  const optimized = [...files.keys()].some((name) => name.startsWith('optimized/'))
   return {
     digest,
     revision:
@@ -74,17 +82,21 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
         ? revision.slice(0, 200)
         : `sha256:${digest.slice(0, 12)}`,
     wasm,
-    data: data === undefined ? '{}' : data.toString('utf8'),
-    hazards: findHazards({
-      optimized: [...files.keys()].some((name) => name.startsWith('optimized/')),
-      roots,
-      wasm,
-      data: document,
-    }),
+    data: data ?? Buffer.from('{}'),
+    places: { roots: rootsOf(roots), rules: rulePathsOf(wasm) },
+    // Large data is parsed only where the answer needs it; the policy's own reading of it is in policy/data-load.ts.
+    hazards: optimized ? findHazards({ roots, wasm, data: readJson(data, 'data.json') }) : [],
   }
 }
 
-const wanted = /^(?:optimized\/.*|\.manifest|policy\.wasm|(?:.*\/)?data\.(?:json|ya?ml))$/
+/** OPA's default is the whole of `data`. */
+function rootsOf(roots: unknown): string[] {
+  if (!Array.isArray(roots)) return ['']
+  return roots.map((root) => String(root).replace(/^\/+|\/+$/g, ''))
+}
+
+const wanted =
+  /^(?:optimized\/.*|\.manifest|policy\.wasm|patch\.json|(?:.*\/)?data\.(?:json|ya?ml))$/
 
 async function unpack(bytes: Buffer, maxUnpackedBytes: number): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>()

@@ -4,8 +4,6 @@
  * today.
  */
 export interface BuildFacts {
-  /** True if the bundle contains rules that the optimiser generated. */
-  readonly optimized: boolean
   /** `roots` of the manifest. */
   readonly roots: unknown
   readonly wasm: Buffer
@@ -16,9 +14,8 @@ export interface BuildFacts {
 const sample = 100
 const fewest = 20
 
-/** @returns One sentence per warning; none for a bundle built by `make bundle`. */
-export function findHazards({ optimized, roots, wasm, data }: BuildFacts): string[] {
-  if (!optimized) return []
+/** @param facts Of a bundle with rules that the optimiser generated. @returns One sentence per warning. */
+export function findHazards({ roots, wasm, data }: BuildFacts): string[] {
   const found: string[] = []
   if (!Array.isArray(roots) || roots.length === 0 || roots.includes('')) {
     found.push(

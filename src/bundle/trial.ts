@@ -5,7 +5,7 @@
  */
 import type { VettedModule } from '../messages.ts'
 import { type BodyUses, bodyWarnings } from '../policy/body-use.ts'
-import type { MemoryImage } from '../policy/host.ts'
+import { type MemoryImage, mib } from '../policy/data-image.ts'
 import type { BundleContent } from './archive.ts'
 import type { BundleCost } from './cost.ts'
 import { vet } from './vet.ts'
@@ -23,8 +23,8 @@ export interface TriedPolicy extends VettedModule {
   readonly warnings: readonly string[]
 }
 
-/** Data above this size gets a warning: a worker answers no request while it copies them, about 50 ms for 32 MiB. */
-const maxDataBytes = 32 << 20
+/** Data above this size gets a warning: each worker holds it, and for a moment twice when another bundle is activated. */
+const maxDataBytes = 128 << 20
 
 /**
  * @param decisions Entrypoints that the bundle must have. @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL
@@ -47,7 +47,7 @@ function warningsOf(content: BundleContent, data: MemoryImage): string[] {
   const { length } = data.bytes
   if (length > maxDataBytes) {
     warnings.push(
-      `its data takes ${length >> 20} MiB in every worker. A worker copies it in 1 to 2 ms per MiB, during which that worker answers no requests: keep large data, and data that changes often, out of the bundle`,
+      `its data takes ${mib(length)} of memory in every worker, and twice that while another bundle is activated: leave out what no rule reads`,
     )
   }
   return warnings

@@ -12,7 +12,7 @@ async function report({ bytes, limits }: UnpackRequest): Promise<UnpackReport> {
     // Shared memory crosses threads without a copy.
     return {
       ok: true,
-      content: { ...content, wasm: shared(content.wasm) },
+      content: { ...content, wasm: shared(content.wasm), data: shared(content.data) },
     }
   } catch (error) {
     return { ok: false, error: asGateError(error, 'ERR_BUNDLE_READ').data }

@@ -5,10 +5,11 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { asGateError, GateError } from '../errors.ts'
-import type { VetReport, VetRequest, VettedModule } from '../messages.ts'
+import type { VetReport, VetRequest, VetStep, VettedModule } from '../messages.ts'
 import { parseAnswer } from '../policy/answer.ts'
 import { bodyUsesOf } from '../policy/body-use.ts'
 import { compileModule } from '../policy/compile.ts'
+import { isImage } from '../policy/data-image.ts'
 import { PolicyInstance } from '../policy/host.ts'
 import { buildInput, type InputParts, InputPlan } from '../policy/input.ts'
 import { findPolicyUsage, readsEverything } from '../policy/input-usage.ts'
@@ -26,12 +27,17 @@ if (parentPort !== null) {
   parentPort.postMessage(await report(workerData as VetRequest))
 }
 
+function begin(step: VetStep): void {
+  parentPort?.postMessage(step)
+}
+
 async function report(request: VetRequest): Promise<VetReport> {
   try {
     const policy =
       request.policy instanceof Uint8Array ? await vetModule(request.policy) : request.policy
-    // The deadline is meant for rules and data, so it starts only now, when this thread has loaded its own code and the module.
-    parentPort?.postMessage('loaded')
+    // The deadlines are meant for data and rules, so the first starts only now, when this thread has loaded its own code and
+    // the module.
+    begin('data')
     return { ok: true, policy, ...vet(policy, request) }
   } catch (error) {
     return { ok: false, error: asGateError(error, 'ERR_BUNDLE_TRIAL').data }
@@ -53,7 +59,8 @@ function vet(
   const beganMs = performance.now()
   const instance = new PolicyInstance({ ...module, ...options, keepHeap: usage.patterns })
   const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
-  const data = typeof options.data === 'string' ? instance.image() : options.data
+  const data = isImage(options.data) ? options.data : instance.image()
+  begin('trial')
   const missing = instance.missingBuiltins
   if (missing.length > 0) {
     throw new GateError(

@@ -117,6 +117,11 @@ export class Bundles {
     await this.#load()
   }
 
+  /** The active policy has its data, with all changes, in another image: the old one need not be kept. */
+  renew(policy: PolicyPackage): void {
+    if (this.#active?.generation === policy.generation) this.#active = policy
+  }
+
   status(): BundleStatus {
     return this.#status
   }
@@ -170,6 +175,7 @@ export class Bundles {
       revision: content.revision,
       digest: content.digest,
       ...policy,
+      places: content.places,
     }
     this.#status = {
       name,

@@ -541,13 +541,16 @@ export const schema = group({
       'an entrypoint such as gate/authz/decision',
       entrypoint,
     ),
-    vet_timeout: duration({ why: 'Deadline for the trial run of a new bundle.', default: '5s' }),
+    vet_timeout: duration({
+      why: 'Deadline for the trial run of a new bundle. Reading its data has another: 10 s and 1 s for each MiB.',
+      default: '5s',
+    }),
     settle: duration({
       why: 'How long a bundle file must stay unchanged before it is read.',
       default: '100ms',
     }),
     max_memory: size({
-      why: 'Most memory of one policy instance; each worker has one.',
+      why: 'Most memory of one policy instance: about 2 to 4 bytes for each byte of its data, and what an evaluation needs. Each worker has one, and for a moment two when another bundle is activated.',
       default: '256MiB',
     }),
     max_bundle: size({ why: 'Largest bundle file.', default: '64MiB' }),

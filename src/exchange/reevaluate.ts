@@ -40,6 +40,8 @@ export class Reevaluator {
   readonly #current: () => ExchangeContext
   /** Number of policy changes: a newer policy stops the visits that an older one started. */
   #policies = 0
+  /** The visits after a change of the policy's data; `again`: since when (µs) another change waits for its own. */
+  #dataRound: { again: number | undefined } | undefined
   #limitsAtMs = 0
   /** Since when (by `performance.now()`) the ledger has been unable to hold every row. */
   #brokenAtMs: number | undefined
@@ -67,6 +69,27 @@ export class Reevaluator {
     void inSlices(this.#current().live.all(), spread, (exchange) => {
       if (round === this.#policies) this.#redecide(exchange, sinceUs)
       return round === this.#policies
+    })
+  }
+
+  /**
+   * The data of the policy has changed: asks about all open exchanges again. A round that is under way comes to its end
+   * first: changes that follow each other closely would otherwise begin it anew each time, and never reach the last
+   * exchange.
+   */
+  data(sinceUs: number): void {
+    if (this.#dataRound !== undefined) {
+      this.#dataRound.again ??= sinceUs
+      return
+    }
+    const round: { again: number | undefined } = { again: undefined }
+    this.#dataRound = round
+    void inSlices(this.#current().live.all(), spread, (exchange) => {
+      this.#redecide(exchange, sinceUs, true)
+      return true
+    }).then(() => {
+      this.#dataRound = undefined
+      if (round.again !== undefined) this.data(round.again)
     })
   }
 
@@ -135,10 +158,12 @@ export class Reevaluator {
   }
 
   /** Asks the policy with the input that the exchange was admitted with; only clock and feed are new. */
-  #redecide(exchange: OpenExchange, sinceUs: number): void {
+  #redecide(exchange: OpenExchange, sinceUs: number, dataChanged = false): void {
     const context = this.#current()
     const policy = context.engine.current()
-    if (policy === undefined || !exchange.open || exchange.decided?.policy === policy) return
+    if (policy === undefined || !exchange.open) return
+    // Admitted by this policy already, unless its data is what has changed.
+    if (exchange.decided?.policy === policy && !dataChanged) return
     // A suspended policy (for all or for this caller) cannot be evaluated; exchanges that an earlier policy allowed go
     // on.
     if (policy.suspended || policy.refuses(callerOf(exchange.identified))) return

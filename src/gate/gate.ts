@@ -20,6 +20,7 @@ import { asGateError, GateError } from '../errors.ts'
 import type { HistoryRule } from '../feed/history.ts'
 import type { WorkerStart } from '../messages.ts'
 import type { PolicyPackage } from '../policy/package.ts'
+import type { PatchFormat } from '../policy/patch.ts'
 import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { LiveExchanges } from './live.ts'
@@ -80,9 +81,10 @@ export class Gate {
       workers: reusePort ? config.workers : 1,
       startOf: (...args) => this.#startOf(...args),
       onActivate: (policy) => {
-        this.#active = policy
-        this.#rooms.workers.broadcast({ type: 'policy', policy })
+        this.#rooms.changes.follow(policy)
+        this.#use(policy)
       },
+      onRenewed: (policy) => this.#use(policy),
       describe: () => beatOf(this.#rooms, this.#facts()),
       readiness: () => this.readiness(),
       status: () => this.status(),
@@ -124,7 +126,8 @@ export class Gate {
     checkTables(config)
     const taken = await findTakenPorts(config.listen, reusePort)
     this.#peppers = readPeppers(config.revocation.pepper_file)
-    const { decisions, workers, admin, keys, bundles, database, feed, fleet, ledger } = this.#rooms
+    const { decisions, workers, admin, keys, bundles, changes } = this.#rooms
+    const { database, feed, fleet, ledger } = this.#rooms
     await this.#opening(decisions).open()
     if (!reusePort && config.workers > 1) {
       this.#log.warn(
@@ -137,6 +140,7 @@ export class Gate {
     this.#ports = await this.#opening(workers).open(wanted, { waits: taken })
     this.#adminPort = await this.#opening(admin).open()
     await this.#opening(keys).open()
+    this.#opening(changes)
     await this.#opening(bundles).open()
     await this.#opening(database).open()
     await this.#opening(feed).open()
@@ -188,6 +192,25 @@ export class Gate {
     })
     this.#reloading = done.catch(() => {})
     return done
+  }
+
+  #use(policy: PolicyPackage): void {
+    this.#active = policy
+    this.#rooms.workers.broadcast({ type: 'policy', policy })
+  }
+
+  /**
+   * Changes the `data` of the active policy without a bundle; the next bundle brings its own data. Resolves once every worker
+   * decides with the change.
+   * @param text A JSON Patch as OPA's data API takes it, or the `patch.json` of a delta bundle.
+   * @returns the number of the change since the bundle became active
+   * @throws GateError ERR_DATA_PATCH, ERR_BUNDLE_LIMITS, ERR_POLICY_MISSING; then nothing is changed
+   */
+  async changeData(text: string, format: PatchFormat): Promise<number> {
+    const { changes, workers } = this.#rooms
+    const { generation, number } = await changes.change(text, format)
+    if (await workers.allPatched(generation, number)) return number
+    throw new GateError('ERR_DATA_PATCH', 'another bundle became active, with data of its own')
   }
 
   /** The new configuration could not be read: the old one stays, and `status` says why. */

@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path'
 import { AdminServer } from '../admin/server.ts'
+import { DataChanges } from '../bundle/data-changes.ts'
 import { Bundles } from '../bundle/watch.ts'
 import type { GateConfig } from '../config/options.ts'
 import { DecisionLog } from '../decisionlog/log.ts'
@@ -31,6 +32,7 @@ export interface GateRooms {
   readonly admin: AdminServer
   readonly keys: KeyStore
   readonly bundles: Bundles
+  readonly changes: DataChanges
   readonly database: Database
   readonly feed: Feed
   readonly fleet: Fleet
@@ -62,6 +64,8 @@ export interface GateAnswers {
     pulse: SharedArrayBuffer,
   ) => WorkerStart
   readonly onActivate: (policy: PolicyPackage) => void
+  /** The active policy has its data in another image. */
+  readonly onRenewed: (policy: PolicyPackage) => void
   readonly describe: () => Beat
   readonly readiness: () => ReadyAnswer
   readonly status: () => object
@@ -113,6 +117,15 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     log,
   })
   const bundles = makeBundles(config, gate, metrics)
+  const changes = new DataChanges({
+    maxMemoryBytes: config.policy.max_memory,
+    log,
+    onPatch: (generation, patch) => workers.broadcast({ type: 'patch', generation, patch }),
+    onRenewed: (policy) => {
+      bundles.renew(policy)
+      gate.onRenewed(policy)
+    },
+  })
   const decisions = new DecisionLog({ sink: config.decision_log, log })
   return Object.freeze({
     decisions,
@@ -120,6 +133,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     admin,
     keys,
     bundles,
+    changes,
     database,
     feed,
     fleet,

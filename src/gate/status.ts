@@ -52,7 +52,7 @@ export function statusOf(rooms: GateRooms, gate: GateFacts): object {
       growths: ledger.growths,
       version: ledger.version,
     },
-    policy: rooms.bundles.status(),
+    policy: { ...rooms.bundles.status(), data: rooms.changes.status() },
     issuers: rooms.keys.status(),
     decision_log: rooms.decisions.status(),
   }

@@ -16,6 +16,7 @@ import type {
   WorkerReport,
   WorkerStart,
 } from '../messages.ts'
+import type { PolicyPackage } from '../policy/package.ts'
 import { Runaways } from './runaways.ts'
 import { watchMs } from './silence.ts'
 import { type LastEvaluation, WorkerSlot } from './worker-slot.ts'
@@ -31,6 +32,12 @@ const drainGraceMs = 2000
  * open exchange.
  */
 const passing = new Set<WorkerCommand['type']>(['drain', 'config', 'rows', 'question', 'listen'])
+
+/** A worker that starts later gets the newest command of each kind, and every change of the data. */
+function kindOf(command: WorkerCommand): string {
+  if (command.type === 'keys') return `keys ${command.keySet.issuer}`
+  return command.type === 'patch' ? `patch ${command.patch.number}` : command.type
+}
 
 type StartOf = (
   index: number,
@@ -125,14 +132,43 @@ export class Supervisor {
 
   /** Sends a command to every worker, and to every worker that starts later. */
   broadcast(command: WorkerCommand): void {
-    const kind = command.type === 'keys' ? `keys ${command.keySet.issuer}` : command.type
-    if (!passing.has(command.type)) this.#replayed.set(kind, command)
-    if (command.type === 'policy') {
+    if (command.type === 'policy') this.#forgetBefore(command.policy)
+    if (!passing.has(command.type)) this.#replayed.set(kindOf(command), command)
+    for (const slot of this.#slots) slot.send(command)
+  }
+
+  /** Forgets what concerns an older policy, and the changes of the data that this package contains. */
+  #forgetBefore({ generation, patched = 0 }: PolicyPackage): void {
+    const before = this.#replayed.get('policy')
+    if (before?.type !== 'policy' || before.policy.generation !== generation) {
       this.#replayed.delete('policy-suspended')
       this.#replayed.delete('callers-suspended')
       this.#runaways.forget()
     }
-    for (const slot of this.#slots) slot.send(command)
+    for (const [kind, command] of this.#replayed) {
+      if (command.type !== 'patch') continue
+      if (command.generation !== generation || command.patch.number <= patched)
+        this.#replayed.delete(kind)
+    }
+  }
+
+  /**
+   * Resolves once every worker decides with this change of the data, one that is being replaced as well.
+   * @returns false when another policy is active by now
+   */
+  async allPatched(generation: number, number: number): Promise<boolean> {
+    const isActive = (): boolean => {
+      const active = this.#replayed.get('policy')
+      return active?.type === 'policy' && active.policy.generation === generation
+    }
+    await this.#until(
+      () =>
+        this.#closing ||
+        !isActive() ||
+        this.#slots.every((slot) => slot.generation === generation && slot.patched >= number),
+      () => undefined,
+    )
+    return isActive()
   }
 
   /** Number of workers; their indexes start at 0. */
@@ -257,6 +293,10 @@ export class Supervisor {
       case 'policy-active':
         slot.generation = report.generation
         slot.revision = report.revision
+        slot.patched = report.patched
+        break
+      case 'policy-patched':
+        if (slot.generation === report.generation) slot.patched = report.patched
         break
       case 'config-active':
         slot.configGeneration = report.generation

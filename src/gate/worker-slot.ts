@@ -49,6 +49,8 @@ export class WorkerSlot {
   /** Generation of the policy that it uses. */
   generation = 0
   revision: string | undefined
+  /** Number of the last change of the policy's data with which it decides. */
+  patched = 0
   /** Generation of the ledger's table that it reads; 0 before it reads any. */
   table = 0
   configGeneration = -1
@@ -156,6 +158,7 @@ export class WorkerSlot {
       config_generation: this.configGeneration,
       policy_generation: this.generation,
       policy_revision: this.revision ?? null,
+      policy_data_changes: this.patched,
       live_exchanges: this.live,
       restarts: this.restarts,
       lost_exchanges: this.lostExchanges,
@@ -183,6 +186,7 @@ export class WorkerSlot {
   reset(): void {
     this.restarts++
     this.generation = 0
+    this.patched = 0
     this.configGeneration = -1
     this.table = 0
     this.looks.clear()

@@ -13,7 +13,13 @@ import { Evaluation } from '../rego/evaluation.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
 import { parseTerm, toJson } from '../rego/values/value.ts'
+import { changeData } from './data-change.ts'
+import { isImage, type MemoryImage } from './data-image.ts'
+import { checkLayout, loadData, tooLarge } from './data-load.ts'
+import { DataMemory, type ModuleHeap } from './data-memory.ts'
+import { printData } from './data-text.ts'
 import { replacedNatives, stackPointerExport } from './module.ts'
+import type { DataOperation } from './patch.ts'
 
 const pageBytes = 65536
 
@@ -84,20 +90,13 @@ export interface InstanceOptions {
   /** Pages the module asks for, see module.ts. */
   readonly initialPages: number
   /** The `data` document as JSON text, or the memory of an instance of the same module that has read it. */
-  readonly data: string | MemoryImage
+  readonly data: string | Uint8Array | MemoryImage
   /** Memory limit of the instance in bytes; an evaluation that needs more throws. */
   readonly maxMemoryBytes: number
+  /** With an image: the constructor copies nothing of it, `copyPiece` does. */
+  readonly inPieces?: boolean
   /** True when the module compiles patterns; then its heap is kept between evaluations. See input-usage.ts. */
   readonly keepHeap?: boolean
-}
-
-/** The memory after the data is loaded, with the positions of the things in it. All threads share its bytes. */
-export interface MemoryImage {
-  readonly bytes: Uint8Array
-  /** Size of the whole memory. It is larger than `bytes`: the allocator inside `bytes` counts on the full size. */
-  readonly memoryBytes: number
-  readonly context: number
-  readonly inputAt: number
 }
 
 export class PolicyInstance {
@@ -110,8 +109,13 @@ export class PolicyInstance {
   readonly #context: number
   /** Position for inputs of usual size, below the heap's base. */
   readonly #inputAt: number
+  /** Position of the `data` document. */
+  #dataAt: number
   /** Position to which the heap is reset. */
-  readonly #heapBase: number
+  #heapBase: number
+  /** What is not copied yet of the image from which this instance is made. */
+  #missing: { readonly image: MemoryImage; at: number } | undefined
+  readonly #maxMemoryBytes: number
   readonly #evaluationsPerHeap: number
   /** Number of evaluations left until the heap is reset. */
   #heapUses = 0
@@ -125,8 +129,10 @@ export class PolicyInstance {
   constructor(options: InstanceOptions) {
     const { module, initialPages, data, maxMemoryBytes } = options
     const maximum = Math.floor(maxMemoryBytes / pageBytes)
-    if (initialPages > maximum) throw unusable('it needs more memory than policy.max_memory')
+    if (initialPages > maximum)
+      throw tooLarge(`the policy needs ${initialPages * pageBytes} bytes of memory`, maxMemoryBytes)
     this.#memory = new WebAssembly.Memory({ initial: initialPages, maximum })
+    this.#maxMemoryBytes = maxMemoryBytes
     this.#evaluationsPerHeap = options.keepHeap === true ? evaluationsPerHeap : 1
     this.#view = Buffer.from(this.#memory.buffer)
     this.#exports = this.#instantiate(module)
@@ -146,10 +152,12 @@ export class PolicyInstance {
           JSON.parse(this.#dump(this.#exports.entrypoints())) as Record<string, number>,
         ),
       )
-      const { context, inputAt } = this.#load(data)
+      const { context, inputAt, dataAt } = this.#load(data, maxMemoryBytes)
       this.#context = context
       this.#inputAt = inputAt
-      this.#heapBase = this.#exports.opa_heap_ptr_get()
+      this.#dataAt = dataAt
+      this.#heapBase = isImage(data) ? data.bytes.length : this.#exports.opa_heap_ptr_get()
+      if (options.inPieces !== true) this.copyPiece(this.#heapBase)
     } catch (error) {
       throw error instanceof GateError
         ? error
@@ -165,6 +173,11 @@ export class PolicyInstance {
   /** True after a trap: this instance must not be used any more. */
   get broken(): boolean {
     return this.#broken
+  }
+
+  /** Makes the instance count as broken. */
+  discard(): void {
+    this.#broken = true
   }
 
   /** Size of the instance's memory in bytes; it never shrinks. */
@@ -231,7 +244,7 @@ export class PolicyInstance {
       this.#stackPointer.value = this.#stackBase
       if (error instanceof WebAssembly.RuntimeError) this.#broken = this.#aborted === ''
       if (error instanceof RangeError) this.#broken = true
-      throw failed(this.#aborted === '' ? String((error as Error).message) : this.#aborted, error)
+      throw failed(this.#aborted === '' ? String((error as Error).message) : this.#why(), error)
     }
   }
 
@@ -243,25 +256,99 @@ export class PolicyInstance {
     const bytes = new Uint8Array(new SharedArrayBuffer(this.#heapBase))
     bytes.set(new Uint8Array(this.#memory.buffer, 0, this.#heapBase))
     const { memoryBytes } = this
-    return { bytes, memoryBytes, context: this.#context, inputAt: this.#inputAt }
+    return {
+      bytes,
+      memoryBytes,
+      context: this.#context,
+      inputAt: this.#inputAt,
+      dataAt: this.#dataAt,
+    }
   }
 
   /**
    * Loads the data. The whole state of an instance is in its memory, except the shadow stack pointer, which a new
    * instance sets itself.
    */
-  #load(data: string | MemoryImage): Pick<MemoryImage, 'context' | 'inputAt'> {
+  #load(
+    data: InstanceOptions['data'],
+    maxMemoryBytes: number,
+  ): Pick<MemoryImage, 'context' | 'inputAt' | 'dataAt'> {
     const exports = this.#exports
-    if (typeof data !== 'string') {
+    if (isImage(data)) {
       this.#memory.grow((data.memoryBytes - this.memoryBytes) / pageBytes)
-      new Uint8Array(this.#memory.buffer).set(data.bytes)
+      this.#missing = { image: data, at: 0 }
       return data
     }
-    const at = exports.opa_json_parse(...this.#place(data))
-    if (at === 0) throw unusable('its data is not JSON')
+    const heap = this.#heap()
+    checkLayout(heap, {
+      parse: (text) => exports.opa_json_parse(...this.#place(text)),
+      dump: (value) => this.#textAt(exports.opa_value_dump(value)),
+    })
+    const dataAt = loadData({
+      heap,
+      text: Buffer.from(data),
+      maxMemoryBytes,
+      outOfMemory: () => this.#aborted === outOfMemory,
+    })
     const context = exports.opa_eval_ctx_new()
-    exports.opa_eval_ctx_set_data(context, at)
-    return { context, inputAt: exports.opa_malloc(usualInputBytes) }
+    exports.opa_eval_ctx_set_data(context, dataAt)
+    return { context, inputAt: exports.opa_malloc(usualInputBytes), dataAt }
+  }
+
+  #heap(): ModuleHeap {
+    const exports = this.#exports
+    return {
+      memory: this.#memory,
+      allocate: (bytes) => exports.opa_malloc(bytes) >>> 0,
+      end: () => exports.opa_heap_ptr_get() >>> 0,
+      setEnd: (at) => exports.opa_heap_ptr_set(at),
+    }
+  }
+
+  /**
+   * Copies up to this many bytes of the image. @returns true once all of it is there; nothing may be evaluated before
+   */
+  copyPiece(bytes: number): boolean {
+    if (this.#missing === undefined) return true
+    const { image, at } = this.#missing
+    const piece = image.bytes.subarray(at, at + bytes)
+    new Uint8Array(this.#memory.buffer).set(piece, at)
+    this.#missing.at += piece.length
+    if (this.#missing.at === image.bytes.length) this.#missing = undefined
+    return this.#missing === undefined
+  }
+
+  /**
+   * Changes the data between two evaluations. The heap is reset first: what a kept heap holds may point into the old
+   * data.
+   * @param operations All of them are applied or none. @throws GateError ERR_DATA_PATCH, ERR_BUNDLE_LIMITS
+   */
+  patch(operations: readonly DataOperation[]): void {
+    const heap = this.#heap()
+    heap.setEnd(this.#heapBase)
+    this.#heapUses = 0
+    this.#aborted = ''
+    const memory = new DataMemory(heap)
+    try {
+      this.#dataAt = changeData(memory, this.#dataAt, operations)
+      this.#heapBase = memory.finish()
+    } catch (error) {
+      this.#stackPointer.value = this.#stackBase
+      memory.abandon(this.#heapBase)
+      if (this.#aborted !== outOfMemory) throw error
+      throw tooLarge('the changed data needs more memory than there is', this.#maxMemoryBytes)
+    }
+    this.#exports.opa_eval_ctx_set_data(this.#context, this.#dataAt)
+  }
+
+  /** The data as JSON text. */
+  dataText(): Buffer {
+    return printData(new DataMemory(this.#heap()), this.#dataAt)
+  }
+
+  /** Bytes below the heap: the data, and what changes of it have left behind. */
+  get dataBytes(): number {
+    return this.#heapBase
   }
 
   #jsonOf(result: number): string {
@@ -274,6 +361,13 @@ export class PolicyInstance {
     // terms, where sets have braces, and the sets are sorted. The result set itself is a set too.
     const terms = this.#textAt(this.#exports.opa_value_dump(result))
     return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
+  }
+
+  /** The module's own message, or the option that limits its memory. */
+  #why(): string {
+    return this.#aborted === outOfMemory
+      ? 'the evaluation needs more memory than policy.max_memory allows'
+      : this.#aborted
   }
 
   #holds(at: number, bytes: Uint8Array): boolean {

@@ -57,14 +57,6 @@ export class Overload {
   }
 
   /**
-   * Called after the thread has loaded a new policy, whose data may be large: that delay does not count as overload.
-   */
-  forgive(): void {
-    this.#beatAtMs = performance.now()
-    this.#beatCpuMs = ownCpuMs()
-  }
-
-  /**
    * Runs one evaluation and marks its begin and end in the pulse: a death in between counts against the policy and the
    * caller.
    */

@@ -55,7 +55,12 @@ class GateWorker {
         metrics,
         onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
       }),
-      engine: new PolicyEngine({ maxMemoryBytes: config.policy.max_memory }),
+      engine: new PolicyEngine({
+        maxMemoryBytes: config.policy.max_memory,
+        onRestored: ({ generation, patched }) => {
+          if (patched > 0) this.#notePatched(generation, patched)
+        },
+      }),
       pools: new Pools(),
       live,
       log: new LogQueue({ port: start.log, metrics }),
@@ -120,7 +125,9 @@ class GateWorker {
       case 'keys':
         return rooms.verifier.setKeys(command.keySet)
       case 'policy':
-        return this.#onPolicy(command)
+        return await this.#onPolicy(command)
+      case 'patch':
+        return this.#onPatch(command)
       case 'policy-suspended':
         return rooms.engine.suspend(command.generation)
       case 'callers-suspended':
@@ -139,16 +146,27 @@ class GateWorker {
     this.#report({ type: 'failed', error: asGateError(error).data })
   }
 
-  #onPolicy({ policy }: Extract<WorkerCommand, { type: 'policy' }>): void {
+  async #onPolicy({ policy }: Extract<WorkerCommand, { type: 'policy' }>): Promise<void> {
+    const { engine } = this.#rooms
     const { generation, revision } = policy
+    const before = engine.current()?.generation
     try {
-      this.#rooms.engine.activate(policy)
-      this.#report({ type: 'policy-active', generation, revision })
-      this.#reevaluator.policy(monotonicUs())
+      if (!(await engine.activate(policy))) return
+      const { patched } = engine.current()!
+      this.#report({ type: 'policy-active', generation, revision, patched })
+      if (generation !== before) this.#reevaluator.policy(monotonicUs())
     } catch (error) {
       this.#report({ type: 'policy-failed', generation, error: asGateError(error).data })
     }
-    this.#rooms.overload.forgive()
+  }
+
+  #onPatch({ generation, patch }: Extract<WorkerCommand, { type: 'patch' }>): void {
+    if (this.#rooms.engine.patch(generation, patch)) this.#notePatched(generation, patch.number)
+  }
+
+  #notePatched(generation: number, patched: number): void {
+    this.#report({ type: 'policy-patched', generation, patched })
+    this.#reevaluator.data(monotonicUs())
   }
 
   /** Takes over a new configuration. The control thread has already tried every step that can fail. */

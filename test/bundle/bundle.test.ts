@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { readArchive } from '../../src/bundle/archive.ts'
 import { Bundles } from '../../src/bundle/watch.ts'
+import { isImage } from '../../src/policy/data-image.ts'
 import type { PolicyPackage } from '../../src/policy/package.ts'
 import { compile, type Entry, packed, revised, unpacked } from '../harness/bundle.ts'
 import { pause, until } from '../harness/wait.ts'
@@ -25,7 +26,7 @@ const entries = (over: Record<string, string | Buffer | null> = {}): Entry[] => 
 
 t.test('a bundle that opa built is read; its digest stands for a missing revision', async (t) => {
   const content = await readArchive(good, limits)
-  t.match(JSON.parse(content.data), { who: 'alice' })
+  t.match(JSON.parse(Buffer.from(content.data).toString()), { who: 'alice' })
   t.match(content.revision, /^sha256:[0-9a-f]{12}$/, 'without a revision, its digest')
   t.equal((await readArchive(await revised(good, 'r7', {}), limits)).revision, 'r7')
 })
@@ -43,9 +44,8 @@ t.test('an archive that is damaged, too large or not a bundle is refused', async
     ['a way out', await packed([...entries(), ['../../x', '']]), 'ERR_BUNDLE_READ', /leaves/],
     ['a name twice', await packed([...entries(), ['/policy.wasm', wasm]]), 'ERR_BUNDLE_READ', /twice/],
     ['a name twice, spelt otherwise', await packed([...entries(), ['./policy.wasm', wasm]]), 'ERR_BUNDLE_READ', /twice/],
+    ['a delta bundle', await packed([['/.manifest', '{}'], ['/patch.json', '{"data":[]}']]), 'ERR_BUNDLE_READ', /delta bundle/],
     ['no module', await packed(entries({ 'policy.wasm': null })), 'ERR_BUNDLE_POLICY', /no \/policy\.wasm/],
-    ['data that is no JSON', await packed(entries({ 'data.json': '{' })), 'ERR_BUNDLE_READ', /data\.json/],
-    ['data that is no object', await packed(entries({ 'data.json': '[]' })), 'ERR_BUNDLE_READ', /data\.json/],
     ['data elsewhere', await packed(entries({ 'roles/data.json': '{}' })), 'ERR_BUNDLE_READ', /roles\/data\.json/],
     ['a manifest that is no object', await packed(entries({ '.manifest': '7' })), 'ERR_BUNDLE_READ', /manifest/],
   ] // biome-ignore format: a table
@@ -92,17 +92,23 @@ t.test('of the bundles in the folder good ones are activated, bad ones are repor
   await until('one', () => bundles.status().active_revision === 'one')
   t.match(bundles.status(), { name: 'gate', generation: 1, code: null })
   const [{ data } = {}] = activated
-  t.ok(typeof data === 'object' && data.bytes.buffer instanceof SharedArrayBuffer, 'read once')
+  t.ok(isImage(data!) && data.bytes.buffer instanceof SharedArrayBuffer, 'read once')
 
   const bad: [bytes: Buffer, code: string][] = [
     [Buffer.from('no bundle'), 'ERR_BUNDLE_READ'],
     [await packed(entries({ 'policy.wasm': 'no module' })), 'ERR_BUNDLE_POLICY'],
     [compile('decision := true'), 'ERR_BUNDLE_TRIAL'],
     [compile('decision := 7'), 'ERR_BUNDLE_TRIAL'],
+    [await packed(entries({ 'data.json': '{' })), 'ERR_BUNDLE_READ'],
+    [await packed(entries({ 'data.json': '[]' })), 'ERR_BUNDLE_READ'],
+    [Buffer.alloc(limits.maxBundleBytes + 1), 'ERR_BUNDLE_LIMITS'],
+    [await packed(entries({ 'data.json': `{"x":"${'y'.repeat(3 << 20)}"}` })), 'ERR_BUNDLE_LIMITS'],
   ]
   for (const [bytes, code] of bad) {
+    const before = refused
     put(bytes)
-    await until(code, () => bundles.status().code === code)
+    await until('refused', () => refused > before)
+    t.equal(bundles.status().code, code)
     t.match(bundles.status(), { active_revision: 'one', generation: 1 })
     t.ok(bundles.status().message)
   }

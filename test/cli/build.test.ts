@@ -188,7 +188,7 @@ t.test('data in files that no bundle has is named; a bundle has what it builds f
   t.equal(error, undefined)
   t.match(warnings, [new RegExp(`^${path}/users\\.json is not in the bundle`)])
   const { data } = await readArchive(readFileSync(out), limits)
-  t.same(JSON.parse(data), { roles: { admin: 'alice' } })
+  t.same(JSON.parse(Buffer.from(data).toString()), { roles: { admin: 'alice' } })
 })
 
 const route = { name: 'a', path: '/a', auth: 'none', upstream: 'http://127.0.0.1:1' }

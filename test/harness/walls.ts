@@ -43,6 +43,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
     'upstream/addresses.ts',
     'decisionlog/log.ts',
     'policy/package.ts',
+    'policy/patch.ts',
   ],
   admin: [],
   fleet: ['store/connect.ts', 'store/database-error.ts'],
@@ -56,11 +57,14 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
   // The vetting evaluates a policy as a worker does.
   bundle: [
     'policy/answer.ts',
+    'policy/data-image.ts',
     'policy/host.ts',
     'policy/input.ts',
     'policy/input-usage.ts',
     'policy/module.ts',
     'policy/package.ts',
+    'policy/patch.ts',
+    'policy/rule-paths.ts',
   ],
   embedded: ['store'],
   outbound: [],

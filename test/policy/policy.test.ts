@@ -17,7 +17,7 @@ const packageOf = (rego: string, data = {}) => packageBundle(compile(rego, [deci
 
 async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
   const engine = new PolicyEngine({ maxMemoryBytes })
-  engine.activate(await packageOf(rego, data))
+  await engine.activate(await packageOf(rego, data))
   return engine
 }
 
@@ -142,11 +142,12 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
     rego: string,
     data = {},
     decisions = [decision],
+    dataMs?: number,
   ): Promise<{ code: string; message: string } | undefined> => {
     const { data: text, ...policy } = await packageOf(rego, data)
     const maxMemoryBytes = 64 << 20
     try {
-      await vet({ policy, data: text, maxMemoryBytes, decisions }, 3000)
+      await vet({ policy, data: text, maxMemoryBytes, decisions }, 3000, dataMs)
       return undefined
     } catch (error) {
       return error as { code: string; message: string }
@@ -170,6 +171,10 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
     await tried('decision if http.send({"method": "get", "url": "http://x"}).status_code == 200'),
     { code: 'ERR_BUNDLE_POLICY', message: /http\.send/ },
   )
+  t.match(await tried('decision if input.principal', {}, [decision], 0), {
+    code: 'ERR_BUNDLE_LIMITS',
+    message: /reading its data \(0\.0 MiB\) took longer than 0 ms/,
+  })
   t.match(await tried(runaway, endless), {
     code: 'ERR_BUNDLE_TRIAL',
     message: /longer than 3000 ms/,
