@@ -30,7 +30,7 @@ function report(request: VetRequest): VetReport {
 
 /** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
 function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
-  const { usage, decisions, ...options } = request
+  const { usage, decisions, evaluationMs, ...options } = request
   const beganMs = performance.now()
   const instance = new PolicyInstance({ ...options, keepHeap: usage.patterns })
   const load_ms = Math.round((performance.now() - beganMs) * 10) / 10
@@ -57,12 +57,13 @@ function vet(request: VetRequest): { cost: BundleCost; data: MemoryImage } {
       )
     }
     // A request about which nothing is known must be denied on every route.
-    if (tryOut(instance, entrypoint, decision, '{}')) {
+    const trial = { instance, entrypoint, decision, evaluationMs }
+    if (tryOut(trial, '{}')) {
       throw new GateError('ERR_BUNDLE_TRIAL', `${decision} allows a request with an empty input`, {
         hint: 'deny by default in the policy: `default decision := false`',
       })
     }
-    for (const input of inputs) tryOut(instance, entrypoint, decision, input)
+    for (const input of inputs) tryOut(trial, input)
     costs.push({ decision, ...measure(instance, entrypoint, inputs) })
   }
   return { cost: { load_ms, memory_bytes: instance.memoryBytes, decisions: costs }, data }
@@ -87,22 +88,43 @@ function measure(
   return { evaluation_us: Math.round(middle * 10) / 10, longest_us: Math.round(last * 10) / 10 }
 }
 
+interface Trial {
+  readonly instance: PolicyInstance
+  readonly entrypoint: number
+  readonly decision: string
+  readonly evaluationMs: number
+}
+
 /** @returns True if the policy allowed the input. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
-function tryOut(
-  instance: PolicyInstance,
-  entrypoint: number,
-  decision: string,
-  input: string,
-): boolean {
+function tryOut(trial: Trial, input: string): boolean {
+  const { decision } = trial
   let detail: string | undefined
   try {
-    const answer = parseAnswer(instance.evaluate(entrypoint, input))
+    const answer = parseAnswer(evaluateInTime(trial, input))
     if (answer.failure === undefined) return answer.allowed
     detail = answer.detail
   } catch (error) {
-    detail = asGateError(error).message
+    const { code, message } = asGateError(error)
+    if (code === 'ERR_POLICY_TIMEOUT') {
+      throw new GateError('ERR_BUNDLE_TRIAL', `${decision}: ${message} on a trial input`, {
+        hint: 'look for a rule that loops over too much data; policy.evaluation_timeout sets the limit',
+      })
+    }
+    detail = message
   }
   throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}`)
+}
+
+/** The first evaluations are the slowest, since their code is being compiled: so there are three tries. */
+function evaluateInTime(trial: Trial, input: string): string {
+  const { instance, entrypoint, evaluationMs } = trial
+  for (let left = 2; ; left--) {
+    try {
+      return instance.evaluate(entrypoint, input, 'json', { limitMs: evaluationMs })
+    } catch (error) {
+      if (left === 0 || asGateError(error).code !== 'ERR_POLICY_TIMEOUT') throw error
+    }
+  }
 }
 
 /** Returns typical inputs: with and without a caller, with a query, with a body, with a long header. */

@@ -20,6 +20,8 @@ export interface BundlesOptions {
   readonly decisions: readonly string[]
   readonly limits: ArchiveLimits & {
     readonly maxMemoryBytes: number
+    /** How long an evaluation may take. */
+    readonly evaluationMs: number
     readonly vetTimeoutMs: number
     /** How long a file must stay unchanged before it is read. */
     readonly settleMs: number
@@ -83,13 +85,16 @@ export class Bundles {
    * @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL; then the old entrypoints stay required.
    */
   async require(decisions: readonly string[]): Promise<void> {
-    const { maxMemoryBytes, vetTimeoutMs } = this.#options.limits
+    const { maxMemoryBytes, evaluationMs, vetTimeoutMs } = this.#options.limits
     // Wait for a load that is under way: the bundle that it activates must be tried.
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
         const { module, initialPages, data, usage } = this.#active
-        await vet({ module, initialPages, data, usage, maxMemoryBytes, decisions }, vetTimeoutMs)
+        await vet(
+          { module, initialPages, data, usage, maxMemoryBytes, evaluationMs, decisions },
+          vetTimeoutMs,
+        )
       }
       this.#decisions = decisions
     })
@@ -162,9 +167,17 @@ export class Bundles {
     const { bytes: wasm, initialPages } = prepareModule(content.wasm)
     const module = await compile(wasm)
     const usage = findInputUsage(content.wasm)
-    const { maxMemoryBytes } = limits
+    const { maxMemoryBytes, evaluationMs } = limits
     const { cost, data } = await vet(
-      { module, initialPages, data: content.data, usage, maxMemoryBytes, decisions },
+      {
+        module,
+        initialPages,
+        data: content.data,
+        usage,
+        maxMemoryBytes,
+        evaluationMs,
+        decisions,
+      },
       limits.vetTimeoutMs,
     )
     if (this.#closed) return

@@ -7,10 +7,12 @@ import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
+import { Allowances } from './allowances.ts'
 import { parseAnswer, unusable } from './answer.ts'
 import { PolicyInstance } from './host.ts'
 import { InputPlan } from './input.ts'
 import type { PolicyPackage } from './package.ts'
+import type { Allowance } from './time-limit.ts'
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
@@ -19,27 +21,24 @@ export class ActivePolicy {
   readonly plan: InputPlan
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
+  readonly #usual: Allowance
+  readonly #allowances = new Allowances()
   #instance: PolicyInstance
-  #suspended = false
   #suspendedCallers: ReadonlyMap<string, number> | undefined
 
-  /** @throws GateError ERR_BUNDLE_POLICY */
-  constructor(policy: PolicyPackage, maxMemoryBytes: number) {
+  /** @param evaluationMs How long an evaluation may take. @throws GateError ERR_BUNDLE_POLICY */
+  constructor(
+    policy: PolicyPackage,
+    maxMemoryBytes: number,
+    evaluationMs = Number.POSITIVE_INFINITY,
+  ) {
     this.stamp = { bundle: policy.bundle, revision: policy.revision }
     this.generation = policy.generation
     this.plan = new InputPlan(policy.usage.input)
     this.#package = policy
     this.#maxMemoryBytes = maxMemoryBytes
+    this.#usual = { limitMs: evaluationMs }
     this.#instance = this.#instantiate()
-  }
-
-  /** True once too many evaluations of this policy did not end; see gate/supervisor.ts. */
-  get suspended(): boolean {
-    return this.#suspended
-  }
-
-  suspend(): void {
-    this.#suspended = true
   }
 
   /** True while the policy is not evaluated for this caller, since a worker was lost doing so; see gate/supervisor.ts. */
@@ -53,16 +52,22 @@ export class ActivePolicy {
     this.#suspendedCallers = callers
   }
 
-  /** Evaluates the policy. @returns the answer; any failure is an answer that denies. */
-  decide(entrypoint: string, inputText: string): Answer {
+  /**
+   * Evaluates the policy. @param caller Has less time after an evaluation that took too long.
+   * @returns the answer; any failure is an answer that denies.
+   */
+  decide(entrypoint: string, inputText: string, caller?: Caller): Answer {
     const id = this.#instance.entrypoints.get(entrypoint)
     if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
     try {
       // If this throws, the broken instance stays, and the next decision tries again.
       if (this.#instance.broken) this.#instance = this.#instantiate()
-      return parseAnswer(this.#instance.evaluate(id, inputText))
+      return parseAnswer(this.#instance.evaluate(id, inputText, 'json', this.#allowance(caller)))
     } catch (error) {
-      return unusable(asGateError(error).message)
+      const { code, message } = asGateError(error)
+      if (code !== 'ERR_POLICY_TIMEOUT') return unusable(message)
+      if (caller !== undefined) this.#allowances.note(caller)
+      return unusable(message, undefined, code)
     }
   }
 
@@ -78,6 +83,11 @@ export class ActivePolicy {
     return this.#instance.ndBuiltinCache
   }
 
+  #allowance(caller: Caller | undefined): Allowance {
+    const share = caller === undefined ? 1 : this.#allowances.of(caller)
+    return share === 1 ? this.#usual : { limitMs: this.#usual.limitMs * share, strict: true }
+  }
+
   #instantiate(): PolicyInstance {
     const { module, initialPages, data, usage } = this.#package
     const maxMemoryBytes = this.#maxMemoryBytes
@@ -86,12 +96,18 @@ export class ActivePolicy {
   }
 }
 
+export interface EngineOptions {
+  readonly maxMemoryBytes: number
+  /** How long an evaluation may take. */
+  readonly evaluationMs: number
+}
+
 export class PolicyEngine {
-  readonly #maxMemoryBytes: number
+  readonly #options: EngineOptions
   #active: ActivePolicy | undefined
 
-  constructor(options: { readonly maxMemoryBytes: number }) {
-    this.#maxMemoryBytes = options.maxMemoryBytes
+  constructor(options: EngineOptions) {
+    this.#options = options
   }
 
   /** The active policy; an exchange reads it once. */
@@ -101,12 +117,8 @@ export class PolicyEngine {
 
   /** @throws GateError ERR_BUNDLE_POLICY; the active policy stays. */
   activate(policy: PolicyPackage): void {
-    this.#active = new ActivePolicy(policy, this.#maxMemoryBytes)
-  }
-
-  /** Suspends the active policy if it is still the one whose evaluations did not end. */
-  suspend(generation: number): void {
-    if (this.#active?.generation === generation) this.#active.suspend()
+    const { maxMemoryBytes, evaluationMs } = this.#options
+    this.#active = new ActivePolicy(policy, maxMemoryBytes, evaluationMs)
   }
 
   /**

@@ -55,7 +55,10 @@ class GateWorker {
         metrics,
         onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
       }),
-      engine: new PolicyEngine({ maxMemoryBytes: config.policy.max_memory }),
+      engine: new PolicyEngine({
+        maxMemoryBytes: config.policy.max_memory,
+        evaluationMs: config.policy.evaluation_timeout,
+      }),
       pools: new Pools(),
       live,
       log: new LogQueue({ port: start.log, metrics }),
@@ -121,8 +124,6 @@ class GateWorker {
         return rooms.verifier.setKeys(command.keySet)
       case 'policy':
         return this.#onPolicy(command)
-      case 'policy-suspended':
-        return rooms.engine.suspend(command.generation)
       case 'callers-suspended':
         return rooms.engine.suspendCallers(command.generation, command.callers)
       case 'config':

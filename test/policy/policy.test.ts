@@ -16,7 +16,7 @@ const decision = 'gate/authz/decision'
 const packageOf = (rego: string, data = {}) => packageBundle(compile(rego, [decision], data))
 
 async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
-  const engine = new PolicyEngine({ maxMemoryBytes })
+  const engine = new PolicyEngine({ maxMemoryBytes, evaluationMs: 10_000 })
   engine.activate(await packageOf(rego, data))
   return engine
 }
@@ -134,11 +134,12 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
     rego: string,
     data = {},
     decisions = [decision],
+    { evaluationMs = 60_000, timeoutMs = 3000 } = {},
   ): Promise<{ code: string; message: string } | undefined> => {
     const { module, initialPages, data: text, usage } = await packageOf(rego, data)
-    const maxMemoryBytes = 64 << 20
+    const limits = { maxMemoryBytes: 64 << 20, evaluationMs }
     try {
-      await vet({ module, initialPages, data: text, usage, maxMemoryBytes, decisions }, 3000)
+      await vet({ module, initialPages, data: text, usage, ...limits, decisions }, timeoutMs)
       return undefined
     } catch (error) {
       return error as { code: string; message: string }
@@ -165,6 +166,11 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
   t.match(await tried(runaway, endless), {
     code: 'ERR_BUNDLE_TRIAL',
     message: /longer than 3000 ms/,
+  })
+  t.match(await tried(runaway, endless, [decision], { evaluationMs: 25, timeoutMs: 60_000 }), {
+    code: 'ERR_BUNDLE_TRIAL',
+    message: /^gate\/authz\/decision: the evaluation took longer than 25 ms/,
+    hint: /policy\.evaluation_timeout/,
   })
 })
 
