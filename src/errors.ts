@@ -112,15 +112,15 @@ const table = {
     title: 'The policy did not return a usable answer.',
     retryAfterS: 1,
   },
-  ERR_POLICY_SUSPENDED: {
+  ERR_POLICY_TIMEOUT: {
     status: 503,
-    title: 'The policy is suspended: its evaluations for several callers did not finish in time.',
-    retryAfterS: 5,
+    title: 'The policy did not decide in time.',
+    retryAfterS: 1,
   },
   ERR_CALLER_SUSPENDED: {
     status: 503,
     title:
-      'An evaluation of the policy for this caller did not finish in time; the caller is refused for a while.',
+      'An evaluation of the policy for this caller did not end; the caller is refused for a while.',
     retryAfterS: 60,
   },
   // The gate cannot serve the request now.

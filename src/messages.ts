@@ -28,7 +28,7 @@ export const pulse = {
    */
   beat: 0,
   /**
-   * Generation of the policy that is being evaluated, 0 between evaluations. If the worker dies meanwhile, the death counts against this policy.
+   * Generation of the policy that is being evaluated, 0 between evaluations. If the worker dies meanwhile, the caller is refused under this policy.
    */
   evaluating: 1,
   /** Number of exchanges open at the last beat or evaluation; they are lost if the thread dies. */
@@ -102,7 +102,6 @@ export type WorkerCommand =
   | { readonly type: 'policy'; readonly policy: PolicyPackage }
   /** A change of the data of this policy; a worker gets all of them, in order. */
   | { readonly type: 'patch'; readonly generation: number; readonly patch: DataPatch }
-  | { readonly type: 'policy-suspended'; readonly generation: number }
   /** All callers that this policy refuses for now without an evaluation: name -> until when, in monotonic µs. */
   | {
       readonly type: 'callers-suspended'
@@ -210,6 +209,8 @@ export interface VetRequest {
   readonly policy: Uint8Array | VettedModule
   readonly data: PolicyPackage['data']
   readonly maxMemoryBytes: number
+  /** How long an evaluation may take. */
+  readonly evaluationMs: number
   /** Entrypoints that the routes use; each must exist. */
   readonly decisions: readonly string[]
 }

@@ -52,6 +52,9 @@ const counters = {
   },
   dropgate_worker_restarts_total: { help: 'Workers that crashed or were replaced.' },
   dropgate_policy_activations_total: { help: 'Times a policy was activated.' },
+  dropgate_policy_timeouts_total: {
+    help: 'Evaluations that took longer than policy.evaluation_timeout, or than what is left of it for this caller.',
+  },
   dropgate_policy_refusals_total: { help: 'Bundles refused; the last good policy stays active.' },
   dropgate_feed_reconnects_total: { help: 'Times the revocation feed was interrupted.' },
   dropgate_feed_loads_total: { help: 'Full loads of the revocations.' },

@@ -12,6 +12,8 @@ import { vet } from './vet.ts'
 
 export interface TrialLimits {
   readonly maxMemoryBytes: number
+  /** How long an evaluation may take. */
+  readonly evaluationMs: number
   readonly vetTimeoutMs: number
 }
 
@@ -31,11 +33,11 @@ const maxDataBytes = 128 << 20
  */
 export async function tryPolicy(
   content: BundleContent,
-  { maxMemoryBytes, vetTimeoutMs }: TrialLimits,
+  { maxMemoryBytes, evaluationMs, vetTimeoutMs }: TrialLimits,
   decisions: readonly string[],
 ): Promise<TriedPolicy> {
   const { policy, cost, bodies, data } = await vet(
-    { policy: content.wasm, data: content.data, maxMemoryBytes, decisions },
+    { policy: content.wasm, data: content.data, maxMemoryBytes, evaluationMs, decisions },
     vetTimeoutMs,
   )
   const warnings = [...warningsOf(content, data), ...bodyWarnings(bodies)]

@@ -54,7 +54,7 @@ async function vetModule(wasm: Uint8Array): Promise<VettedModule> {
 /** @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL */
 function vet(
   { usage, ...module }: VettedModule,
-  { decisions, ...options }: VetRequest,
+  { decisions, evaluationMs, ...options }: VetRequest,
 ): Pick<VetSuccess, 'cost' | 'bodies' | 'data'> {
   const beganMs = performance.now()
   const instance = new PolicyInstance({ ...module, ...options, keepHeap: usage.patterns })
@@ -90,14 +90,15 @@ function vet(
       )
     }
     // A request about which nothing is known must be denied on every route.
-    if (tryOut(instance, entrypoint, decision, '{}')) {
+    const trial = { instance, entrypoint, decision, evaluationMs }
+    if (tryOut(trial, '{}')) {
       throw new GateError('ERR_BUNDLE_TRIAL', `${decision} allows a request with an empty input`, {
         hint: 'an answer that follows from what is missing (`not denied`, `count(deny) == 0`, `every`) is true when nothing is known: let the rule also ask for a fact, for example `input.attributes.request.http.method`, and deny by default: `default decision := false`',
       })
     }
     const { input: read } = usage.entrypoints.get(entrypoint) ?? readsEverything
     const inputs = trialInputs(new InputPlan(read))
-    for (const input of inputs) tryOut(instance, entrypoint, decision, input)
+    for (const input of inputs) tryOut(trial, input)
     costs.push({ decision, ...measure(instance, entrypoint, inputs) })
   }
   return {
@@ -126,25 +127,46 @@ function measure(
   return { evaluation_us: Math.round(middle * 10) / 10, longest_us: Math.round(last * 10) / 10 }
 }
 
+interface Trial {
+  readonly instance: PolicyInstance
+  readonly entrypoint: number
+  readonly decision: string
+  readonly evaluationMs: number
+}
+
 /** @returns True if the policy allowed the input. @throws GateError ERR_BUNDLE_TRIAL when it gives no usable answer. */
-function tryOut(
-  instance: PolicyInstance,
-  entrypoint: number,
-  decision: string,
-  input: string,
-): boolean {
+function tryOut(trial: Trial, input: string): boolean {
+  const { decision } = trial
   let [detail, resultJson]: (string | undefined)[] = []
   try {
-    const answer = parseAnswer(instance.evaluate(entrypoint, input))
+    const answer = parseAnswer(evaluateInTime(trial, input))
     if (answer.failure === undefined) return answer.allowed
     ;({ detail, resultJson } = answer)
   } catch (error) {
-    detail = asGateError(error).message
+    const { code, message } = asGateError(error)
+    if (code === 'ERR_POLICY_TIMEOUT') {
+      throw new GateError('ERR_BUNDLE_TRIAL', `${decision}: ${message} on a trial input`, {
+        hint: 'look for a rule that loops over too much data; policy.evaluation_timeout sets the limit',
+      })
+    }
+    detail = message
   }
   const came = resultJson === undefined ? '' : `; it answered ${shortened(resultJson)}`
   throw new GateError('ERR_BUNDLE_TRIAL', `${decision} fails on a trial input: ${detail}${came}`, {
     ...(resultJson === undefined ? {} : { hint: adviseAnswer(decision, resultJson) }),
   })
+}
+
+/** The first evaluations are the slowest, since their code is being compiled: so there are three tries. */
+function evaluateInTime(trial: Trial, input: string): string {
+  const { instance, entrypoint, evaluationMs } = trial
+  for (let left = 2; ; left--) {
+    try {
+      return instance.evaluate(entrypoint, input, 'json', { limitMs: evaluationMs })
+    } catch (error) {
+      if (left === 0 || asGateError(error).code !== 'ERR_POLICY_TIMEOUT') throw error
+    }
+  }
 }
 
 /** Returns typical inputs: with and without a caller, with a query, with a body, with a long header. */

@@ -21,6 +21,8 @@ export interface BundlesOptions {
   readonly decisions: readonly string[]
   readonly limits: ArchiveLimits & {
     readonly maxMemoryBytes: number
+    /** How long an evaluation may take. */
+    readonly evaluationMs: number
     readonly vetTimeoutMs: number
     /** How long a file must stay unchanged before it is read. */
     readonly settleMs: number
@@ -84,13 +86,16 @@ export class Bundles {
    * @throws GateError ERR_BUNDLE_POLICY, ERR_BUNDLE_TRIAL; then the old entrypoints stay required.
    */
   async require(decisions: readonly string[]): Promise<void> {
-    const { maxMemoryBytes, vetTimeoutMs } = this.#options.limits
+    const { maxMemoryBytes, evaluationMs, vetTimeoutMs } = this.#options.limits
     // Wait for a load that is under way: the bundle that it activates must be tried.
     const tried = this.#work.then(async () => {
       const added = decisions.some((decision) => !this.#decisions.includes(decision))
       if (this.#active !== undefined && added) {
         const { data, ...policy } = this.#active
-        const { bodies } = await vet({ policy, data, maxMemoryBytes, decisions }, vetTimeoutMs)
+        const { bodies } = await vet(
+          { policy, data, maxMemoryBytes, evaluationMs, decisions },
+          vetTimeoutMs,
+        )
         this.#status = { ...this.#status, bodies }
       }
       this.#decisions = decisions

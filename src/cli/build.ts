@@ -67,6 +67,7 @@ const limits = [
   'policy.max_bundle',
   'policy.max_unpacked',
   'policy.max_memory',
+  'policy.evaluation_timeout',
   'policy.vet_timeout',
 ] as const
 
@@ -76,6 +77,7 @@ export interface BuildSettings {
     readonly maxBundleBytes: number
     readonly maxUnpackedBytes: number
     readonly maxMemoryBytes: number
+    readonly evaluationMs: number
     readonly vetTimeoutMs: number
   }
 }
@@ -95,6 +97,7 @@ export function settingsOf({
       maxBundleBytes: policy.max_bundle,
       maxUnpackedBytes: policy.max_unpacked,
       maxMemoryBytes: policy.max_memory,
+      evaluationMs: policy.evaluation_timeout,
       vetTimeoutMs: policy.vet_timeout,
     },
   }

@@ -104,6 +104,7 @@ function usesOf({ bundle, input }: EvalRequest): readonly OptionPath[] {
     'policy.max_bundle',
     'policy.max_unpacked',
     'policy.max_memory',
+    'policy.evaluation_timeout',
     ...(bundle === undefined ? (['policy.bundles'] as const) : []),
     ...(input === undefined
       ? ([
@@ -120,7 +121,8 @@ function usesOf({ bundle, input }: EvalRequest): readonly OptionPath[] {
 }
 
 async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
-  const { max_bundle: maxBundleBytes, max_unpacked: maxUnpackedBytes, max_memory } = config.policy
+  const { max_memory, evaluation_timeout } = config.policy
+  const { max_bundle: maxBundleBytes, max_unpacked: maxUnpackedBytes } = config.policy
   let bytes: Buffer
   try {
     bytes = readFileSync(path)
@@ -134,6 +136,7 @@ async function load(path: string, config: EvalConfig): Promise<ActivePolicy> {
   return new ActivePolicy(
     { ...content, generation: 1, bundle: path, module, initialPages, usage },
     max_memory,
+    evaluation_timeout,
   )
 }
 

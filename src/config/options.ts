@@ -541,6 +541,10 @@ export const schema = group({
       'an entrypoint such as gate/authz/decision',
       entrypoint,
     ),
+    evaluation_timeout: duration({
+      why: 'Longest evaluation of the policy, in CPU time of a worker; the request is then answered 503. A caller to whom it happens has less time for a minute: first an eighth, then a thirty-second. A worker that evaluates for 1.3 s is replaced, whatever the limit.',
+      default: '25ms',
+    }),
     vet_timeout: duration({
       why: 'Deadline for the trial run of a new bundle. Reading its data has another: 10 s and 1 s for each MiB.',
       default: '5s',

@@ -158,7 +158,6 @@ class Decision {
     const policy = context.engine.current()
     if (policy === undefined) throw new GateError('ERR_POLICY_MISSING')
     this.#policy = policy
-    if (policy.suspended) throw new GateError('ERR_POLICY_SUSPENDED')
     const caller = callerOf(this.#identified)
     if (policy.refuses(caller)) throw new GateError('ERR_CALLER_SUSPENDED')
     const { arrived, principal, body } = this.#identified

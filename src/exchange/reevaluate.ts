@@ -164,9 +164,8 @@ export class Reevaluator {
     if (policy === undefined || !exchange.open) return
     // Admitted by this policy already, unless its data is what has changed.
     if (exchange.decided?.policy === policy && !dataChanged) return
-    // A suspended policy (for all or for this caller) cannot be evaluated; exchanges that an earlier policy allowed go
-    // on.
-    if (policy.suspended || policy.refuses(callerOf(exchange.identified))) return
+    // The policy is not evaluated for this caller; exchanges that an earlier policy allowed go on.
+    if (policy.refuses(callerOf(exchange.identified))) return
     const again = askAgain(context, exchange.id, exchange.identified)
     const { refusal } = again.decided
     if (refusal === undefined) exchange.decided = { ...again.decided, evaluation: undefined }

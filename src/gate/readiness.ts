@@ -39,8 +39,6 @@ export function missingParts(rooms: Rooms, state: Readiness): string[] {
   const { draining, active, maxStalenessMs } = state
   if (draining) reasons.push('the gate is draining')
   if (active === undefined) reasons.push('no policy bundle is active')
-  else if (workers.suspended)
-    reasons.push('policy suspended: its evaluations did not finish in time, see the log')
   else if (!workers.allActive(active.generation))
     reasons.push('not every worker has the active policy')
   const why = withCode(feed.status().code)

@@ -209,6 +209,7 @@ function makeBundles({ policy, routes }: GateConfig, gate: GateAnswers, metrics:
       maxBundleBytes: policy.max_bundle,
       maxUnpackedBytes: policy.max_unpacked,
       maxMemoryBytes: policy.max_memory,
+      evaluationMs: policy.evaluation_timeout,
       vetTimeoutMs: policy.vet_timeout,
       settleMs: policy.settle,
     },

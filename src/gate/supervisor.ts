@@ -141,7 +141,6 @@ export class Supervisor {
   #forgetBefore({ generation, patched = 0 }: PolicyPackage): void {
     const before = this.#replayed.get('policy')
     if (before?.type !== 'policy' || before.policy.generation !== generation) {
-      this.#replayed.delete('policy-suspended')
       this.#replayed.delete('callers-suspended')
       this.#runaways.forget()
     }
@@ -243,10 +242,6 @@ export class Supervisor {
       () => asked.every((slot) => !slot.filled || !slot.looks.has(look)),
       () => undefined,
     )
-  }
-
-  get suspended(): boolean {
-    return this.#replayed.has('policy-suspended')
   }
 
   status(): readonly object[] {
@@ -352,27 +347,16 @@ export class Supervisor {
     this.#notify()
   }
 
-  /**
-   * A worker died during an evaluation: counts against the caller; when it happens for several callers, against the
-   * policy.
-   */
+  /** A worker died during an evaluation: its caller is refused for a while. */
   #recordDeath({ generation, caller }: LastEvaluation): void {
     const active = this.#replayed.get('policy')
     if (active?.type !== 'policy' || active.policy.generation !== generation) return
     const { log } = this.#options
     const { revision } = active.policy
-    const { suspendPolicy, callers, deaths, refusedMs } = this.#runaways.note(caller, monotonicUs())
-    if (suspendPolicy) {
-      log.error(
-        { revision, callers },
-        'policy suspended: evaluations for several callers did not finish in time',
-      )
-      this.broadcast({ type: 'policy-suspended', generation })
-      return
-    }
+    const { deaths, refusedMs } = this.#runaways.note(caller, monotonicUs())
     log.error(
       { revision, deaths, refused_ms: refusedMs },
-      'an evaluation did not finish in time; its caller is refused for a while',
+      'an evaluation did not end and cost a worker; its caller is refused for a while',
     )
     const refused = this.#runaways.refusedCallers()
     this.broadcast({ type: 'callers-suspended', generation, callers: refused })

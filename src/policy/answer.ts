@@ -6,6 +6,7 @@
  */
 import type { Answer, QueryChange } from '../domain/decision.ts'
 import { foldedName, hopByHop, isToken, valueCharacters } from '../domain/http.ts'
+import type { Code } from '../errors.ts'
 
 const allowResult = '[{"result":true}]'
 const denyResult = '[{"result":false}]'
@@ -44,8 +45,12 @@ export function parseAnswer(resultSet: string): Answer {
 }
 
 /** The denial for a policy that gave no usable answer. @param detail For the gate's log. */
-export function unusable(detail: string, resultJson?: string): Answer {
-  return { ...denied, failure: 'ERR_POLICY_FAILED', detail, status: 503, resultJson }
+export function unusable(
+  detail: string,
+  resultJson?: string,
+  failure: Code = 'ERR_POLICY_FAILED',
+): Answer {
+  return { ...denied, failure, detail, status: 503, resultJson }
 }
 
 function parse(resultSet: string): Answer {

@@ -18,8 +18,10 @@ export const kind = { func: 0, table: 1, memory: 2, global: 3 } as const
 
 export const op = {
   unreachable: 0x00, nop: 0x01, block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, brIf: 0x0d,
-  return: 0x0f, call: 0x10, callIndirect: 0x11, drop: 0x1a, localGet: 0x20, localSet: 0x21, localTee: 0x22,
-  i32Load: 0x28, i32Store: 0x36, i32Const: 0x41, i64Const: 0x42, i32Eqz: 0x45, i32Eq: 0x46, i32Ne: 0x47,
+  brTable: 0x0e, return: 0x0f, call: 0x10, callIndirect: 0x11, drop: 0x1a, select: 0x1b, localGet: 0x20, localSet: 0x21,
+  localTee: 0x22, globalGet: 0x23, globalSet: 0x24, i32Load: 0x28, i32Load8U: 0x2d, i32Store: 0x36, lastStore: 0x3e,
+  memorySize: 0x3f, memoryGrow: 0x40, i32Const: 0x41, i64Const: 0x42, f32Const: 0x43, f64Const: 0x44, i32Eqz: 0x45,
+  i32Eq: 0x46, i32Ne: 0x47, i32LtS: 0x48, i32Add: 0x6a, i32Sub: 0x6b, lastNumeric: 0xc4, prefixed: 0xfc,
 } as const // biome-ignore format: a table
 
 export class Reader {
@@ -99,6 +101,30 @@ export function readNames(reader: Reader, names: Map<number, string>): void {
     const inner = reader.slice(reader.leb())
     if (part !== 1) continue
     for (let left = inner.leb(); left > 0; left--) names.set(inner.leb(), inner.name())
+  }
+}
+
+/** Bytes of an unsigned LEB128 number. */
+export function leb(value: number): number[] {
+  const out: number[] = []
+  let rest = value
+  do {
+    const low = rest & 0x7f
+    rest >>>= 7
+    out.push(rest === 0 ? low : low | 0x80)
+  } while (rest !== 0)
+  return out
+}
+
+/** Bytes of a signed LEB128 number of at most 32 bits. */
+export function signedLeb(value: number): number[] {
+  const out: number[] = []
+  for (let rest = value; ; ) {
+    const low = rest & 0x7f
+    rest >>= 7
+    const last = rest === ((low & 0x40) === 0 ? 0 : -1)
+    out.push(last ? low : low | 0x80)
+    if (last) return out
   }
 }
 

@@ -8,6 +8,7 @@ import type { Caller } from '../domain/caller.ts'
 import { monotonicUs } from '../domain/clock.ts'
 import type { Answer, PolicyStamp } from '../domain/decision.ts'
 import { asGateError } from '../errors.ts'
+import { Allowances } from './allowances.ts'
 import { parseAnswer, unusable } from './answer.ts'
 import { isImage } from './data-image.ts'
 import { PolicyInstance } from './host.ts'
@@ -20,11 +21,15 @@ import { prepare } from './preparation.ts'
 /** An image up to this size is copied at once; that takes some ms. */
 const smallImageBytes = 4 << 20
 
+import type { Allowance } from './time-limit.ts'
+
 export class ActivePolicy {
   readonly stamp: PolicyStamp
   readonly generation: number
   readonly #package: PolicyPackage
   readonly #maxMemoryBytes: number
+  readonly #usual: Allowance
+  readonly #allowances = new Allowances()
   #instance: PolicyInstance
   /** By entrypoint; configurations name few of them. */
   readonly #plans = new Map<string, InputPlan>()
@@ -35,18 +40,24 @@ export class ActivePolicy {
   #preparing = false
   /** Called when an instance in the place of a broken one has all changes of the data. */
   onRestored: (() => void) | undefined
-  #suspended = false
   #suspendedCallers: ReadonlyMap<string, number> | undefined
 
   /**
+   * @param evaluationMs How long an evaluation may take.
    * @param prepared Has the data of the package; without it an instance is made at once.
    * @throws GateError ERR_BUNDLE_POLICY
    */
-  constructor(policy: PolicyPackage, maxMemoryBytes: number, prepared?: PolicyInstance) {
+  constructor(
+    policy: PolicyPackage,
+    maxMemoryBytes: number,
+    evaluationMs = Number.POSITIVE_INFINITY,
+    prepared?: PolicyInstance,
+  ) {
     this.stamp = { bundle: policy.bundle, revision: policy.revision }
     this.generation = policy.generation
     this.#package = policy
     this.#maxMemoryBytes = maxMemoryBytes
+    this.#usual = { limitMs: evaluationMs }
     this.#data = policy.data
     this.#patched = policy.patched ?? 0
     this.#instance = prepared ?? this.#instantiate()
@@ -64,15 +75,6 @@ export class ActivePolicy {
     return plan
   }
 
-  /** True once too many evaluations of this policy did not end; see gate/supervisor.ts. */
-  get suspended(): boolean {
-    return this.#suspended
-  }
-
-  suspend(): void {
-    this.#suspended = true
-  }
-
   /** True while the policy is not evaluated for this caller, since a worker was lost doing so; see gate/supervisor.ts. */
   refuses(caller: Caller): boolean {
     // Fast path: nearly always no caller is suspended.
@@ -84,17 +86,23 @@ export class ActivePolicy {
     this.#suspendedCallers = callers
   }
 
-  /** Evaluates the policy. @returns the answer; any failure is an answer that denies. */
-  decide(entrypoint: string, inputText: string): Answer {
+  /**
+   * Evaluates the policy. @param caller Has less time after an evaluation that took too long.
+   * @returns the answer; any failure is an answer that denies.
+   */
+  decide(entrypoint: string, inputText: string, caller?: Caller): Answer {
     const id = this.#instance.entrypoints.get(entrypoint)
     if (id === undefined) return unusable(`the bundle has no entrypoint ${entrypoint}`)
     try {
       // If this throws, the broken instance stays, and the next decision tries again.
       if (this.#instance.broken && !this.#replaceBroken())
         return unusable('the policy is loaded again after a failure')
-      return parseAnswer(this.#instance.evaluate(id, inputText))
+      return parseAnswer(this.#instance.evaluate(id, inputText, 'json', this.#allowance(caller)))
     } catch (error) {
-      return unusable(asGateError(error).message)
+      const { code, message } = asGateError(error)
+      if (code !== 'ERR_POLICY_TIMEOUT') return unusable(message)
+      if (caller !== undefined) this.#allowances.note(caller)
+      return unusable(message, undefined, code)
     }
   }
 
@@ -181,6 +189,11 @@ export class ActivePolicy {
     return this.#instance.ndBuiltinCache
   }
 
+  #allowance(caller: Caller | undefined): Allowance {
+    const share = caller === undefined ? 1 : this.#allowances.of(caller)
+    return share === 1 ? this.#usual : { limitMs: this.#usual.limitMs * share, strict: true }
+  }
+
   #instantiate(inPieces = false): PolicyInstance {
     return instantiate({ ...this.#package, data: this.#data }, this.#maxMemoryBytes, inPieces)
   }
@@ -202,23 +215,24 @@ interface Pending {
   readonly patches: DataPatch[]
 }
 
+export interface EngineOptions {
+  readonly maxMemoryBytes: number
+  /** How long an evaluation may take. */
+  readonly evaluationMs: number
+  /** Called when an instance in the place of a broken one has all changes of the data. */
+  readonly onRestored?: (policy: ActivePolicy) => void
+}
+
 export class PolicyEngine {
-  readonly #maxMemoryBytes: number
-  readonly #onRestored: ((policy: ActivePolicy) => void) | undefined
+  readonly #options: EngineOptions
   #active: ActivePolicy | undefined
   #pending: Pending | undefined
-  #suspended: number | undefined
   #suspendedCallers:
     | { readonly generation: number; readonly callers: ReadonlyMap<string, number> }
     | undefined
 
-  /** @param options `onRestored` is called when an instance in the place of a broken one has all changes of the data. */
-  constructor(options: {
-    readonly maxMemoryBytes: number
-    readonly onRestored?: (policy: ActivePolicy) => void
-  }) {
-    this.#maxMemoryBytes = options.maxMemoryBytes
-    this.#onRestored = options.onRestored
+  constructor(options: EngineOptions) {
+    this.#options = options
   }
 
   /** The active policy; an exchange reads it once. */
@@ -239,7 +253,7 @@ export class PolicyEngine {
       pending.patches.push(...active.patchesAfter(policy.patched ?? 0))
     try {
       return await prepare({
-        make: () => instantiate(policy, this.#maxMemoryBytes, true),
+        make: () => instantiate(policy, this.#options.maxMemoryBytes, true),
         patches: pending.patches,
         isWanted: () => this.#pending === pending,
         use: (instance) => this.#use(pending, instance),
@@ -266,18 +280,13 @@ export class PolicyEngine {
     this.#pending = undefined
     const active = this.#active
     if (active?.generation !== policy.generation) {
-      const next = new ActivePolicy(policy, this.#maxMemoryBytes, instance)
+      const { maxMemoryBytes, evaluationMs } = this.#options
+      const next = new ActivePolicy(policy, maxMemoryBytes, evaluationMs, instance)
       next.renew(policy, instance, patches)
-      next.onRestored = () => this.#onRestored?.(next)
+      next.onRestored = () => this.#options.onRestored?.(next)
       this.#applySuspensions(next)
       this.#active = next
     } else active.renew(policy, instance, patches)
-  }
-
-  /** Suspends this policy, when or as soon as it is the active one. */
-  suspend(generation: number): void {
-    this.#suspended = generation
-    if (this.#active !== undefined) this.#applySuspensions(this.#active)
   }
 
   /** Replaces the set of callers that this policy refuses without an evaluation. */
@@ -288,7 +297,6 @@ export class PolicyEngine {
 
   /** A suspension may have come while its policy was being prepared. */
   #applySuspensions(active: ActivePolicy): void {
-    if (this.#suspended === active.generation) active.suspend()
     if (this.#suspendedCallers?.generation === active.generation)
       active.suspendCallers(this.#suspendedCallers.callers)
   }

@@ -4,8 +4,9 @@
  *
  * The ABI is OPA's (https://www.openpolicyagent.org/docs/wasm). Before each evaluation, the heap is reset to the end of
  * the data. A module that matches regular expressions or globs is reset only before every 64th evaluation, since the
- * reset discards its compiled patterns, and compiling one costs 30 times a match. After a throw, the heap and the
- * shadow stack pointer are restored. After a trap, the instance is broken and its owner must make another.
+ * reset discards its compiled patterns, and compiling one costs 30 times a match. After a throw, also where it was
+ * interrupted, the module is put back into the state in which it had read its data. After any other trap, the
+ * instance is broken and its owner must make another.
  */
 import { quote } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
@@ -20,6 +21,8 @@ import { DataMemory, type ModuleHeap } from './data-memory.ts'
 import { printData } from './data-text.ts'
 import { replacedNatives, stackPointerExport } from './module.ts'
 import type { DataOperation } from './patch.ts'
+import { allowStepsExport, heapInitExport, mostSteps, noObjectId, stepsExport } from './steps.ts'
+import { type Allowance, TimeLimit, unlimited } from './time-limit.ts'
 
 const pageBytes = 65536
 
@@ -42,6 +45,9 @@ interface Exports {
   readonly opa_wasm_abi_version: WebAssembly.Global
   readonly opa_wasm_abi_minor_version: WebAssembly.Global
   readonly [stackPointerExport]: WebAssembly.Global
+  readonly [stepsExport]: WebAssembly.Global
+  readonly [allowStepsExport]: (steps: number) => void
+  readonly [heapInitExport]: (heapBase: number) => void
 }
 
 const neededFunctions = [
@@ -60,6 +66,8 @@ const neededFunctions = [
   'opa_heap_ptr_set',
   'entrypoints',
   'builtins',
+  allowStepsExport,
+  heapInitExport,
 ] as const satisfies readonly (keyof Exports)[]
 
 /**
@@ -111,6 +119,9 @@ export class PolicyInstance {
   readonly #inputAt: number
   /** Position of the `data` document. */
   #dataAt: number
+  /** The module's variables, which lie between stack and heap, as they were when the data was read. */
+  #variables: Uint8Array = new Uint8Array()
+  readonly #variablesEnd: number
   /** Position to which the heap is reset. */
   #heapBase: number
   /** What is not copied yet of the image from which this instance is made. */
@@ -121,7 +132,9 @@ export class PolicyInstance {
   #heapUses = 0
   #view: Buffer
   readonly #evaluation = new Evaluation()
+  readonly #time = new TimeLimit()
   #aborted = ''
+  #ranOut = false
   #broken = false
   readonly entrypoints: ReadonlyMap<string, number>
 
@@ -138,6 +151,7 @@ export class PolicyInstance {
     this.#exports = this.#instantiate(module)
     this.#stackPointer = this.#exports[stackPointerExport]
     this.#stackBase = this.#stackPointer.value
+    const variablesEnd = this.#exports.opa_heap_ptr_get()
     if (
       this.#exports.opa_wasm_abi_version.value !== 1 ||
       this.#exports.opa_wasm_abi_minor_version.value < 2
@@ -157,6 +171,7 @@ export class PolicyInstance {
       this.#inputAt = inputAt
       this.#dataAt = dataAt
       this.#heapBase = isImage(data) ? data.bytes.length : this.#exports.opa_heap_ptr_get()
+      this.#variablesEnd = variablesEnd
       if (options.inPieces !== true) this.copyPiece(this.#heapBase)
     } catch (error) {
       throw error instanceof GateError
@@ -203,17 +218,26 @@ export class PolicyInstance {
    * @param inputText JSON text.
    * @param format `terms` for text that distinguishes sets from arrays, in input and result; JSON does not.
    * @returns the result set as text: `[{"result": …}]`, or `[]` for undefined.
-   * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again.
+   * @throws GateError ERR_POLICY_FAILED; `broken` tells whether the instance can be used again. ERR_POLICY_TIMEOUT
    */
-  evaluate(entrypoint: number, inputText: string, format: Format = 'json'): string {
-    const kept = this.#heapUses > 0
-    try {
-      return this.#evaluate(entrypoint, inputText, format)
-    } catch (error) {
-      // Earlier evaluations may have filled the memory. The heap has been reset by now, so try once more.
-      if (kept && this.#aborted === outOfMemory)
+  evaluate(
+    entrypoint: number,
+    inputText: string,
+    format: Format = 'json',
+    allowance: Allowance = unlimited,
+  ): string {
+    let kept = this.#heapUses > 0
+    let steps = this.#time.begin(allowance)
+    for (;;) {
+      try {
+        this.#exports[allowStepsExport](steps)
         return this.#evaluate(entrypoint, inputText, format)
-      throw error
+      } catch (error) {
+        if (this.#ranOut) steps = this.#time.again()
+        // Earlier evaluations may have filled the memory. The heap has been reset by now, so try once more.
+        else if (kept && this.#aborted === outOfMemory) kept = false
+        else throw error
+      }
     }
   }
 
@@ -221,6 +245,7 @@ export class PolicyInstance {
     const exports = this.#exports
     this.#evaluation.reset()
     this.#aborted = ''
+    this.#ranOut = false
     try {
       if (this.#heapUses-- <= 0 || exports.opa_heap_ptr_get() - this.#heapBase > keptHeapBytes) {
         exports.opa_heap_ptr_set(this.#heapBase)
@@ -240,11 +265,30 @@ export class PolicyInstance {
         ? this.#textAt(exports.opa_value_dump(result))
         : this.#jsonOf(result)
     } catch (error) {
-      this.#heapUses = 0
-      this.#stackPointer.value = this.#stackBase
-      if (error instanceof WebAssembly.RuntimeError) this.#broken = this.#aborted === ''
-      if (error instanceof RangeError) this.#broken = true
+      if (error instanceof WebAssembly.RuntimeError && this.#aborted === '') {
+        this.#ranOut = this.#exports[stepsExport].value < 0
+        if (!this.#ranOut) this.#broken = true
+      }
+      this.#recover()
+      if (error instanceof GateError && error.code === 'ERR_POLICY_TIMEOUT') throw error
       throw failed(this.#aborted === '' ? String((error as Error).message) : this.#why(), error)
+    }
+  }
+
+  /**
+   * Puts the module back into the state in which it had read its data: what was under way may have left anything half
+   * done in its variables (a list of free memory, a pattern that was being compiled). The data itself is not written to.
+   */
+  #recover(): void {
+    this.#heapUses = 0
+    this.#stackPointer.value = this.#stackBase
+    this.#refresh()
+    this.#view.set(this.#variables, this.#stackBase)
+    try {
+      this.#exports[allowStepsExport](mostSteps)
+      this.#exports[heapInitExport](this.#heapBase)
+    } catch {
+      this.#broken = true
     }
   }
 
@@ -297,6 +341,8 @@ export class PolicyInstance {
 
   #heap(): ModuleHeap {
     const exports = this.#exports
+    // What an evaluation has left of its steps says nothing about what is done with the data.
+    exports[allowStepsExport](mostSteps)
     return {
       memory: this.#memory,
       allocate: (bytes) => exports.opa_malloc(bytes) >>> 0,
@@ -309,13 +355,19 @@ export class PolicyInstance {
    * Copies up to this many bytes of the image. @returns true once all of it is there; nothing may be evaluated before
    */
   copyPiece(bytes: number): boolean {
-    if (this.#missing === undefined) return true
-    const { image, at } = this.#missing
-    const piece = image.bytes.subarray(at, at + bytes)
-    new Uint8Array(this.#memory.buffer).set(piece, at)
-    this.#missing.at += piece.length
-    if (this.#missing.at === image.bytes.length) this.#missing = undefined
-    return this.#missing === undefined
+    if (this.#missing !== undefined) {
+      const { image, at } = this.#missing
+      const piece = image.bytes.subarray(at, at + bytes)
+      new Uint8Array(this.#memory.buffer).set(piece, at)
+      this.#missing.at += piece.length
+      if (this.#missing.at < image.bytes.length) return false
+      this.#missing = undefined
+    }
+    if (this.#variables.length === 0) {
+      const all = new Uint8Array(this.#memory.buffer)
+      this.#variables = all.slice(this.#stackBase, this.#variablesEnd)
+    }
+    return true
   }
 
   /**
@@ -415,11 +467,19 @@ export class PolicyInstance {
   }
 
   #call(id: number, args: readonly number[]): number {
+    if (id === noObjectId) throw failed('`with` sets a member of something that is not an object')
+    this.#time.beforeHostCall()
     const texts = args.map((arg) => this.#termAt(this.#exports.opa_value_dump(arg)))
     const name = id < 0 ? replacedNatives[-1 - id]?.builtin : this.#builtins[id]
     const result = this.#evaluation.call(name ?? String(id), texts)
-    if (typeof result === 'object') return this.#rawString(result)
-    return result === undefined ? 0 : this.#exports.opa_value_parse(...this.#place(result))
+    const at =
+      result === undefined
+        ? 0
+        : typeof result === 'object'
+          ? this.#rawString(result)
+          : this.#exports.opa_value_parse(...this.#place(result))
+    this.#time.afterHostCall()
+    return at
   }
 
   /** Text of a term; bytes that are not UTF-8 are written as in bytes.ts. */
@@ -470,7 +530,12 @@ export class PolicyInstance {
     for (const name of neededFunctions) {
       if (typeof exports[name] !== 'function') throw unusable(`it does not export ${name}`)
     }
-    for (const name of ['opa_wasm_abi_version', 'opa_wasm_abi_minor_version', stackPointerExport]) {
+    for (const name of [
+      'opa_wasm_abi_version',
+      'opa_wasm_abi_minor_version',
+      stackPointerExport,
+      stepsExport,
+    ]) {
       if (!(exports[name] instanceof WebAssembly.Global))
         throw unusable(`it does not export ${name}`)
     }

@@ -11,7 +11,9 @@
  * call traps. So one export entry is added; the host saves and restores the pointer around each call.
  */
 import { GateError } from '../errors.ts'
-import { kind, malformed, op, Reader, readNames, section } from './binary.ts'
+import { kind, leb, malformed, op, Reader, readNames, section } from './binary.ts'
+import { readImports } from './module-parts.ts'
+import { interruptible } from './steps.ts'
 
 /** Export name under which the host finds the shadow stack pointer. */
 export const stackPointerExport = '__dropgate_stack_pointer'
@@ -62,6 +64,12 @@ interface Section {
 
 /** @throws GateError ERR_BUNDLE_POLICY when the bytes are not a module as `opa build -t wasm` makes them. */
 export function prepareModule(bytes: Uint8Array): PreparedModule {
+  const { bytes: replaced, initialPages } = replaceNatives(bytes)
+  return { bytes: interruptible(replaced), initialPages }
+}
+
+/** The module before its steps are counted; no evaluation of it can be interrupted. */
+export function replaceNatives(bytes: Uint8Array): PreparedModule {
   const reader = new Reader(bytes, 0, bytes.length)
   if (reader.u32le() !== 0x6d736100 || reader.u32le() !== 1)
     throw malformed('it is not WebAssembly 1')
@@ -122,38 +130,6 @@ function endOfData(reader: Reader | undefined): number {
     end = Math.max(end, at + size)
   }
   return end
-}
-
-interface Imports {
-  readonly initialPages: number | undefined
-  /** Names of the imported functions, which are numbered before those of the module. */
-  readonly functions: readonly string[]
-}
-
-function readImports(reader: Reader | undefined): Imports {
-  let initialPages: number | undefined
-  const functions: string[] = []
-  for (let left = reader?.leb() ?? 0; reader !== undefined && left > 0; left--) {
-    reader.name()
-    const name = reader.name()
-    switch (reader.byte()) {
-      case kind.func:
-        reader.leb()
-        functions.push(name)
-        break
-      case kind.memory: {
-        const limits = reader.byte()
-        initialPages = reader.leb()
-        if (limits === 1) reader.leb()
-        else if (limits !== 0) throw malformed('its memory is shared or 64-bit')
-        break
-      }
-      default:
-        // An imported global would shift the numbers, so that global 0 would not be the stack pointer.
-        throw malformed('it imports something other than functions and one memory')
-    }
-  }
-  return { initialPages, functions }
 }
 
 /** The code section, where the replaced functions call the host. */
@@ -239,16 +215,4 @@ function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): U
     name,
     Buffer.of(kind.global, 0),
   ])
-}
-
-/** Unsigned LEB128. */
-export function leb(value: number): number[] {
-  const out: number[] = []
-  let rest = value
-  do {
-    const low = rest & 0x7f
-    rest >>>= 7
-    out.push(rest === 0 ? low : low | 0x80)
-  } while (rest !== 0)
-  return out
 }

@@ -57,8 +57,7 @@ export class Overload {
   }
 
   /**
-   * Runs one evaluation and marks its begin and end in the pulse: a death in between counts against the policy and the
-   * caller.
+   * Runs one evaluation and marks its begin and end in the pulse: a death in between counts against the caller.
    */
   evaluate(
     policy: ActivePolicy,
@@ -75,7 +74,7 @@ export class Overload {
     let durationUs = 0
     let answer: Evaluation['answer']
     try {
-      answer = policy.decide(entrypoint, inputText)
+      answer = policy.decide(entrypoint, inputText, caller)
     } finally {
       words[pulse.evaluating] = 0
       // An evaluation has ended, so the thread is not stuck, even if many evaluations follow without a turn of the
@@ -84,6 +83,7 @@ export class Overload {
       durationUs = monotonicUs() - beganUs
       this.#evaluatedUs += durationUs
     }
+    if (answer.failure === 'ERR_POLICY_TIMEOUT') metrics.count('dropgate_policy_timeouts_total')
     metrics.observe('dropgate_policy_evaluation_seconds', durationUs / 1e6)
     return { answer, durationUs, ndBuiltinCache: policy.ndBuiltinCache }
   }

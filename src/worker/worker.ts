@@ -57,6 +57,7 @@ class GateWorker {
       }),
       engine: new PolicyEngine({
         maxMemoryBytes: config.policy.max_memory,
+        evaluationMs: config.policy.evaluation_timeout,
         onRestored: ({ generation, patched }) => {
           if (patched > 0) this.#notePatched(generation, patched)
         },
@@ -128,8 +129,6 @@ class GateWorker {
         return await this.#onPolicy(command)
       case 'patch':
         return this.#onPatch(command)
-      case 'policy-suspended':
-        return rooms.engine.suspend(command.generation)
       case 'callers-suspended':
         return rooms.engine.suspendCallers(command.generation, command.callers)
       case 'config':

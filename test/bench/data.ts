@@ -64,7 +64,7 @@ async function ours(text: string): Promise<void> {
   const first = new PolicyInstance({ ...policy, data: Buffer.from(text), maxMemoryBytes })
   const loadMs = ownCpuMs() - cpu
   const data = first.image()
-  const engine = new PolicyEngine({ maxMemoryBytes })
+  const engine = new PolicyEngine({ maxMemoryBytes, evaluationMs: 1000 })
   await engine.activate({ ...policy, generation: 1, data })
   let active = false
   cpu = ownCpuMs()

@@ -67,7 +67,13 @@ t.test('of the bundles in the folder good ones are activated, bad ones are repor
   const bundles = new Bundles({
     directory,
     decisions: ['gate/authz/decision'],
-    limits: { ...limits, maxMemoryBytes: 64 << 20, vetTimeoutMs: 3000, settleMs: 20 },
+    limits: {
+      ...limits,
+      maxMemoryBytes: 64 << 20,
+      evaluationMs: 1000,
+      vetTimeoutMs: 3000,
+      settleMs: 20,
+    },
     onActivate: (policy) => activated.push(policy),
     onRefused: () => refused++,
     log: { info: (_fields, message) => logged.push(message), warn: () => {}, error: () => {} },

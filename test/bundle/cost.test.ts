@@ -52,7 +52,13 @@ t.test('the trial run says what a decision costs; large data is warned of', asyn
   const bundles = new Bundles({
     directory,
     decisions: ['gate/authz/decision'],
-    limits: { ...limits, maxMemoryBytes: 512 << 20, vetTimeoutMs: 30_000, settleMs: 20 },
+    limits: {
+      ...limits,
+      maxMemoryBytes: 512 << 20,
+      evaluationMs: 1000,
+      vetTimeoutMs: 30_000,
+      settleMs: 20,
+    },
     onActivate: () => {},
     onRefused: () => {},
     log: { info: () => {}, warn: (_fields, message) => warned.push(message), error: () => {} },

@@ -19,6 +19,7 @@ const limits = {
   maxBundleBytes: 1 << 26,
   maxUnpackedBytes: 1 << 28,
   maxMemoryBytes: 64 << 20,
+  evaluationMs: 1000,
   vetTimeoutMs: 20_000,
 }
 

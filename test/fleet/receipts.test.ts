@@ -182,7 +182,9 @@ t.test('a row that a full load brought is confirmed, and what it cuts is counted
 })
 
 async function startSlow(t: Test, bundle: Buffer): Promise<TestGate> {
-  const gate = await TestGate.start({ cluster, bundle: null, ready: false })
+  // No evaluation is interrupted: what holds a worker up here is one that takes long.
+  const config = { policy: { evaluation_timeout: '1m' } }
+  const gate = await TestGate.start({ cluster, bundle: null, ready: false, config })
   t.teardown(() => gate.stop())
   gate.put(bundle)
   await until('ready', () => gate.gate.readiness().ready)

@@ -136,11 +136,15 @@ export class TestGate {
           ...options.issuer,
         },
       ],
-      policy: { bundles: './bundles', settle: '20ms' },
       decision_log: { file: 'decisions.jsonl' },
       workers: 2,
       drain_timeout: '2s',
       ...options.config,
+      policy: {
+        bundles: './bundles',
+        settle: '20ms',
+        ...(options.config?.policy as object | undefined),
+      },
       // Tests count rows and transactions: a gate writes some of its own only where a test says so.
       revocation: { canary: '0s', ...(options.config?.revocation as object | undefined) },
       // A busy test machine is no overload, but where a test says so.

@@ -1,6 +1,5 @@
 /** Bundles that are made to be slow: to unpack, to compile, to analyse, to try. Each is small as a file. */
-import { kind, Reader, section } from '../../src/policy/binary.ts'
-import { leb } from '../../src/policy/module.ts'
+import { kind, leb, Reader, section } from '../../src/policy/binary.ts'
 import { compile, endless, packed, unpacked } from './bundle.ts'
 
 export async function slowBundles(): Promise<[what: string, bundle: Buffer][]> {

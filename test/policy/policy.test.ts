@@ -16,7 +16,7 @@ const decision = 'gate/authz/decision'
 const packageOf = (rego: string, data = {}) => packageBundle(compile(rego, [decision], data))
 
 async function engineOf(rego: string, data = {}, maxMemoryBytes = 64 << 20): Promise<PolicyEngine> {
-  const engine = new PolicyEngine({ maxMemoryBytes })
+  const engine = new PolicyEngine({ maxMemoryBytes, evaluationMs: 10_000 })
   await engine.activate(await packageOf(rego, data))
   return engine
 }
@@ -142,12 +142,16 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
     rego: string,
     data = {},
     decisions = [decision],
-    dataMs?: number,
+    {
+      evaluationMs = 60_000,
+      timeoutMs = 3000,
+      dataMs,
+    }: { evaluationMs?: number; timeoutMs?: number; dataMs?: number } = {},
   ): Promise<{ code: string; message: string } | undefined> => {
     const { data: text, ...policy } = await packageOf(rego, data)
-    const maxMemoryBytes = 64 << 20
+    const limits = { maxMemoryBytes: 64 << 20, evaluationMs }
     try {
-      await vet({ policy, data: text, maxMemoryBytes, decisions }, 3000, dataMs)
+      await vet({ policy, data: text, ...limits, decisions }, timeoutMs, dataMs)
       return undefined
     } catch (error) {
       return error as { code: string; message: string }
@@ -171,13 +175,18 @@ t.test('a trial run refuses a policy that could not decide, and says why', async
     await tried('decision if http.send({"method": "get", "url": "http://x"}).status_code == 200'),
     { code: 'ERR_BUNDLE_POLICY', message: /http\.send/ },
   )
-  t.match(await tried('decision if input.principal', {}, [decision], 0), {
+  t.match(await tried('decision if input.principal', {}, [decision], { dataMs: 0 }), {
     code: 'ERR_BUNDLE_LIMITS',
     message: /reading its data \(0\.0 MiB\) took longer than 0 ms/,
   })
   t.match(await tried(runaway, endless), {
     code: 'ERR_BUNDLE_TRIAL',
     message: /longer than 3000 ms/,
+  })
+  t.match(await tried(runaway, endless, [decision], { evaluationMs: 25, timeoutMs: 60_000 }), {
+    code: 'ERR_BUNDLE_TRIAL',
+    message: /^gate\/authz\/decision: the evaluation took longer than 25 ms/,
+    hint: /policy\.evaluation_timeout/,
   })
 })
 

@@ -227,7 +227,8 @@ t.test('a new certificate serves the next connection, and the open one goes on',
 
 t.test('a configuration that comes while a worker starts is taken by all of it', async (t) => {
   const own = await TestGate.start({
-    config: { listen: tlsOn('localhost', 'server') },
+    // No evaluation is interrupted: one that does not end costs the worker.
+    config: { listen: tlsOn('localhost', 'server'), policy: { evaluation_timeout: '1m' } },
     bundle: null,
     ready: false,
   })
