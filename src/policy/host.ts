@@ -152,6 +152,7 @@ export class PolicyInstance {
     this.#stackPointer = this.#exports[stackPointerExport]
     this.#stackBase = this.#stackPointer.value
     const variablesEnd = this.#exports.opa_heap_ptr_get()
+    this.#exports[allowStepsExport](mostSteps)
     if (
       this.#exports.opa_wasm_abi_version.value !== 1 ||
       this.#exports.opa_wasm_abi_minor_version.value < 2

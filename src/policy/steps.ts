@@ -36,7 +36,10 @@ export const heapInitExport = '__dropgate_heap_init'
  */
 export const noObjectId = -1_000_000
 
-/** The most that the host can allow: some seconds. A module begins with it, so that the host can read its data. */
+/** The host allows steps in such a number at once. */
+export const stepsInUnit = 1024
+
+/** The most units that the host can allow: half an hour. A module begins with it, so that the host can read its data. */
 export const mostSteps = 0x7fffffff
 
 /** Steps that a loop takes from the count of the module at once. */
@@ -49,6 +52,7 @@ const drawn = 256
 const uncounted: ReadonlySet<string> = new Set(['opa_json_lex_read_string'])
 
 const i32 = 0x7f
+const i64 = 0x7e
 const empty = 0x40
 const functionType = 0x60
 const objectType = 6
@@ -74,7 +78,7 @@ export function interruptible(bytes: Uint8Array): Uint8Array {
   return module.written({
     types: [[functionType, 1, i32, 0]],
     functions: [leb(module.params.length)],
-    globals: [[i32, 1, op.i32Const, ...signedLeb(mostSteps), op.end]],
+    globals: [[i64, 1, op.i64Const, ...signedLeb(mostSteps), op.end]],
     exports: [
       { name: stepsExport, kind: kind.global, index: module.globals },
       { name: allowStepsExport, kind: kind.func, index: module.functions },
@@ -138,7 +142,7 @@ class Counter {
     return [
       ...[op.localGet, ...credit, ...number(steps), op.i32Sub, op.localTee, ...credit],
       ...ifNegative([
-        ...[op.globalGet, ...this.#steps, op.localGet, ...credit, op.i32Add],
+        ...[op.globalGet, ...this.#steps, op.localGet, ...credit, op.i64ExtendI32, op.i64Add],
         ...this.#lessAndTrap(drawn),
         ...[...number(drawn), op.localSet, ...credit],
       ]),
@@ -157,16 +161,18 @@ class Counter {
     return [...isObject, op.i32Eqz, op.if, empty, ...tells, op.drop, op.unreachable, op.end]
   }
 
-  /** Body of `(steps: i32) => void`. */
+  /** Body of `(units: i32) => void`. */
   get allowSteps(): Uint8Array {
-    return Buffer.from([0, op.localGet, 0, op.globalSet, ...this.#steps, op.end])
+    const steps = [op.localGet, 0, op.i64ExtendI32, op.i64Const, 10, op.i64Shl]
+    return Buffer.from([0, ...steps, op.globalSet, ...this.#steps, op.end])
   }
 
   /** On the stack is the count of the module. */
   #lessAndTrap(steps: number): number[] {
     return [
-      ...[...number(steps), op.i32Sub, op.globalSet, ...this.#steps],
-      ...[op.globalGet, ...this.#steps, ...ifNegative([op.unreachable])],
+      ...[op.i64Const, ...signedLeb(steps), op.i64Sub, op.globalSet, ...this.#steps],
+      ...[op.globalGet, ...this.#steps, op.i64Const, 0, op.i64LtS],
+      ...[op.if, empty, op.unreachable, op.end],
     ]
   }
 }

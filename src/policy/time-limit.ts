@@ -12,7 +12,7 @@
  */
 import { ownCpuMs } from '../domain/thread-cpu.ts'
 import { GateError } from '../errors.ts'
-import { mostSteps } from './steps.ts'
+import { mostSteps, stepsInUnit } from './steps.ts'
 
 export interface Allowance {
   readonly limitMs: number
@@ -23,7 +23,7 @@ export interface Allowance {
 export const unlimited: Allowance = { limitMs: Number.POSITIVE_INFINITY }
 
 /** About a millisecond. */
-const firstSteps = 1 << 18
+const firstSteps = (1 << 18) / stepsInUnit
 /** How many times as many steps the next try gets, at least and at most. */
 const leastGrowth = 2
 const mostGrowth = 16
