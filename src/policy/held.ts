@@ -2,7 +2,7 @@
  * What a value of a rule may be: members of the rule's parameters (`Member`), objects that the rule makes itself (`Made`),
  * or anything else. A value is never forgotten: when in doubt it is read.
  */
-import type { Work } from './flow.ts'
+import type { Work } from './rule-outline.ts'
 
 /** What is known of a value beside its members: nothing, that it is null, a boolean, a number or a string; or nothing at all. */
 export const beside = { nothing: 0, scalar: 1, anything: 2 } as const

@@ -6,9 +6,10 @@
  * Reading too much is safe, too little is not: any code that is not understood counts as reading everything. A module may
  * be hostile: the work is counted, and past its limit every entrypoint reads everything.
  */
-import { type Flow, followRule, outline, type RuleOutline, Work } from './flow.ts'
+import { type Flow, followRule } from './flow.ts'
 import { Made, Member } from './held.ts'
 import { type ModuleCode, readModuleCode } from './rule-code.ts'
+import { outline, type RuleOutline, Work } from './rule-outline.ts'
 import { type KnownRules, type ParamOf, RuleReads, readsOf, readsOfEntry } from './rule-reads.ts'
 
 /** A member of the input or the data, read either as a whole or only in the members below it. */

@@ -3,8 +3,9 @@
  * that it calls: what a callee reads of a parameter, the caller reads of the value that it hands over. So the work grows with the
  * code, not with the number of ways through it.
  */
-import type { Flow, Step, Work } from './flow.ts'
+import type { Flow, Step } from './flow.ts'
 import { beside, Held, Made, Member } from './held.ts'
+import type { Work } from './rule-outline.ts'
 
 /** A parameter of a rule, or of all rules of a type. */
 export interface ParamOf {

@@ -58,6 +58,8 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
   bundle: [
     'policy/answer.ts',
     'policy/data-image.ts',
+    'policy/body-use.ts',
+    'policy/compile.ts',
     'policy/host.ts',
     'policy/input.ts',
     'policy/input-usage.ts',

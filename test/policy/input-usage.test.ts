@@ -9,6 +9,7 @@ import {
   usesEverything,
 } from '../../src/policy/input-usage.ts'
 import { compile } from '../harness/bundle.ts'
+import { compileFiles } from '../harness/read-policies.ts'
 
 const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
 
@@ -66,8 +67,12 @@ t.test(
     ['a comprehension', 'decision if "a" in {r | r := input.principal.scopes[_]}', { principal: { scopes: '*' } }],
     ['every', 'decision if every s in input.principal.scopes { startswith(s, "a") }', { principal: { scopes: '*' } }],
   ] // biome-ignore format: a table
-    for (const [what, rego, reads] of cases)
-      t.same(shown((await readsFrom(rego)).input), reads, what)
+    const files = cases.map(([, rego], i) => [`p${i}.rego`, `package p${i}\n\n${rego}`])
+    const entrypoints = cases.map((_, i) => `p${i}/decision`)
+    const bundle = compileFiles(Object.fromEntries(files), entrypoints)
+    const usage = findPolicyUsage((await readArchive(bundle, limits)).wasm)
+    for (const [i, [what, , reads]] of cases.entries())
+      t.same(shown(usage.entrypoints.get(i)!.input), reads, what)
   },
 )
 
@@ -103,4 +108,28 @@ t.test('a module that is not understood reads everything', async (t) => {
   const nameless = Buffer.from(wasm)
   nameless.write('game', nameless.lastIndexOf('\x04name') + 1)
   t.same(findPolicyUsage(nameless), usesEverything)
+})
+
+t.test('a look-up in the data by a computed key is told from a use of all of it', async (t) => {
+  const { data } = await readsFrom(`
+    decision if data.users[input.principal.subject].roles[_] == data.wanted
+    decision if count(data.teams[input.route.name]) > 1
+    decision if { some name in data.names; name == "a" }`)
+  t.same(shown(data), {
+    users: { '[]': { roles: '*' } },
+    wanted: '*',
+    teams: { '[]': '*' },
+    names: '*',
+  })
+})
+
+t.test('a module that would take long to follow reads everything, soon', async (t) => {
+  // Each rule makes twice as many references of the ones it gets; without a limit there would be 2 to the power of 40.
+  const rules = Array.from(
+    { length: 40 },
+    (_, i) =>
+      `r${i + 1} := {"a": r${i}.a, "b": r${i}.b} if r${i}.a.a\nelse := {"a": r${i}.b, "b": r${i}.a}`,
+  )
+  const { input } = await readsFrom(`r0 := input\ndecision if r40.a.b\n${rules.join('\n')}`)
+  t.ok(inputUsageOf(input, 'a'))
 })
