@@ -230,9 +230,9 @@ class Change {
     if (length === memory.words[(list + 12) >>> 2]!) this.#growList(list, length)
     const number = writeIndex(memory, length)
     const from = this.#element(list, 0)
-    const { words } = memory
-    words[(from + 8 * length - 4) >>> 2] = number
-    shift(words, from, length, index, value)
+    // The place may hold the index of an element that this change has removed.
+    this.#put(from + 8 * length - 4, number)
+    shift(memory.words, from, length, index, value)
     this.#done.push(() => unshift(memory.words, from, length + 1, index))
     this.#put(list + 8, length + 1)
   }

@@ -17,11 +17,16 @@ import { readsEverything } from './input-usage.ts'
 import type { PolicyPackage } from './package.ts'
 import type { DataPatch } from './patch.ts'
 import { prepare } from './preparation.ts'
+import type { Allowance } from './time-limit.ts'
 
 /** An image up to this size is copied at once; that takes some ms. */
 const smallImageBytes = 4 << 20
 
-import type { Allowance } from './time-limit.ts'
+/**
+ * The first policy of a worker is copied at once up to this size: there is no other to decide meanwhile, and a request
+ * that waits for some 100 ms is better off than one that is answered 503.
+ */
+const firstImageBytes = 64 << 20
 
 export class ActivePolicy {
   readonly stamp: PolicyStamp
@@ -208,6 +213,10 @@ function instantiate(
   return new PolicyInstance({ module, initialPages, data, maxMemoryBytes, keepHeap, inPieces })
 }
 
+function bytesOf({ data }: PolicyPackage): number {
+  return isImage(data) ? data.bytes.length : data.length
+}
+
 /** A policy that is being prepared. */
 interface Pending {
   readonly policy: PolicyPackage
@@ -249,6 +258,10 @@ export class PolicyEngine {
     const pending: Pending = { policy, patches: [] }
     this.#pending = pending
     const active = this.#active
+    if (active === undefined && bytesOf(policy) <= firstImageBytes) {
+      this.#use(pending, instantiate(policy, this.#maxMemoryBytes, false))
+      return true
+    }
     if (active?.generation === policy.generation)
       pending.patches.push(...active.patchesAfter(policy.patched ?? 0))
     try {

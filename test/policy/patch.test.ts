@@ -223,6 +223,20 @@ t.test('all operations of a change are made or none, whatever refuses the last o
   t.end()
 })
 
+t.test('a list whose last place was taken anew by a change that is refused is as before', (t) => {
+  const instance = withData([1, 2, 3])
+  const refused: DataOperation[] = [
+    { op: 'remove', path: ['d', '0'], value: undefined },
+    { op: 'add', path: ['d', '-'], value: '4' },
+    { op: 'remove', path: ['d', 'x'], value: undefined },
+  ]
+  t.throws(() => instance.patch(refused), { code: 'ERR_DATA_PATCH' })
+  // Its index is read by whatever walks through the list.
+  instance.patch([{ op: 'add', path: ['other'], value: '"written over what was given back"' }])
+  t.strictSame(seen(instance), [1, 2, 3])
+  t.end()
+})
+
 t.test('an instance from an image takes the changes since, and is then the same', (t) => {
   const data = JSON.stringify({ d: { users: { alice: 1 } } })
   const first = new PolicyInstance({ ...policy, data, maxMemoryBytes })
