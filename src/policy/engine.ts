@@ -259,7 +259,7 @@ export class PolicyEngine {
     this.#pending = pending
     const active = this.#active
     if (active === undefined && bytesOf(policy) <= firstImageBytes) {
-      this.#use(pending, instantiate(policy, this.#maxMemoryBytes, false))
+      this.#use(pending, instantiate(policy, this.#options.maxMemoryBytes, false))
       return true
     }
     if (active?.generation === policy.generation)
