@@ -20,6 +20,7 @@ export const op = {
   unreachable: 0x00, nop: 0x01, block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, brIf: 0x0d,
   return: 0x0f, call: 0x10, callIndirect: 0x11, drop: 0x1a, localGet: 0x20, localSet: 0x21, localTee: 0x22,
   i32Load: 0x28, i32Store: 0x36, i32Const: 0x41, i64Const: 0x42, i32Eqz: 0x45, i32Eq: 0x46, i32Ne: 0x47,
+  i32Add: 0x6a, i32Sub: 0x6b, i32And: 0x71,
 } as const // biome-ignore format: a table
 
 export class Reader {
@@ -107,4 +108,16 @@ export function malformed(why: string): GateError {
   return new GateError('ERR_BUNDLE_POLICY', `policy.wasm cannot be used: ${why}`, {
     hint: 'build the bundle with `opa build -t wasm`',
   })
+}
+
+/** An unsigned number of at most 32 bits. */
+export function leb(value: number): number[] {
+  const out: number[] = []
+  let rest = value
+  do {
+    const low = rest & 0x7f
+    rest >>>= 7
+    out.push(rest === 0 ? low : low | 0x80)
+  } while (rest !== 0)
+  return out
 }

@@ -10,10 +10,14 @@
 import { quote } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
 import { Evaluation } from '../rego/evaluation.ts'
+import { matches } from '../rego/go/regex.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
-import { parseTerm, toJson } from '../rego/values/value.ts'
-import { replacedNatives, stackPointerExport } from './module.ts'
+import { compare, parseTerm, toJson, type Value } from '../rego/values/value.ts'
+import { valueType } from './guards.ts'
+import { stackPointerExport } from './module.ts'
+import { hostFunctions, replacedNatives } from './natives.ts'
+import { Scans } from './scans.ts'
 
 const pageBytes = 65536
 
@@ -36,6 +40,9 @@ interface Exports {
   readonly opa_wasm_abi_version: WebAssembly.Global
   readonly opa_wasm_abi_minor_version: WebAssembly.Global
   readonly [stackPointerExport]: WebAssembly.Global
+  /** Functions of the module that module.ts exports where it has them. */
+  readonly __dropgate_compare?: (a: number, b: number) => number
+  readonly __dropgate_get?: (collection: number, key: number) => number
 }
 
 const neededFunctions = [
@@ -117,6 +124,7 @@ export class PolicyInstance {
   #heapUses = 0
   #view: Buffer
   readonly #evaluation = new Evaluation()
+  readonly #scans: Scans
   #aborted = ''
   #broken = false
   readonly entrypoints: ReadonlyMap<string, number>
@@ -131,6 +139,7 @@ export class PolicyInstance {
     this.#view = Buffer.from(this.#memory.buffer)
     this.#exports = this.#instantiate(module)
     this.#stackPointer = this.#exports[stackPointerExport]
+    this.#scans = new Scans(this.#exports.__dropgate_compare ?? this.#compareTerms)
     this.#stackBase = this.#stackPointer.value
     if (
       this.#exports.opa_wasm_abi_version.value !== 1 ||
@@ -207,6 +216,7 @@ export class PolicyInstance {
   #evaluate(entrypoint: number, inputText: string, format: Format): string {
     const exports = this.#exports
     this.#evaluation.reset()
+    this.#scans.reset()
     this.#aborted = ''
     try {
       if (this.#heapUses-- <= 0 || exports.opa_heap_ptr_get() - this.#heapBase > keptHeapBytes) {
@@ -269,11 +279,12 @@ export class PolicyInstance {
     this.#refresh()
     for (const { text, bytes } of usualResults) if (this.#holds(at, bytes)) return text
     const json = this.#textAt(at)
-    if (json.indexOf('[', 1) === -1) return json
+    if (json.indexOf('[', 1) === -1 && !json.includes('"{')) return json
     // The module prints a set in the order of hashes, OPA in the order of members. So the result is read in the form of
     // terms, where sets have braces, and the sets are sorted. The result set itself is a set too.
     const terms = this.#textAt(this.#exports.opa_value_dump(result))
-    return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
+    // Keys that are no texts are made texts by the module as well.
+    return braces(terms) > braces(json) + 1 || /"[[{]/.test(json) ? toJson(parseTerm(terms)) : json
   }
 
   #holds(at: number, bytes: Uint8Array): boolean {
@@ -328,6 +339,41 @@ export class PolicyInstance {
     return result === undefined ? 0 : this.#exports.opa_value_parse(...this.#place(result))
   }
 
+  /** Answers one of `hostFunctions`, whose results are no builtin's. */
+  #serve(id: number, a: number, b: number): number {
+    this.#refresh()
+    if (id === hostFunctions.nextKey) return this.#scans.next(this.#view, a, b)
+    if (id === hostFunctions.otherKey) return this.#byOtherKey(a, b)
+    if (id === hostFunctions.matchGlob) return this.#matchGlob(a, b)
+    return this.#compareTerms(a, b)
+  }
+
+  #compareTerms = (a: number, b: number): number =>
+    Math.sign(compare(...([a, b].map((each) => this.#term(each)) as [Value, Value])))
+
+  #matchGlob(pattern: number, text: number): number {
+    const [regex, subject] = [this.#term(pattern), this.#term(text)]
+    if (typeof regex !== 'string' || typeof subject !== 'string') return 0
+    const isMatch = matches(`(?s)${regex}`, subject)
+    return this.#exports.opa_value_parse(...this.#place(String(isMatch)))
+  }
+
+  /** A member of base data by a key of another type, as OPA's store finds it by path; 0 for none. */
+  #byOtherKey(collection: number, key: number): number {
+    const { __dropgate_get: get, opa_value_parse: parse } = this.#exports
+    // What an evaluation has made is no base data, and is found by its own keys alone.
+    if (collection >= this.#heapBase || get === undefined) return 0
+    const text = this.#termAt(this.#exports.opa_value_dump(key))
+    if (this.#view[collection] === valueType.object)
+      return get(collection, parse(...this.#place(`"${text}"`)))
+    const index = /^"?\+?0*(\d{1,9})(?:\.0*)?"?$/.exec(text)?.[1]
+    return index === undefined ? 0 : get(collection, parse(...this.#place(index)))
+  }
+
+  #term(at: number): Value {
+    return parseTerm(this.#termAt(this.#exports.opa_value_dump(at)))
+  }
+
   /** Text of a term; bytes that are not UTF-8 are written as in bytes.ts. */
   #termAt(at: number): string {
     this.#refresh()
@@ -363,7 +409,8 @@ export class PolicyInstance {
       opa_println: () => {},
       opa_builtin0: (id: number) => this.#call(id, []),
       opa_builtin1: (id: number, _: number, ...args: number[]) => this.#call(id, args),
-      opa_builtin2: (id: number, _: number, ...args: number[]) => this.#call(id, args),
+      opa_builtin2: (id: number, _: number, a: number, b: number) =>
+        id <= hostFunctions.nextKey ? this.#serve(id, a, b) : this.#call(id, [a, b]),
       opa_builtin3: (id: number, _: number, ...args: number[]) => this.#call(id, args),
       opa_builtin4: (id: number, _: number, ...args: number[]) => this.#call(id, args),
     }

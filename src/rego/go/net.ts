@@ -149,6 +149,8 @@ function indexed(value: Value): (readonly [cidr: string, index: Value])[] {
 }
 
 function containsMatches([outer, inner]: Args): Value {
+  // OPA reads no network of the second operand when the first has none.
+  if (indexed(outer!).length === 0) return new RegoSet()
   const [outers, inners] = [indexed(outer!), indexed(inner!)]
   if (outers.length * inners.length > maxComparisons) refuseWork('net.cidr_contains_matches')
   const out = new RegoSet()

@@ -276,10 +276,18 @@ function order(a: Data, b: Data, equality: boolean): number {
   throw new BuiltinError('incompatible types for comparison')
 }
 
+/** Go's templates get JSON: no sets, and texts as keys. */
+function isJson(value: Value): boolean {
+  if (value instanceof RegoSet) return false
+  if (!(value instanceof RegoObject)) return !isArray(value) || value.every(isJson)
+  return Array.from(value).every(([key, of]) => typeof key === 'string' && isJson(of))
+}
+
 export const templateBuiltins: BuiltinTable = {
   'strings.render_template': {
     call: (args) => {
       const variables = object(args, 1)
+      if (!isJson(variables)) throw new BuiltinError('the variables are not JSON')
       return new Rendering(variables).render(readTemplate(text(args, 0)), variables)
     },
   },

@@ -14,10 +14,41 @@ const library = (): typeof Library => require('yaml') as typeof Library
 
 const maxLength = 1 << 16
 
+/** What Go's reader refuses anywhere in a text. */
+const unprintable = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]/
+
+/** Numbers as the library of OPA reads them, which is YAML 1.1: `1_000`, `010` (which is 8), `0x1f`, `0b11`. */
+const goNumber: Library.ScalarTag = {
+  tag: 'tag:yaml.org,2002:int',
+  default: true,
+  test: /^[-+]?\.?[0-9][-+._0-9a-zA-Z]*$/,
+  resolve: (text) => numberIn(text) ?? text,
+}
+
+function numberIn(text: string): bigint | number | undefined {
+  const plain = text.replaceAll('_', '')
+  const whole = /^([-+]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)$/.exec(plain)
+  if (whole !== null) {
+    const value = BigInt(whole[2]!.replace(/^0[oO]?(?=[0-7])/, '0o'))
+    return whole[1] === '-' ? -value : value
+  }
+  if (!/^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$/.test(plain)) return undefined
+  const value = Number(plain)
+  return Number.isFinite(value) ? value : undefined
+}
+
 function documentsOf(source: string): Library.Document[] {
   if (source.length > maxLength) refuseWork(`YAML of more than ${maxLength} characters`)
-  // If a key appears twice, the last one counts, as in OPA.
-  const options = { intAsBigInt: true, merge: true, uniqueKeys: false, logLevel: 'silent' } as const
+  if (!source.isWellFormed() || unprintable.test(source))
+    throw new BuiltinError('yaml: control characters are not allowed')
+  const options = {
+    intAsBigInt: true,
+    merge: true,
+    // If a key appears twice, the last one counts, as in OPA.
+    uniqueKeys: false,
+    logLevel: 'silent',
+    customTags: (tags: Library.Tags) => [goNumber, ...tags],
+  } as const
   const documents = library().parseAllDocuments(source, options)
   return Array.isArray(documents) ? documents : []
 }
@@ -49,10 +80,15 @@ function toRego(value: unknown): Value {
   }
   if (Array.isArray(value)) return value.map(toRego)
   if (value instanceof Map) {
-    return new RegoObject(Array.from(value, ([key, of]) => [jsonKey(toRego(key)), toRego(of)]))
+    return new RegoObject(Array.from(value, ([key, of]) => [textKey(toRego(key)), toRego(of)]))
   }
   if (value instanceof Date) return value.toISOString().replace('.000Z', 'Z')
   throw new BuiltinError('yaml: the value has a type that JSON does not have')
+}
+
+function textKey(key: Value): string {
+  if (key === null) throw new BuiltinError('yaml: a key without a value')
+  return jsonKey(key)
 }
 
 /** Converts a value for the writer of the library, with sorted keys. */
@@ -77,8 +113,14 @@ export const yamlBuiltins: BuiltinTable = {
     load: library,
     call: ([value]) => {
       if (typeof value !== 'string') return false
-      // Documents after the first are checked too, although their values are not used.
-      return documentsOf(value).every(({ errors }) => errors.length === 0)
+      try {
+        unmarshal([value])
+        // Documents after the first are checked too, although their values are not used.
+        return documentsOf(value).every(({ errors }) => errors.length === 0)
+      } catch (error) {
+        if (error instanceof BuiltinError) return false
+        throw error
+      }
     },
   },
 }
