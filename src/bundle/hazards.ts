@@ -1,8 +1,10 @@
 /**
- * Finds harm that `opa build -O` may have done to a bundle. The optimiser compiles data that is not in the bundle as
+ * Finds what a bundle is to be warned of: builtins that answer otherwise than in OPA (policy/differences.ts), and harm that `opa build -O` may have done. The optimiser compiles data that is not in the bundle as
  * undefined, and copies data that is in the bundle into the code. Neither shows in the answers that the policy gives
  * today.
  */
+import { usedBuiltins, warningsOf } from '../policy/differences.ts'
+
 export interface BuildFacts {
   /** True if the bundle contains rules that the optimiser generated. */
   readonly optimized: boolean
@@ -18,8 +20,8 @@ const fewest = 20
 
 /** @returns One sentence per warning; none for a bundle built by `make bundle`. */
 export function findHazards({ optimized, roots, wasm, data }: BuildFacts): string[] {
-  if (!optimized) return []
-  const found: string[] = []
+  const found = warningsOf(usedBuiltins(wasm))
+  if (!optimized) return found
   if (!Array.isArray(roots) || roots.length === 0 || roots.includes('')) {
     found.push(
       'it was optimised (-O) without roots: every part of `data` that is not in the bundle was compiled as undefined, and rules that check such data may have been removed. Name the roots in .manifest, or build without -O',

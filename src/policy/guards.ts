@@ -12,7 +12,15 @@ export const valueType = {
   null: 1, boolean: 2, number: 3, string: 4, array: 5, object: 6, set: 7, internedString: 8,
 } as const // biome-ignore format: a table
 
-export type Guard = 'text' | 'line' | 'pattern' | 'integer' | 'integers' | 'array' | 'short'
+export type Guard =
+  | 'text'
+  | 'line'
+  | 'glob'
+  | 'pattern'
+  | 'integer'
+  | 'integers'
+  | 'array'
+  | 'short'
 
 /** Members up to which the module sorts by itself; it sorts by insertion, whose time grows with the square. */
 const shortLength = 24
@@ -77,12 +85,30 @@ const overBytes = (...each: Code): Code => [
 ]
 const isHigh: Code = binary(byteAt(get(at)), constant(0x80), more.geU)
 
+/** Ranges of characters, both ends included. */
+const plainInGlobs = [' ', '%', '*', ',', '-:', '=', '?Z', '_', 'az', '~'] as const
+
+/** Whether the byte at an address is in one of the ranges. */
+const anyOf = (address: Code, ranges: readonly string[]): Code =>
+  ranges
+    .map((range) =>
+      both(
+        binary(byteAt(address), constant(range.charCodeAt(0)), more.geU),
+        binary(byteAt(address), constant(range.charCodeAt(range.length - 1)), more.leU),
+      ),
+    )
+    .reduce(either)
+
 /** A number in the form of text: digits, perhaps after a minus sign, and not many. */
 const digitsOnly: Code = [
   when(binary(constant(mostDigits), load(value, 12), more.ltU), answer(0)),
   set(at, load(value, 8)),
   set(end, binary(get(at), load(value, 12), more.add)),
-  when(isEqual(byteAt(get(at)), 0x2d), set(at, binary(get(at), constant(1), more.add))),
+  when(isEqual(byteAt(get(at)), 0x2d), [
+    set(at, binary(get(at), constant(1), more.add)),
+    // The module fails at -0.
+    when(isEqual(byteAt(get(at)), 0x30), answer(0)),
+  ]),
   forever(
     when(binary(get(at), get(end), more.geU), answer(1)),
     when(binary(byteAt(get(at)), constant(0x30), more.ltU), answer(0)),
@@ -107,6 +133,13 @@ export function guardBodies(
       2,
       whenNot(isString(value), answer(1)),
       overBytes(when(either(isHigh, isEqual(byteAt(get(at)), 0x0a)), answer(0))),
+      constant(1),
+    ),
+    // Letters, digits, `*`, `?` and a few other characters that mean nothing in a glob.
+    glob: body(
+      2,
+      whenNot(isString(value), answer(1)),
+      overBytes(whenNot(anyOf(get(at), plainInGlobs), answer(0))),
       constant(1),
     ),
     // Without what RE2 reads otherwise than Go: a byte 0, `\C`, `(?<name>`.

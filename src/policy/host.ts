@@ -10,7 +10,6 @@
 import { quote } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
 import { Evaluation } from '../rego/evaluation.ts'
-import { matches } from '../rego/go/regex.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
 import { compare, parseTerm, toJson, type Value } from '../rego/values/value.ts'
@@ -344,19 +343,11 @@ export class PolicyInstance {
     this.#refresh()
     if (id === hostFunctions.nextKey) return this.#scans.next(this.#view, a, b)
     if (id === hostFunctions.otherKey) return this.#byOtherKey(a, b)
-    if (id === hostFunctions.matchGlob) return this.#matchGlob(a, b)
     return this.#compareTerms(a, b)
   }
 
   #compareTerms = (a: number, b: number): number =>
     Math.sign(compare(...([a, b].map((each) => this.#term(each)) as [Value, Value])))
-
-  #matchGlob(pattern: number, text: number): number {
-    const [regex, subject] = [this.#term(pattern), this.#term(text)]
-    if (typeof regex !== 'string' || typeof subject !== 'string') return 0
-    const isMatch = matches(`(?s)${regex}`, subject)
-    return this.#exports.opa_value_parse(...this.#place(String(isMatch)))
-  }
 
   /** A member of base data by a key of another type, as OPA's store finds it by path; 0 for none. */
   #byOtherKey(collection: number, key: number): number {

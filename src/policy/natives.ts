@@ -102,6 +102,8 @@ export const replacedNatives: readonly ReplacedNative[] = [
   guarded('opa_regex_match', 'regex.match', 'pattern', 'text'),
   guarded('opa_regex_is_valid', 'regex.is_valid', 'pattern'),
   hosted(3, 'opa_regex_find_all_string_submatch', 'regex.find_all_string_submatch_n'),
+  // Takes `(`, `)`, `^` and `$` for parts of a pattern of RE2, whose dots are no line breaks: `/admin/**` would miss a path.
+  guarded('opa_glob_match', 'glob.match', 'glob', undefined, 'line'),
   // Sorts by insertion, whose time grows with the square.
   guarded('opa_agg_sort', 'sort', 'short'),
 ] // biome-ignore format: a table
@@ -114,6 +116,4 @@ export const hostFunctions = {
   otherKey: -201,
   /** `(a, b) => -1, 0 or 1` for large sets or objects, which the module sorts by insertion. */
   compare: -202,
-  /** `(pattern, text) => a boolean` for a glob's pattern, in which a dot is any character. RE2's dot is no line break. */
-  matchGlob: -203,
 } as const

@@ -84,7 +84,8 @@ function* dataLookups(
   for (const [i, { code, operand }] of all.entries()) {
     if (code !== op.localSet && code !== op.localTee) continue
     const [source, , made] = [all[i - 3], all[i - 2], all[i - 1]]
-    base.delete(operand)
+    // `with` sets the data for a while. What it made is told apart by the host, which asks where a value lies.
+    if (!isRule || operand !== dataParameter) base.delete(operand)
     // In `eval` the data is a member of the context, at 4.
     if (!isRule && made?.code === op.i32Load && made.operand === 4) base.add(operand)
     if (made?.code !== op.call || made.operand !== calls.get) continue

@@ -30,7 +30,6 @@ export function withAnswersOfHost(code: ModuleCode): Pick<ModuleCode, 'types' | 
   for (const [native, replaced] of replacedNatives.entries()) writer.replaceNative(native, replaced)
   writer.replaceCompare('opa_value_compare_object')
   writer.replaceCompare('opa_value_compare_set')
-  writer.replaceGlobs()
   writer.rewriteRules()
   return writer
 }
@@ -82,17 +81,6 @@ class CodeWriter {
       index,
       body(0, this.#ifGuarded(['short', 'short'], [given, op.call, leb(own)], asking)),
     )
-  }
-
-  /** A glob is matched as a pattern of RE2, whose dots are no line breaks: `/admin/**` would miss a path with one. */
-  replaceGlobs(): void {
-    const [glob, regex] = ['opa_glob_match', 'opa_regex_match'].map((name) => this.#defined(name))
-    if (glob === undefined || regex === undefined) return
-    const given = [op.localGet, 0, op.localGet, 1]
-    const asking = this.#askHost(hostFunctions.matchGlob, given, 2, 'glob.match')
-    const matching = this.#ifGuarded([undefined, 'line'], [given, op.call, leb(regex)], asking)
-    const match = this.#add('opa_json_parse', body(0, matching))
-    this.#set(glob, redirected(this.bodies[glob - this.#imported.length]!, regex, match))
   }
 
   rewriteRules(): void {

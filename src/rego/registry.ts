@@ -11,6 +11,7 @@ import { x509Builtins } from './crypto/x509.ts'
 import { diagnosticBuiltins } from './diagnostics.ts'
 import { encodingBuiltins } from './go/encoding.ts'
 import { escapingBuiltins } from './go/escaping.ts'
+import { globBuiltins } from './go/glob-match.ts'
 import { netBuiltins } from './go/net.ts'
 import { regexBuiltins } from './go/regex.ts'
 import { semverBuiltins } from './go/semver.ts'
@@ -45,6 +46,7 @@ export const builtins: ReadonlyMap<string, Builtin> = new Map(
     diagnosticBuiltins,
     encodingBuiltins,
     escapingBuiltins,
+    globBuiltins,
     graphBuiltins,
     jsonPathBuiltins,
     letterBuiltins,

@@ -178,10 +178,17 @@ export class Comparison {
     }
   }
 
+  /** Calls for which OPA had a value, and the most CPU of one call of ours, of all comparisons. */
+  defined = 0
+  slowestMs = 0
+
   differences(calls: readonly Call[]): Difference[] {
     const theirs = this.theirs(calls)
     return calls.flatMap((call, i) => {
+      const began = process.cpuUsage().user
       const [opa, ours] = [theirs[i]!, this.ours(call)]
+      this.slowestMs = Math.max(this.slowestMs, (process.cpuUsage().user - began) / 1000)
+      if (opa !== 'undefined') this.defined++
       return opa === ours || opa.startsWith(died) || isSame(opa, ours) ? [] : [{ call, opa, ours }]
     })
   }

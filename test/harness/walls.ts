@@ -56,6 +56,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
   // The vetting evaluates a policy as a worker does.
   bundle: [
     'policy/answer.ts',
+    'policy/differences.ts',
     'policy/host.ts',
     'policy/input.ts',
     'policy/input-usage.ts',

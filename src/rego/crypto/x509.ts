@@ -275,6 +275,7 @@ function readOptions(given: RegoObject, nowS: number): Options {
     [serverAuth],
   ]
   for (const [key, value] of given) {
+    if (typeof key !== 'string') continue
     if (key === 'DNSName') dnsName = text([value], 0)
     else if (key === 'CurrentTime') at = Number(bigInt([value], 0) / 1_000_000_000n)
     else if (key === 'MaxConstraintComparisons') bigInt([value], 0)

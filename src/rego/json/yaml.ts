@@ -103,11 +103,18 @@ function toPlain(value: Value): unknown {
   return new Map(members.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
 }
 
+function marshal(value: Value): string {
+  const text = library().stringify(toPlain(value), { indentSeq: false, lineWidth: 0 })
+  // Go's writer refuses them.
+  if (/[\ufffe\uffff]/.test(text)) throw new BuiltinError('yaml: a text that cannot be written')
+  return text
+}
+
 export const yamlBuiltins: BuiltinTable = {
   'yaml.unmarshal': { load: library, call: unmarshal },
   'yaml.marshal': {
     load: library,
-    call: ([value]) => library().stringify(toPlain(value!), { indentSeq: false, lineWidth: 0 }),
+    call: ([value]) => marshal(value!),
   },
   'yaml.is_valid': {
     load: library,

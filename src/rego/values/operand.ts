@@ -68,8 +68,9 @@ export function count(args: Args, at: number): number {
 
 /** Returns an integer that a JavaScript number holds exactly. */
 export function integer(args: Args, at: number): number {
-  const whole = Number(bigInt(args, at))
-  if (!Number.isSafeInteger(whole)) throw new BuiltinError(`operand ${at + 1} is out of range`)
+  const whole = count(args, at)
+  if (Math.abs(whole) === Number.MAX_SAFE_INTEGER)
+    throw new BuiltinError(`operand ${at + 1} is out of range`)
   return whole
 }
 
