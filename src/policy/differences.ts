@@ -6,6 +6,9 @@
 import { Reader, readNames, section } from './binary.ts'
 import { replacedNatives } from './natives.ts'
 
+/** The version of OPA that builtins are compared with. */
+export const comparedWith = 'v1.22.2'
+
 export interface BuiltinDifference {
   readonly id: string
   /** Names of builtins; none where it is about the language or about all of them. */

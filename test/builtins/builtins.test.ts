@@ -5,7 +5,9 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { readArchive } from '../../src/bundle/archive.ts'
+import { opaVersion } from '../../src/bundle/opa.ts'
 import {
+  comparedWith,
   differences,
   differencesOf,
   usedBuiltins,
@@ -25,6 +27,7 @@ const batch = 10_000
 const ids = new Set(differences.map(({ id }) => id))
 
 t.test(`generated calls answer as opa does (SEED=${seed}, CALLS=${count})`, async (t) => {
+  t.equal(comparedWith, opaVersion)
   const all = callables()
   const comparison = new Comparison(all)
   await comparison.open()

@@ -1,6 +1,5 @@
 /** `docs/builtins.md`, written from the table of builtins. */
-import { opaVersion } from '../../src/bundle/opa.ts'
-import { differences } from '../../src/policy/differences.ts'
+import { comparedWith, differences } from '../../src/policy/differences.ts'
 import { replacedNatives } from '../../src/policy/natives.ts'
 import { builtins, refused } from '../../src/rego/registry.ts'
 
@@ -46,7 +45,7 @@ Written from the code by \`make docs\`. Every builtin function of OPA is one of 
 - **refused**: a bundle that needs it is refused when it is loaded, and the last good one serves on.
 
 All of them are checked by OPA’s own cases ([conformance.md](conformance.md)) and by generated calls beside \`opa eval\`
-of ${opaVersion}: thousands in \`make test\`, 200,000 in \`make soak\`, with empty, huge, negative and fractional arguments,
+of ${comparedWith}: thousands in \`make test\`, 200,000 in \`make soak\`, with empty, huge, negative and fractional arguments,
 bytes that are not UTF-8, deep nesting, sets of sets, wrong types. Every difference that they find must be one of those in the
 table below.
 

@@ -29,31 +29,25 @@ class GlobReader {
   }
 
   #item(): string {
-    const letter = this.#letters[this.#at]!
-    switch (letter) {
-      case '*':
-        this.#at++
-        if (this.#letters[this.#at] !== '*') return `${this.#single}*`
-        this.#at++
-        return '.*'
-      case '?':
-        this.#at++
-        return this.#single
-      case '[':
-        this.#at++
-        return this.#class()
-      case '{':
-        this.#at++
-        this.#open++
-        return '(?:'
+    if (this.#take('*')) return this.#take('*') ? '.*' : `${this.#single}*`
+    if (this.#take('?')) return this.#single
+    if (this.#take('[')) return this.#class()
+    if (this.#take('{')) {
+      this.#open++
+      return '(?:'
     }
-    if (this.#open > 0 && (letter === ',' || letter === '}')) {
-      this.#at++
-      if (letter === ',') return '|'
-      this.#open--
-      return ')'
-    }
-    return RE2JS.quote(this.#text(this.#open > 0 ? '*?[{},' : '*?[{'))
+    if (this.#open === 0) return RE2JS.quote(this.#text('*?[{'))
+    if (this.#take(',')) return '|'
+    if (!this.#take('}')) return RE2JS.quote(this.#text('*?[{},'))
+    this.#open--
+    return ')'
+  }
+
+  /** Steps over `letter` if it is the next one. */
+  #take(letter: string): boolean {
+    if (this.#letters[this.#at] !== letter) return false
+    this.#at++
+    return true
   }
 
   /** Text up to one of `ends`. */
@@ -73,8 +67,7 @@ class GlobReader {
   }
 
   #class(): string {
-    const not = this.#letters[this.#at] === '!' ? '^' : ''
-    if (not !== '') this.#at++
+    const not = this.#take('!') ? '^' : ''
     const [from, between, to] = this.#letters.slice(this.#at)
     let inner: string
     if (between === '-' && to !== undefined) {
@@ -82,9 +75,7 @@ class GlobReader {
       inner = `${inClass(from!)}-${inClass(to)}`
       this.#at += 3
     } else inner = [...this.#text(']')].map(inClass).join('')
-    if (inner === '' || this.#letters[this.#at] !== ']')
-      throw new BuiltinError('glob: the range does not end')
-    this.#at++
+    if (inner === '' || !this.#take(']')) throw new BuiltinError('glob: the range does not end')
     return `[${not}${inner}]`
   }
 }
