@@ -64,7 +64,8 @@ export const replacedNatives: readonly ReplacedNative[] = [
   guarded('opa_arith_ceil', 'ceil', 'integer'),
   guarded('opa_arith_floor', 'floor', 'integer'),
   guarded('opa_agg_sum', 'sum', 'integers'),
-  guarded('opa_agg_product', 'product', 'integers'),
+  // As long as its result has digits, in time.
+  hosted(1, 'opa_agg_product', 'product'),
   // Takes `3.0` for no integer.
   guarded('opa_bits_and', 'bits.and', 'integer', 'integer'),
   guarded('opa_bits_or', 'bits.or', 'integer', 'integer'),

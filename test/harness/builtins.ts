@@ -31,7 +31,7 @@ export function builtinsDocument(): string {
   ]
   const rows = differences.map(
     ({ builtins, when, opa, ours, why }) =>
-      `| ${builtins.length === 0 ? 'all, or the language' : listed(builtins)} | ${when} | ${opa} | ${ours} | ${why} |`,
+      `| ${builtins.length === 0 ? 'all, or the language' : listed(builtins)} | ${[when, opa, ours, why].map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`,
   )
   const compiledIn = new Set([...replaced(true), ...replaced(false)])
   return `# Builtins

@@ -49,8 +49,16 @@ function float(value: RegoNumber): BigFloat {
   )
 }
 
+/** What the largest product of two numbers that OPA takes needs, and more. */
+const largest = 1n << 400_000n
+
+function limited(value: bigint): bigint {
+  if (value > largest || value < -largest) refuseWork('a result of more than 400,000 bits')
+  return value
+}
+
 const result = (value: BigFloat | bigint): RegoNumber =>
-  new RegoNumber(typeof value === 'bigint' ? value : floatText(value))
+  new RegoNumber(typeof value === 'bigint' ? limited(value) : floatText(value))
 
 function binary(
   onIntegers: (a: bigint, b: bigint) => bigint,
@@ -135,7 +143,7 @@ function accumulated(
   return (args) => {
     const all = members(args, 0).map((_, i, list) => number(list, i))
     const integers = all.map(exact)
-    if (integers.every((each) => each !== undefined)) return result(integers.reduce(onIntegers, from))
+    if (integers.every((each) => each !== undefined)) return result(integers.reduce((a, b) => limited(onIntegers(a, b)), from))
     return result(all.map(float).reduce((a, b) => onFloats(a, b), floatOf(from)))
   }
 } // biome-ignore format: a long line

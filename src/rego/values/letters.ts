@@ -18,6 +18,8 @@ import {
 import { describe, RegoNumber, RegoSet, type Value } from './value.ts'
 
 const maxLength = 1 << 26
+/** Most characters times patterns of one `strings.replace_n`. */
+const maxTried = 1 << 24
 
 /** Go's `unicode.IsSpace`. */
 const spaces = /[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/
@@ -85,7 +87,7 @@ function replaceN(args: Args): Value {
     .sorted()
     .map((pair) => [latin(text(pair, 0)), latin(text(pair, 1))] as const)
   const base = latin(text(args, 1))
-  if (base.length * patterns.length > maxLength) refuseWork('a replacement of many patterns')
+  if (base.length * patterns.length > maxTried) refuseWork('a replacement of many patterns')
   let [out, at, afterEmpty] = ['', 0, false]
   while (at <= base.length) {
     const found = patterns.find(([old]) => (old !== '' || !afterEmpty) && base.startsWith(old, at) && (at < base.length || old === ''))
