@@ -86,9 +86,9 @@ export const differences: readonly BuiltinDifference[] = [
   {
     id: 'yaml-marshal',
     builtins: ['yaml.marshal'],
-    when: 'texts that may be quoted or not, lists in lists and in objects of objects',
+    when: 'texts that may be quoted or not, lists in lists and in objects of objects, line breaks of Unicode (U+0085, U+2028, U+2029)',
     opa: 'quotes and indents as Go’s library does',
-    ours: 'quotes and indents otherwise; both read the same',
+    ours: 'quotes and indents otherwise; both read the same. Line breaks of Unicode are kept, where OPA is undefined or makes spaces of them',
     why: 'another library writes it',
     warn: true,
   },

@@ -23,7 +23,7 @@ const kinds: readonly (readonly [id: string, names: RegExp, isIt: (difference: D
   ['not-utf-8-shown', /./, ({ opa, ours }) => shown(opa) === shown(ours)],
   ['not-utf-8-matched', isOf('regex\\..*', 're_match', 'glob.match'), ({ call }) => raw.test(call.args.join())],
   ['number-forms', isOf('time\\..*'), ({ call, ours }) => ours === 'undefined' && /\d\.\d{17}/.test(call.args.join())],
-  ['yaml-marshal', isOf('yaml.marshal'), ({ opa, ours }) => opa !== 'undefined' && text(ours) !== ''],
+  ['yaml-marshal', isOf('yaml.marshal'), ({ call, opa, ours }) => text(ours) !== '' && (opa !== 'undefined' || /[\u0085\u2028\u2029]/.test(call.args.join()))],
   ['yaml-unmarshal', isOf('yaml.unmarshal', 'yaml.is_valid'), ({ call: { args: [given = ''] } }) => /!!|[|>]\\n|\\ud8|[\u2028\u0085]/.test(given)],
   ['template-printf', isOf('strings.render_template'), ({ call: { args: [given = ''] } }) => /printf|\.a\.b/.test(given)],
   ['schema-errors', isOf('json.match_schema'), ({ opa, ours }) => opa !== 'undefined' && verdict(opa) === verdict(ours)],

@@ -276,11 +276,14 @@ function order(a: Data, b: Data, equality: boolean): number {
   throw new BuiltinError('incompatible types for comparison')
 }
 
-/** Go's templates get JSON: no sets, and texts as keys. */
+/** Go's templates get JSON: no sets, and texts as keys. OPA reads it with its reader of YAML, which takes no controls. */
 function isJson(value: Value): boolean {
+  if (typeof value === 'string') return !/[\x7f-\x84\x86-\x9f]/.test(value)
   if (value instanceof RegoSet) return false
   if (!(value instanceof RegoObject)) return !isArray(value) || value.every(isJson)
-  return Array.from(value).every(([key, of]) => typeof key === 'string' && isJson(of))
+  return Array.from(value).every(
+    ([key, of]) => typeof key === 'string' && isJson(key) && isJson(of),
+  )
 }
 
 export const templateBuiltins: BuiltinTable = {

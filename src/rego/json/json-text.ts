@@ -20,6 +20,11 @@ const maxDepth = 10_000
 /** Largest power of two that OPA reads, or one part of it. */
 const maxPower = 100_000
 
+/** Whether OPA's reader of YAML refuses a text. OPA reads some JSON with it too. */
+export function isUnprintable(text: string): boolean {
+  return /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]/.test(text)
+}
+
 /** @throws BuiltinError when the text is not JSON. */
 export function readJson(text: string, message = 'not JSON'): Value {
   try {

@@ -6,16 +6,22 @@ import { createRequire } from 'node:module'
 import type * as Library from 'yaml'
 import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, refuseWork, text } from '../values/operand.ts'
-import { isArray, jsonKey, RegoNumber, RegoObject, RegoSet, type Value } from '../values/value.ts'
+import {
+  isArray,
+  jsonKey,
+  RegoNumber,
+  RegoObject,
+  RegoSet,
+  toJson,
+  type Value,
+} from '../values/value.ts'
+import { isUnprintable } from './json-text.ts'
 
 const require = createRequire(import.meta.url)
 /** Loaded only when a policy uses it, because loading takes 35 ms of CPU per thread. */
 const library = (): typeof Library => require('yaml') as typeof Library
 
 const maxLength = 1 << 16
-
-/** What Go's reader refuses anywhere in a text. */
-const unprintable = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]/
 
 /** Numbers as the library of OPA reads them, which is YAML 1.1: `1_000`, `010` (which is 8), `0x1f`, `0b11`. */
 const goNumber: Library.ScalarTag = {
@@ -39,7 +45,7 @@ function numberIn(text: string): bigint | number | undefined {
 
 function documentsOf(source: string): Library.Document[] {
   if (source.length > maxLength) refuseWork(`YAML of more than ${maxLength} characters`)
-  if (!source.isWellFormed() || unprintable.test(source))
+  if (!source.isWellFormed() || isUnprintable(source))
     throw new BuiltinError('yaml: control characters are not allowed')
   const options = {
     intAsBigInt: true,
@@ -104,10 +110,10 @@ function toPlain(value: Value): unknown {
 }
 
 function marshal(value: Value): string {
-  const text = library().stringify(toPlain(value), { indentSeq: false, lineWidth: 0 })
-  // Go's writer refuses them.
-  if (/[\ufffe\uffff]/.test(text)) throw new BuiltinError('yaml: a text that cannot be written')
-  return text
+  // OPA makes YAML of JSON, which its library reads as YAML.
+  if (isUnprintable(toJson(value)))
+    throw new BuiltinError('yaml: control characters are not allowed')
+  return library().stringify(toPlain(value), { indentSeq: false, lineWidth: 0 })
 }
 
 export const yamlBuiltins: BuiltinTable = {
