@@ -68,6 +68,14 @@ export const differences: readonly BuiltinDifference[] = [
     why: 'no pattern tells them apart but one that names U+FFFD or a class that holds it',
   },
   {
+    id: 'keys-of-one-text',
+    builtins: [],
+    when: 'a decision with an object that has a number and its text as keys, 1 and "1"',
+    opa: 'shows the member of the text',
+    ours: 'may show both, of which readers of JSON take one',
+    why: 'JSON has no such object. Inside an evaluation both are there',
+  },
+  {
     id: 'to-number-text',
     builtins: ['to_number'],
     when: 'texts that JSON does not know as numbers: `+1`, `010`, `.5`, `1_000`',
@@ -78,10 +86,10 @@ export const differences: readonly BuiltinDifference[] = [
   {
     id: 'number-forms',
     builtins: ['time.clock', 'time.date', 'time.format', 'time.weekday', 'time.add_date', 'time.diff'],
-    when: 'a number of nanoseconds with a fraction that a double does not hold, 7.9999999999999999999',
-    opa: 'rounds it',
-    ours: 'undefined, as for every fraction',
-    why: 'a time of nanoseconds has no fraction',
+    when: 'a number of nanoseconds with a fraction that a double does not hold, 7.9999999999999999999; years, months or days beyond 2^53',
+    opa: 'rounds it; counts beyond the range and begins again',
+    ours: 'undefined',
+    why: 'a time of nanoseconds has no fraction, and no calendar such days',
   },
   {
     id: 'yaml-marshal',

@@ -17,12 +17,20 @@ const verdict = (answer: string): string => {
   return pair !== undefined && isArray(pair) ? keyOf(pair[0]!) : answer
 }
 
+/** Whether a number is a key, and its text too. */
+function hasKeysOfOneText(args: string): boolean {
+  return Array.from(args.matchAll(/[{,](-?[0-9][0-9.eE+-]*):/g)).some(([, key]) =>
+    args.includes(`"${key}":`),
+  )
+}
+
 /** The id of a documented difference, and what an observed one must look like. */
 const kinds: readonly (readonly [id: string, names: RegExp, isIt: (difference: Difference) => boolean])[] = [
   ['bounded-work', /./, ({ ours }) => ours.startsWith('failed: the policy called a builtin with too much work')],
   ['not-utf-8-shown', /./, ({ opa, ours }) => shown(opa) === shown(ours)],
   ['not-utf-8-matched', isOf('regex\\..*', 're_match', 'glob.match'), ({ call }) => raw.test(call.args.join())],
-  ['number-forms', isOf('time\\..*'), ({ call, ours }) => ours === 'undefined' && /\d\.\d{17}/.test(call.args.join())],
+  ['number-forms', isOf('time\\..*'), ({ call, ours }) => ours === 'undefined' && /\d\.\d{17}|\d{16}/.test(call.args.join())],
+  ['keys-of-one-text', /./, ({ call }) => hasKeysOfOneText(call.args.join())],
   ['yaml-marshal', isOf('yaml.marshal'), ({ call, opa, ours }) => text(ours) !== '' && (opa !== 'undefined' || /[\u0085\u2028\u2029]/.test(call.args.join()))],
   ['yaml-unmarshal', isOf('yaml.unmarshal', 'yaml.is_valid'), ({ call: { args: [given = ''] } }) => /!!|[|>]\\n|\\ud8|[\u2028\u0085]/.test(given)],
   ['template-printf', isOf('strings.render_template'), ({ call: { args: [given = ''] } }) => /printf|\.a\.b/.test(given)],
