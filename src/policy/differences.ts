@@ -23,6 +23,8 @@ export interface BuiltinDifference {
 }
 
 const matching = [
+  'indexof',
+  'indexof_n',
   'glob.match', 'regex.find_all_string_submatch_n', 'regex.find_n', 'regex.is_valid', 'regex.match', 're_match', 'regex.replace', 'regex.split', 'regex.template_match', 'regex.globs_match',
 ] // biome-ignore format: a list
 

@@ -28,7 +28,7 @@ function hasKeysOfOneText(args: string): boolean {
 const kinds: readonly (readonly [id: string, names: RegExp, isIt: (difference: Difference) => boolean])[] = [
   ['bounded-work', /./, ({ ours }) => ours.startsWith('failed: the policy called a builtin with too much work')],
   ['not-utf-8-shown', /./, ({ opa, ours }) => shown(opa) === shown(ours)],
-  ['not-utf-8-matched', isOf('regex\\..*', 're_match', 'glob.match'), ({ call }) => raw.test(call.args.join())],
+  ['not-utf-8-matched', isOf('regex\\..*', 're_match', 'glob.match', 'indexof', 'indexof_n'), ({ call }) => raw.test(call.args.join())],
   ['number-forms', isOf('time\\..*'), ({ call, ours }) => ours === 'undefined' && /\d\.\d{17}|\d{16}/.test(call.args.join())],
   ['keys-of-one-text', /./, ({ call }) => hasKeysOfOneText(call.args.join())],
   ['yaml-marshal', isOf('yaml.marshal'), ({ call, opa, ours }) => text(ours) !== '' && (opa !== 'undefined' || /[\u0085\u2028\u2029]/.test(call.args.join()))],

@@ -55,7 +55,9 @@ function documentsOf(source: string): Library.Document[] {
     logLevel: 'silent',
     customTags: (tags: Library.Tags) => [goNumber, ...tags],
   } as const
-  const documents = library().parseAllDocuments(source, options)
+  // Without a line break the library takes an escaped quote at the end for the closing one.
+  const whole = source.endsWith('\\"') ? `${source}\n` : source
+  const documents = library().parseAllDocuments(whole, options)
   return Array.isArray(documents) ? documents : []
 }
 
