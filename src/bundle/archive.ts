@@ -84,8 +84,7 @@ export async function readArchive(bytes: Buffer, limits: ArchiveLimits): Promise
     wasm,
     data: data ?? Buffer.from('{}'),
     places: { roots: rootsOf(roots), rules: rulePathsOf(wasm) },
-    // Large data is parsed only where the answer needs it; the policy's own reading of it is in policy/data-load.ts.
-    hazards: optimized ? findHazards({ roots, wasm, data: readJson(data, 'data.json') }) : [],
+    hazards: findHazards({ optimized, roots, wasm, data: () => readJson(data, 'data.json') }),
   }
 }
 

@@ -21,7 +21,8 @@ export const op = {
   brTable: 0x0e, return: 0x0f, call: 0x10, callIndirect: 0x11, drop: 0x1a, select: 0x1b, localGet: 0x20, localSet: 0x21,
   localTee: 0x22, globalGet: 0x23, globalSet: 0x24, i32Load: 0x28, i32Load8U: 0x2d, i32Store: 0x36, lastStore: 0x3e,
   memorySize: 0x3f, memoryGrow: 0x40, i32Const: 0x41, i64Const: 0x42, f32Const: 0x43, f64Const: 0x44, i32Eqz: 0x45,
-  i32Eq: 0x46, i32Ne: 0x47, i32LtS: 0x48, i64LtS: 0x53, i32Add: 0x6a, i32Sub: 0x6b, i64Add: 0x7c, i64Sub: 0x7d, i64Shl: 0x86, i64ExtendI32: 0xac, lastNumeric: 0xc4, prefixed: 0xfc,
+  i32Eq: 0x46, i32Ne: 0x47, i32LtS: 0x48, i64LtS: 0x53, i32Add: 0x6a, i32Sub: 0x6b, i32And: 0x71, i64Add: 0x7c,
+  i64Sub: 0x7d, i64Shl: 0x86, i64ExtendI32: 0xac, lastNumeric: 0xc4, prefixed: 0xfc,
 } as const // biome-ignore format: a table
 
 export class Reader {
@@ -116,13 +117,13 @@ export function leb(value: number): number[] {
   return out
 }
 
-/** Bytes of a signed LEB128 number of at most 32 bits. */
+/** Signed LEB128 of a number below 2^53. */
 export function signedLeb(value: number): number[] {
   const out: number[] = []
   for (let rest = value; ; ) {
-    const low = rest & 0x7f
-    rest >>= 7
-    const last = rest === ((low & 0x40) === 0 ? 0 : -1)
+    const low = ((rest % 128) + 128) % 128
+    rest = Math.floor(rest / 128)
+    const last = (rest === 0 && low < 64) || (rest === -1 && low >= 64)
     out.push(last ? low : low | 0x80)
     if (last) return out
   }

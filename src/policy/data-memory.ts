@@ -17,6 +17,9 @@ export const valueType = {
   string: 4,
   array: 5,
   object: 6,
+  set: 7,
+  /** A text that the module holds as a constant. */
+  internedString: 8,
 } as const
 
 /** How a number is stored: as 64 bits, or by its digits. */

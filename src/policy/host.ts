@@ -13,14 +13,16 @@ import { GateError } from '../errors.ts'
 import { Evaluation } from '../rego/evaluation.ts'
 import { builtins, explainMissing } from '../rego/registry.ts'
 import { textOf } from '../rego/values/bytes.ts'
-import { parseTerm, toJson } from '../rego/values/value.ts'
+import { compare, parseTerm, toJson, type Value } from '../rego/values/value.ts'
 import { changeData } from './data-change.ts'
 import { isImage, type MemoryImage } from './data-image.ts'
 import { checkLayout, loadData, tooLarge } from './data-load.ts'
-import { DataMemory, type ModuleHeap } from './data-memory.ts'
+import { DataMemory, type ModuleHeap, valueType } from './data-memory.ts'
 import { printData } from './data-text.ts'
-import { replacedNatives, stackPointerExport } from './module.ts'
+import { stackPointerExport } from './module.ts'
+import { hostFunctions, replacedNatives } from './natives.ts'
 import type { DataOperation } from './patch.ts'
+import { Scans } from './scans.ts'
 import { allowStepsExport, heapInitExport, mostSteps, noObjectId, stepsExport } from './steps.ts'
 import { type Allowance, TimeLimit, unlimited } from './time-limit.ts'
 
@@ -48,6 +50,9 @@ interface Exports {
   readonly [stepsExport]: WebAssembly.Global
   readonly [allowStepsExport]: (steps: number) => void
   readonly [heapInitExport]: (heapBase: number) => void
+  /** Functions of the module that module.ts exports where it has them. */
+  readonly __dropgate_compare?: (a: number, b: number) => number
+  readonly __dropgate_get?: (collection: number, key: number) => number
 }
 
 const neededFunctions = [
@@ -133,6 +138,7 @@ export class PolicyInstance {
   #view: Buffer
   readonly #evaluation = new Evaluation()
   readonly #time = new TimeLimit()
+  readonly #scans: Scans
   #aborted = ''
   #ranOut = false
   #broken = false
@@ -150,6 +156,7 @@ export class PolicyInstance {
     this.#view = Buffer.from(this.#memory.buffer)
     this.#exports = this.#instantiate(module)
     this.#stackPointer = this.#exports[stackPointerExport]
+    this.#scans = new Scans(this.#exports.__dropgate_compare ?? this.#compareTerms)
     this.#stackBase = this.#stackPointer.value
     const variablesEnd = this.#exports.opa_heap_ptr_get()
     this.#exports[allowStepsExport](mostSteps)
@@ -245,6 +252,7 @@ export class PolicyInstance {
   #evaluate(entrypoint: number, inputText: string, format: Format): string {
     const exports = this.#exports
     this.#evaluation.reset()
+    this.#scans.reset()
     this.#aborted = ''
     this.#ranOut = false
     try {
@@ -409,11 +417,12 @@ export class PolicyInstance {
     this.#refresh()
     for (const { text, bytes } of usualResults) if (this.#holds(at, bytes)) return text
     const json = this.#textAt(at)
-    if (json.indexOf('[', 1) === -1) return json
+    if (json.indexOf('[', 1) === -1 && !json.includes('"{')) return json
     // The module prints a set in the order of hashes, OPA in the order of members. So the result is read in the form of
     // terms, where sets have braces, and the sets are sorted. The result set itself is a set too.
     const terms = this.#textAt(this.#exports.opa_value_dump(result))
-    return braces(terms) > braces(json) + 1 ? toJson(parseTerm(terms)) : json
+    // Keys that are no texts are made texts by the module as well.
+    return braces(terms) > braces(json) + 1 || /"[[{]/.test(json) ? toJson(parseTerm(terms)) : json
   }
 
   /** The module's own message, or the option that limits its memory. */
@@ -483,6 +492,36 @@ export class PolicyInstance {
     return at
   }
 
+  /** Answers one of `hostFunctions`, whose results are no builtin's. */
+  #serve(id: number, a: number, b: number): number {
+    this.#refresh()
+    if (id === hostFunctions.compare) return this.#compareTerms(a, b)
+    this.#time.beforeHostCall()
+    const found =
+      id === hostFunctions.nextKey ? this.#scans.next(this.#view, a, b) : this.#byOtherKey(a, b)
+    this.#time.afterHostCall()
+    return found
+  }
+
+  #compareTerms = (a: number, b: number): number =>
+    Math.sign(compare(...([a, b].map((each) => this.#term(each)) as [Value, Value])))
+
+  /** A member of base data by a key of another type, as OPA's store finds it by path; 0 for none. */
+  #byOtherKey(collection: number, key: number): number {
+    const { __dropgate_get: get, opa_value_parse: parse } = this.#exports
+    // What an evaluation has made is no base data, and is found by its own keys alone.
+    if (collection >= this.#heapBase || get === undefined) return 0
+    const text = this.#termAt(this.#exports.opa_value_dump(key))
+    if (this.#view[collection] === valueType.object)
+      return get(collection, parse(...this.#place(`"${text}"`)))
+    const index = /^"?\+?0*(\d{1,9})(?:\.0*)?"?$/.exec(text)?.[1]
+    return index === undefined ? 0 : get(collection, parse(...this.#place(index)))
+  }
+
+  #term(at: number): Value {
+    return parseTerm(this.#termAt(this.#exports.opa_value_dump(at)))
+  }
+
   /** Text of a term; bytes that are not UTF-8 are written as in bytes.ts. */
   #termAt(at: number): string {
     this.#refresh()
@@ -518,7 +557,8 @@ export class PolicyInstance {
       opa_println: () => {},
       opa_builtin0: (id: number) => this.#call(id, []),
       opa_builtin1: (id: number, _: number, ...args: number[]) => this.#call(id, args),
-      opa_builtin2: (id: number, _: number, ...args: number[]) => this.#call(id, args),
+      opa_builtin2: (id: number, _: number, a: number, b: number) =>
+        id <= hostFunctions.nextKey ? this.#serve(id, a, b) : this.#call(id, [a, b]),
       opa_builtin3: (id: number, _: number, ...args: number[]) => this.#call(id, args),
       opa_builtin4: (id: number, _: number, ...args: number[]) => this.#call(id, args),
     }

@@ -1,10 +1,9 @@
 /**
  * Reads an OPA WebAssembly module and rewrites its bytes before compilation.
  *
- * Some builtins that OPA compiles into the module (in C) give other answers than `opa eval`, or never end. The
- * functions in `replacedNatives` get a new body, which calls the host in the same way as a rule calls a builtin that is
- * not compiled in. So every rule that calls such a function gets the host's answer. The numbers of the functions do not
- * change.
+ * Some builtins that OPA compiles into the module (in C) give other answers than `opa eval`, or never end; natives.ts
+ * lists them. They get a new body, which calls the host in the same way as a rule calls a builtin that is not compiled
+ * in (replaced.ts). The order of scans and references into data are made those of OPA too (planned.ts).
  *
  * OPA's module keeps the C shadow stack pointer in global 0 and does not export it. An exception that unwinds WASM
  * frames (a rule conflict, a failing builtin) does not restore it, and after some hundreds of exceptions every later
@@ -13,6 +12,7 @@
 import { GateError } from '../errors.ts'
 import { kind, leb, malformed, op, Reader, readNames, section } from './binary.ts'
 import { readImports } from './module-parts.ts'
+import { type ModuleCode, withAnswersOfHost } from './replaced.ts'
 import { interruptible } from './steps.ts'
 
 /** Export name under which the host finds the shadow stack pointer. */
@@ -26,33 +26,6 @@ export interface PreparedModule {
   /** Pages of 64 KiB that the imported memory must have at least. */
   readonly initialPages: number
 }
-
-/** A builtin of the module that the host answers instead: name of the function in the module, name of the builtin. */
-export interface ReplacedNative {
-  readonly function: string
-  readonly builtin: string
-  readonly params: 1 | 2 | 3
-}
-
-/** The host is called with the number `-1 - index`; the module's own builtins have numbers from 0. */
-export const replacedNatives: readonly ReplacedNative[] = [
-  // Never ends for an empty pattern.
-  { function: 'opa_strings_replace', builtin: 'replace', params: 3 },
-  // Finds an empty text at 0, where OPA's result is undefined.
-  { function: 'opa_strings_indexof', builtin: 'indexof', params: 2 },
-  // Finds a mapped address (`::ffff:10.1.2.3`) in no IPv4 network. Also used by `net.cidr_overlap`.
-  { function: 'opa_cidr_contains', builtin: 'net.cidr_contains', params: 2 },
-  { function: 'opa_cidr_intersects', builtin: 'net.cidr_intersects', params: 2 },
-  // Decodes text without padding, and even text that is not base64.
-  { function: 'opa_base64_decode', builtin: 'base64.decode', params: 1 },
-  { function: 'opa_base64_is_valid', builtin: 'base64.is_valid', params: 1 },
-  { function: 'opa_base64_url_decode', builtin: 'base64url.decode', params: 1 },
-  // The module frees what it has read, and where that is `true`, `false` or `null` it frees the only one there is: whatever
-  // is allocated next is written over it, and no later evaluation of that instance is right.
-  { function: 'opa_json_is_valid', builtin: 'json.is_valid', params: 1 },
-  // The module reads the beginning of a text that is no JSON as a whole, and an escaped lone surrogate ends the evaluation.
-  { function: 'opa_json_unmarshal', builtin: 'json.unmarshal', params: 1 },
-]
 
 interface Section {
   readonly id: number
@@ -88,23 +61,24 @@ export function replaceNatives(bytes: Uint8Array): PreparedModule {
   const globals = open(section.global)
   if (globals === undefined || !firstIsMutableI32(globals))
     throw malformed('its first global is not a stack pointer')
-  const [imported, exported, code] = [
+  const [imported, exported, code, declared] = [
     open(section.import),
     open(section.export),
     open(section.code),
+    open(section.function),
   ]
   const { initialPages, functions } = readImports(imported)
   if (initialPages === undefined) throw malformed('it imports no memory')
   if (exported === undefined) throw malformed('it exports nothing')
-  if (code === undefined) throw malformed('it has no code section')
+  if (code === undefined || declared === undefined) throw malformed('it has no code section')
   const names = new Map<number, string>()
   for (const { id, at, end } of sections) {
     const custom = new Reader(bytes, at, end)
     if (id === section.custom && custom.name() === 'name') readNames(custom, names)
   }
   const bodies: Readonly<Record<number, Uint8Array>> = {
-    [section.export]: withStackPointer(exported, names),
-    [section.code]: withoutNatives(code, names, functions),
+    [section.export]: withExports(exported, names),
+    ...rewritten({ types: numbers(declared), bodies: contents(code), names, imported: functions }),
   }
   const parts: Uint8Array[] = [bytes.subarray(0, 8)]
   for (const { id, start, end } of sections) {
@@ -132,25 +106,6 @@ function endOfData(reader: Reader | undefined): number {
   return end
 }
 
-/** The code section, where the replaced functions call the host. */
-function withoutNatives(
-  code: Reader,
-  names: ReadonlyMap<number, string>,
-  imported: readonly string[],
-): Uint8Array {
-  const count = code.leb()
-  const parts: Uint8Array[] = [Buffer.from(leb(count))]
-  for (let i = 0; i < count; i++) {
-    const body = code.slice(code.leb()).rest()
-    const name = names.get(imported.length + i)
-    checkWidth(body, name)
-    const native = replacedNatives.findIndex((each) => each.function === name)
-    const written = native === -1 ? body : askingHost(native, imported)
-    parts.push(Buffer.from(leb(written.length)), written)
-  }
-  return Buffer.concat(parts)
-}
-
 /**
  * Most local variables of a function times bytes of its code. V8 compares all locals at each branch: with 13,000 locals
  * in 220 kB it compiles for minutes, with more it runs out of memory, which ends the process. A rule of 1,000 conditions
@@ -175,29 +130,46 @@ function checkWidth(body: Uint8Array, name: string | undefined): void {
   )
 }
 
-/** The new body of a replaced function, in WebAssembly: `(a, …) => opa_builtinN(-1 - native, 0, a, …)`. */
-function askingHost(native: number, imported: readonly string[]): Uint8Array {
-  const { params, builtin } = replacedNatives[native]!
-  const host = imported.indexOf(`opa_builtin${params}`)
-  if (host === -1) throw malformed(`it cannot ask the host for ${builtin}`)
-  const given = Array.from({ length: params }, (_, i) => [op.localGet, i])
-  // A small negative number is one byte of signed LEB128.
-  const id = (-1 - native) & 0x7f
-  const noLocals = 0
-  return Buffer.from(
-    [noLocals, op.i32Const, id, op.i32Const, 0, given, op.call, leb(host), op.end].flat(2),
-  )
-}
-
 function firstIsMutableI32(reader: Reader): boolean {
   return reader.leb() > 0 && reader.byte() === i32 && reader.byte() === 1
 }
 
+/** Functions that the host calls, each with the name of its export. */
+export const addedExports = {
+  __dropgate_compare: 'opa_value_compare',
+  __dropgate_get: 'opa_value_get',
+  __dropgate_iterate: 'opa_value_iter',
+} as const
+
+/** The sections of functions and of code, where the host answers what the module would answer otherwise than OPA. */
+function rewritten(code: ModuleCode): Readonly<Record<number, Uint8Array>> {
+  if (code.types.length !== code.bodies.length) throw malformed('its functions have no code')
+  for (const [i, body] of code.bodies.entries())
+    checkWidth(body, code.names.get(code.imported.length + i))
+  const { types, bodies } = withAnswersOfHost(code)
+  const count = Buffer.from(leb(bodies.length))
+  return {
+    [section.function]: Buffer.concat([count, Buffer.from(types.flatMap(leb))]),
+    [section.code]: Buffer.concat([
+      count,
+      ...bodies.flatMap((body) => [Buffer.from(leb(body.length)), body]),
+    ]),
+  }
+}
+
+function numbers(reader: Reader): number[] {
+  return Array.from({ length: reader.leb() }, () => reader.leb())
+}
+
+function contents(reader: Reader): Uint8Array[] {
+  return Array.from({ length: reader.leb() }, () => reader.slice(reader.leb()).rest())
+}
+
 /**
- * Adds the export of the stack pointer. @throws GateError when function names are unreliable: replaced functions are
- * found by name.
+ * Adds the exports of the stack pointer and of functions that the host calls. @throws GateError when function names are
+ * unreliable: replaced functions are found by name.
  */
-function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): Uint8Array {
+function withExports(reader: Reader, names: ReadonlyMap<number, string>): Uint8Array {
   const count = reader.leb()
   const all = reader.rest()
   for (let left = count; left > 0; left--) {
@@ -207,12 +179,16 @@ function withStackPointer(reader: Reader, names: ReadonlyMap<number, string>): U
     if (isFunction && name === 'opa_malloc' && names.get(index) !== name)
       throw malformed('the names of its functions are missing')
   }
-  const name = Buffer.from(stackPointerExport)
+  const added = [{ name: stackPointerExport, kind: kind.global as number, index: 0 }]
+  for (const [name, of] of Object.entries(addedExports)) {
+    for (const [index, known] of names)
+      if (known === of) added.push({ name, kind: kind.func, index })
+  }
   return Buffer.concat([
-    Buffer.from(leb(count + 1)),
+    Buffer.from(leb(count + added.length)),
     all,
-    Buffer.of(name.length),
-    name,
-    Buffer.of(kind.global, 0),
+    ...added.map(({ name, kind, index }) =>
+      Buffer.concat([Buffer.of(name.length), Buffer.from(name), Buffer.of(kind, ...leb(index))]),
+    ),
   ])
 }

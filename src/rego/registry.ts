@@ -11,6 +11,7 @@ import { x509Builtins } from './crypto/x509.ts'
 import { diagnosticBuiltins } from './diagnostics.ts'
 import { encodingBuiltins } from './go/encoding.ts'
 import { escapingBuiltins } from './go/escaping.ts'
+import { globBuiltins } from './go/glob-match.ts'
 import { netBuiltins } from './go/net.ts'
 import { regexBuiltins } from './go/regex.ts'
 import { semverBuiltins } from './go/semver.ts'
@@ -22,11 +23,15 @@ import { uuidBuiltins } from './go/uuid.ts'
 import { graphqlBuiltins } from './graphql/graphql.ts'
 import { jsonMarshalBuiltins } from './json/json-marshal.ts'
 import { jsonPatchBuiltins } from './json/json-patch.ts'
+import { jsonPathBuiltins } from './json/json-paths.ts'
 import { jsonSchemaBuiltins } from './json/json-schema.ts'
 import { jsonTextBuiltins } from './json/json-text.ts'
 import { yamlBuiltins } from './json/yaml.ts'
+import { arithmeticBuiltins } from './values/arithmetic.ts'
 import { castBuiltins } from './values/casts.ts'
+import { collectionBuiltins } from './values/collections.ts'
 import { graphBuiltins } from './values/graph.ts'
+import { letterBuiltins } from './values/letters.ts'
 import { numberBuiltins } from './values/numbers.ts'
 import { stringBuiltins } from './values/strings.ts'
 import { subsetBuiltins } from './values/subset.ts'
@@ -34,12 +39,17 @@ import { unitBuiltins } from './values/units.ts'
 
 export const builtins: ReadonlyMap<string, Builtin> = new Map(
   [
+    arithmeticBuiltins,
     castBuiltins,
+    collectionBuiltins,
     cryptoBuiltins,
     diagnosticBuiltins,
     encodingBuiltins,
     escapingBuiltins,
+    globBuiltins,
     graphBuiltins,
+    jsonPathBuiltins,
+    letterBuiltins,
     graphqlBuiltins,
     jwtBuiltins,
     numberBuiltins,

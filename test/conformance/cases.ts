@@ -4,12 +4,16 @@
  */
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { join, relative } from 'node:path'
-import { isMap, isScalar, isSeq, type Node, parseDocument } from 'yaml'
+import { join } from 'node:path'
+import { isMap, isScalar, isSeq, type Node, parse, parseDocument } from 'yaml'
 import { opaVersion } from '../../src/bundle/opa.ts'
 import { RegoNumber, RegoObject, toJson, type Value } from '../../src/rego/values/value.ts'
 
+export const versions = ['v0', 'v1'] as const
+
 export interface Case {
+  /** Of the language. */
+  readonly version: (typeof versions)[number]
   readonly directory: string
   readonly file: string
   readonly note: string
@@ -21,33 +25,48 @@ export interface Case {
   readonly wantDefined: boolean | undefined
   readonly wantResult: readonly RegoObject[] | undefined
   readonly wantError: boolean
+  /** `eval_conflict_error` and others. */
+  readonly wantErrorCode: string | undefined
   readonly strictError: boolean
   readonly sortBindings: boolean
 }
 
-/** @returns the folder of the v1 cases. */
-export function findCases(): string {
+/** @returns the folder of OPA's source text. */
+export function findOpaSource(): string {
   const module = `github.com/open-policy-agent/opa@${opaVersion}`
   const done = spawnSync('go', ['mod', 'download', '-json', module], { encoding: 'utf8' })
   if (done.status !== 0) {
     throw new Error(`go mod download ${module} failed: ${done.error ?? done.stdout + done.stderr}`)
   }
-  return join((JSON.parse(done.stdout) as { Dir: string }).Dir, 'v1/test/cases/testdata/v1')
+  return (JSON.parse(done.stdout) as { Dir: string }).Dir
+}
+
+/** By notes, each with a reason: the cases that OPA's own WebAssembly run leaves out. */
+export function readExceptions(source: string): ReadonlyMap<string, string> {
+  const file = join(source, 'internal/wasm/sdk/test/e2e/exceptions.yaml')
+  return new Map(Object.entries(parse(readFileSync(file, 'utf8')) as Record<string, string>))
 }
 
 /** In the order of their files' names. */
-export function readCases(folder: string): Case[] {
+export function readCases(source: string): Case[] {
+  return versions.flatMap((version) =>
+    casesOf(version, join(source, 'v1/test/cases/testdata', version)),
+  )
+}
+
+function casesOf(version: Case['version'], folder: string): Case[] {
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.yaml'))
     .sort()
   return files.flatMap((file) => {
     const document = valueIn(parseDocument(readFileSync(join(folder, file), 'utf8')).contents)
     const cases = (document as RegoObject).get('cases') as Value[]
-    return cases.map((each) => caseOf(each as RegoObject, relative(folder, join(folder, file))))
+    return cases.map((each) => ({ version, ...caseOf(each as RegoObject, file) }))
   })
 }
 
-function caseOf(fields: RegoObject, file: string): Case {
+function caseOf(fields: RegoObject, file: string): Omit<Case, 'version'> {
+  const code = fields.get('want_error_code')
   const defined = fields.get('want_defined')
   return {
     directory: file.split('/')[0]!,
@@ -60,6 +79,7 @@ function caseOf(fields: RegoObject, file: string): Case {
     wantDefined: typeof defined === 'boolean' ? defined : undefined,
     wantResult: (fields.get('want_result') ?? undefined) as RegoObject[] | undefined,
     wantError: fields.has('want_error') || fields.has('want_error_code'),
+    wantErrorCode: typeof code === 'string' ? code : undefined,
     strictError: fields.get('strict_error') === true,
     sortBindings: fields.get('sort_bindings') === true,
   }

@@ -38,16 +38,18 @@ export async function compiled(one: Case): Promise<Compiled> {
   const modules = plan.modules.map((text) =>
     text.replace(/test\.sleep\("[^"]*"\)/g, 'count(numbers.range(1, 20000)) > 0'),
   )
+  const flags = one.version === 'v0' ? ['--v0-compatible'] : []
   const hash = createHash('sha256')
-  for (const text of [opaVersion, entrypoint, ...modules]) hash.update(`${text.length}\0${text}`)
+  for (const text of [opaVersion, entrypoint, ...flags, ...modules])
+    hash.update(`${text.length}\0${text}`)
   const bundle = join(kept, `${hash.digest('hex').slice(0, 32)}.tar.gz`)
-  if (!existsSync(bundle)) await build(modules, entrypoint, bundle)
+  if (!existsSync(bundle)) await build(modules, entrypoint, flags, bundle)
   const limits = { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 }
   const { wasm } = await readArchive(readFileSync(bundle), limits)
   return { ...prepareModule(wasm), entrypoint, wrapped }
 }
 
-function planned({ query, modules, wantResult }: Case): {
+function planned({ query, modules, wantResult, version }: Case): {
   entrypoint: string
   modules: readonly string[]
   wrapped: boolean
@@ -58,7 +60,8 @@ function planned({ query, modules, wantResult }: Case): {
   }
   const names = [...new Set(wantResult?.flatMap((row) => Array.from(row, ([name]) => name)))]
   const bindings = names.map((name) => `"${name}": ${name}`).join(', ')
-  const wrapper = `package conformance.wrapper\n\nbindings contains {${bindings}} if {\n${query}\n}\n`
+  const head = version === 'v0' ? `bindings[{${bindings}}]` : `bindings contains {${bindings}} if`
+  const wrapper = `package conformance.wrapper\n\n${head} {\n${query}\n}\n`
   return {
     entrypoint: 'conformance/wrapper/bindings',
     modules: [...modules, wrapper],
@@ -66,14 +69,19 @@ function planned({ query, modules, wantResult }: Case): {
   }
 }
 
-async function build(modules: readonly string[], entrypoint: string, out: string): Promise<void> {
+async function build(
+  modules: readonly string[],
+  entrypoint: string,
+  flags: readonly string[],
+  out: string,
+): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'dropgate-case-'))
   try {
     const names = modules.map((text, i) => {
       writeFileSync(join(folder, `module-${i}.rego`), text)
       return `module-${i}.rego`
     })
-    const args = ['build', '-t', 'wasm', '-e', entrypoint, '-o', 'out.tar.gz', ...names]
+    const args = ['build', '-t', 'wasm', ...flags, '-e', entrypoint, '-o', 'out.tar.gz', ...names]
     await run(opa, args, { cwd: folder }).catch((error: { stdout: string; stderr: string }) => {
       throw new Error(`opa build: ${error.stdout}${error.stderr}`)
     })

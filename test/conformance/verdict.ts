@@ -1,6 +1,6 @@
 /**
- * One case on our engine: pass, fail, or expected, where OPA's own WebAssembly run makes the same exception or the
- * case needs a builtin that dropgate refuses.
+ * One case on our engine: it passes, or fails, or is expected not to pass: since OPA's own WebAssembly run leaves it out
+ * (`opa`), or for a reason of our own (`ours`): exceptions.ts, or a builtin that dropgate refuses.
  */
 
 import { PolicyInstance } from '../../src/policy/host.ts'
@@ -16,37 +16,43 @@ import {
   toJson,
   type Value,
 } from '../../src/rego/values/value.ts'
-import type { Case } from './cases.ts'
+import { type Case, findOpaSource, readExceptions } from './cases.ts'
 import { compiled } from './compiled.ts'
-import { exceptions } from './exceptions.ts'
+import { ownExceptions } from './exceptions.ts'
 
 export interface Verdict {
-  readonly verdict: 'pass' | 'expected' | 'fail'
+  readonly verdict: 'pass' | 'opa' | 'ours' | 'fail'
   readonly why: string
 }
 
+const opaExceptions = readExceptions(findOpaSource())
+
 export async function judge(one: Case): Promise<Verdict> {
-  const exception = exceptions.get(one.note)
+  const own = ownExceptions.get(one.note)
   let why: string
   try {
     why = await evaluated(one)
   } catch (error) {
     const { message, refused } = error as Error & { refused?: true }
-    if (refused) return { verdict: 'expected', why: message }
-    if (one.query === 'data = x' && message.includes('rego_recursion_error')) {
-      return {
-        verdict: 'expected',
-        why: 'all of `data` cannot be an entrypoint: rego_recursion_error',
-      }
-    }
+    if (refused) return { verdict: 'ours', why: message }
+    if (one.query === 'data = x' && message.includes('rego_recursion_error'))
+      return { verdict: 'ours', why: 'all of `data` cannot be an entrypoint: rego_recursion_error' }
     why = message.trim()
   }
-  if (exception !== undefined) {
-    return why === ''
-      ? { verdict: 'fail', why: `passes, though it is on the list of exceptions: ${exception}` }
-      : { verdict: 'expected', why: exception }
+  if (why === '') {
+    return own === undefined
+      ? { verdict: 'pass', why }
+      : { verdict: 'fail', why: `passes, though it is on the list of exceptions: ${own}` }
   }
-  return { verdict: why === '' ? 'pass' : 'fail', why }
+  const opa = opaExceptions.get(one.note)
+  if (opa !== undefined) return { verdict: 'opa', why: opa }
+  return own === undefined ? { verdict: 'fail', why } : { verdict: 'ours', why: own }
+}
+
+/** OPA's code for what ended an evaluation. */
+function codeOf(message: string): string {
+  if (/(?:var assignment|object insert) conflict/.test(message)) return 'eval_conflict_error'
+  return 'eval_internal_error'
 }
 
 /** @returns '' when it passes, else why not. */
@@ -72,8 +78,9 @@ async function evaluated(one: Case): Promise<string> {
     ) as RegoSet
   } catch (error) {
     const { message } = error as Error
-    if (one.wantError && !one.strictError) return ''
-    return `threw: ${message}`
+    const code = codeOf(message)
+    if (one.wantError && !one.strictError && one.wantErrorCode === code) return ''
+    return `threw ${code}: ${message}`
   }
   const results = Array.from(answers, (row) => (row as RegoObject).get('result')!)
   const rows = wrapped ? [...((results[0] ?? new RegoSet()) as RegoSet)] : results

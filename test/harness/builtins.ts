@@ -1,17 +1,14 @@
 /** `docs/builtins.md`, written from the table of builtins. */
+import { comparedWith, differences } from '../../src/policy/differences.ts'
+import { replacedNatives } from '../../src/policy/natives.ts'
 import { builtins, refused } from '../../src/rego/registry.ts'
 
-/** What OPA compiles into every module, as its `builtin_metadata.json` says, but for what the host answers in its place. */
+/** What the module always answers itself. */
 export const native = `
-  abs all and any array.concat array.flatten array.reverse array.slice assign base64.encode
-  base64url.encode bits.and bits.lsh bits.negate bits.or bits.rsh bits.xor ceil
-  concat contains count div endswith eq equal floor format_int glob.match graph.reachable gt gte
-  internal.member_2 internal.member_3 internal.template_string intersection is_array is_boolean is_null is_number
-  is_object is_set is_string json.filter json.marshal json.remove lower lt lte max
-  min minus mul neq net.cidr_overlap numbers.range object.filter object.get
-  object.keys object.remove object.union object.union_n or plus product re_match regex.find_all_string_submatch_n
-  regex.is_valid regex.match rem round set_diff sort split startswith strings.replace_n strings.reverse
-  substring sum to_number trim trim_left trim_prefix trim_right trim_space trim_suffix type_name union upper walk
+  all and any array.concat array.flatten array.reverse assign base64.encode base64url.encode contains endswith eq equal
+  graph.reachable gt gte internal.member_2 internal.member_3 intersection is_array is_boolean is_null is_number is_object is_set
+  is_string lt lte max min neq net.cidr_overlap object.filter object.get object.keys object.remove object.union or re_match
+  set_diff startswith trim_prefix trim_suffix type_name union walk
 `
   .trim()
   .split(/\s+/)
@@ -25,22 +22,42 @@ export function builtinsDocument(): string {
       .sort()
       .map((name) => `\`${name}\``)
       .join(' · ')
+  const replaced = (guarded: boolean): string[] => [
+    ...new Set(
+      replacedNatives
+        .filter(({ guards }) => (guards !== undefined) === guarded)
+        .map(({ builtin }) => builtin),
+    ),
+  ]
+  const rows = differences.map(
+    ({ builtins, when, opa, ours, why }) =>
+      `| ${builtins.length === 0 ? 'all, or the language' : listed(builtins)} | ${[when, opa, ours, why].map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`,
+  )
+  const compiledIn = new Set([...replaced(true), ...replaced(false)])
   return `# Builtins
 
-Written from the code by \`make docs\`. Every builtin function of OPA is one of three:
+Written from the code by \`make docs\`. Every builtin function of OPA is one of these:
 
 - **native**: compiled into the module by \`opa build\`;
-- **host**: provided by dropgate with OPA’s semantics (\`src/rego/\`, checked by OPA’s own cases, see
-  [conformance.md](conformance.md)), also in place of compiled ones that answer otherwise than OPA
-  (\`replace\`, \`indexof\`, \`net.cidr_contains\`, \`net.cidr_intersects\`, \`base64.decode\`, \`base64.is_valid\`, \`base64url.decode\`,
-  \`json.is_valid\`, \`json.unmarshal\`);
+- **host**: provided by dropgate with OPA’s semantics (\`src/rego/\`);
+- **either**: compiled into the module, and answered by the host where the module would answer otherwise than OPA, or
+  never end: always, or for rare arguments only (\`src/policy/natives.ts\` says why for each);
 - **refused**: a bundle that needs it is refused when it is loaded, and the last good one serves on.
 
-As in OPA without strict errors, a builtin that fails is undefined. One that is asked for work without reasonable
-bound (a million addresses, a pattern of megabytes) ends the evaluation, which denies: an undefined that a
-policy negates must not be had by asking for too much. What the world answers (\`time.now_ns\`, \`rand.intn\`,
-\`uuid.rfc4122\`) is the same for a whole evaluation. Numbers keep their digits, sets stay sets. \`time.*\` reads the
-zone \`Local\` as UTC. \`yaml.marshal\` may quote other texts than OPA does; both read the same.
+All of them are checked by OPA’s own cases ([conformance.md](conformance.md)) and by generated calls beside \`opa eval\`
+of ${comparedWith}: thousands in \`make test\`, 200,000 in \`make soak\`, with empty, huge, negative and fractional arguments,
+bytes that are not UTF-8, deep nesting, sets of sets, wrong types. Every difference that they find must be one of those in the
+table below.
+
+As in OPA without strict errors, a builtin that fails is undefined. What the world answers (\`time.now_ns\`, \`rand.intn\`,
+\`uuid.rfc4122\`) is the same for a whole evaluation. Numbers keep their digits, sets stay sets. Members of sets and keys of
+objects are visited in OPA’s order wherever the order shows in a result.
+
+## Not as in OPA
+
+| Builtin | When | OPA | Here | Why |
+| --- | --- | --- | --- | --- |
+${rows.join('\n')}
 
 ## Refused
 
@@ -52,7 +69,13 @@ ${Object.entries(refused)
 
 ## Host
 
-${listed(builtins.keys())}
+${listed([...builtins.keys()].filter((name) => !compiledIn.has(name)))}
+
+## Either
+
+Always the host: ${listed(replaced(false))}
+
+The host for rare arguments: ${listed(replaced(true))}
 
 ## Native
 

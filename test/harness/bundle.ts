@@ -9,14 +9,19 @@ import { findOpa, runOpa } from '../../src/bundle/opa.ts'
 const opa = findOpa(process.cwd())
 
 /** A bundle of one module, `package gate.authz` unless it says otherwise. */
-export function compile(rego: string, entrypoints = ['gate/authz/decision'], data = {}): Buffer {
+export function compile(
+  rego: string,
+  entrypoints = ['gate/authz/decision'],
+  data = {},
+  flags: readonly string[] = [],
+): Buffer {
   const folder = mkdtempSync(join(tmpdir(), 'dropgate-rego-'))
   try {
     const text = /^package /m.test(rego) ? rego : `package gate.authz\n\n${rego}`
     writeFileSync(join(folder, 'policy.rego'), text)
     writeFileSync(join(folder, 'data.json'), JSON.stringify(data))
     const named = entrypoints.flatMap((entrypoint) => ['-e', entrypoint])
-    runOpa(opa, ['build', '-t', 'wasm', ...named, '-o', 'out.tar.gz', '-b', '.'], folder)
+    runOpa(opa, ['build', '-t', 'wasm', ...flags, ...named, '-o', 'out.tar.gz', '-b', '.'], folder)
     return readFileSync(join(folder, 'out.tar.gz'))
   } finally {
     rmSync(folder, { recursive: true })

@@ -60,6 +60,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
     'policy/data-image.ts',
     'policy/body-use.ts',
     'policy/compile.ts',
+    'policy/differences.ts',
     'policy/host.ts',
     'policy/input.ts',
     'policy/input-usage.ts',

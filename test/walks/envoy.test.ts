@@ -6,12 +6,12 @@ import { createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { findCases } from '../conformance/cases.ts'
+import { findOpaSource } from '../conformance/cases.ts'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
 import { until } from '../harness/wait.ts'
 
-const tutorial = join(findCases(), '../../../../../docs/docs/envoy/tutorial-standalone-envoy.md')
+const tutorial = join(findOpaSource(), 'docs/docs/envoy/tutorial-standalone-envoy.md')
 const rego = /```rego\n([^`]*package envoy\.authz[^`]*)```/.exec(
   readFileSync(tutorial, 'utf8'),
 )?.[1]

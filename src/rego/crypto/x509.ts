@@ -233,11 +233,21 @@ function isSignedBy(of: Certificate, issuer: Certificate): boolean {
   return of.signatureAlgorithm in signatures && of.x509.verify(issuer.x509.publicKey)
 }
 
-function verified(args: Args, options: Options): Value {
+/** @param options Read after the certificates, as in OPA: wrong ones are undefined only beside good certificates. */
+function verified(args: Args, options: () => Options): Value {
   const none: Value = [false, []]
+  const given = text(args, 0)
+  let certificates: Certificate[]
+  try {
+    certificates = readCertificates(given)
+  } catch (error) {
+    if (!(error instanceof BuiltinError)) throw error
+    return none
+  }
+  const wanted = options()
   let chain: Certificate[] | undefined
   try {
-    chain = chainOf(readCertificates(text(args, 0)), options)
+    chain = chainOf(certificates, wanted)
   } catch (error) {
     if (!(error instanceof BuiltinError)) throw error
     return none
@@ -265,6 +275,7 @@ function readOptions(given: RegoObject, nowS: number): Options {
     [serverAuth],
   ]
   for (const [key, value] of given) {
+    if (typeof key !== 'string') continue
     if (key === 'DNSName') dnsName = text([value], 0)
     else if (key === 'CurrentTime') at = Number(bigInt([value], 0) / 1_000_000_000n)
     else if (key === 'MaxConstraintComparisons') bigInt([value], 0)
@@ -289,9 +300,12 @@ export const x509Builtins: BuiltinTable = {
     call: (args) => readCertificates(text(args, 0)).map(certificateTree),
   },
   'crypto.x509.parse_and_verify_certificates': {
-    call: (args, context) => verified(args, readOptions(new RegoObject(), now(context))),
+    call: (args, context) => verified(args, () => readOptions(new RegoObject(), now(context))),
   },
   'crypto.x509.parse_and_verify_certificates_with_options': {
-    call: (args, context) => verified(args, readOptions(object(args, 1), now(context))),
+    call: (args, context) => {
+      const options = object(args, 1)
+      return verified(args, () => readOptions(options, now(context)))
+    },
   },
 }

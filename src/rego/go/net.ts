@@ -133,10 +133,10 @@ function expand(args: Args): Value {
 }
 
 /** Returns the networks of a text, array, set or object, each with the value that stands for it in the result. */
-function indexed(value: Value): (readonly [cidr: string, index: Value])[] {
-  const first = (of: Value): string => {
+function indexed(value: Value): (readonly [cidr: Value, index: Value])[] {
+  const first = (of: Value): Value => {
     const cidr = isArray(of) ? of[0] : of
-    if (typeof cidr !== 'string') {
+    if (cidr === undefined || (!isArray(of) && typeof of !== 'string')) {
       throw new BuiltinError('element must be string or non-empty array')
     }
     return cidr
@@ -149,14 +149,17 @@ function indexed(value: Value): (readonly [cidr: string, index: Value])[] {
 }
 
 function containsMatches([outer, inner]: Args): Value {
-  const [outers, inners] = [indexed(outer!), indexed(inner!)]
-  if (outers.length * inners.length > maxComparisons) refuseWork('net.cidr_contains_matches')
   const out = new RegoSet()
+  const outers = indexed(outer!)
+  // OPA reads the second operand only where there is a network to compare with.
+  if (outers.length === 0) return out
+  const inners = indexed(inner!)
+  if (outers.length * inners.length > maxComparisons) refuseWork('net.cidr_contains_matches')
   if (inners.length === 0) return out
   for (const [cidr, index] of outers) {
-    const of = parseNetwork(cidr)
+    const of = parseNetwork(text([cidr], 0))
     for (const [other, otherIndex] of inners) {
-      if (contains(of, other)) out.add([index, otherIndex])
+      if (contains(of, text([other], 0))) out.add([index, otherIndex])
     }
   }
   return out

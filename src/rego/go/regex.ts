@@ -5,7 +5,7 @@
  */
 import { RE2JS } from 're2js'
 import type { BuiltinTable } from '../builtin.ts'
-import { type Args, BuiltinError, integer, refuseWork, text } from '../values/operand.ts'
+import { type Args, BuiltinError, count, refuseWork, text } from '../values/operand.ts'
 import type { Value } from '../values/value.ts'
 import { globsIntersect } from './globs.ts'
 
@@ -23,6 +23,7 @@ function compile(pattern: string): RE2JS {
   const cached = compiled.get(pattern)
   if (cached !== undefined) return cached
   if (pattern.length > maxPattern) refuseWork(`a pattern of more than ${maxPattern} characters`)
+  if (!pattern.isWellFormed()) throw new BuiltinError('error parsing regexp: invalid UTF-8')
   let regex: RE2JS
   try {
     regex = RE2JS.compile(pattern)
@@ -91,8 +92,30 @@ export function matches(pattern: string, subject: string): boolean {
 
 function find(args: Args): Value {
   const subject = text(args, 1)
-  const matches = findAll(compile(text(args, 0)), subject, integer(args, 2))
+  const matches = findAll(compile(text(args, 0)), subject, count(args, 2))
   return matches.map(([start, end]) => subject.slice(start, end))
+}
+
+function isValid(pattern: Value): boolean {
+  if (typeof pattern !== 'string') return false
+  try {
+    compile(pattern)
+    return true
+  } catch (error) {
+    if (error instanceof BuiltinError) return false
+    throw error
+  }
+}
+
+/** All matches with their groups; a group that did not match is an empty text. */
+function findGroups(args: Args): Value {
+  const subject = text(args, 1)
+  const matches = findAll(compile(text(args, 0)), subject, count(args, 2))
+  return matches.map((match) =>
+    Array.from({ length: match.length / 2 }, (_, i) =>
+      match[2 * i]! < 0 ? '' : subject.slice(match[2 * i], match[2 * i + 1]),
+    ),
+  )
 }
 
 function split(args: Args): Value {
@@ -165,7 +188,7 @@ function templateMatch(args: Args): boolean {
     string,
     string,
   ]
-  if (open.length !== 1 || close.length !== 1) {
+  if (Buffer.byteLength(open) !== 1 || Buffer.byteLength(close) !== 1) {
     throw new BuiltinError('delimiters have to be exactly one character long')
   }
   let [pattern, from, level, begin] = ['^', 0, 0, 0]
@@ -187,6 +210,9 @@ function templateMatch(args: Args): boolean {
 }
 
 export const regexBuiltins: BuiltinTable = {
+  'regex.match': { call: (args) => matches(text(args, 0), text(args, 1)) },
+  'regex.is_valid': { call: (args) => isValid(args[0]!) },
+  'regex.find_all_string_submatch_n': { call: findGroups },
   'regex.find_n': { call: find },
   'regex.split': { call: split },
   'regex.replace': { call: replace },

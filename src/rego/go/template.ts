@@ -276,10 +276,21 @@ function order(a: Data, b: Data, equality: boolean): number {
   throw new BuiltinError('incompatible types for comparison')
 }
 
+/** Go's templates get JSON: no sets, and texts as keys. OPA reads it with its reader of YAML, which takes no controls. */
+function isJson(value: Value): boolean {
+  if (typeof value === 'string') return !/[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]/.test(value)
+  if (value instanceof RegoSet) return false
+  if (!(value instanceof RegoObject)) return !isArray(value) || value.every(isJson)
+  return Array.from(value).every(
+    ([key, of]) => typeof key === 'string' && isJson(key) && isJson(of),
+  )
+}
+
 export const templateBuiltins: BuiltinTable = {
   'strings.render_template': {
     call: (args) => {
       const variables = object(args, 1)
+      if (!isJson(variables)) throw new BuiltinError('the variables are not JSON')
       return new Rendering(variables).render(readTemplate(text(args, 0)), variables)
     },
   },

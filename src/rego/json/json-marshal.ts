@@ -1,5 +1,5 @@
 /**
- * `json.marshal_with_options`: writes JSON text, optionally with a prefix and an indent on each line.
+ * `json.marshal` and `json.marshal_with_options`: write JSON text, optionally with a prefix and an indent on each line.
  */
 
 import type { BuiltinTable } from '../builtin.ts'
@@ -51,5 +51,6 @@ function indented(text: string, prefix: string, indent: string): string {
 }
 
 export const jsonMarshalBuiltins: BuiltinTable = {
+  'json.marshal': { call: (args) => writeJson(args[0]!) },
   'json.marshal_with_options': { call: marshal },
 }

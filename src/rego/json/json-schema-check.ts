@@ -33,7 +33,9 @@ export function checkSchema(root: Value): void {
   for (let schema = open.pop(); schema !== undefined; schema = open.pop()) {
     if (typeof schema === 'boolean' || seen.has(schema)) continue
     if (!(schema instanceof RegoObject)) {
-      throw new BuiltinError('Expected: valid schema, given: Invalid JSON')
+      throw new BuiltinError(
+        schema === root ? 'schema is invalid' : 'Expected: valid schema, given: Invalid JSON',
+      )
     }
     seen.add(schema)
     if (seen.size > maxSchemas) refuseWork('the JSON Schema has too many parts')

@@ -33,7 +33,7 @@ const maxDepth = 300
 
 /** Reads a JSON value from a text or from a Rego value. @throws BuiltinError */
 function readDocument(value: Value): Value {
-  if (typeof value === 'string') return readJson(value)
+  if (typeof value === 'string') return readJson(value, 'invalid JSON string')
   if (value instanceof RegoObject || isArray(value)) return readJson(toJson(value))
   throw new BuiltinError('wrong type, expected string or object')
 }
@@ -61,7 +61,7 @@ class Matching {
   #failures(schema: Value, value: Value, path: readonly string[]): Failure[] {
     const out: Failure[] = []
     const fail = (type: string, description: string): void => {
-      out.push({ type, field: path.length === 0 ? '(root)' : path.join('.'), description })
+      out.push({ type, field: path.length === 0 ? '(Root)' : path.join('.'), description })
     }
     if (typeof schema === 'boolean') {
       if (!schema) fail('false', 'False always fails validation')
@@ -265,7 +265,7 @@ function common(
   path: readonly string[],
   fail: (type: string, description: string) => void,
 ): void {
-  const field = path.length === 0 ? '(root)' : path.join('.')
+  const field = path.length === 0 ? '(Root)' : path.join('.')
   const constant = keywords.get('const')
   if (constant !== undefined && compare(constant, value) !== 0)
     fail('const', `${field} does not match: ${toJson(constant)}`)
@@ -274,7 +274,9 @@ function common(
     allowed !== undefined &&
     !listOf(keywords, 'enum').some((each) => compare(each, value) === 0)
   ) {
-    const texts = listOf(keywords, 'enum').map(toJson).join(', ')
+    const texts = listOf(keywords, 'enum')
+      .map((each) => toJson(each))
+      .join(', ')
     fail('enum', `${field} must be one of the following: ${texts}`)
   }
   const format = keywords.get('format')

@@ -5,34 +5,48 @@
 import { wellFormedJson } from '../../domain/json.ts'
 import type { BuiltinTable } from '../builtin.ts'
 import { type Args, BuiltinError, refuseWork, text } from '../values/operand.ts'
-import { fromJson, parseTerm, RegoNumber, RegoObject, toJson, type Value } from '../values/value.ts'
+import {
+  escapeMarkup,
+  fromJson,
+  parseTerm,
+  RegoNumber,
+  RegoObject,
+  toJson,
+  type Value,
+} from '../values/value.ts'
 
 /** Most nested levels that Go reads. */
 const maxDepth = 10_000
 /** Largest power of two that OPA reads, or one part of it. */
 const maxPower = 100_000
 
+/** Whether OPA's reader of YAML refuses a text. OPA reads some JSON with it too. */
+export function isUnprintable(text: string): boolean {
+  return /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]/.test(text)
+}
+
 /** @throws BuiltinError when the text is not JSON. */
-export function readJson(text: string): Value {
+export function readJson(text: string, message = 'not JSON'): Value {
   try {
     return fromJson(text)
   } catch (error) {
-    if (error instanceof SyntaxError) throw new BuiltinError(`not JSON: ${error.message}`)
+    if (error instanceof SyntaxError) throw new BuiltinError(message)
     throw error
   }
 }
 
-const escaped: Readonly<Record<string, string>> = {
-  '<': '\\u003c',
-  '>': '\\u003e',
-  '&': '\\u0026',
-  '\u2028': '\\u2028',
-  '\u2029': '\\u2029',
+/** As Go's `encoding/json` does, which writes each byte that is not UTF-8 as an escaped U+FFFD. */
+export function writeJson(value: Value): string {
+  return escapeMarkup(toJson(value, quotedForGo))
 }
 
-/** Escapes the characters that HTML would treat as markup. In JSON text they occur only inside strings. */
-export function writeJson(value: Value): string {
-  return toJson(value).replace(/[<>&\u2028\u2029]/g, (char) => escaped[char]!)
+function quotedForGo(text: string): string {
+  const quoted = JSON.stringify(text)
+  return text.isWellFormed()
+    ? quoted
+    : quoted.replace(/\\(?:\\|ud[89a-f][0-9a-f]{2})/g, (pair) =>
+        pair[1] === 'u' ? '\\ufffd' : pair,
+      )
 }
 
 /** Not of a term: `{1}` and `[1] x` are none. Bytes that are no letters may be in its strings. */

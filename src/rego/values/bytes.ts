@@ -17,6 +17,11 @@ export function bytesOf(text: string): Buffer {
   return Buffer.concat(parts)
 }
 
+/** A text with one character for each byte. */
+export function latin(of: string): string {
+  return bytesOf(of).toString('latin1')
+}
+
 export function textOf(bytes: Buffer): string {
   if (isUtf8(bytes)) return bytes.toString('utf8')
   let out = ''

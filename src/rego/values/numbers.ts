@@ -1,5 +1,5 @@
 /**
- * `numbers.range_step`: a list of integers with a step between them.
+ * `numbers.range` and `numbers.range_step`: lists of integers with a step between them.
  */
 
 import type { BuiltinTable } from '../builtin.ts'
@@ -9,11 +9,12 @@ import { RegoNumber, type Value } from './value.ts'
 /** Most numbers in one range; the memory of the module would hold some millions. */
 const maxNumbers = 100_000n
 
-function rangeStep(args: Args): Value {
-  const [from, to, step] = [bigInt(args, 0), bigInt(args, 1), bigInt(args, 2)]
+/** @param step 1 for `numbers.range`. */
+function range(args: Args, step: bigint): Value {
+  const [from, to] = [bigInt(args, 0), bigInt(args, 1)]
   if (step <= 0n) throw new BuiltinError('step must be a positive integer')
   const span = from <= to ? to - from : from - to
-  if (span / step >= maxNumbers) refuseWork(`numbers.range_step of more than ${maxNumbers} numbers`)
+  if (span / step >= maxNumbers) refuseWork(`a range of more than ${maxNumbers} numbers`)
   const direction = from <= to ? step : -step
   return Array.from(
     { length: Number(span / step) + 1 },
@@ -22,5 +23,6 @@ function rangeStep(args: Args): Value {
 }
 
 export const numberBuiltins: BuiltinTable = {
-  'numbers.range_step': { call: rangeStep },
+  'numbers.range': { call: (args) => range(args, 1n) },
+  'numbers.range_step': { call: (args) => range(args, bigInt(args, 2)) },
 }

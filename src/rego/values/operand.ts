@@ -50,10 +50,27 @@ export function bigInt(args: Args, at: number): bigint {
   return whole
 }
 
+/**
+ * Returns an integer of 64 bits, read as OPA reads what it counts with: `3` and `3.0`, not `3e0`. One that a JavaScript number
+ * does not hold is cut to the largest.
+ */
+export function count(args: Args, at: number): number {
+  const { text } = number(args, at)
+  const digits = /^-?\d{1,19}(?=\.?0*$)/.exec(text)?.[0]
+  if (
+    digits === undefined ||
+    text.length > 20 ||
+    BigInt.asIntN(64, BigInt(digits)) !== BigInt(digits)
+  )
+    throw new BuiltinError(`operand ${at + 1} must be integer number but got floating-point number`)
+  return Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number(digits), Number.MAX_SAFE_INTEGER))
+}
+
 /** Returns an integer that a JavaScript number holds exactly. */
 export function integer(args: Args, at: number): number {
-  const whole = Number(bigInt(args, at))
-  if (!Number.isSafeInteger(whole)) throw new BuiltinError(`operand ${at + 1} is out of range`)
+  const whole = count(args, at)
+  if (Math.abs(whole) === Number.MAX_SAFE_INTEGER)
+    throw new BuiltinError(`operand ${at + 1} is out of range`)
   return whole
 }
 

@@ -4,8 +4,8 @@
  */
 
 import type { BuiltinTable } from '../builtin.ts'
-import { bytesOf, textOf } from './bytes.ts'
-import { type Args, BuiltinError, integer, refuseWork, text, texts } from './operand.ts'
+import { bytesOf, latin, textOf } from './bytes.ts'
+import { type Args, BuiltinError, count as counted, refuseWork, text, texts } from './operand.ts'
 import { RegoNumber, typeName, type Value } from './value.ts'
 
 const maxProduct = 1 << 30
@@ -94,14 +94,9 @@ function replace(args: Args): Value {
   return replaced.isWellFormed() ? replaced : textOf(bytesOf(replaced))
 }
 
-/** A text with one character for each byte. */
-function latin(of: string): string {
-  return bytesOf(of).toString('latin1')
-}
-
 /** Returns the first `n` parts, or the last ones if `n` is negative. */
 function splitN(args: Args): Value {
-  const [base, separator, n] = [text(args, 0), text(args, 1), integer(args, 2)]
+  const [base, separator, n] = [text(args, 0), text(args, 1), counted(args, 2)]
   const parts = separator === '' ? [...base] : base.split(separator)
   return n >= 0 ? parts.slice(0, n) : parts.slice(Math.max(parts.length + n, 0))
 }

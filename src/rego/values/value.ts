@@ -348,18 +348,30 @@ export function describe(value: Value): string {
 }
 
 /** Returns the JSON that OPA makes of a value: sets become sorted arrays, keys become texts. */
-export function toJson(value: Value): string {
-  if (isArray(value)) return `[${value.map(toJson).join(',')}]`
-  if (value instanceof RegoSet) return `[${value.sorted().map(toJson).join(',')}]`
+export function toJson(value: Value, quoteText = quote): string {
+  const inner = (each: Value): string => toJson(each, quoteText)
+  if (typeof value === 'string') return quoteText(value)
+  if (isArray(value)) return `[${value.map(inner).join(',')}]`
+  if (value instanceof RegoSet) return `[${value.sorted().map(inner).join(',')}]`
   if (!(value instanceof RegoObject)) return printTerm(value)
-  const members = Array.from(value, ([key, of]) => [jsonKey(key), toJson(of)] as const)
+  const members = value.sorted().map(([key, of]) => [jsonKey(key), inner(of)] as const)
   members.sort(([a], [b]) => compareTexts(a, b))
-  return `{${members.map(([key, of]) => `${quote(key)}:${of}`).join(',')}}`
+  // Two keys may have one text, 1 and "1": the last one counts, in Rego's order, where texts come last.
+  const last = members.filter(([key], i) => key !== members[i + 1]?.[0])
+  return `{${last.map(([key, of]) => `${quoteText(key)}:${of}`).join(',')}}`
 }
 
-/** Returns the text of a key in JSON, where keys must be strings. */
+/** Returns the text of a key in JSON, where keys must be strings. Go writes it as JSON for HTML. */
 export function jsonKey(key: Value): string {
-  return typeof key === 'string' ? key : toJson(key)
+  return typeof key === 'string' ? key : escapeMarkup(toJson(key))
+}
+
+/** Escapes the characters that HTML would treat as markup. In JSON text they occur only inside strings. */
+export function escapeMarkup(json: string): string {
+  return json.replace(
+    /[<>&\u2028\u2029]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 /** @param text Text of a JSON value. @throws SyntaxError */
