@@ -45,7 +45,7 @@ t.test('the trial run says what a decision costs; large data is warned of', asyn
   mkdirSync(directory)
   const warned: string[] = []
   const large = Object.fromEntries(
-    Array.from({ length: 700_000 }, (_, i) => [`subject-${i}`, { n: i }]),
+    Array.from({ length: 1_400_000 }, (_, i) => [`subject-${i}`, { n: i }]),
   )
   const policy = 'default decision := false\ndecision if data.large[input.principal.subject]'
   writeFileSync(join(directory, 'gate.tar.gz'), compile(policy, undefined, { large }))

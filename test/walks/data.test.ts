@@ -17,7 +17,8 @@ await upstream.open()
 const gate = await TestGate.start({
   bundle: null,
   ready: false,
-  config: { limits: { max_lag: '60s' } },
+  // No evaluation is interrupted: one that does not end costs its worker.
+  config: { limits: { max_lag: '60s' }, policy: { evaluation_timeout: '1m' } },
   routes: [
     { name: 'orders', path: '/orders' },
     { name: 'streams', path: '/streams', upstream: upstream.origin },

@@ -226,9 +226,10 @@ t.test('a new certificate serves the next connection, and the open one goes on',
 })
 
 t.test('a configuration that comes while a worker starts is taken by all of it', async (t) => {
+  // No evaluation is interrupted: one that does not end costs the worker.
+  const policy = { evaluation_timeout: '1m' }
   const own = await TestGate.start({
-    // No evaluation is interrupted: one that does not end costs the worker.
-    config: { listen: tlsOn('localhost', 'server'), policy: { evaluation_timeout: '1m' } },
+    config: { listen: tlsOn('localhost', 'server'), policy },
     bundle: null,
     ready: false,
   })
@@ -254,7 +255,7 @@ t.test('a configuration that comes while a worker starts is taken by all of it',
     20_000,
   )
   await own.gate.reload(
-    own.configure({ config: { listen: tlsOn('localhost', 'renewed') } }, own.cluster.url),
+    own.configure({ config: { listen: tlsOn('localhost', 'renewed'), policy } }, own.cluster.url),
   )
   await until('ready again', () => own.gate.readiness().ready)
   t.same(
