@@ -11,6 +11,7 @@ import type { GateConfig } from './config/options.ts'
 import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
+import type { SharedSignatures } from './identity/known-signatures.ts'
 import type { MemoryImage } from './policy/host.ts'
 import type { InputUsage } from './policy/input-usage.ts'
 import type { PolicyPackage } from './policy/package.ts'
@@ -55,6 +56,8 @@ export interface WorkerStart {
   readonly metrics: SharedArrayBuffer
   /** Secrets for token hashes, newest first. */
   readonly peppers: readonly Uint8Array[]
+  /** Signatures that were checked before, see identity/known-signatures.ts. */
+  readonly signatures: SharedSignatures
   /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: SharedArrayBuffer
   /** Port to the log thread. */

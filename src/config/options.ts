@@ -686,6 +686,10 @@ export const schema = group({
       why: 'Memory for the cache of verified tokens, per worker.',
       default: '64MiB',
     }),
+    known_signatures: size({
+      why: 'Memory in which all workers together remember the signatures that were checked, 32 bytes for each token, so that a token costs one check.',
+      default: '32MiB',
+    }),
   }),
   labels: labels({ why: 'Names and values that are added to every decision event.', default: {} }),
 })

@@ -14,6 +14,7 @@ import { Feed } from '../feed/feed.ts'
 import type { HistoryRule } from '../feed/history.ts'
 import { type Beat, Fleet } from '../fleet/fleet.ts'
 import { KeyStore } from '../identity/keys.ts'
+import { KnownSignatures, type SharedSignatures } from '../identity/known-signatures.ts'
 import type { WorkerStart } from '../messages.ts'
 import { createMetricCells, Metrics } from '../metrics.ts'
 import { fetchDocument } from '../outbound/fetch.ts'
@@ -37,6 +38,7 @@ export interface GateRooms {
   /** Written by the control thread alone, read by the workers. */
   readonly ledger: Ledger
   readonly pointers: ClaimPointers
+  readonly signatures: SharedSignatures
   /** Metric counters of the control thread, and one slice for each worker. */
   readonly cells: readonly SharedArrayBuffer[]
 }
@@ -125,6 +127,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     fleet,
     ledger,
     pointers,
+    signatures: KnownSignatures.create(config.limits.known_signatures),
     cells,
   })
 }

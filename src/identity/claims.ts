@@ -85,7 +85,6 @@ export function parsePrincipal(
     authTimeS: readAuthTime(claims.auth_time, nowMs / 1000 + config.clock_skew / 1000),
     expiresAtS,
     boundTo,
-    claims,
     json: wellFormedJson(
       JSON.stringify({
         issuer,

@@ -2,7 +2,7 @@
  * Checks the shape of a token before any cryptography: three strict base64url parts, JSON objects, and no header member
  * that would make the library do more than verify a signature.
  */
-import { keepDigits } from '../domain/json.ts'
+import { holdsDoubtfulNumber, parseKeepingDigits } from '../domain/json.ts'
 import { type StrictJson, strictJson } from '../domain/strict-json.ts'
 import { GateError } from '../errors.ts'
 
@@ -70,9 +70,6 @@ function sextet(code: number): number {
 /** `ignoreBOM: true` leaves a byte order mark in the text, so that the JSON parser refuses it (RFC 8259 section 8.1). */
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Matches a number that a double may not hold exactly. */
-const doubtfulNumber = /\d{16}|\d[.eE]/
-
 type JsonObject = Record<string, unknown>
 
 function readObject(part: string): { value: JsonObject; written: JsonObject } {
@@ -87,9 +84,7 @@ function readObject(part: string): { value: JsonObject; written: JsonObject } {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed()
   const plain = strictJson(text, oneReading)
   const object = (plain === text ? value : JSON.parse(plain)) as JsonObject
-  const written = doubtfulNumber.test(plain)
-    ? (JSON.parse(plain, keepDigits) as JsonObject)
-    : object
+  const written = holdsDoubtfulNumber(plain) ? (parseKeepingDigits(plain) as JsonObject) : object
   return { value: object, written }
 }
 

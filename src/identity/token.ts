@@ -1,6 +1,7 @@
 /**
  * Room: identity. In: a bearer token. Out: the verified Principal, at once when the token is in the cache, otherwise
- * after its signature is checked. Never does: fetch keys (the control thread does), ask whether the token is revoked.
+ * or when a worker of this gate has checked its signature before; otherwise after its signature is checked. Never does:
+ * fetch keys (the control thread does), ask whether the token is revoked.
  *
  * Order of the checks: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
  */
@@ -12,16 +13,20 @@ import { type Code, GateError } from '../errors.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
 import type { KeySet } from './key-set.ts'
-import { type Header, parseTokenShape } from './shape.ts'
+import { KnownSignatures, type SharedSignatures } from './known-signatures.ts'
+import { type Header, parseTokenShape, type Shape } from './shape.ts'
 
 export interface TokenVerifierOptions {
   readonly issuers: readonly IssuerConfig[]
   readonly cacheBytes: number
+  readonly signatures: SharedSignatures
   /** Secrets under which a token is hashed, see `revocation.pepper_file`. */
   readonly peppers: readonly Uint8Array[]
   /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: Pointers
-  readonly metrics: { count(name: 'dropgate_token_cache_total', label: 'hit' | 'miss'): void }
+  readonly metrics: {
+    count(name: 'dropgate_token_cache_total', label: 'hit' | 'shared' | 'miss'): void
+  }
   /** Called when a token names a key that is not in the set; the control thread may then fetch the set anew. */
   readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
 }
@@ -52,6 +57,14 @@ interface Key {
   thumbprint: string | undefined
 }
 
+/** A token that has the right shape and an issuer of this gate, and whose signature is still to be checked. */
+interface Unverified extends Shape {
+  readonly token: string
+  readonly issuer: Issuer
+}
+
+/** Most signature checks that may be under way in a worker; about a tenth of a second of work. */
+const maxUnderWay = 1000
 const waitMs = 1000
 const maxWaiting = 64
 const maxAbsent = 1000
@@ -66,10 +79,14 @@ export class TokenVerifier {
   readonly #options: TokenVerifierOptions
   readonly #issuers = new Map<string, Issuer>()
   readonly #cache: TokenCache
+  readonly #signatures: KnownSignatures
+  /** Verifications under way, by token: requests that bring the same new token wait for one. */
+  readonly #underWay = new Map<string, Promise<Verified>>()
 
   constructor(options: TokenVerifierOptions) {
     this.#options = options
     this.#cache = new TokenCache(options.cacheBytes)
+    this.#signatures = new KnownSignatures(options.signatures)
     this.reload(options.issuers, [])
   }
 
@@ -135,16 +152,52 @@ export class TokenVerifier {
       }
       this.#cache.delete(token)
     }
-    this.#options.metrics.count('dropgate_token_cache_total', 'miss')
-    return this.#verify(token, audience)
+    return this.#unknown(token, audience)
   }
 
-  async #verify(
+  /** A token that is not in the cache of this worker. */
+  #unknown(token: string, audience: readonly string[] | undefined): Principal | Promise<Principal> {
+    const unverified = this.#read(token)
+    const { issuer, header } = unverified
+    const key = pick(issuer, header)
+    // A key that has verified nothing yet has no thumbprint yet.
+    const thumbprint = key?.thumbprint
+    if (
+      thumbprint !== undefined &&
+      this.#signatures.has(token, { thumbprint, algorithm: header.alg })
+    ) {
+      this.#options.metrics.count('dropgate_token_cache_total', 'shared')
+      const verified = this.#verified(unverified, thumbprint)
+      checkAudience(verified, issuer, audience)
+      this.#cache.set(token, verified)
+      return verified.principal
+    }
+    this.#options.metrics.count('dropgate_token_cache_total', 'miss')
+    return this.#awaitVerified(token, unverified, audience)
+  }
+
+  async #awaitVerified(
     token: string,
+    unverified: Unverified,
     audience: readonly string[] | undefined,
-    attempt = 1,
   ): Promise<Principal> {
-    const { header, claims, written } = parseTokenShape(token)
+    let verifying = this.#underWay.get(token)
+    if (verifying === undefined) {
+      if (this.#underWay.size >= maxUnderWay) throw new GateError('ERR_OVERLOADED')
+      verifying = this.#verify(token, unverified).finally(() => this.#underWay.delete(token))
+      this.#underWay.set(token, verifying)
+    }
+    const verified = await verifying
+    const issuer = this.#issuers.get(verified.principal.issuer)
+    if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
+    checkAudience(verified, issuer, audience)
+    return verified.principal
+  }
+
+  /** Reads a token and checks what can be checked before its signature. @throws GateError ERR_TOKEN_* */
+  #read(token: string): Unverified {
+    const shape = parseTokenShape(token)
+    const { header, claims } = shape
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
     // `cause` holds values of a token that is not verified. It is only logged, so that operators can find a
     // misconfigured client.
@@ -153,30 +206,40 @@ export class TokenVerifier {
     if (!config.algorithms.includes(header.alg))
       throw unfit('ERR_TOKEN_ALGORITHM', 'alg', header.alg)
     checkType(header, claims, config.token_types)
+    return { ...shape, token, issuer }
+  }
+
+  async #verify(token: string, unverified: Unverified, attempt = 1): Promise<Verified> {
+    const { issuer, header } = unverified
     const key = pick(issuer, header) ?? (await this.#await(issuer, header))
     const { version } = issuer
     await checkSignature(token, key, header)
     key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
-    const verified: Verified = {
-      principal: parsePrincipal(claims, config, Date.now(), {
-        written,
-        tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
-        keyThumbprint: key.thumbprint,
-        pointers: this.#options.pointers,
-      }),
-      audience: readAudience(claims),
-      keysVersion: version,
-      rules: issuer,
-    }
-    checkAudience(verified, issuer, audience)
-    if (issuer.version === version && this.#issuers.get(config.issuer) === issuer) {
+    const verified = this.#verified(unverified, key.thumbprint)
+    this.#signatures.add(token, { thumbprint: key.thumbprint, algorithm: header.alg })
+    if (issuer.version === version && this.#issuers.get(issuer.config.issuer) === issuer) {
       this.#cache.set(token, verified)
-      return verified.principal
+      return verified
     }
     // The keys or rules were replaced during the verification, perhaps for a security reason (design law 6): verify
     // again by the new ones.
-    if (attempt < maxAttempts) return await this.#verify(token, audience, attempt + 1)
+    if (attempt < maxAttempts) return await this.#verify(token, this.#read(token), attempt + 1)
     throw new GateError('ERR_KEYS_UNAVAILABLE')
+  }
+
+  /** What a token says whose signature is good. @throws GateError ERR_TOKEN_* */
+  #verified({ token, issuer, claims, written }: Unverified, keyThumbprint: string): Verified {
+    return {
+      principal: parsePrincipal(claims, issuer.config, Date.now(), {
+        written,
+        tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
+        keyThumbprint,
+        pointers: this.#options.pointers,
+      }),
+      audience: readAudience(claims),
+      keysVersion: issuer.version,
+      rules: issuer,
+    }
   }
 
   /**

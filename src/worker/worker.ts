@@ -50,6 +50,7 @@ class GateWorker {
       verifier: new TokenVerifier({
         issuers: config.issuers,
         cacheBytes: config.limits.token_cache,
+        signatures: start.signatures,
         peppers: start.peppers,
         pointers: new ClaimPointers(start.pointers),
         metrics,

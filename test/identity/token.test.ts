@@ -17,6 +17,7 @@ import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
 import { checkBinding } from '../../src/identity/binding.ts'
 import { TokenCache } from '../../src/identity/cache.ts'
+import { KnownSignatures, type SharedSignatures } from '../../src/identity/known-signatures.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
 import { pause } from '../harness/wait.ts'
 
@@ -47,12 +48,14 @@ interface Made {
 function make(
   over: object = {},
   keys: readonly JWK[] | null = [...pairs.values()].map((p) => p.jwk),
+  signatures: SharedSignatures = KnownSignatures.create(1 << 16),
 ): Made {
   const wanted: (string | undefined)[] = []
   const counted: string[] = []
   const verifier = new TokenVerifier({
     issuers: [configOf(over)],
     cacheBytes: 1 << 20,
+    signatures,
     peppers: [],
     pointers: noPointers,
     metrics: { count: (_name, label) => counted.push(label) },
@@ -468,13 +471,118 @@ t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
   let held = 0
   for (let i = 0; i < 1000; i++) if (cache.get(`token-${i}`) !== undefined) held++
   t.ok(held > 5 && held < 100, `${held} of 1000 are held`)
-  const empty = { ...principal, json: `{"claims":[${'[],'.repeat(1000)}[]]}` }
-  for (let i = 0; i < 1000; i++) cache.set(`many-${i}`, { ...entry, principal: empty })
-  held = 0
-  for (let i = 0; i < 1000; i++) if (cache.get(`many-${i}`) !== undefined) held++
-  t.equal(held, 0, 'a thousand lists take more than their text')
-  cache.set('x'.repeat(60_000), entry)
-  t.equal(cache.get('x'.repeat(60_000)), undefined, 'too large to be worth it')
+  t.equal(cache.size, held, 'nothing else is kept')
+  cache.set('x'.repeat(100_000), entry)
+  t.equal(cache.get('x'.repeat(100_000)), undefined, 'it would fill the cache alone')
+  t.equal(cache.size, held, 'nothing had to go for it')
+})
+
+t.test('tokens that are used once do not drive out those that come again', async (t) => {
+  const principal = await make().verifier.verify(await signed(), undefined)
+  const entry = { principal, audience: ['api'], keysVersion: 1, rules: {} }
+  const room = 100
+  const size = 'token-0000'.length + 3 * principal.json.length + principal.keys.byteLength + 1500
+  const cache = new TokenCache(room * size)
+  for (let round = 0, once = 0; round < 50; round++) {
+    for (let i = 1000; i < 1050; i++)
+      if (cache.get(`token-${i}`) === undefined) cache.set(`token-${i}`, entry)
+    for (let i = 0; i < 40; i++) cache.set(`once-${1000 + once++}`, entry)
+    t.ok(cache.size <= room)
+  }
+  let held = 0
+  for (let i = 1000; i < 1050; i++) if (cache.get(`token-${i}`) !== undefined) held++
+  t.equal(held, 50)
+  // Whatever is taken out by name, the list stays whole.
+  for (let i = 1000; i < 1050; i += 2) cache.delete(`token-${i}`)
+  for (let i = 0; i < 1000; i++) cache.set(`more-${1000 + i}`, entry)
+  t.equal(cache.size, room)
+  for (let i = 0; i < 1000; i++) cache.delete(`more-${1000 + i}`)
+  for (let i = 1000; i < 1050; i++) cache.delete(`token-${i}`)
+  for (let i = 0; i < 2000; i++) cache.delete(`once-${1000 + i}`)
+  t.equal(cache.size, 0)
+})
+
+t.test('a signature is checked once for all workers, by the key that is in use', async (t) => {
+  const signatures = KnownSignatures.create(1 << 16)
+  const first = make({}, undefined, signatures)
+  const second = make({}, undefined, signatures)
+  const token = await signed()
+  const other = await signed({ sub: 'bob' })
+  await first.verifier.verify(token, undefined)
+  await second.verifier.verify(other, undefined)
+  t.same([first.counted, second.counted], [['miss'], ['miss']], 'a key first verifies one itself')
+  const principal = second.verifier.verify(token, undefined)
+  t.notOk(principal instanceof Promise, 'at once')
+  t.match(principal, { subject: 'alice' })
+  t.same(second.counted, ['miss', 'shared'])
+  t.throws(() => first.verifier.verify(other, ['elsewhere']), { code: 'ERR_TOKEN_AUDIENCE' })
+  // The signature is known, and everything else is looked at as for a new token.
+  const late = make({ max_token_lifetime: '1m' }, undefined, signatures)
+  await late.verifier.verify(await signed({ exp: nowS() + 30 }), undefined)
+  t.throws(() => late.verifier.verify(token, undefined), { code: 'ERR_TOKEN_CLAIMS' })
+  const forged = `${token.slice(0, -6)}${token.at(-6) === 'A' ? 'B' : 'A'}${token.slice(-5)}`
+  await t.rejects(Promise.resolve(second.verifier.verify(forged, undefined)), {
+    code: 'ERR_TOKEN_SIGNATURE',
+  })
+})
+
+t.test('a key that is removed or replaced ends its tokens on every worker', async (t) => {
+  const signatures = KnownSignatures.create(1 << 16)
+  const verifiers = [make({}, undefined, signatures), make({}, undefined, signatures)]
+  const token = await signed()
+  for (const { verifier } of verifiers) await verifier.verify(token, undefined)
+  const { publicKey } = await generateKeyPair('ES256')
+  const replaced = { ...(await exportJWK(publicKey)), kid: 'ES256', alg: 'ES256' }
+  for (const [version, keys] of [
+    [2, [replaced]],
+    [3, [pairs.get('RS256')!.jwk]],
+  ] as const) {
+    for (const { verifier } of verifiers) {
+      verifier.setKeys({ issuer, version, keys: keys as never })
+      await t.rejects(async () => await verifier.verify(token, undefined), {
+        code: /ERR_TOKEN_(SIGNATURE|KEY_UNKNOWN)/,
+      })
+    }
+  }
+  for (const { verifier } of verifiers) {
+    verifier.setKeys({ issuer, version: 4, keys: [pairs.get('ES256')!.jwk] as never })
+    await verifier.verify(token, undefined)
+  }
+})
+
+t.test('a new token that comes many times at once is verified once', async (t) => {
+  const { verifier } = make()
+  const token = await signed()
+  const routes = [undefined, ['api'], ['other', 'api'], undefined]
+  const all = await Promise.all(routes.map(async (route) => await verifier.verify(token, route)))
+  t.equal(new Set(all).size, 1)
+  const again = await signed({ sub: 'bob' })
+  const results = await Promise.allSettled([
+    verifier.verify(again, ['elsewhere']),
+    verifier.verify(again, undefined),
+  ])
+  t.match(results, [
+    { status: 'rejected', reason: { code: 'ERR_TOKEN_AUDIENCE' } },
+    { status: 'fulfilled', value: { subject: 'bob' } },
+  ])
+})
+
+t.test('a flood of new tokens is shed, and known ones are not', async (t) => {
+  const { verifier } = make()
+  const known = await signed()
+  await verifier.verify(known, undefined)
+  const tokens = await Promise.all(
+    Array.from({ length: 1010 }, (_, i) => signed({ jti: `new-${i}` })),
+  )
+  const flood = Promise.allSettled(
+    tokens.map(async (token) => await verifier.verify(token, undefined)),
+  )
+  t.match(verifier.verify(known, undefined), { subject: 'alice' })
+  const results = await flood
+  const shed = results.filter(({ status }) => status === 'rejected')
+  t.equal(shed.length, 10)
+  t.match(shed[0], { reason: { code: 'ERR_OVERLOADED' } })
+  t.match(await verifier.verify(tokens.at(-1)!, undefined), { subject: 'alice' })
 })
 
 t.test('a token that ends like a verified one is not taken for it', async (t) => {
