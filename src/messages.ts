@@ -129,7 +129,7 @@ export type WorkerReport =
   | { readonly type: 'ledger-read'; readonly generation: number }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly error: GateErrorData }
   | { readonly type: 'config-active'; readonly generation: number }
-  | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }
+  | { readonly type: 'keys-wanted'; readonly issuer: string; readonly seen: number }
   | { readonly type: 'failed'; readonly error: GateErrorData }
   | { readonly type: 'drained' }
 

@@ -84,7 +84,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     workers: gate.workers,
     startOf: gate.startOf,
     log,
-    onKeysWanted: (issuer, kid) => keys.want(issuer, kid),
+    onKeysWanted: (issuer, seen) => keys.want(issuer, seen),
     onCuts: (byRow) => {
       for (const [row, exchanges] of byRow) fleet.cut(row, exchanges)
     },

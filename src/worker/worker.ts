@@ -54,7 +54,7 @@ class GateWorker {
         peppers: start.peppers,
         pointers: new ClaimPointers(start.pointers),
         metrics,
-        onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
+        onKeysWanted: (issuer, seen) => report({ type: 'keys-wanted', issuer, seen }),
       }),
       engine: new PolicyEngine({ maxMemoryBytes: config.policy.max_memory }),
       pools: new Pools(),
