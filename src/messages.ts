@@ -14,6 +14,7 @@ import type { GateConfig } from './config/options.ts'
 import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
+import type { SharedSignatures } from './identity/known-signatures.ts'
 import type { BodyUses } from './policy/body-use.ts'
 import type { MemoryImage } from './policy/data-image.ts'
 import type { PolicyPackage } from './policy/package.ts'
@@ -59,6 +60,8 @@ export interface WorkerStart {
   readonly metrics: SharedArrayBuffer
   /** Secrets for token hashes, newest first. */
   readonly peppers: readonly Uint8Array[]
+  /** Signatures that were checked before, see identity/known-signatures.ts. */
+  readonly signatures: SharedSignatures
   /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: SharedArrayBuffer
   /** Port to the log thread. */
@@ -138,7 +141,7 @@ export type WorkerReport =
   | { readonly type: 'ledger-read'; readonly generation: number }
   | { readonly type: 'policy-failed'; readonly generation: number; readonly error: GateErrorData }
   | { readonly type: 'config-active'; readonly generation: number }
-  | { readonly type: 'keys-wanted'; readonly issuer: string; readonly kid: string | undefined }
+  | { readonly type: 'keys-wanted'; readonly issuer: string; readonly seen: number }
   | { readonly type: 'failed'; readonly error: GateErrorData }
   | { readonly type: 'drained' }
 

@@ -31,8 +31,8 @@ const counters = {
     label: ['class', ['2xx', '3xx', '4xx', '5xx']],
   },
   dropgate_token_cache_total: {
-    help: 'Look-ups in the cache of verified tokens.',
-    label: ['result', ['hit', 'miss']],
+    help: 'Tokens by how they were verified: hit, in the cache of the worker; shared, their signature was checked before by a worker of this gate; miss, their signature was checked.',
+    label: ['result', ['hit', 'shared', 'miss']],
   },
   dropgate_unread_answers_total: {
     help: 'Responses ended because the client did not read them.',

@@ -43,7 +43,7 @@ export function readToken(file: string, token: string, pointers: readonly string
     ...(peppers === undefined ? [kinds.token_hash] : []),
   ])
   try {
-    checkType(header, claims, config.token_types)
+    checkType(header, claims, config)
     const principal = parsePrincipal(claims, config, Date.now(), {
       written,
       tokenHashes: (peppers ?? []).map((pepper) => tokenHash(pepper, token)),

@@ -261,7 +261,9 @@ function pathOf(path: readonly unknown[]): string {
   return at.replace(/^listen(?=\.)/, 'listen[0]')
 }
 
-/** Expands the short forms: `database: embedded`, a single `listen` mapping, and the preset of an issuer. */
+/**
+ * Expands the short forms: `database: embedded`, a single `listen` mapping, the preset of an issuer, and `audience: none`.
+ */
 function longForms(file: unknown): unknown {
   const written = file ?? {}
   if (typeof written !== 'object' || Array.isArray(written)) return written

@@ -7,6 +7,7 @@
  * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
 import { methods, tokenCharacters } from '../domain/http.ts'
+import { presetNames } from './presets.ts'
 import { listOf, objectOf, optional, shape, type ValueOf } from './shape.ts'
 
 export type Unit = 'duration' | 'size' | 'workers' | 'path' | 'pem'
@@ -176,7 +177,9 @@ const issuer = group({
     why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text.',
   }),
   audience: texts(
-    { why: 'Accepted audiences; the `aud` claim of a token must name one of them.' },
+    {
+      why: "Accepted audiences; the `aud` claim of a token must name one of them. `none` accepts tokens for every audience: a token that was made for another service of this issuer's then works here too.",
+    },
     'at least one audience name, such as [api]',
   ),
   algorithms: texts(
@@ -206,11 +209,13 @@ const issuer = group({
     }),
   ),
   preset: optional(
-    choice(['keycloak', 'entra', 'okta', 'auth0'], {
-      why: "Fills in `claims` and `token_types` as this provider's access tokens need them.",
+    choice(presetNames, {
+      why: "Fills in `claims`, `token_types` and the like as this provider's tokens need them; see docs/providers.md.",
     }),
   ),
   claims: group({
+    subject: claim('the subject', '/sub'),
+    audience: claim('the audience, a text or a list of texts', '/aud'),
     token: claim('the token id', '/jti'),
     session: claim('the session id', '/sid'),
     tenant: optional(claim('the tenant')),
@@ -225,9 +230,13 @@ const issuer = group({
       claim('the scopes; when absent, the first of `scope` and `scp` in the token is used'),
     ),
   }),
-  token_types: choice(['at+jwt', 'any'], {
-    why: 'Accepted `typ` of a token: `at+jwt` accepts access tokens of RFC 9068 only; `any` also accepts `JWT` or no `typ`. ID, logout and event tokens are always refused.',
+  token_types: choice(['at+jwt', 'any', 'id'], {
+    why: 'Accepted `typ` of a token: `at+jwt` accepts access tokens of RFC 9068 only; `any` also accepts `JWT` or no `typ`; `id` accepts ID tokens too, for issuers that have no other tokens for a service. Logout and event tokens are always refused.',
     default: 'at+jwt',
+  }),
+  access_token_nonce: choice(['refuse', 'allow'], {
+    why: "What a `nonce` tells where `token_types` is `any`: `refuse` takes a token with a `nonce`, and with neither scopes nor a kind (`token_use`, Keycloak's `typ`), for an ID token. `allow` is for issuers that write a `nonce` into access tokens; their ID tokens are then known by `at_hash`, `c_hash` or their kind.",
+    default: 'refuse',
   }),
   max_token_lifetime: duration({
     why: 'Tokens with a longer `exp - iat` are refused, so that no revocation has to be kept longer than this.',
@@ -692,6 +701,10 @@ export const schema = group({
     token_cache: size({
       why: 'Memory for the cache of verified tokens, per worker.',
       default: '64MiB',
+    }),
+    known_signatures: size({
+      why: 'Memory in which all workers together remember the signatures that were checked, 32 bytes for each token, so that a token costs one check.',
+      default: '32MiB',
     }),
   }),
   labels: labels({ why: 'Names and values that are added to every decision event.', default: {} }),

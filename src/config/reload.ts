@@ -5,8 +5,8 @@ import type { GateConfig } from './options.ts'
 
 /** Sections that a running gate applies; every other section needs a restart when it changes. */
 const live = new Set(['routes', 'issuers', 'limits', 'upstream_networks', 'drain_timeout'])
-/** Keys of `limits` that a worker reads only when it starts. */
-const sizedOnce = ['token_cache'] as const
+/** Keys of `limits` that are read only at the start of a worker or of the gate. */
+const sizedOnce = ['token_cache', 'known_signatures'] as const
 
 /** @returns Paths of the options that differ and cannot change while the gate runs. */
 export function needsRestart(before: GateConfig, after: GateConfig): string[] {

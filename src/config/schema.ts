@@ -16,9 +16,11 @@ interface Node {
 /** JSON Schema 2020-12 of `dropgate.yaml`, with the short forms that load.ts accepts. */
 export function writeJsonSchema(): string {
   const { properties, ...rest } = JSON.parse(JSON.stringify(schema)) as Record<string, unknown> & {
-    properties: Record<string, { items?: unknown }>
+    properties: Record<string, { items?: { properties?: Record<string, unknown> } }>
   }
-  const { listen, database } = properties
+  const { listen, database, issuers } = properties
+  const issuer = issuers!.items!.properties!
+  issuer.audience = { anyOf: [{ const: 'none' }, issuer.audience] }
   return `${JSON.stringify(
     {
       $schema: 'https://json-schema.org/draft/2020-12/schema',

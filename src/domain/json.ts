@@ -16,8 +16,20 @@ export function quote(text: string): string {
   return needsEscape.test(text) ? JSON.stringify(text) : `"${text}"`
 }
 
+/** Matches JSON text with a number that a double may not hold exactly; also some texts that have only a string of that form. */
+const doubtfulNumber = /[[:,]\s*-?\d*(?:\d{16}|\d[.eE])/
+
+export function holdsDoubtfulNumber(text: string): boolean {
+  return doubtfulNumber.test(text)
+}
+
+/** Parses valid JSON; a number that a double cannot hold exactly keeps its digits. The test saves most texts the reviver. */
+export function parseKeepingDigits(text: string): unknown {
+  return holdsDoubtfulNumber(text) ? JSON.parse(text, keepDigits) : JSON.parse(text)
+}
+
 /** Reviver for JSON.parse: a number that a double cannot hold exactly keeps its digits. */
-export function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
+function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value !== 'number' || Number.isSafeInteger(value)) return value
   return context?.source === undefined ? value : JSON.rawJSON(context.source)
 }

@@ -26,8 +26,10 @@ export interface Principal {
    * connection.
    */
   readonly boundTo: string | undefined
-  readonly claims: Readonly<Record<string, unknown>>
-  /** The text of `input.principal`, serialised once. */
+  /**
+   * The text of `input.principal`, serialised once. The claims are kept only in this form: as objects they would take more
+   * memory than all the rest.
+   */
   readonly json: string
   /** Revocation keys, four 32-bit words each (16 bytes, little-endian). Use `heldKeys` to read them. */
   keys: Uint32Array
@@ -72,9 +74,10 @@ export function heldKeys(principal: Principal): Uint32Array {
   const known = pointers.count
   if (known === principal.pointersSeen) return principal.keys
   const found: Buffer[] = []
+  const { claims } = JSON.parse(principal.json) as { claims: unknown }
   for (let i = principal.pointersSeen; i < known; i++) {
     const pointer = pointers.at(i)
-    found.push(...claimKeys(principal.issuer, pointer, valueAt(principal.claims, pointer)))
+    found.push(...claimKeys(principal.issuer, pointer, valueAt(claims, pointer)))
   }
   const more = wordsOfKeys(found)
   const keys = new Uint32Array(principal.keys.length + more.length)

@@ -159,6 +159,7 @@ export function recordUnread(context: ExchangeContext, unread: RefusedBytes): vo
       code: unread.error.code,
       status: unread.error.status,
       worker: context.worker,
+      cause: unread.error.cause,
     }),
   )
 }

@@ -302,7 +302,7 @@ export class Gate {
     ports: readonly number[] | undefined,
     pulse: SharedArrayBuffer,
   ): WorkerStart {
-    const { cells, pointers, decisions } = this.#rooms
+    const { cells, pointers, signatures, decisions } = this.#rooms
     return {
       index,
       config: this.#config,
@@ -312,6 +312,7 @@ export class Gate {
       pulse,
       metrics: cells[index + 1]!,
       peppers: this.#peppers,
+      signatures,
       pointers: pointers.shared,
       log: decisions.port(),
       labelsJson: JSON.stringify({ ...this.#config.labels, id: this.#id, version }),

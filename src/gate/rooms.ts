@@ -15,6 +15,7 @@ import { Feed } from '../feed/feed.ts'
 import type { HistoryRule } from '../feed/history.ts'
 import { type Beat, Fleet } from '../fleet/fleet.ts'
 import { KeyStore } from '../identity/keys.ts'
+import { KnownSignatures, type SharedSignatures } from '../identity/known-signatures.ts'
 import type { WorkerStart } from '../messages.ts'
 import { createMetricCells, Metrics } from '../metrics.ts'
 import { fetchDocument } from '../outbound/fetch.ts'
@@ -39,6 +40,7 @@ export interface GateRooms {
   /** Written by the control thread alone, read by the workers. */
   readonly ledger: Ledger
   readonly pointers: ClaimPointers
+  readonly signatures: SharedSignatures
   /** Metric counters of the control thread, and one slice for each worker. */
   readonly cells: readonly SharedArrayBuffer[]
 }
@@ -86,7 +88,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     workers: gate.workers,
     startOf: gate.startOf,
     log,
-    onKeysWanted: (issuer, kid) => keys.want(issuer, kid),
+    onKeysWanted: (issuer, seen) => keys.want(issuer, seen),
     onCuts: (byRow) => {
       for (const [row, exchanges] of byRow) fleet.cut(row, exchanges)
     },
@@ -139,6 +141,7 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     fleet,
     ledger,
     pointers,
+    signatures: KnownSignatures.create(config.limits.known_signatures),
     cells,
   })
 }

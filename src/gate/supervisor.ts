@@ -49,7 +49,7 @@ export interface SupervisorOptions {
   readonly workers: number
   readonly startOf: StartOf
   readonly log: Log
-  readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
+  readonly onKeysWanted: (issuer: string, seen: number) => void
   /** Called with the open exchanges that rows have ended on one of the workers. */
   readonly onCuts: (byRow: ReadonlyMap<number, number>) => void
   readonly onRestart: () => void
@@ -313,7 +313,7 @@ export class Supervisor {
         onCuts(report.byRow)
         return
       case 'keys-wanted':
-        onKeysWanted(report.issuer, report.kid)
+        onKeysWanted(report.issuer, report.seen)
         return
       case 'failed':
         this.#onFailed(slot, GateError.from(report.error))

@@ -1,13 +1,23 @@
 /**
  * Decides which keys of an issuer's published key set are used: public keys for signatures, of sufficient strength.
- * Other keys are left out without an error, since issuers publish encryption keys in the same set.
+ * Other keys are left out without an error, since issuers publish encryption keys in the same set; each with the reason,
+ * for the log.
  */
 import { createPublicKey } from 'node:crypto'
 import { GateError } from '../errors.ts'
+import { weaknessOf } from './weak-keys.ts'
 
 export type Jwk = Readonly<Record<string, unknown>>
 
+export interface Admitted {
+  readonly keys: readonly Jwk[]
+  /** One sentence part for each key that is not used: `key "a": it is for encryption`. */
+  readonly left: readonly string[]
+}
+
 const maxKeys = 100
+/** Most keys of one type that may share a `kid`, or have none: a token could then be meant for each of them. */
+export const maxCandidates = 4
 const curves: Readonly<Record<string, readonly string[]>> = {
   EC: ['P-256', 'P-384', 'P-521'],
   OKP: ['Ed25519'],
@@ -24,58 +34,84 @@ export function admitKeys(
   text: string,
   algorithms: readonly string[],
   name = 'the key set',
-): Jwk[] {
-  let keys: unknown
+): Admitted {
+  let published: unknown
   try {
-    keys = (JSON.parse(text) as { keys?: unknown } | null)?.keys
+    published = (JSON.parse(text) as { keys?: unknown } | null)?.keys
   } catch (error) {
     throw new GateError('ERR_OUTBOUND', `${name} is not JSON`, { cause: error })
   }
-  if (!Array.isArray(keys) || keys.length > maxKeys) {
+  if (!Array.isArray(published) || published.length > maxKeys) {
     throw new GateError('ERR_OUTBOUND', `${name} is not a JWK set of at most ${maxKeys} keys`)
   }
-  const admitted = keys.filter((key) => isAdmissible(key, algorithms)).map(publicPart)
-  // Two keys with the same `kid` are both left out: the gate cannot tell which one a token means.
-  const unique = admitted.filter(
-    (key) => admitted.filter(({ kid }) => kid === key.kid).length === 1,
-  )
-  if (unique.length === 0)
-    throw new GateError('ERR_OUTBOUND', `${name} holds no usable signature key`, {
+  const keys: Jwk[] = []
+  const left: string[] = []
+  for (const key of published) {
+    const why = objectionTo(key, algorithms) ?? crowd(keys, publicPart(key as Jwk))
+    if (why === undefined) keys.push(publicPart(key as Jwk))
+    else if (why !== same) left.push(`${nameOf(key)}: ${why}`)
+  }
+  if (keys.length === 0)
+    throw new GateError('ERR_OUTBOUND', `${name} holds no usable signature key${reasons(left)}`, {
       hint: 'publish a public signature key for one of the algorithms in issuers[].algorithms',
     })
-  return unique
+  return { keys, left }
 }
 
-function isAdmissible(key: unknown, algorithms: readonly string[]): key is Jwk {
-  if (typeof key !== 'object' || key === null) return false
+function reasons(left: readonly string[]): string {
+  return left.length === 0 ? '' : `: ${left.slice(0, 5).join('; ')}`
+}
+
+function nameOf(key: unknown): string {
+  const { kid } = (key ?? {}) as Jwk
+  return typeof kid === 'string' ? `key ${JSON.stringify(kid.slice(0, 100))}` : 'a key without kid'
+}
+
+/** Why a key cannot be used; undefined when it can. */
+function objectionTo(key: unknown, algorithms: readonly string[]): string | undefined {
+  if (typeof key !== 'object' || key === null) return 'it is not an object'
   const { kty, crv, d, use, key_ops, alg, kid } = key as Jwk
   // A private key that is published proves nothing: anyone can sign with it.
-  if (d !== undefined || (use !== undefined && use !== 'sig')) return false
-  if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) return false
-  if (key_ops !== undefined && !(Array.isArray(key_ops) && key_ops.includes('verify'))) return false
+  if (d !== undefined) return 'its private part is published'
+  if (use !== undefined && use !== 'sig') return 'its use is not sig'
+  if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
+    return 'its kid is not a text of at most 256 characters'
+  if (key_ops !== undefined && !(Array.isArray(key_ops) && key_ops.includes('verify')))
+    return 'its key_ops do not include verify'
   if (
     alg !== undefined &&
-    !(typeof alg === 'string' && (algorithms.includes(alg) || alg === 'Ed25519'))
+    !(typeof alg === 'string' && algorithms.includes(alg === 'Ed25519' ? 'EdDSA' : alg))
   )
-    return false
+    return 'its alg is not one of issuers[].algorithms'
   if (kty !== 'RSA' && !(typeof kty === 'string' && curves[kty]?.includes(crv as string)))
-    return false
+    return 'its kty or crv is not supported'
+  return weakness(key as Jwk)
+}
+
+function weakness(key: Jwk): string | undefined {
+  let details: ReturnType<typeof createPublicKey>['asymmetricKeyDetails']
   try {
-    const { asymmetricKeyDetails: details } = createPublicKey({
-      key: publicPart(key as Jwk),
-      format: 'jwk',
-    })
-    if (kty !== 'RSA') return true
-    const { modulusLength = 0, publicExponent = 0n } = details ?? {}
-    return (
-      modulusLength >= 2048 &&
-      modulusLength <= 8192 &&
-      publicExponent >= 65537n &&
-      publicExponent % 2n === 1n
-    )
+    details = createPublicKey({ key: publicPart(key), format: 'jwk' }).asymmetricKeyDetails
   } catch {
-    return false
+    return 'it is malformed'
   }
+  if (key.kty !== 'RSA') return undefined
+  const { modulusLength = 0, publicExponent = 0n } = details ?? {}
+  if (modulusLength < 2048 || modulusLength > 8192) return 'its size is not from 2048 to 8192 bits'
+  if (publicExponent < 65537n || publicExponent % 2n === 0n)
+    return 'its exponent is not an odd number from 65537'
+  return weaknessOf(BigInt(`0x${Buffer.from(key.n as string, 'base64url').toString('hex')}`))
+}
+
+/** The answer of `crowd` for a key that is there already, about which nothing needs to be said. */
+const same = 'it is there twice'
+
+function crowd(keys: readonly Jwk[], key: Jwk): string | undefined {
+  const alike = keys.filter(
+    ({ kid, kty, crv }) => kid === key.kid && kty === key.kty && crv === key.crv,
+  )
+  if (alike.some((one) => JSON.stringify(one) === JSON.stringify(key))) return same
+  return alike.length < maxCandidates ? undefined : `more than ${maxCandidates} keys have its kid`
 }
 
 function publicPart(key: Jwk): Jwk {

@@ -1,7 +1,8 @@
 /**
- * Cache of verified tokens by their exact text, bounded in bytes. It has two generations: a token that is used moves to
- * the young one; when the young one is full, the old one is dropped as a whole. A hit costs one look-up and no
- * bookkeeping.
+ * Cache of verified tokens by their exact text, bounded in bytes. The entry that leaves is chosen by SIEVE (Zhang et al.,
+ * NSDI 2024): entries stand in the order of their arrival, a hand goes from the oldest to the newest and round again, and
+ * takes the first one that was not used since the hand last passed. So a hit writes one mark, and tokens that are used
+ * once do not drive out those that come again.
  */
 import type { Principal } from '../domain/principal.ts'
 
@@ -14,10 +15,11 @@ export interface Verified {
   readonly rules: object
 }
 
-/** Estimated bytes of an entry besides its texts: claims as objects, keys, map slots. */
-const overhead = 1300
-/** Estimated bytes for each member and element of the claims: a slot, and a header for values other than numbers. */
-const perPart = 60
+/**
+ * Estimated bytes of an entry besides its texts: its objects, map slot and list links, and the headers of texts and keys.
+ * `make bench` prints what an entry really takes.
+ */
+const overhead = 1500
 
 /**
  * A token is filed under its last characters (144 bits of its signature), then compared as a whole. Hashing the whole
@@ -27,66 +29,96 @@ const tailLength = 24
 
 interface Entry {
   readonly token: string
+  readonly tail: string
   readonly verified: Verified
+  readonly bytes: number
+  used: boolean
+  newer: Entry | undefined
+  older: Entry | undefined
 }
 
-type Generation = Map<string, Entry>
-
 export class TokenCache {
-  readonly #halfBytes: number
-  #young: Generation = new Map()
-  #old: Generation = new Map()
-  #youngBytes = 0
+  readonly #maxBytes: number
+  readonly #entries = new Map<string, Entry>()
+  #bytes = 0
+  #newest: Entry | undefined
+  #oldest: Entry | undefined
+  /** The entry that the hand looks at next; undefined: the oldest. */
+  #hand: Entry | undefined
 
   constructor(maxBytes: number) {
-    this.#halfBytes = maxBytes / 2
+    this.#maxBytes = maxBytes
+  }
+
+  /** Number of tokens in the cache. */
+  get size(): number {
+    return this.#entries.size
   }
 
   get(token: string): Verified | undefined {
-    const tail = token.slice(-tailLength)
-    const entry = this.#young.get(tail)
-    if (entry?.token === token) return entry.verified
-    const older = this.#old.get(tail)
-    if (older?.token !== token) return undefined
-    this.#old.delete(tail)
-    this.set(token, older.verified)
-    return older.verified
+    const entry = this.#entries.get(token.slice(-tailLength))
+    if (entry?.token !== token) return undefined
+    entry.used = true
+    return entry.verified
   }
 
   set(token: string, verified: Verified): void {
-    const { json, keys } = verified.principal
-    const bytes =
-      token.length + 3 * json.length + perPart * partsOf(json) + 2 * keys.byteLength + overhead
-    if (bytes > this.#halfBytes) return
-    if (this.#youngBytes + bytes > this.#halfBytes) {
-      this.#old = this.#young
-      this.#young = new Map()
-      this.#youngBytes = 0
-    }
+    const bytes = bytesOf(token, verified)
+    if (bytes > this.#maxBytes) return
     // The token is a slice of the header text; without a copy, the cache would keep all headers of that request in
     // memory.
     const kept = copyOf(token)
-    this.#young.set(copyOf(token.slice(-tailLength)), { token: kept, verified })
-    this.#youngBytes += bytes
+    const tail = copyOf(token.slice(-tailLength))
+    const before = this.#entries.get(tail)
+    if (before !== undefined) this.#remove(before)
+    while (this.#bytes + bytes > this.#maxBytes) this.#evict()
+    const older = this.#newest
+    const entry: Entry = {
+      token: kept,
+      tail,
+      verified,
+      bytes,
+      used: false,
+      newer: undefined,
+      older,
+    }
+    if (older === undefined) this.#oldest = entry
+    else older.newer = entry
+    this.#newest = entry
+    this.#entries.set(tail, entry)
+    this.#bytes += bytes
   }
 
   delete(token: string): void {
-    const tail = token.slice(-tailLength)
-    for (const generation of [this.#young, this.#old])
-      if (generation.get(tail)?.token === token) generation.delete(tail)
+    const entry = this.#entries.get(token.slice(-tailLength))
+    if (entry?.token === token) this.#remove(entry)
+  }
+
+  #evict(): void {
+    let at = this.#hand ?? this.#oldest!
+    while (at.used) {
+      at.used = false
+      at = at.newer ?? this.#oldest!
+    }
+    this.#hand = at
+    this.#remove(at)
+  }
+
+  #remove(entry: Entry): void {
+    const { newer, older } = entry
+    if (this.#hand === entry) this.#hand = newer
+    if (newer === undefined) this.#newest = older
+    else newer.older = older
+    if (older === undefined) this.#oldest = newer
+    else older.newer = newer
+    this.#entries.delete(entry.tail)
+    this.#bytes -= entry.bytes
   }
 }
 
-/**
- * Upper bound of the members and elements in a JSON text: counts commas and opening brackets, those inside strings too.
- */
-function partsOf(json: string): number {
-  let parts = 0
-  for (let i = 0; i < json.length; i++) {
-    const code = json.charCodeAt(i)
-    if (code === 0x2c || code === 0x5b || code === 0x7b) parts++
-  }
-  return parts
+/** The principal's text is kept three times: as it is, and what the policy and the decision log get of it. */
+function bytesOf(token: string, { principal }: Verified): number {
+  return token.length + 3 * principal.json.length + principal.keys.byteLength + overhead
 }
 
 function copyOf(text: string): string {

@@ -3,6 +3,7 @@
  * time must be finite: a token that no cutoff could revoke is not accepted.
  */
 import type { IssuerConfig } from '../config/options.ts'
+import { anyAudience } from '../config/presets.ts'
 import { subjectCaller } from '../domain/caller.ts'
 import { wellFormedJson } from '../domain/json.ts'
 import { type Pointers, type Principal, valueAt } from '../domain/principal.ts'
@@ -36,17 +37,54 @@ export function matchedColumns(
   return found
 }
 
-/** Checks the token's `typ` (RFC 9068 section 4). @throws GateError ERR_TOKEN_TYPE */
-export function checkType(header: Header, claims: Claims, mode: IssuerConfig['token_types']): void {
-  const { typ } = header
+/**
+ * Checks that a token is an access token: its `typ` (RFC 9068 section 4), or where the issuer does not write one, what
+ * tells its other tokens apart. @throws GateError ERR_TOKEN_TYPE
+ */
+export function checkType(
+  { typ }: Header,
+  claims: Claims,
+  config: Pick<IssuerConfig, 'token_types' | 'access_token_nonce'>,
+): void {
   if (typ === 'at+jwt') return
+  const mode = config.token_types
+  if (mode === 'at+jwt') throw notAccess(`its typ is ${shown(typ)}, expected at+jwt`)
+  if (typ !== undefined && typ !== 'jwt')
+    throw notAccess(`its typ is ${shown(typ)}, expected at+jwt, JWT or none`)
   // An issuer signs ID tokens, logout tokens and event tokens with the same key: only a token that is none of these
   // passes.
-  const legacy = mode === 'any' && (typ === undefined || typ === 'jwt')
-  const { typ: kind, events, nonce } = claims
-  const another = typeof kind === 'string' && /^(?:id|refresh|offline|logout)$/i.test(kind)
-  if (!legacy || events !== undefined || nonce !== undefined || another)
-    throw new GateError('ERR_TOKEN_TYPE')
+  if (claims.events !== undefined) throw notAccess('it has events: it is a logout or event token')
+  const kind = kindOf(claims)
+  if (kind !== undefined && kind !== 'bearer' && kind !== 'access') {
+    if (mode === 'id' && kind === 'id') return
+    throw notAccess(`it says that it is of the kind ${shown(kind)}`)
+  }
+  if (mode === 'id') return
+  for (const name of ['at_hash', 'c_hash'])
+    if (claims[name] !== undefined) throw notAccess(`it has ${name}: it is an ID token`)
+  const { nonce, scope, scp } = claims
+  if (nonce === undefined || config.access_token_nonce === 'allow') return
+  if (kind === undefined && scope === undefined && scp === undefined)
+    throw notAccess(
+      'it has a nonce and neither scopes nor a kind, so it counts as an ID token; see issuers[].access_token_nonce',
+    )
+}
+
+/** What a token says of itself: `typ` in its claims (Keycloak) or `token_use` (Cognito), in lower case. */
+function kindOf(claims: Claims): string | undefined {
+  for (const name of ['typ', 'token_use']) {
+    const value = claims[name]
+    if (typeof value === 'string') return value.toLowerCase()
+  }
+  return undefined
+}
+
+function shown(value: string | undefined): string {
+  return value === undefined ? 'missing' : JSON.stringify(value)
+}
+
+function notAccess(why: string): GateError {
+  return new GateError('ERR_TOKEN_TYPE', undefined, { cause: why })
 }
 
 /** What is known of a verified token besides its claims. */
@@ -68,7 +106,7 @@ export function parsePrincipal(
   evidence: Evidence,
 ): Principal {
   const issuer = identifier(claims.iss, 'iss')
-  const subject = identifier(claims.sub, 'sub')
+  const subject = identifier(valueAt(claims, config.claims.subject), config.claims.subject.slice(1))
   const { issuedAtS, expiresAtS } = readTimes(claims, config, nowMs)
   const boundTo = readBinding(claims.cnf)
   const named = readNames(claims, config.claims)
@@ -85,7 +123,6 @@ export function parsePrincipal(
     authTimeS: readAuthTime(claims.auth_time, nowMs / 1000 + config.clock_skew / 1000),
     expiresAtS,
     boundTo,
-    claims,
     json: wellFormedJson(
       JSON.stringify({
         issuer,
@@ -167,15 +204,23 @@ function readNames(claims: Claims, at: IssuerConfig['claims']) {
 
 /** The tolerance `skewMs` is for the issuer's clock, on `exp` as on `nbf`. @throws GateError ERR_TOKEN_EXPIRED */
 export function checkExpiry(expiresAtS: number, nowMs: number, skewMs: number): void {
-  if (nowMs >= expiresAtS * 1000 + skewMs) throw new GateError('ERR_TOKEN_EXPIRED')
+  if (nowMs >= expiresAtS * 1000 + skewMs)
+    throw new GateError('ERR_TOKEN_EXPIRED', undefined, {
+      cause: `its exp is ${expiresAtS}, now is ${Math.floor(nowMs / 1000)}`,
+    })
 }
 
-/** The audiences that a token names. @throws GateError ERR_TOKEN_AUDIENCE */
-export function readAudience(claims: Claims): readonly string[] {
-  const { aud } = claims
-  const list = typeof aud === 'string' ? [aud] : aud
+/** The audiences that a token names; none where no audience is asked for. @throws GateError ERR_TOKEN_AUDIENCE */
+export function readAudience(
+  claims: Claims,
+  { audience, claims: at }: Pick<IssuerConfig, 'audience' | 'claims'>,
+): readonly string[] {
+  const found = valueAt(claims, at.audience)
+  const list = typeof found === 'string' ? [found] : found
   if (Array.isArray(list) && list.every((one) => typeof one === 'string')) return list
-  throw new GateError('ERR_TOKEN_AUDIENCE')
+  if (found === undefined && audience.includes(anyAudience)) return []
+  const what = found === undefined ? 'missing' : 'neither a text nor a list of texts'
+  throw new GateError('ERR_TOKEN_AUDIENCE', undefined, { cause: `its ${at.audience} is ${what}` })
 }
 
 function identifier(value: unknown, name: string): string {

@@ -52,7 +52,8 @@ export class KeptKeys {
       if (file.issuer !== config.issuer || file.jwks_uri !== placeOf(config)) return undefined
       if (!(goodAt <= now + clockMs)) throw new Error('it was fetched in the future')
       if (now > goodAt + config.keys_max_stale) return undefined
-      return { keys: admitKeys(JSON.stringify({ keys: file.keys }), config.algorithms), goodAt }
+      const { keys } = admitKeys(JSON.stringify({ keys: file.keys }), config.algorithms)
+      return { keys, goodAt }
     } catch (cause) {
       throw unusable(path, cause)
     }

@@ -9,7 +9,7 @@ import type { IssuerConfig } from '../config/options.ts'
 import { isTrusted } from '../config/trust.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
-import { admitKeys, type Jwk } from './admit.ts'
+import { type Admitted, admitKeys, type Jwk } from './admit.ts'
 import { KeptKeys } from './kept-keys.ts'
 import type { KeySet } from './key-set.ts'
 
@@ -51,6 +51,8 @@ class IssuerKeys {
   error: GateError | undefined
   /** The last warning that was logged for this issuer. */
   said: string | undefined
+  /** The published keys that are not used, as last logged. */
+  left = ''
   running: Promise<void> | undefined
   keeping: Promise<void> | undefined
   /** Keeping the keys failed, and that was logged. */
@@ -142,7 +144,9 @@ export class KeyStore {
       const source = new IssuerKeys(config)
       source.fetchedAt = Date.now()
       source.triedAtMs = performance.now()
-      source.keys = await this.#load(config)
+      const { keys, left } = await this.#load(config)
+      source.keys = keys
+      this.#name(source, left)
       source.goodAt = Date.now()
       source.version = (before?.version ?? 0) + 1
       next.set(config.issuer, source)
@@ -171,11 +175,13 @@ export class KeyStore {
     }
   }
 
-  /** A worker met a key id that is not in the set: fetch the set again, but not more often than the cooldown allows. */
-  want(issuer: string, kid: string | undefined): void {
+  /**
+   * A worker met a token that no key of the set verifies: fetch the set again, but not more often than the cooldown allows.
+   * @param seen The version of the set that the worker has; a newer one is on its way to it.
+   */
+  want(issuer: string, seen: number): void {
     const source = this.#sources.get(issuer)
-    if (source === undefined || this.#closed) return
-    if (kid !== undefined && source.keys.some((key) => key.kid === kid)) return
+    if (source === undefined || this.#closed || seen < source.version) return
     // The cooldown also holds after failed attempts: unknown keys in tokens of strangers must not load an issuer that
     // fails.
     const now = performance.now()
@@ -221,7 +227,8 @@ export class KeyStore {
     source.fetchedAt = Date.now()
     source.triedAtMs = performance.now()
     try {
-      const keys = await this.#load(source.config)
+      const { keys, left } = await this.#load(source.config)
+      this.#name(source, left)
       source.goodAt = Date.now()
       source.failures = 0
       const recovered = source.error !== undefined
@@ -241,6 +248,16 @@ export class KeyStore {
       if (source.keys.length > 0 && Date.now() > servesUntil(source)) this.#change(source, [])
       this.#warn(source, source.error)
     }
+  }
+
+  /** Logs which published keys are not used: an operator who looks for a missing key finds it here, once. */
+  #name(source: IssuerKeys, left: readonly string[]): void {
+    const text = left.join('; ')
+    if (text === source.left) return
+    source.left = text
+    if (left.length === 0) return
+    const { issuer } = source.config
+    this.#options.log.info({ issuer, left }, 'some published keys of the issuer are not used')
   }
 
   /** Logs a problem once, however often the fetch is repeated. */
@@ -270,7 +287,7 @@ export class KeyStore {
     source.timer = setTimeout(() => void this.#refresh(source), inMs)
   }
 
-  async #load({ issuer, algorithms, jwks_file: file, jwks_uri }: IssuerConfig): Promise<Jwk[]> {
+  async #load({ issuer, algorithms, jwks_file: file, jwks_uri }: IssuerConfig): Promise<Admitted> {
     if (file !== undefined) return admitKeys(await readKeys(file), algorithms, file)
     const uri = jwks_uri ?? (await this.#discover(issuer))
     return admitKeys(await this.#options.fetchDocument(uri, limits), algorithms, uri)

@@ -2,7 +2,7 @@
  * Checks the shape of a token before any cryptography: three strict base64url parts, JSON objects, and no header member
  * that would make the library do more than verify a signature.
  */
-import { keepDigits } from '../domain/json.ts'
+import { holdsDoubtfulNumber, parseKeepingDigits } from '../domain/json.ts'
 import { type StrictJson, strictJson } from '../domain/strict-json.ts'
 import { GateError } from '../errors.ts'
 
@@ -27,19 +27,21 @@ export interface Shape {
 
 /** @throws GateError ERR_TOKEN_MALFORMED */
 export function parseTokenShape(token: string): Shape {
-  if (token.length > maxLength) throw malformed()
+  if (token.length > maxLength) throw malformed(`it has more than ${maxLength} characters`)
   const parts = token.split('.')
-  if (parts.length !== 3 || !parts.every(canonical)) throw malformed()
-  const { value: header } = readObject(parts[0]!)
-  const { value: claims, written } = readObject(parts[1]!)
+  if (parts.length !== 3) throw malformed(`it has ${parts.length} parts, expected 3`)
+  if (!parts.every(canonical)) throw malformed('a part of it is not strict base64url')
+  const { value: header } = readObject(parts[0]!, 'header')
+  const { value: claims, written } = readObject(parts[1]!, 'payload')
   const { alg, kid, typ, crit, b64, zip, enc } = header
-  if (typeof alg !== 'string') throw malformed()
-  if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) throw malformed()
-  if (typ !== undefined && typeof typ !== 'string') throw malformed()
+  if (typeof alg !== 'string') throw malformed('its header has no alg')
+  if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
+    throw malformed('its kid is not a text of at most 256 characters')
+  if (typ !== undefined && typeof typ !== 'string') throw malformed('its typ is not a text')
   // These members change the meaning of the bytes (RFC 8725 section 3.10), so they are refused. Keys inside the header
   // are never used.
   if (crit !== undefined || b64 !== undefined || zip !== undefined || enc !== undefined)
-    throw malformed()
+    throw malformed('its header has crit, b64, zip or enc')
   return {
     header: { alg, kid, typ: typ?.toLowerCase().replace(/^application\//, '') },
     claims,
@@ -70,26 +72,22 @@ function sextet(code: number): number {
 /** `ignoreBOM: true` leaves a byte order mark in the text, so that the JSON parser refuses it (RFC 8259 section 8.1). */
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Matches a number that a double may not hold exactly. */
-const doubtfulNumber = /\d{16}|\d[.eE]/
-
 type JsonObject = Record<string, unknown>
 
-function readObject(part: string): { value: JsonObject; written: JsonObject } {
+function readObject(part: string, name: string): { value: JsonObject; written: JsonObject } {
   let text: string
   let value: unknown
   try {
     text = utf8.decode(Buffer.from(part, 'base64url'))
     value = JSON.parse(text)
   } catch {
-    throw malformed()
+    throw malformed(`its ${name} is not JSON in UTF-8`)
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed()
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw malformed(`its ${name} is not an object`)
   const plain = strictJson(text, oneReading)
   const object = (plain === text ? value : JSON.parse(plain)) as JsonObject
-  const written = doubtfulNumber.test(plain)
-    ? (JSON.parse(plain, keepDigits) as JsonObject)
-    : object
+  const written = holdsDoubtfulNumber(plain) ? (parseKeepingDigits(plain) as JsonObject) : object
   return { value: object, written }
 }
 
@@ -105,6 +103,6 @@ const oneReading: StrictJson = {
   refuse: malformed,
 }
 
-function malformed(): GateError {
-  return new GateError('ERR_TOKEN_MALFORMED')
+function malformed(why: string): GateError {
+  return new GateError('ERR_TOKEN_MALFORMED', undefined, { cause: why })
 }

@@ -1,29 +1,39 @@
 /**
  * Room: identity. In: a bearer token. Out: the verified Principal, at once when the token is in the cache, otherwise
- * after its signature is checked. Never does: fetch keys (the control thread does), ask whether the token is revoked.
+ * or when a worker of this gate has checked its signature before; otherwise after its signature is checked. Never does:
+ * fetch keys (the control thread does), ask whether the token is revoked.
  *
  * Order of the checks: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
  */
 import { type CryptoKey, calculateJwkThumbprint, compactVerify, importJWK } from 'jose'
 import type { IssuerConfig } from '../config/options.ts'
+import { anyAudience } from '../config/presets.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
+import { maxCandidates } from './admit.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
 import type { KeySet } from './key-set.ts'
-import { type Header, parseTokenShape } from './shape.ts'
+import { KnownSignatures, type SharedSignatures } from './known-signatures.ts'
+import { type Header, parseTokenShape, type Shape } from './shape.ts'
 
 export interface TokenVerifierOptions {
   readonly issuers: readonly IssuerConfig[]
   readonly cacheBytes: number
+  readonly signatures: SharedSignatures
   /** Secrets under which a token is hashed, see `revocation.pepper_file`. */
   readonly peppers: readonly Uint8Array[]
   /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: Pointers
-  readonly metrics: { count(name: 'dropgate_token_cache_total', label: 'hit' | 'miss'): void }
-  /** Called when a token names a key that is not in the set; the control thread may then fetch the set anew. */
-  readonly onKeysWanted: (issuer: string, kid: string | undefined) => void
+  readonly metrics: {
+    count(name: 'dropgate_token_cache_total', label: 'hit' | 'shared' | 'miss'): void
+  }
+  /**
+   * Called when no key of the set, which has this version, verifies a token; the control thread may then fetch the set
+   * anew.
+   */
+  readonly onKeysWanted: (issuer: string, version: number) => void
 }
 
 interface Issuer {
@@ -34,7 +44,8 @@ interface Issuer {
   /** Wakes the requests that wait a moment for a key that may just have been published. */
   waiting: Set<() => void>
   /**
-   * Ids of keys that were requested but did not arrive, with the time until which they are not requested again (ms).
+   * Ids of keys that were requested but did not arrive, or that verified nothing, with the time until which they are not
+   * requested again (ms).
    */
   readonly absent: Map<string, number>
   /** Number of requests for keys since `askedSince` (ms). */
@@ -52,6 +63,14 @@ interface Key {
   thumbprint: string | undefined
 }
 
+/** A token that has the right shape and an issuer of this gate, and whose signature is still to be checked. */
+interface Unverified extends Shape {
+  readonly token: string
+  readonly issuer: Issuer
+}
+
+/** Most signature checks that may be under way in a worker; about a tenth of a second of work. */
+const maxUnderWay = 1000
 const waitMs = 1000
 const maxWaiting = 64
 const maxAbsent = 1000
@@ -66,10 +85,14 @@ export class TokenVerifier {
   readonly #options: TokenVerifierOptions
   readonly #issuers = new Map<string, Issuer>()
   readonly #cache: TokenCache
+  readonly #signatures: KnownSignatures
+  /** Verifications under way, by token: requests that bring the same new token wait for one. */
+  readonly #underWay = new Map<string, Promise<Verified>>()
 
   constructor(options: TokenVerifierOptions) {
     this.#options = options
     this.#cache = new TokenCache(options.cacheBytes)
+    this.#signatures = new KnownSignatures(options.signatures)
     this.reload(options.issuers, [])
   }
 
@@ -135,55 +158,123 @@ export class TokenVerifier {
       }
       this.#cache.delete(token)
     }
-    this.#options.metrics.count('dropgate_token_cache_total', 'miss')
-    return this.#verify(token, audience)
+    return this.#unknown(token, audience)
   }
 
-  async #verify(
+  /** A token that is not in the cache of this worker. */
+  #unknown(token: string, audience: readonly string[] | undefined): Principal | Promise<Principal> {
+    const unverified = this.#read(token)
+    const { issuer, header } = unverified
+    for (const { thumbprint } of candidates(issuer, header)) {
+      // A key that has verified nothing yet has no thumbprint yet.
+      if (thumbprint === undefined) continue
+      if (!this.#signatures.has(token, { thumbprint, algorithm: header.alg })) continue
+      this.#options.metrics.count('dropgate_token_cache_total', 'shared')
+      const verified = this.#verified(unverified, thumbprint)
+      checkAudience(verified, issuer, audience)
+      this.#cache.set(token, verified)
+      return verified.principal
+    }
+    this.#options.metrics.count('dropgate_token_cache_total', 'miss')
+    return this.#awaitVerified(token, unverified, audience)
+  }
+
+  async #awaitVerified(
     token: string,
+    unverified: Unverified,
     audience: readonly string[] | undefined,
-    attempt = 1,
   ): Promise<Principal> {
-    const { header, claims, written } = parseTokenShape(token)
+    let verifying = this.#underWay.get(token)
+    if (verifying === undefined) {
+      if (this.#underWay.size >= maxUnderWay) throw new GateError('ERR_OVERLOADED')
+      verifying = this.#verify(token, unverified).finally(() => this.#underWay.delete(token))
+      this.#underWay.set(token, verifying)
+    }
+    const verified = await verifying
+    const issuer = this.#issuers.get(verified.principal.issuer)
+    if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
+    checkAudience(verified, issuer, audience)
+    return verified.principal
+  }
+
+  /** Reads a token and checks what can be checked before its signature. @throws GateError ERR_TOKEN_* */
+  #read(token: string): Unverified {
+    const shape = parseTokenShape(token)
+    const { header, claims } = shape
     const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
     // `cause` holds values of a token that is not verified. It is only logged, so that operators can find a
     // misconfigured client.
     if (issuer === undefined) throw unfit('ERR_TOKEN_ISSUER', 'iss', claims.iss)
     const { config } = issuer
-    if (!config.algorithms.includes(header.alg))
-      throw unfit('ERR_TOKEN_ALGORITHM', 'alg', header.alg)
-    checkType(header, claims, config.token_types)
-    const key = pick(issuer, header) ?? (await this.#await(issuer, header))
-    const { version } = issuer
-    await checkSignature(token, key, header)
-    key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
-    const verified: Verified = {
-      principal: parsePrincipal(claims, config, Date.now(), {
-        written,
-        tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
-        keyThumbprint: key.thumbprint,
-        pointers: this.#options.pointers,
-      }),
-      audience: readAudience(claims),
-      keysVersion: version,
-      rules: issuer,
-    }
-    checkAudience(verified, issuer, audience)
-    if (issuer.version === version && this.#issuers.get(config.issuer) === issuer) {
+    if (!config.algorithms.includes(familyOf(header.alg)))
+      throw unfit('ERR_TOKEN_ALGORITHM', 'alg', header.alg, config.algorithms)
+    checkType(header, claims, config)
+    return { ...shape, token, issuer }
+  }
+
+  async #verify(token: string, unverified: Unverified, attempt = 1): Promise<Verified> {
+    const { issuer, header } = unverified
+    const { thumbprint, version } = await this.#check(token, issuer, header)
+    const verified = this.#verified(unverified, thumbprint)
+    this.#signatures.add(token, { thumbprint, algorithm: header.alg })
+    if (issuer.version === version && this.#issuers.get(issuer.config.issuer) === issuer) {
       this.#cache.set(token, verified)
-      return verified.principal
+      return verified
     }
     // The keys or rules were replaced during the verification, perhaps for a security reason (design law 6): verify
     // again by the new ones.
-    if (attempt < maxAttempts) return await this.#verify(token, audience, attempt + 1)
+    if (attempt < maxAttempts) return await this.#verify(token, this.#read(token), attempt + 1)
     throw new GateError('ERR_KEYS_UNAVAILABLE')
   }
 
+  /** What a token says whose signature is good. @throws GateError ERR_TOKEN_* */
+  #verified({ token, issuer, claims, written }: Unverified, keyThumbprint: string): Verified {
+    return {
+      principal: parsePrincipal(claims, issuer.config, Date.now(), {
+        written,
+        tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
+        keyThumbprint,
+        pointers: this.#options.pointers,
+      }),
+      audience: readAudience(claims, issuer.config),
+      keysVersion: issuer.version,
+      rules: issuer,
+    }
+  }
+
   /**
-   * Requests a key that is not loaded and waits a moment for it, so that the first request after a key rotation need
-   * not fail.
+   * Finds the key that verifies the token. Where no key of the set does, the set is fetched once more: the issuer may have
+   * a new key, also under the id of an old one.
+   * @returns the thumbprint of the key and the version of its set @throws GateError ERR_TOKEN_*, ERR_KEYS_UNAVAILABLE
    */
-  async #await(issuer: Issuer, header: Header): Promise<Key> {
+  async #check(
+    token: string,
+    issuer: Issuer,
+    header: Header,
+  ): Promise<{ thumbprint: string; version: number }> {
+    let refused: GateError | undefined
+    let { version } = issuer
+    for (let fetched = false; ; fetched = true) {
+      for (const key of candidates(issuer, header)) {
+        refused = await verifyWith(key, token, header)
+        if (refused !== undefined) continue
+        key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
+        return { thumbprint: key.thumbprint, version }
+      }
+      if (!fetched) await this.#newKeys(issuer, header)
+      if (fetched || issuer.version === version) break
+      version = issuer.version
+      refused = undefined
+    }
+    if (issuer.keys.length === 0) throw new GateError('ERR_KEYS_UNAVAILABLE')
+    const known = issuer.keys.map((key) => key.kid ?? null)
+    throw refused ?? unfit('ERR_TOKEN_KEY_UNKNOWN', 'kid', header.kid, known)
+  }
+
+  /**
+   * Requests the key set anew and waits a moment for it, so that the first request after a key rotation need not fail.
+   */
+  async #newKeys(issuer: Issuer, header: Header): Promise<void> {
     const { config, absent, waiting } = issuer
     const kid = header.kid ?? ''
     const now = Date.now()
@@ -198,7 +289,7 @@ export class TokenVerifier {
       if (++issuer.asked <= maxAskedPerS) {
         if (absent.size >= maxAbsent) absent.clear()
         absent.set(kid, now + config.keys_cooldown)
-        this.#options.onKeysWanted(config.issuer, header.kid)
+        this.#options.onKeysWanted(config.issuer, issuer.version)
       }
       if (waiting.size < maxWaiting) {
         await new Promise<void>((resolve) => {
@@ -212,10 +303,6 @@ export class TokenVerifier {
         })
       }
     }
-    const key = pick(issuer, header)
-    if (key !== undefined) return key
-    if (issuer.keys.length === 0) throw new GateError('ERR_KEYS_UNAVAILABLE')
-    throw unfit('ERR_TOKEN_KEY_UNKNOWN', 'kid', header.kid)
   }
 }
 
@@ -225,26 +312,42 @@ function checkAudience(
   audience: readonly string[] | undefined,
 ): void {
   const accepted = audience ?? issuer.config.audience
+  if (accepted.includes(anyAudience)) return
   if (!verified.audience.some((one) => accepted.includes(one)))
-    throw unfit('ERR_TOKEN_AUDIENCE', 'aud', verified.audience)
+    throw unfit(
+      'ERR_TOKEN_AUDIENCE',
+      issuer.config.claims.audience.slice(1),
+      verified.audience,
+      accepted,
+    )
 }
 
-function unfit(code: Code, member: string, value: unknown): GateError {
-  return new GateError(code, undefined, { cause: `its ${member} is ${JSON.stringify(value)}` })
+function unfit(code: Code, member: string, value: unknown, expected?: unknown): GateError {
+  const found = value === undefined ? 'missing' : JSON.stringify(value)
+  const wanted = expected === undefined ? '' : `, expected one of ${JSON.stringify(expected)}`
+  return new GateError(code, undefined, { cause: `its ${member} is ${found}${wanted}` })
 }
 
-/** Finds the key by its id; without an id, the only key that fits. A `kid` names a key of this issuer only. */
-function pick(issuer: Issuer, header: Header): Key | undefined {
-  const fitting = issuer.keys.filter(
-    (key) => fits(key, header.alg) && (header.kid === undefined || key.kid === header.kid),
-  )
-  return fitting.length === 1 ? fitting[0] : undefined
+/**
+ * The keys of this issuer that a token can mean: those with its `kid`, or where no key has this one or the token has none,
+ * those without a `kid`, or any that fits. Keys of other types under the same `kid` do not count (RFC 7517 section 4.5).
+ */
+function candidates(issuer: Issuer, { alg, kid }: Header): readonly Key[] {
+  const fitting = issuer.keys.filter((key) => fits(key, familyOf(alg)))
+  if (kid === undefined) return fitting.slice(0, maxCandidates)
+  const named = fitting.filter((key) => key.kid === kid)
+  if (named.length > 0) return named
+  return fitting.filter((key) => key.kid === undefined).slice(0, maxCandidates)
+}
+
+/** RFC 9864 gives EdDSA with this curve a name of its own; both mean the same signature. */
+function familyOf(alg: string): string {
+  return alg === 'Ed25519' ? 'EdDSA' : alg
 }
 
 /** True if the key may verify this algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). */
 function fits(key: Key, alg: string): boolean {
-  if (key.alg !== undefined && key.alg !== alg && !(key.alg === 'Ed25519' && alg === 'EdDSA'))
-    return false
+  if (key.alg !== undefined && familyOf(key.alg) !== alg) return false
   const { kty, crv } = key.jwk
   switch (alg) {
     case 'ES256':
@@ -260,8 +363,12 @@ function fits(key: Key, alg: string): boolean {
   }
 }
 
-async function checkSignature(token: string, key: Key, header: Header): Promise<void> {
-  const { alg } = header
+/** @returns the refusal; undefined when the key verifies the token */
+async function verifyWith(
+  key: Key,
+  token: string,
+  { alg }: Header,
+): Promise<GateError | undefined> {
   try {
     let imported = key.imported.get(alg)
     if (imported === undefined) {
@@ -269,7 +376,8 @@ async function checkSignature(token: string, key: Key, header: Header): Promise<
       key.imported.set(alg, imported)
     }
     await compactVerify(token, await imported, { algorithms: [alg] })
+    return undefined
   } catch (error) {
-    throw new GateError('ERR_TOKEN_SIGNATURE', undefined, { cause: error })
+    return new GateError('ERR_TOKEN_SIGNATURE', undefined, { cause: error })
   }
 }

@@ -6,7 +6,7 @@
  */
 
 import { encodedName, encodedValue, formDecode } from '../domain/form.ts'
-import { keepDigits, quote } from '../domain/json.ts'
+import { parseKeepingDigits, quote } from '../domain/json.ts'
 import { hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { inputUsageOf, type UsedField } from './input-usage.ts'
 
@@ -113,7 +113,7 @@ export class InputPlan {
   #project(json: string): PrincipalTexts {
     const fields = this.#principal
     if (fields?.whole) return { read: json, logged: json }
-    const principal = JSON.parse(json, keepDigits) as Record<string, unknown>
+    const principal = parseKeepingDigits(json) as Record<string, unknown>
     const claims = fields?.fields.get('claims')
     const logged = {
       ...principal,

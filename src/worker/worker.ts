@@ -50,10 +50,11 @@ class GateWorker {
       verifier: new TokenVerifier({
         issuers: config.issuers,
         cacheBytes: config.limits.token_cache,
+        signatures: start.signatures,
         peppers: start.peppers,
         pointers: new ClaimPointers(start.pointers),
         metrics,
-        onKeysWanted: (issuer, kid) => report({ type: 'keys-wanted', issuer, kid }),
+        onKeysWanted: (issuer, seen) => report({ type: 'keys-wanted', issuer, seen }),
       }),
       engine: new PolicyEngine({
         maxMemoryBytes: config.policy.max_memory,

@@ -211,7 +211,7 @@ t.test(
       ['--issuer', 'https://a.example/${HOME}', /--issuer: .*without \$\{/],
       ['--port', 'http', /--port: expected a whole number/],
       ['--admin-port', '8080', /--admin-port: 8080 is already used/],
-      ['--preset', 'github', /--preset: expected one of keycloak/],
+      ['--preset', 'gitlab', /--preset: expected one of keycloak/],
       ['--audience', '', /--audience: /],
     ] as const) {
       const at = complete.indexOf(option)

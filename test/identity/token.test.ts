@@ -15,10 +15,12 @@ import type { IssuerConfig } from '../../src/config/options.ts'
 import type { Principal } from '../../src/domain/principal.ts'
 import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
+import { admitKeys } from '../../src/identity/admit.ts'
 import { checkBinding } from '../../src/identity/binding.ts'
 import { TokenCache } from '../../src/identity/cache.ts'
+import { KnownSignatures, type SharedSignatures } from '../../src/identity/known-signatures.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
-import { pause } from '../harness/wait.ts'
+import { pause, seeded, until } from '../harness/wait.ts'
 
 const issuer = 'https://idp.example'
 const pairs = new Map<string, { privateKey: CryptoKey; publicKey: CryptoKey; jwk: JWK }>()
@@ -40,23 +42,25 @@ function configOf(over: object = {}): IssuerConfig {
 
 interface Made {
   readonly verifier: TokenVerifier
-  readonly wanted: (string | undefined)[]
+  readonly wanted: number[]
   readonly counted: string[]
 }
 
 function make(
   over: object = {},
   keys: readonly JWK[] | null = [...pairs.values()].map((p) => p.jwk),
+  signatures: SharedSignatures = KnownSignatures.create(1 << 16),
 ): Made {
-  const wanted: (string | undefined)[] = []
+  const wanted: number[] = []
   const counted: string[] = []
   const verifier = new TokenVerifier({
     issuers: [configOf(over)],
     cacheBytes: 1 << 20,
+    signatures,
     peppers: [],
     pointers: noPointers,
     metrics: { count: (_name, label) => counted.push(label) },
-    onKeysWanted: (_issuer, kid) => wanted.push(kid),
+    onKeysWanted: (_issuer, version) => wanted.push(version),
   })
   if (keys !== null) verifier.setKeys({ issuer, version: 1, keys: keys as never })
   return { verifier, wanted, counted }
@@ -231,6 +235,14 @@ t.test('`token_types: any` accepts legacy access tokens, not ID tokens or events
     ['JWT', await signed({}, { typ: 'JWT' }), 'accepted'],
     ['none', await signed({}, { typ: undefined }), 'accepted'],
     ['an ID token by its nonce', await signed({ nonce: 'n' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['a nonce and scopes', await signed({ nonce: 'n', scope: 'a' }, { typ: 'JWT' }), 'accepted'],
+    ['a nonce and scopes of Entra', await signed({ nonce: 'n', scp: 'a' }, { typ: 'JWT' }), 'accepted'],
+    ['a nonce and a kind', await signed({ nonce: 'n', token_use: 'access' }, { typ: 'JWT' }), 'accepted'],
+    ['an ID token by its kind', await signed({ token_use: 'id' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['an unknown kind', await signed({ token_use: 'x' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['at_hash', await signed({ at_hash: 'x', scope: 'a' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
+    ['c_hash', await signed({ c_hash: 'x', scope: 'a' }, { typ: undefined }), 'ERR_TOKEN_TYPE'],
+    ['offline', await signed({ typ: 'Offline' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
     ['an event', await signed({ events: {} }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
     ['Keycloak ID token', await signed({ typ: 'ID' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
     ['Keycloak refresh token', await signed({ typ: 'Refresh' }, { typ: 'JWT' }), 'ERR_TOKEN_TYPE'],
@@ -238,6 +250,45 @@ t.test('`token_types: any` accepts legacy access tokens, not ID tokens or events
     ['a logout token', await signed({}, { typ: 'logout+jwt' }), 'ERR_TOKEN_TYPE'],
   ] // biome-ignore format: a table
   for (const [name, token, code] of cases) t.equal(await codeOf(made, token), code, name)
+  const nonce = make({ token_types: 'any', access_token_nonce: 'allow' })
+  t.equal(await codeOf(nonce, await signed({ nonce: 'n' }, { typ: 'JWT' })), 'accepted')
+  t.equal(
+    await codeOf(nonce, await signed({ nonce: 'n', at_hash: 'x' }, { typ: 'JWT' })),
+    'ERR_TOKEN_TYPE',
+  )
+  const id = make({ token_types: 'id' })
+  for (const claims of [{ nonce: 'n', at_hash: 'x' }, { typ: 'ID' }, { token_use: 'id' }, {}])
+    t.equal(await codeOf(id, await signed(claims, { typ: 'JWT' })), 'accepted')
+  for (const claims of [{ typ: 'Refresh' }, { token_use: 'x' }, { events: {} }])
+    t.equal(await codeOf(id, await signed(claims, { typ: 'JWT' })), 'ERR_TOKEN_TYPE')
+})
+
+t.test('audience and subject are where the configuration says', async (t) => {
+  const made = make({ claims: { audience: '/client_id', subject: '/person/oid' }, audience: ['c'] })
+  const token = await signed({ aud: undefined, person: { oid: 'bob' } })
+  const principal = await made.verifier.verify(token, undefined)
+  t.match(principal, { subject: 'bob', clientId: 'c' })
+  t.match(JSON.parse(principal.json), { subject: 'bob', claims: { sub: 'alice' } })
+  t.same(
+    principal.keys,
+    (await make().verifier.verify(await signed({ sub: 'bob' }), undefined)).keys,
+    'rows name the subject that was read',
+  )
+  t.equal(
+    await codeOf(made, await signed({ client_id: 'other', person: { oid: 'bob' } })),
+    'ERR_TOKEN_AUDIENCE',
+  )
+  t.equal(await codeOf(made, await signed()), 'ERR_TOKEN_CLAIMS')
+  const any = make({ audience: 'none' })
+  for (const aud of [undefined, 'elsewhere', ['a', 'b'], []])
+    t.equal(await codeOf(any, await signed({ aud })), 'accepted')
+  t.equal(await codeOf(any, await signed({ aud: 7 })), 'ERR_TOKEN_AUDIENCE')
+  await t.rejects(
+    async () => await any.verifier.verify(await signed({ aud: 'elsewhere' }), ['api']),
+    {
+      code: 'ERR_TOKEN_AUDIENCE',
+    },
+  )
 })
 
 t.test('times must be finite, and identifiers must be such that a row can name them', async (t) => {
@@ -364,8 +415,20 @@ t.test('operators see what a token named that does not fit', async (t) => {
     return (refused as GateError).cause
   }
   t.equal(await causeOf({ iss: 'https://"evil"' }), 'its iss is "https://\\"evil\\""')
-  t.equal(await causeOf({ aud: ['a', 'b'] }), 'its aud is ["a","b"]')
-  t.equal(await causeOf({}, { kid: 'RS256' }), 'its kid is "RS256"')
+  t.equal(await causeOf({ iss: undefined }), 'its iss is missing')
+  t.equal(
+    await causeOf({ aud: ['a', 'b'] }),
+    'its aud is ["a","b"], expected one of ["api","other"]',
+  )
+  t.equal(await causeOf({ aud: undefined }), 'its /aud is missing')
+  t.match(await causeOf({}, { kid: 'RS256' }), /^its kid is "RS256", expected one of \["ES256",/)
+  t.equal(await causeOf({}, { typ: 'JWT' }), 'its typ is "jwt", expected at+jwt')
+  t.equal(await causeOf({ iat: 1, exp: 2 }), `its exp is 2, now is ${nowS()}`)
+  t.equal(await causeOf({ sub: 7 }), 'sub is not a usable string')
+  t.equal(
+    await causeOf({}, { kid: 'k'.repeat(300) }),
+    'its kid is not a text of at most 256 characters',
+  )
   t.equal(await causeOf({ cnf: 'x' }), 'its cnf is not an object')
   t.equal(
     await causeOf({ cnf: { jwk: { kty: 'oct', k: 'secret' } } }),
@@ -424,7 +487,7 @@ t.test(
     const made = make({}, [pairs.get('RS256')!.jwk])
     const waiting = codeOf(made, await signed())
     await pause(50)
-    t.same(made.wanted, ['ES256'])
+    t.same(made.wanted, [1])
     made.verifier.setKeys({
       issuer,
       version: 2,
@@ -435,7 +498,7 @@ t.test(
     const second = await signed({ jti: '2' }, { kid: 'nobody' })
     const began = performance.now()
     t.equal(await codeOf(made, second), 'ERR_TOKEN_KEY_UNKNOWN')
-    t.same(made.wanted, ['ES256', 'nobody'])
+    t.same(made.wanted, [1, 2])
     t.ok(performance.now() - began < 900, 'the second did not wait')
   },
 )
@@ -445,15 +508,71 @@ t.test('without the keys of its issuer a token is refused as not verifiable now'
 })
 
 t.test(
-  'two keys under one name, or without names, are none; a single nameless one is',
+  'key sets of every mix of kid, type, algorithm and order verify what their keys signed',
   async (t) => {
-    const { kid: _, ...nameless } = pairs.get('ES256')!.jwk
-    t.equal(await codeOf(make({}, [nameless]), await signed({}, { kid: undefined })), 'accepted')
-    t.equal(await codeOf(make({}, [nameless]), await signed()), 'ERR_TOKEN_KEY_UNKNOWN')
-    const { jwk } = pairs.get('ES256')!
-    t.equal(await codeOf(make({}, [jwk, { ...jwk }]), await signed()), 'ERR_TOKEN_KEY_UNKNOWN')
+    const seed = Number(process.env.SEED ?? Date.now() % 1e9)
+    t.comment(`SEED=${seed}`)
+    const random = seeded(seed)
+    const one = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
+    // Two pairs of each type, so that a token may be signed by a key that the set has not.
+    const owned: { alg: string; jwk: JWK; privateKey: CryptoKey }[] = []
+    for (const alg of ['ES256', 'ES384', 'EdDSA', 'RS256', 'ES256', 'RS256', 'EdDSA']) {
+      const pair = await generateKeyPair(alg, { extractable: true })
+      owned.push({ alg, jwk: await exportJWK(pair.publicKey), privateKey: pair.privateKey })
+    }
+    const names = [undefined, '', 'a', 'b']
+    const seen: Record<string, number> = {}
+    for (let round = 0; round < 400; round++) {
+      const set = Array.from({ length: 1 + Math.floor(random() * 5) }, () => {
+        const { jwk, alg } = one(owned)
+        const named = one([undefined, alg, alg === 'EdDSA' ? 'Ed25519' : alg])
+        return JSON.parse(JSON.stringify({ ...jwk, kid: one(names), alg: named })) as JWK
+      })
+      const signer = one(owned)
+      const kid = one([...names, 'c'])
+      const { keys } = admitKeys(JSON.stringify({ keys: set }), [...pairs.keys()])
+      const { verifier } = make({ keys_cooldown: '1ms' }, keys as never)
+      const alg = signer.alg === 'EdDSA' ? one(['EdDSA', 'Ed25519']) : signer.alg
+      const token = await signed({}, { alg, kid }, signer.privateKey)
+      const fitting = set.filter(({ kty, crv }) => kty === signer.jwk.kty && crv === signer.jwk.crv)
+      const named = fitting.filter((key) => key.kid === kid)
+      const asked =
+        kid === undefined
+          ? fitting
+          : named.length > 0
+            ? named
+            : fitting.filter((key) => key.kid === undefined)
+      const holds = asked.some(({ x, n }) => x === signer.jwk.x && n === signer.jwk.n)
+      const expected = holds
+        ? 'accepted'
+        : asked.length > 0
+          ? 'ERR_TOKEN_SIGNATURE'
+          : 'ERR_TOKEN_KEY_UNKNOWN'
+      // The set that a fetch finds is the same.
+      const answer = codeOf({ verifier } as Made, token)
+      verifier.setKeys({ issuer, version: 2, keys: keys as never })
+      t.equal(await answer, expected, `round ${round}: ${kid} by ${alg} in ${JSON.stringify(set)}`)
+      seen[expected] = (seen[expected] ?? 0) + 1
+    }
+    t.match(seen, { accepted: Number, ERR_TOKEN_SIGNATURE: Number, ERR_TOKEN_KEY_UNKNOWN: Number })
   },
 )
+
+t.test('a new key under the name of an old one is found by one fetch', async (t) => {
+  const made = make()
+  const pair = await generateKeyPair('ES256', { extractable: true })
+  const renewed = { ...(await exportJWK(pair.publicKey)), kid: 'ES256', alg: 'ES256' }
+  const first = codeOf(made, await signed({}, {}, pair.privateKey))
+  await until('the keys are asked for', () => made.wanted.length === 1)
+  made.verifier.setKeys({ issuer, version: 2, keys: [renewed] as never })
+  t.equal(await first, 'accepted')
+  // Forged tokens under a known name: one fetch in a cooldown, and only the first of them waits for it.
+  t.equal(await codeOf(made, await signed()), 'ERR_TOKEN_SIGNATURE')
+  const asked = made.wanted.length
+  for (let i = 0; i < 20; i++)
+    t.equal(await codeOf(made, await signed({ jti: `${i}` })), 'ERR_TOKEN_SIGNATURE')
+  t.equal(made.wanted.length, asked)
+})
 
 t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
   const cache = new TokenCache(100_000)
@@ -468,13 +587,118 @@ t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
   let held = 0
   for (let i = 0; i < 1000; i++) if (cache.get(`token-${i}`) !== undefined) held++
   t.ok(held > 5 && held < 100, `${held} of 1000 are held`)
-  const empty = { ...principal, json: `{"claims":[${'[],'.repeat(1000)}[]]}` }
-  for (let i = 0; i < 1000; i++) cache.set(`many-${i}`, { ...entry, principal: empty })
-  held = 0
-  for (let i = 0; i < 1000; i++) if (cache.get(`many-${i}`) !== undefined) held++
-  t.equal(held, 0, 'a thousand lists take more than their text')
-  cache.set('x'.repeat(60_000), entry)
-  t.equal(cache.get('x'.repeat(60_000)), undefined, 'too large to be worth it')
+  t.equal(cache.size, held, 'nothing else is kept')
+  cache.set('x'.repeat(100_000), entry)
+  t.equal(cache.get('x'.repeat(100_000)), undefined, 'it would fill the cache alone')
+  t.equal(cache.size, held, 'nothing had to go for it')
+})
+
+t.test('tokens that are used once do not drive out those that come again', async (t) => {
+  const principal = await make().verifier.verify(await signed(), undefined)
+  const entry = { principal, audience: ['api'], keysVersion: 1, rules: {} }
+  const room = 100
+  const size = 'token-0000'.length + 3 * principal.json.length + principal.keys.byteLength + 1500
+  const cache = new TokenCache(room * size)
+  for (let round = 0, once = 0; round < 50; round++) {
+    for (let i = 1000; i < 1050; i++)
+      if (cache.get(`token-${i}`) === undefined) cache.set(`token-${i}`, entry)
+    for (let i = 0; i < 40; i++) cache.set(`once-${1000 + once++}`, entry)
+    t.ok(cache.size <= room)
+  }
+  let held = 0
+  for (let i = 1000; i < 1050; i++) if (cache.get(`token-${i}`) !== undefined) held++
+  t.equal(held, 50)
+  // Whatever is taken out by name, the list stays whole.
+  for (let i = 1000; i < 1050; i += 2) cache.delete(`token-${i}`)
+  for (let i = 0; i < 1000; i++) cache.set(`more-${1000 + i}`, entry)
+  t.equal(cache.size, room)
+  for (let i = 0; i < 1000; i++) cache.delete(`more-${1000 + i}`)
+  for (let i = 1000; i < 1050; i++) cache.delete(`token-${i}`)
+  for (let i = 0; i < 2000; i++) cache.delete(`once-${1000 + i}`)
+  t.equal(cache.size, 0)
+})
+
+t.test('a signature is checked once for all workers, by the key that is in use', async (t) => {
+  const signatures = KnownSignatures.create(1 << 16)
+  const first = make({}, undefined, signatures)
+  const second = make({}, undefined, signatures)
+  const token = await signed()
+  const other = await signed({ sub: 'bob' })
+  await first.verifier.verify(token, undefined)
+  await second.verifier.verify(other, undefined)
+  t.same([first.counted, second.counted], [['miss'], ['miss']], 'a key first verifies one itself')
+  const principal = second.verifier.verify(token, undefined)
+  t.notOk(principal instanceof Promise, 'at once')
+  t.match(principal, { subject: 'alice' })
+  t.same(second.counted, ['miss', 'shared'])
+  t.throws(() => first.verifier.verify(other, ['elsewhere']), { code: 'ERR_TOKEN_AUDIENCE' })
+  // The signature is known, and everything else is looked at as for a new token.
+  const late = make({ max_token_lifetime: '1m' }, undefined, signatures)
+  await late.verifier.verify(await signed({ exp: nowS() + 30 }), undefined)
+  t.throws(() => late.verifier.verify(token, undefined), { code: 'ERR_TOKEN_CLAIMS' })
+  const forged = `${token.slice(0, -6)}${token.at(-6) === 'A' ? 'B' : 'A'}${token.slice(-5)}`
+  await t.rejects(Promise.resolve(second.verifier.verify(forged, undefined)), {
+    code: 'ERR_TOKEN_SIGNATURE',
+  })
+})
+
+t.test('a key that is removed or replaced ends its tokens on every worker', async (t) => {
+  const signatures = KnownSignatures.create(1 << 16)
+  const verifiers = [make({}, undefined, signatures), make({}, undefined, signatures)]
+  const token = await signed()
+  for (const { verifier } of verifiers) await verifier.verify(token, undefined)
+  const { publicKey } = await generateKeyPair('ES256')
+  const replaced = { ...(await exportJWK(publicKey)), kid: 'ES256', alg: 'ES256' }
+  for (const [version, keys] of [
+    [2, [replaced]],
+    [3, [pairs.get('RS256')!.jwk]],
+  ] as const) {
+    for (const { verifier } of verifiers) {
+      verifier.setKeys({ issuer, version, keys: keys as never })
+      await t.rejects(async () => await verifier.verify(token, undefined), {
+        code: /ERR_TOKEN_(SIGNATURE|KEY_UNKNOWN)/,
+      })
+    }
+  }
+  for (const { verifier } of verifiers) {
+    verifier.setKeys({ issuer, version: 4, keys: [pairs.get('ES256')!.jwk] as never })
+    await verifier.verify(token, undefined)
+  }
+})
+
+t.test('a new token that comes many times at once is verified once', async (t) => {
+  const { verifier } = make()
+  const token = await signed()
+  const routes = [undefined, ['api'], ['other', 'api'], undefined]
+  const all = await Promise.all(routes.map(async (route) => await verifier.verify(token, route)))
+  t.equal(new Set(all).size, 1)
+  const again = await signed({ sub: 'bob' })
+  const results = await Promise.allSettled([
+    verifier.verify(again, ['elsewhere']),
+    verifier.verify(again, undefined),
+  ])
+  t.match(results, [
+    { status: 'rejected', reason: { code: 'ERR_TOKEN_AUDIENCE' } },
+    { status: 'fulfilled', value: { subject: 'bob' } },
+  ])
+})
+
+t.test('a flood of new tokens is shed, and known ones are not', async (t) => {
+  const { verifier } = make()
+  const known = await signed()
+  await verifier.verify(known, undefined)
+  const tokens = await Promise.all(
+    Array.from({ length: 1010 }, (_, i) => signed({ jti: `new-${i}` })),
+  )
+  const flood = Promise.allSettled(
+    tokens.map(async (token) => await verifier.verify(token, undefined)),
+  )
+  t.match(verifier.verify(known, undefined), { subject: 'alice' })
+  const results = await flood
+  const shed = results.filter(({ status }) => status === 'rejected')
+  t.equal(shed.length, 10)
+  t.match(shed[0], { reason: { code: 'ERR_OVERLOADED' } })
+  t.match(await verifier.verify(tokens.at(-1)!, undefined), { subject: 'alice' })
 })
 
 t.test('a token that ends like a verified one is not taken for it', async (t) => {

@@ -37,8 +37,7 @@ function principal(over: Partial<Principal> = {}): Principal {
     scopes: [],
     issuedAtS: noon,
     expiresAtS: noon + 3600,
-    claims: {},
-    json: '{}',
+    json: '{"claims":{}}',
     clockSkewMs: 5000,
     boundary: 'inclusive',
     cleanAtVersion: -1,
@@ -324,7 +323,11 @@ t.test('a claim that becomes known between look-up and row is never missed', asy
     const pointers = new ClaimPointers()
     const seenByWorker = new ClaimPointers(pointers.shared)
     const ledger = ledgerWith()
-    const who: Principal = { ...principal(), claims: { role: 'clerk' }, pointers: seenByWorker }
+    const who: Principal = {
+      ...principal(),
+      json: '{"claims":{"role":"clerk"}}',
+      pointers: seenByWorker,
+    }
     const row = { id: 1, keys, cutoffUs: null, exact: false, authTime: false, expiresAtS: null }
     const steps = [
       () => pointers.learn(['/other', '/role']),

@@ -222,3 +222,25 @@ t.test('comparisons that do not happen are a warning of a gate that is ready', a
   t.match(metrics, /^dropgate_feed_comparisons_total\{result="failed"\} \d/m)
   t.ok(gate.logged.some(({ message }) => /no longer compared/.test(message)))
 })
+
+t.test('a token costs one signature check, on the other workers of the gate too', async (t) => {
+  const gate = await TestGate.start()
+  t.teardown(() => gate.stop())
+  const results = async (): Promise<Record<string, number>> => {
+    const headers = { authorization: `Bearer ${gate.adminToken}` }
+    const text = await (await fetch(`${gate.admin}/metrics`, { headers })).text()
+    const found = text.matchAll(/^dropgate_token_cache_total\{result="(\w+)"\} (\d+)$/gm)
+    return Object.fromEntries([...found].map(([, name, value]) => [name!, Number(value)]))
+  }
+  let tokens = 0
+  await until('another worker had a token that the first has checked', async () => {
+    const token = await gate.issuer.token(`user-${tokens++}`)
+    // Each on a connection of its own, which the kernel gives to one worker or the other.
+    for (let i = 0; i < 6; i++) await gate.ask('/orders', token)
+    return (await results()).shared! > 5
+  })
+  const { miss, hit, shared } = await results()
+  t.equal(hit! + shared! + miss!, 6 * tokens)
+  // A worker knows a signature by the key that made it, and each key first verifies one itself.
+  t.ok(miss! <= tokens + 1, `${miss} checks of ${tokens} tokens`)
+})

@@ -17,7 +17,10 @@ export function addInit(program: StrictCommand): void {
       'PostgreSQL for the revocations, without a login, e.g. postgres://127.0.0.1:5432/dropgate',
     )
     .option('--audience <name>', 'audience of the tokens, as in their claim aud (default: api)')
-    .option('--preset <name>', 'provider of the tokens: keycloak, entra, okta or auth0')
+    .option(
+      '--preset <name>',
+      'provider of the tokens, such as keycloak, entra, okta, auth0 or cognito',
+    )
     .option('--host <address>', 'address for clients (default: 127.0.0.1)')
     .option('--port <number>', 'port for clients (default: 8080)')
     .option('--admin-port <number>', 'port for operators (default: 8081)')

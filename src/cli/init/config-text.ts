@@ -33,7 +33,7 @@ export function configText(answers: Answers): string {
   })
   const presetLine =
     preset === undefined
-      ? '# preset: keycloak # or entra, okta, auth0: where their tokens have sessions and groups; accepts any typ'
+      ? '# preset: keycloak # or entra, okta, auth0, cognito and others: see docs/providers.md'
       : `preset: ${text(preset)} # where the tokens of this provider have sessions and groups; accepts any typ`
   return `# The configuration of a gate, made by \`dropgate init\`. \`dropgate config check\` lists every mistake in it; the README has all
 # options. \${NAME} stands for the environment variable NAME: those of this file are in dropgate.env.
