@@ -12,8 +12,10 @@ import { PolicyEngine } from '../../src/policy/engine.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { parsePatch } from '../../src/policy/patch.ts'
 import { compile } from '../harness/bundle.ts'
+import { EveryWorker, TestGate } from '../harness/gate.ts'
 import { OpaServer } from '../harness/opa-server.ts'
 import { packageOf } from '../harness/policy.ts'
+import { until } from '../harness/wait.ts'
 
 const megabytes = Number(process.argv[2] ?? 20)
 const maxMemoryBytes = 4e9
@@ -136,7 +138,66 @@ async function opa(text: string): Promise<void> {
   }
 }
 
+/** A whole gate: changes come at a fixed rate, whether those before are made or not, beside requests. */
+async function throughGate(text: string): Promise<void> {
+  const rate = 100
+  const seconds = 10
+  const gate = await TestGate.start({
+    bundle: null,
+    ready: false,
+    config: {
+      policy: { max_memory: '4GiB', max_bundle: '1GiB', max_unpacked: '1GiB' },
+      limits: { max_lag: '60s' },
+    },
+  })
+  const clients = new EveryWorker()
+  try {
+    const rego = 'default decision := false\ndecision if data.users[input.principal.subject].active'
+    gate.put(compile(rego, undefined, JSON.parse(text) as object))
+    await until('ready', () => gate.gate.readiness().ready, 120_000)
+    const token = await gate.issuer.token('user-0@example.com')
+    let asked = 0
+    let failed = 0
+    let running = true
+    const requests = (async () => {
+      while (running) {
+        for (const { status } of await clients.ask(gate, '/orders', token)) {
+          asked++
+          if (status !== 200) failed++
+        }
+      }
+    })()
+    const times: number[] = []
+    const made: Promise<void>[] = []
+    const beganMs = performance.now()
+    for (let i = 0; i < rate * seconds; i++) {
+      const waitMs = beganMs + (i * 1000) / rate - performance.now()
+      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs))
+      const change = JSON.stringify([operation(2 * i + 2)])
+      const startMs = performance.now()
+      made.push(
+        gate.gate.changeData(change, 'json-patch').then(() => {
+          times.push(performance.now() - startMs)
+        }),
+      )
+    }
+    await Promise.all(made)
+    const tookS = (performance.now() - beganMs) / 1000
+    running = false
+    await requests
+    times.sort((a, b) => a - b)
+    console.log(
+      `| ${rate} changes a second through a gate, beside requests | ${(times.length / tookS).toFixed(0)} a second; on every worker after p50 ${at(times, 0.5)} ms, p99 ${at(times, 0.99)} ms; ${failed} of ${asked} requests failed |`,
+    )
+  } finally {
+    clients.close()
+    await gate.stop()
+  }
+}
+
 const text = usersOf(megabytes * 1e6)
 console.log(`| ${(text.length / 1e6).toFixed(0)} MB of JSON | |\n| --- | --- |`)
 await ours(text)
 await opa(text)
+await throughGate(text)
+process.exit(0)

@@ -2,7 +2,10 @@
 import { kind, leb, Reader, section } from '../../src/policy/binary.ts'
 import { compile, endless, packed, unpacked } from './bundle.ts'
 
-export async function slowBundles(): Promise<[what: string, bundle: Buffer][]> {
+const lists = process.env.SLOW === 'all' ? 2 << 20 : 1 << 19
+
+/** What each one is, and how it is made. */
+export async function slowBundles(): Promise<[what: string, make: () => Promise<Buffer>][]> {
   const good = await unpacked(
     compile('default decision := false\ndecision if input.route.name == "public"'),
   )
@@ -14,14 +17,14 @@ export async function slowBundles(): Promise<[what: string, bundle: Buffer][]> {
     await packedWith({ 'policy.wasm': withFunctions(good.get('policy.wasm')!, make) })
   const nothing = Buffer.of(0, 0x0b)
   return [
-    ['a trial without end', compile('default decision := false\ndecision if contains(data.text, data.part)', undefined, endless)],
-    ['many functions', await withCode(() => new Array<Buffer>(200_000).fill(nothing))],
-    ['rules that call each other', await withCode((first) => callingEachOther(first, 3000))],
-    ['deep blocks', await withCode(() => [deep(300_000)])],
-    ['a wide function', await withCode(() => [wide(49_000, 100_000)])],
-    ['branches that meet again and again', await withCode(() => [meetings(2000, 100)])],
-    ['a large file of zeros', await packedWith({ 'optimized/zeros': Buffer.alloc(120 << 20) })],
-    ['large data', await packedWith({ 'data.json': `{"a":[${'[1],'.repeat(2 << 20)}1]}` })],
+    ['a trial without end', async () => compile('default decision := false\ndecision if contains(data.text, data.part)', undefined, endless)],
+    ['many functions', async () => withCode(() => new Array<Buffer>(200_000).fill(nothing))],
+    ['rules that call each other', async () => withCode((first) => callingEachOther(first, 3000))],
+    ['deep blocks', async () => withCode(() => [deep(300_000)])],
+    ['a wide function', async () => withCode(() => [wide(49_000, 100_000)])],
+    ['branches that meet again and again', async () => withCode(() => [meetings(2000, 100)])],
+    ['a large file of zeros', async () => packedWith({ 'optimized/zeros': Buffer.alloc(120 << 20) })],
+    ['large data', async () => packedWith({ 'data.json': `{"a":[${'[1],'.repeat(lists)}1]}` })],
   ] // biome-ignore format: a table
 }
 
