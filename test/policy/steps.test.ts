@@ -7,7 +7,7 @@ import { prepareModule, replaceNatives } from '../../src/policy/module.ts'
 import { allowStepsExport, interruptible, stepsExport } from '../../src/policy/steps.ts'
 import { compile } from '../harness/bundle.ts'
 import { Chance } from '../harness/compared.ts'
-import { activePolicy } from '../harness/policy.ts'
+import { activePolicy, packageOf } from '../harness/policy.ts'
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
 const decision = 'gate/authz/decision'
@@ -296,3 +296,26 @@ t.test(
     t.equal(policy.decide(decision, '{"mode":"bad","value":{"z":1}}').allowed, true)
   },
 )
+
+t.test('what the host does for a module is part of the time of an evaluation', async (t) => {
+  const lists = Array.from({ length: 300 }, (_, i) =>
+    Array.from({ length: 300 }, (_, k) => `v${i}.${k}`),
+  )
+  const objects = Array.from({ length: 6000 }, (_, i) => ({ [`key-${i}`]: { value: i } }))
+  const cases: [what: string, rego: string, input: unknown][] = [
+    ['large sets that are compared', 'decision if count({{y | some y in x} | some x in input.all}) == 1', lists],
+    ['many objects that are merged', 'decision if count(object.union_n(input.all)) == 1', objects],
+  ] // biome-ignore format: a table
+  for (const [what, rego, all] of cases) {
+    const policy = await packageOf(compile(rego))
+    const instance = new PolicyInstance({ ...policy, maxMemoryBytes: 64 << 20 })
+    const began = performance.now()
+    try {
+      instance.evaluate(0, JSON.stringify({ all }), 'json', { limitMs: 100 })
+    } catch (error) {
+      t.match(error, { code: 'ERR_POLICY_TIMEOUT' }, what)
+    }
+    const tookMs = performance.now() - began
+    t.ok(tookMs < 1500, `${what}: ${Math.round(tookMs)} ms`)
+  }
+})
