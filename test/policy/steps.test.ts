@@ -4,6 +4,7 @@ import { readArchive } from '../../src/bundle/archive.ts'
 import { op } from '../../src/policy/binary.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { prepareModule, replaceNatives } from '../../src/policy/module.ts'
+import { ModuleParts } from '../../src/policy/module-parts.ts'
 import { allowStepsExport, interruptible, stepsExport } from '../../src/policy/steps.ts'
 import { compile } from '../harness/bundle.ts'
 import { Chance } from '../harness/compared.ts'
@@ -296,6 +297,22 @@ t.test(
     t.equal(policy.decide(decision, '{"mode":"bad","value":{"z":1}}').allowed, true)
   },
 )
+
+t.test('no loop is free by the name of its function, and the one of OPA that is free is known', async (t) => {
+  const { wasm } = await readArchive(compile('decision := true'), { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 })
+  const { bytes } = replaceNatives(wasm)
+  const module = new ModuleParts(Buffer.from(bytes))
+  const counted = new ModuleParts(Buffer.from(interruptible(bytes)))
+  const [index] = [...module.names].find(([, name]) => name === 'opa_json_lex_read_string')!
+  const at = index - module.imported.length
+  t.strictSame(counted.bodies[at], module.bodies[at], 'not counted')
+  const other = Buffer.from(bytes)
+  const from = other.indexOf(module.bodies[at]!)
+  // One local variable more.
+  other[from + 1]! += 1
+  const rewritten = new ModuleParts(Buffer.from(interruptible(other)))
+  t.not(rewritten.bodies[at]!.length, module.bodies[at]!.length, 'counted where it is another')
+}) // biome-ignore format: short
 
 t.test('what the host does for a module is part of the time of an evaluation', async (t) => {
   const lists = Array.from({ length: 300 }, (_, i) =>
