@@ -495,10 +495,13 @@ export class PolicyInstance {
   /** Answers one of `hostFunctions`, whose results are no builtin's. */
   #serve(id: number, a: number, b: number): number {
     this.#refresh()
-    if (id === hostFunctions.compare) return this.#compareTerms(a, b)
     this.#time.beforeHostCall()
     const found =
-      id === hostFunctions.nextKey ? this.#scans.next(this.#view, a, b) : this.#byOtherKey(a, b)
+      id === hostFunctions.compare
+        ? this.#compareTerms(a, b)
+        : id === hostFunctions.nextKey
+          ? this.#scans.next(this.#view, a, b)
+          : this.#byOtherKey(a, b)
     this.#time.afterHostCall()
     return found
   }

@@ -50,7 +50,13 @@ export function misplaced(
 ): string | undefined {
   const inside = roots.some((root) => isWithin(path, root === '' ? [] : root.split('/')))
   if (!inside) return 'it is outside the roots of the bundle'
-  const rule = rules.find((each) => isWithin(path, each) || hasMember(value, path, each))
+  // Read once, however many rules there are below the path.
+  let read: unknown
+  const given = (): unknown => {
+    read ??= JSON.parse(value ?? 'null')
+    return read
+  }
+  const rule = rules.find((each) => isWithin(path, each) || hasMember(given, path, each))
   return rule === undefined ? undefined : `a rule has this path: data.${rule.join('.')}`
 }
 
@@ -59,9 +65,9 @@ function isWithin(path: Path, above: Path): boolean {
 }
 
 /** True when the value at `path` would have a member at the path of the rule. */
-function hasMember(value: string | undefined, path: Path, rule: Path): boolean {
-  if (value === undefined || !isWithin(rule, path)) return false
-  let at: unknown = JSON.parse(value)
+function hasMember(value: () => unknown, path: Path, rule: Path): boolean {
+  if (!isWithin(rule, path)) return false
+  let at = value()
   for (const name of rule.slice(path.length)) {
     if (typeof at !== 'object' || at === null || !Object.hasOwn(at, name)) return false
     at = (at as Record<string, unknown>)[name]

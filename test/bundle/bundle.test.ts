@@ -31,6 +31,17 @@ t.test('a bundle that opa built is read; its digest stands for a missing revisio
   t.equal((await readArchive(await revised(good, 'r7', {}), limits)).revision, 'r7')
 })
 
+t.test('roots of a manifest are read in a time that is linear in their length', async (t) => {
+  const slashes = '/'.repeat(100_000)
+  const manifest = JSON.stringify({ roots: [`x${slashes}y`, '/a/b//', slashes] })
+  const bytes = await packed(entries({ '.manifest': manifest }))
+  const began = performance.now()
+  const { places } = await readArchive(bytes, limits)
+  const tookMs = performance.now() - began
+  t.strictSame(places.roots, [`x${slashes}y`, 'a/b', ''])
+  t.ok(tookMs < 1000, `${Math.round(tookMs)} ms`)
+})
+
 t.test('an archive that is damaged, too large or not a bundle is refused', async (t) => {
   const wasm = files.get('policy.wasm')!
   const cases: [name: string, bytes: Buffer, code: string, message?: RegExp][] = [

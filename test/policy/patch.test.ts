@@ -299,6 +299,20 @@ t.test('a change is read in one way, or refused', (t) => {
   t.end()
 })
 
+t.test('a large value above the paths of many rules is read once', (t) => {
+  const rules = Array.from({ length: 5000 }, (_, i) => ['gate', `p${i}`, 'allow'])
+  const users = Array.from({ length: 50_000 }, (_, i) => ({ name: `user-${i}` }))
+  const places = { roots: [''], rules }
+  const at = (value: object) =>
+    misplaced({ op: 'add', path: ['gate'], value: JSON.stringify(value) }, places)
+  const began = performance.now()
+  t.equal(at({ users }), undefined)
+  t.match(at({ users, p4999: { allow: 1 } }), /a rule has this path/)
+  const tookMs = performance.now() - began
+  t.ok(tookMs < 1000, `${Math.round(tookMs)} ms`)
+  t.end()
+})
+
 t.test('no change reaches the path of a rule, or data that is not the bundle’s', async (t) => {
   const rego =
     'package gate.authz\n\ndecision if data.gate.x\n\n"odd name"["a.b"] := 1 if input\n\nf(x) := x + 1\n\nother if f(input.n) == 2'.replace(

@@ -4,10 +4,11 @@ import { readArchive } from '../../src/bundle/archive.ts'
 import { op } from '../../src/policy/binary.ts'
 import { PolicyInstance } from '../../src/policy/host.ts'
 import { prepareModule, replaceNatives } from '../../src/policy/module.ts'
+import { ModuleParts } from '../../src/policy/module-parts.ts'
 import { allowStepsExport, interruptible, stepsExport } from '../../src/policy/steps.ts'
 import { compile } from '../harness/bundle.ts'
 import { Chance } from '../harness/compared.ts'
-import { activePolicy } from '../harness/policy.ts'
+import { activePolicy, packageOf } from '../harness/policy.ts'
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
 const decision = 'gate/authz/decision'
@@ -296,3 +297,42 @@ t.test(
     t.equal(policy.decide(decision, '{"mode":"bad","value":{"z":1}}').allowed, true)
   },
 )
+
+t.test('no loop is free by the name of its function, and the one of OPA that is free is known', async (t) => {
+  const { wasm } = await readArchive(compile('decision := true'), { maxBundleBytes: 1 << 26, maxUnpackedBytes: 1 << 28 })
+  const { bytes } = replaceNatives(wasm)
+  const module = new ModuleParts(Buffer.from(bytes))
+  const counted = new ModuleParts(Buffer.from(interruptible(bytes)))
+  const [index] = [...module.names].find(([, name]) => name === 'opa_json_lex_read_string')!
+  const at = index - module.imported.length
+  t.strictSame(counted.bodies[at], module.bodies[at], 'not counted')
+  const other = Buffer.from(bytes)
+  const from = other.indexOf(module.bodies[at]!)
+  // One local variable more.
+  other[from + 1]! += 1
+  const rewritten = new ModuleParts(Buffer.from(interruptible(other)))
+  t.not(rewritten.bodies[at]!.length, module.bodies[at]!.length, 'counted where it is another')
+}) // biome-ignore format: short
+
+t.test('what the host does for a module is part of the time of an evaluation', async (t) => {
+  const lists = Array.from({ length: 300 }, (_, i) =>
+    Array.from({ length: 300 }, (_, k) => `v${i}.${k}`),
+  )
+  const objects = Array.from({ length: 6000 }, (_, i) => ({ [`key-${i}`]: { value: i } }))
+  const cases: [what: string, rego: string, input: unknown][] = [
+    ['large sets that are compared', 'decision if count({{y | some y in x} | some x in input.all}) == 1', lists],
+    ['many objects that are merged', 'decision if count(object.union_n(input.all)) == 1', objects],
+  ] // biome-ignore format: a table
+  for (const [what, rego, all] of cases) {
+    const policy = await packageOf(compile(rego))
+    const instance = new PolicyInstance({ ...policy, maxMemoryBytes: 64 << 20 })
+    const began = performance.now()
+    try {
+      instance.evaluate(0, JSON.stringify({ all }), 'json', { limitMs: 100 })
+    } catch (error) {
+      t.match(error, { code: 'ERR_POLICY_TIMEOUT' }, what)
+    }
+    const tookMs = performance.now() - began
+    t.ok(tookMs < 1500, `${what}: ${Math.round(tookMs)} ms`)
+  }
+})

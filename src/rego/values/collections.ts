@@ -9,20 +9,29 @@ function slice(args: Args): Value {
   return all.slice(Math.min(Math.max(count(args, 1), 0), to), to)
 }
 
-/** The later value wins; two objects are merged. */
-function merged(a: RegoObject, b: RegoObject): RegoObject {
-  const out = new RegoObject(a)
-  for (const [key, value] of b) {
-    const old = out.get(key)
-    const both = old instanceof RegoObject && value instanceof RegoObject
-    out.set(key, both ? merged(old, value) : value)
+/**
+ * The later value wins; two objects are merged. @param own Objects that belong to the result: others are copied before
+ * they are changed, each of them once, so that the work does not grow with the square of the number of objects.
+ */
+function merge(into: RegoObject, more: RegoObject, own: Set<RegoObject>): void {
+  for (const [key, value] of more) {
+    const old = into.get(key)
+    if (!(old instanceof RegoObject && value instanceof RegoObject)) {
+      into.set(key, value)
+      continue
+    }
+    const both = own.has(old) ? old : new RegoObject(old)
+    own.add(both)
+    merge(both, value, own)
+    into.set(key, both)
   }
-  return out
 }
 
 function union(args: Args): Value {
-  const all = array(args, 0)
-  return all.map((_, i) => object(all, i)).reduce(merged, new RegoObject())
+  const out = new RegoObject()
+  const own = new Set<RegoObject>()
+  for (const i of array(args, 0).keys()) merge(out, object(array(args, 0), i), own)
+  return out
 }
 
 export const collectionBuiltins: BuiltinTable = {
