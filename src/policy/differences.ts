@@ -54,6 +54,22 @@ export const differences: readonly BuiltinDifference[] = [
     why: 'the names are not in a compiled module. A set that is written down is seldom scanned into an array',
   },
   {
+    id: 'fraction-as-index',
+    builtins: [],
+    when: 'an element of an array of the input, or of one that a rule has made, by a whole number that is written as a fraction: `input.list[1.0]`',
+    opa: 'finds the element',
+    ours: 'undefined',
+    why: 'the index comes from the input or from a fraction that a rule computes. In arrays of `data` the element is found',
+  },
+  {
+    id: 'numbers-of-two-spellings',
+    builtins: [],
+    when: 'numbers from 2^63 on that are spelt in two ways, as members of one set or keys of one object: 1e19 and 10000000000000000000',
+    opa: 'has one member',
+    ours: 'has two; `==` is true between them',
+    why: 'the module keeps such numbers as their digits, and finds members by them',
+  },
+  {
     id: 'not-utf-8-shown',
     builtins: [],
     when: 'bytes that are not UTF-8 in the text of a decision',

@@ -517,7 +517,7 @@ export class PolicyInstance {
     const text = this.#termAt(this.#exports.opa_value_dump(key))
     if (this.#view[collection] === valueType.object)
       return get(collection, parse(...this.#place(`"${text}"`)))
-    const index = /^"?\+?0*(\d{1,9})(?:\.0*)?"?$/.exec(text)?.[1]
+    const index = /^"?(?:\+|-(?=0+(?:\.0*)?"?$))?0*(\d{1,9})(?:\.0*)?"?$/.exec(text)?.[1]
     return index === undefined ? 0 : get(collection, parse(...this.#place(index)))
   }
 
