@@ -1,6 +1,6 @@
 /**
- * The policy corpus (test/harness/policy-corpus.ts) answers alike on `opa eval` and on the gate's engine. Here each policy gets
- * a share of requests from a seed; `make soak` asks a thousand and more of each.
+ * The policy corpus (test/harness/policy-corpus.ts) answers alike on `opa eval` and on the gate's engine. Here every second
+ * policy gets a share of requests from a seed; `make soak` asks a thousand and more of each.
  */
 import t from 'tap'
 import { compareCorpus, corpus, corpusFolders } from '../harness/policy-corpus.ts'
@@ -13,7 +13,10 @@ t.test('every folder of policies is asked', async (t) => {
   t.ok(Object.keys(corpus).length >= 12)
 })
 
-for (const name of Object.keys(corpus)) {
+/** Every second one, by the seed: `make soak` asks all of them. */
+const asked = Object.keys(corpus).filter((_, i) => (i + seed) % 2 === 0)
+
+for (const name of asked) {
   t.test(`${name}: opa and the engine answer ${each} requests alike (SEED=${seed})`, async (t) => {
     const { allowed, differences } = await compareCorpus(name, seed, each)
     t.same(differences.slice(0, 3), [])

@@ -12,7 +12,7 @@ interface Status {
 } // biome-ignore format: a table
 
 /** Those of another kind each; all of them in `make soak`. */
-const usual = ['a trial without end', 'many functions', 'large data']
+const usual = ['many functions', 'large data']
 
 t.test('while a slow bundle is vetted, requests are answered and ticks go on', async (t) => {
   const wanted = ([what]: readonly [string, unknown]): boolean => process.env.SLOW === 'all' || usual.includes(what)
