@@ -4,7 +4,7 @@ import { findOpaSource, readCases } from './cases.ts'
 import { judge } from './verdict.ts'
 
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
-const size = 140
+const size = 80
 
 t.test(`the engine passes a sample of OPA’s cases (SEED=${seed})`, async (t) => {
   const cases = readCases(findOpaSource())
