@@ -8,6 +8,8 @@ import { until } from '../harness/wait.ts'
 const gate = await TestGate.start({
   bundle: null,
   ready: false,
+  // One answer is a text of 9,000 characters, made anew for each request.
+  config: { policy: { evaluation_timeout: '10s' } },
   routes: [
     { name: 'orders', path: '/orders' },
     { name: 'shared', path: '/shared', cors: { origins: ['https://app.example'] } },
