@@ -71,7 +71,7 @@ class DataKeeper {
   #make(data: DataStart['policy']['data']): PolicyInstance {
     const { module, initialPages } = this.#start.policy
     const { maxMemoryBytes } = this.#start
-    const limit = maxMemoryBytes - Math.min(reserveBytes, maxMemoryBytes >> 3)
+    const limit = maxMemoryBytes - Math.min(reserveBytes, Math.floor(maxMemoryBytes / 8))
     return new PolicyInstance({ module, initialPages, data, maxMemoryBytes: limit })
   }
 }
