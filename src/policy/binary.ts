@@ -95,8 +95,44 @@ export class Reader {
   }
 }
 
+/** A section of a module: from `start`, where its number stands, to `end`; its content begins at `at`. */
+export interface Section {
+  readonly id: number
+  readonly start: number
+  readonly at: number
+  readonly end: number
+}
+
+/** @param wasm A module; its first eight bytes are not looked at. */
+export function sectionsOf(wasm: Uint8Array): Section[] {
+  const sections: Section[] = []
+  const reader = new Reader(wasm, 8, wasm.length)
+  while (!reader.done) {
+    const start = reader.at
+    const id = reader.byte()
+    const size = reader.leb()
+    sections.push({ id, start, at: reader.at, end: reader.at + size })
+    reader.skip(size)
+  }
+  return sections
+}
+
+/** The names of a module's functions, by index. */
+export function functionNames(
+  wasm: Uint8Array,
+  sections: readonly Section[] = sectionsOf(wasm),
+): Map<number, string> {
+  const names = new Map<number, string>()
+  for (const { id, at, end } of sections) {
+    if (id !== section.custom) continue
+    const custom = new Reader(wasm, at, end)
+    if (custom.name() === 'name') readNames(custom, names)
+  }
+  return names
+}
+
 /** Adds the function names of a custom section `name` to `names`. The reader stands after the name of the section. */
-export function readNames(reader: Reader, names: Map<number, string>): void {
+function readNames(reader: Reader, names: Map<number, string>): void {
   while (!reader.done) {
     const part = reader.byte()
     const inner = reader.slice(reader.leb())

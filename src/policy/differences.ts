@@ -3,7 +3,7 @@
  * `opa eval`, and every difference that it finds must be of one of these kinds. docs/builtins.md is written from it. What
  * a policy is likely to meet is warned of when its bundle is built and when it is activated.
  */
-import { Reader, readNames, section } from './binary.ts'
+import { functionNames } from './binary.ts'
 import { replacedNatives } from './natives.ts'
 
 /** The version of OPA that builtins are compared with. */
@@ -199,15 +199,4 @@ export function warningsOf(used: readonly string[]): string[] {
 
 export function differencesOf(used: readonly string[]): readonly BuiltinDifference[] {
   return differences.filter(({ builtins }) => builtins.some((name) => used.includes(name)))
-}
-
-function functionNames(wasm: Uint8Array): ReadonlyMap<number, string> {
-  const names = new Map<number, string>()
-  const reader = new Reader(wasm, 8, wasm.length)
-  while (!reader.done) {
-    const id = reader.byte()
-    const inner = reader.slice(reader.leb())
-    if (id === section.custom && inner.name() === 'name') readNames(inner, names)
-  }
-  return names
 }

@@ -1,7 +1,17 @@
 /**
- * The sections of a module, as far as steps.ts needs them, and a module that has more in them. The bytes may be hostile.
+ * A module taken apart as far as it is rewritten (module.ts, steps.ts), and written again with more in its sections. The
+ * bytes may be hostile.
  */
-import { kind, leb, malformed, Reader, readNames, section } from './binary.ts'
+import {
+  functionNames,
+  kind,
+  leb,
+  malformed,
+  Reader,
+  type Section,
+  section,
+  sectionsOf,
+} from './binary.ts'
 
 interface Imports {
   readonly initialPages: number | undefined
@@ -9,7 +19,7 @@ interface Imports {
   readonly functions: readonly string[]
 }
 
-export function readImports(reader: Reader | undefined): Imports {
+function readImports(reader: Reader | undefined): Imports {
   let initialPages: number | undefined
   const functions: string[] = []
   for (let left = reader?.leb() ?? 0; reader !== undefined && left > 0; left--) {
@@ -35,13 +45,15 @@ export function readImports(reader: Reader | undefined): Imports {
   return { initialPages, functions }
 }
 
+export interface Export {
+  readonly name: string
+  readonly kind: number
+  readonly index: number
+}
+
 /** What is added at the end of sections, each entry as its bytes. `bodies` are those of all functions. */
 interface Additions {
-  readonly exports: readonly {
-    readonly name: string
-    readonly kind: number
-    readonly index: number
-  }[]
+  readonly exports: readonly Export[]
   readonly types: readonly (readonly number[])[]
   readonly functions: readonly (readonly number[])[]
   readonly globals: readonly (readonly number[])[]
@@ -50,37 +62,30 @@ interface Additions {
 
 export class ModuleParts {
   readonly #bytes: Uint8Array
-  readonly #sections: {
-    readonly id: number
-    readonly start: number
-    readonly at: number
-    readonly end: number
-  }[] = []
+  readonly #sections: readonly Section[]
   /** Number of parameters, by type. */
   readonly params: readonly number[]
+  /** Pages of 64 KiB that its memory must have; undefined where it imports none. */
+  readonly initialPages: number | undefined
   /** Names of the imported functions. */
   readonly imported: readonly string[]
   /** Type of each function that is not imported. */
   readonly types: readonly number[]
   readonly globals: number
   readonly bodies: readonly Uint8Array[]
-  readonly names = new Map<number, string>()
+  /** Names of functions by index; imported functions come first. */
+  readonly names: ReadonlyMap<number, string>
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes
-    const reader = new Reader(bytes, 8, bytes.length)
-    while (!reader.done) {
-      const start = reader.at
-      const id = reader.byte()
-      const size = reader.leb()
-      this.#sections.push({ id, start, at: reader.at, end: reader.at + size })
-      const content = reader.slice(size)
-      if (id === section.custom && content.name() === 'name') readNames(content, this.names)
-    }
+    this.#sections = sectionsOf(bytes)
+    this.names = functionNames(bytes, this.#sections)
     this.params = this.#entries(section.type, readParams)
-    this.imported = readImports(this.#open(section.import)).functions
+    const { initialPages, functions } = readImports(this.open(section.import))
+    this.initialPages = initialPages
+    this.imported = functions
     this.types = this.#entries(section.function, (entry) => entry.leb())
-    this.globals = this.#open(section.global)?.leb() ?? 0
+    this.globals = this.open(section.global)?.leb() ?? 0
     this.bodies = this.#entries(section.code, (entry) => entry.slice(entry.leb()).rest())
     if (this.bodies.length !== this.types.length)
       throw malformed('it has more or fewer functions than it says')
@@ -111,36 +116,38 @@ export class ModuleParts {
       const added = more.get(id)
       if (id === section.code) {
         const code = bodies.flatMap((body) => [Buffer.from(leb(body.length)), body])
-        parts.push(...sectionOf(id, bodies.length, code))
+        parts.push(sectionOf(id, bodies.length, code))
       } else if (added === undefined) parts.push(this.#bytes.subarray(start, end))
       else {
         const entries = new Reader(this.#bytes, at, end)
         const count = entries.leb() + added.length
         const all = [entries.rest(), ...added.map((entry) => Buffer.from(entry))]
-        parts.push(...sectionOf(id, count, all))
+        parts.push(sectionOf(id, count, all))
       }
     }
     return Buffer.concat(parts)
   }
 
-  #open(id: number): Reader | undefined {
+  /** A reader of the content of this section, where there is one. */
+  open(id: number): Reader | undefined {
     const found = this.#sections.find((each) => each.id === id)
     return found === undefined ? undefined : new Reader(this.#bytes, found.at, found.end)
   }
 
   #entries<E>(id: number, read: (entry: Reader) => E): E[] {
     const entries: E[] = []
-    const reader = this.#open(id)
+    const reader = this.open(id)
     for (let left = reader?.leb() ?? 0; reader !== undefined && left > 0; left--)
       entries.push(read(reader))
     return entries
   }
 }
 
-function sectionOf(id: number, count: number, entries: readonly Uint8Array[]): Uint8Array[] {
+function sectionOf(id: number, count: number, entries: readonly Uint8Array[]): Uint8Array {
   const counted = Buffer.from(leb(count))
   const size = entries.reduce((sum, entry) => sum + entry.length, counted.length)
-  return [Buffer.of(id, ...leb(size)), counted, ...entries]
+  // In one piece: a call takes too few arguments for the functions of a large module.
+  return Buffer.concat([Buffer.of(id, ...leb(size)), counted, ...entries])
 }
 
 /** @returns the number of parameters of a type */

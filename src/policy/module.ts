@@ -10,9 +10,9 @@
  * call traps. So one export entry is added; the host saves and restores the pointer around each call.
  */
 import { GateError } from '../errors.ts'
-import { kind, leb, malformed, op, Reader, readNames, section } from './binary.ts'
-import { readImports } from './module-parts.ts'
-import { type ModuleCode, withAnswersOfHost } from './replaced.ts'
+import { kind, leb, malformed, op, Reader, section } from './binary.ts'
+import { type Export, ModuleParts } from './module-parts.ts'
+import { withAnswersOfHost } from './replaced.ts'
 import { interruptible } from './steps.ts'
 
 /** Export name under which the host finds the shadow stack pointer. */
@@ -27,14 +27,6 @@ export interface PreparedModule {
   readonly initialPages: number
 }
 
-interface Section {
-  readonly id: number
-  readonly start: number
-  readonly end: number
-  /** Position of its content. */
-  readonly at: number
-}
-
 /** @throws GateError ERR_BUNDLE_POLICY when the bytes are not a module as `opa build -t wasm` makes them. */
 export function prepareModule(bytes: Uint8Array): PreparedModule {
   const { bytes: replaced, initialPages } = replaceNatives(bytes)
@@ -46,49 +38,26 @@ export function replaceNatives(bytes: Uint8Array): PreparedModule {
   const reader = new Reader(bytes, 0, bytes.length)
   if (reader.u32le() !== 0x6d736100 || reader.u32le() !== 1)
     throw malformed('it is not WebAssembly 1')
-  const sections: Section[] = []
-  while (!reader.done) {
-    const start = reader.at
-    const id = reader.byte()
-    const size = reader.leb()
-    sections.push({ id, start, at: reader.at, end: reader.at + size })
-    reader.skip(size)
-  }
-  const open = (id: number): Reader | undefined => {
-    const found = sections.find((each) => each.id === id)
-    return found === undefined ? undefined : new Reader(bytes, found.at, found.end)
-  }
-  const globals = open(section.global)
-  if (globals === undefined || !firstIsMutableI32(globals))
+  const module = new ModuleParts(bytes)
+  const { initialPages } = module
+  if (!firstIsMutableI32(module.open(section.global)))
     throw malformed('its first global is not a stack pointer')
-  const [imported, exported, code, declared] = [
-    open(section.import),
-    open(section.export),
-    open(section.code),
-    open(section.function),
-  ]
-  const { initialPages, functions } = readImports(imported)
   if (initialPages === undefined) throw malformed('it imports no memory')
-  if (exported === undefined) throw malformed('it exports nothing')
-  if (code === undefined || declared === undefined) throw malformed('it has no code section')
-  const names = new Map<number, string>()
-  for (const { id, at, end } of sections) {
-    const custom = new Reader(bytes, at, end)
-    if (id === section.custom && custom.name() === 'name') readNames(custom, names)
-  }
-  const bodies: Readonly<Record<number, Uint8Array>> = {
-    [section.export]: withExports(exported, names),
-    ...rewritten({ types: numbers(declared), bodies: contents(code), names, imported: functions }),
-  }
-  const parts: Uint8Array[] = [bytes.subarray(0, 8)]
-  for (const { id, start, end } of sections) {
-    const body = bodies[id]
-    if (body === undefined) parts.push(bytes.subarray(start, end))
-    else parts.push(Buffer.of(id, ...leb(body.length)), body)
-  }
+  if (module.open(section.code) === undefined) throw malformed('it has no code section')
+  checkNames(module)
+  for (const [i, body] of module.bodies.entries())
+    checkWidth(body, module.names.get(module.imported.length + i))
+  const { types, bodies } = withAnswersOfHost(module)
+  const written = module.written({
+    types: [],
+    functions: types.slice(module.types.length).map(leb),
+    globals: [],
+    exports: exportsFor(module.names),
+    bodies,
+  })
   // OPA counts without the texts of the rules: where these pass the end of a page, its module asks for too little memory.
-  const pages = Math.max(initialPages, Math.ceil(endOfData(open(section.data)) / pageBytes))
-  return { bytes: Buffer.concat(parts), initialPages: pages }
+  const pages = Math.max(initialPages, Math.ceil(endOfData(module.open(section.data)) / pageBytes))
+  return { bytes: written, initialPages: pages }
 }
 
 /** End of the memory that the module fills when it is instantiated. */
@@ -130,65 +99,36 @@ function checkWidth(body: Uint8Array, name: string | undefined): void {
   )
 }
 
-function firstIsMutableI32(reader: Reader): boolean {
-  return reader.leb() > 0 && reader.byte() === i32 && reader.byte() === 1
+function firstIsMutableI32(reader: Reader | undefined): boolean {
+  return reader !== undefined && reader.leb() > 0 && reader.byte() === i32 && reader.byte() === 1
+}
+
+/** @throws GateError when the names of functions are unreliable: replaced functions are found by name. */
+function checkNames(module: ModuleParts): void {
+  const reader = module.open(section.export)
+  if (reader === undefined) throw malformed('it exports nothing')
+  for (let left = reader.leb(); left > 0; left--) {
+    const name = reader.name()
+    const isFunction = reader.byte() === kind.func
+    const index = reader.leb()
+    if (isFunction && name === 'opa_malloc' && module.names.get(index) !== name)
+      throw malformed('the names of its functions are missing')
+  }
 }
 
 /** Functions that the host calls, each with the name of its export. */
-export const addedExports = {
+const addedExports = {
   __dropgate_compare: 'opa_value_compare',
   __dropgate_get: 'opa_value_get',
   __dropgate_iterate: 'opa_value_iter',
 } as const
 
-/** The sections of functions and of code, where the host answers what the module would answer otherwise than OPA. */
-function rewritten(code: ModuleCode): Readonly<Record<number, Uint8Array>> {
-  if (code.types.length !== code.bodies.length) throw malformed('its functions have no code')
-  for (const [i, body] of code.bodies.entries())
-    checkWidth(body, code.names.get(code.imported.length + i))
-  const { types, bodies } = withAnswersOfHost(code)
-  const count = Buffer.from(leb(bodies.length))
-  return {
-    [section.function]: Buffer.concat([count, Buffer.from(types.flatMap(leb))]),
-    [section.code]: Buffer.concat([
-      count,
-      ...bodies.flatMap((body) => [Buffer.from(leb(body.length)), body]),
-    ]),
-  }
-}
-
-function numbers(reader: Reader): number[] {
-  return Array.from({ length: reader.leb() }, () => reader.leb())
-}
-
-function contents(reader: Reader): Uint8Array[] {
-  return Array.from({ length: reader.leb() }, () => reader.slice(reader.leb()).rest())
-}
-
-/**
- * Adds the exports of the stack pointer and of functions that the host calls. @throws GateError when function names are
- * unreliable: replaced functions are found by name.
- */
-function withExports(reader: Reader, names: ReadonlyMap<number, string>): Uint8Array {
-  const count = reader.leb()
-  const all = reader.rest()
-  for (let left = count; left > 0; left--) {
-    const name = reader.name()
-    const isFunction = reader.byte() === kind.func
-    const index = reader.leb()
-    if (isFunction && name === 'opa_malloc' && names.get(index) !== name)
-      throw malformed('the names of its functions are missing')
-  }
-  const added = [{ name: stackPointerExport, kind: kind.global as number, index: 0 }]
+/** The exports that are added: the stack pointer, and the functions that the host calls. */
+function exportsFor(names: ReadonlyMap<number, string>): Export[] {
+  const exports: Export[] = [{ name: stackPointerExport, kind: kind.global, index: 0 }]
   for (const [name, of] of Object.entries(addedExports)) {
     for (const [index, known] of names)
-      if (known === of) added.push({ name, kind: kind.func, index })
+      if (known === of) exports.push({ name, kind: kind.func, index })
   }
-  return Buffer.concat([
-    Buffer.from(leb(count + added.length)),
-    all,
-    ...added.map(({ name, kind, index }) =>
-      Buffer.concat([Buffer.of(name.length), Buffer.from(name), Buffer.of(kind, ...leb(index))]),
-    ),
-  ])
+  return exports
 }

@@ -10,6 +10,7 @@
  * stays as it is.
  */
 import { leb, op, Reader } from './binary.ts'
+import { readLocals, readOperand } from './rule-outline.ts'
 
 /** Indices of functions. */
 export interface PlannedCalls {
@@ -24,7 +25,7 @@ export interface PlannedCalls {
 
 interface Instruction {
   readonly code: number
-  /** Its first operand: the index of a local or function; otherwise -1. */
+  /** The index of a local or function, or the place in memory. */
   readonly operand: number
   readonly at: number
   readonly end: number
@@ -98,60 +99,16 @@ function* dataLookups(
 /** @returns undefined for a function with an instruction that the compiler does not write. */
 function readInstructions(body: Uint8Array): Instruction[] | undefined {
   const reader = new Reader(body, 0, body.length)
-  for (let left = reader.leb(); left > 0; left--) {
-    reader.leb()
-    reader.byte()
-  }
   const all: Instruction[] = []
-  while (!reader.done) {
-    const at = reader.at
-    const code = reader.byte()
-    const operand = readOperand(code, reader)
-    if (operand === undefined) return undefined
-    all.push({ code, operand, at, end: reader.at })
+  try {
+    readLocals(reader, 0)
+    while (!reader.done) {
+      const at = reader.at
+      const code = reader.byte()
+      all.push({ code, operand: readOperand(code, reader), at, end: reader.at })
+    }
+  } catch {
+    return undefined
   }
   return all
-}
-
-function readOperand(code: number, reader: Reader): number | undefined {
-  switch (code) {
-    case op.block:
-    case op.loop:
-    case op.if:
-      return reader.byte() === 0x40 ? -1 : undefined
-    case op.call:
-    case op.localGet:
-    case op.localSet:
-    case op.localTee:
-    case op.br:
-    case op.brIf:
-      return reader.leb()
-    case op.callIndirect: {
-      reader.leb()
-      return reader.leb()
-    }
-    case op.i32Const:
-      return reader.signedLeb()
-    case op.i64Const:
-      for (let length = 1; reader.byte() >= 0x80; length++) if (length === 10) return undefined
-      return -1
-    case op.i32Load:
-    case op.i32Store:
-      reader.leb()
-      return reader.leb()
-    case op.unreachable:
-    case op.nop:
-    case op.else:
-    case op.end:
-    case op.return:
-    case op.drop:
-    case op.i32Eqz:
-    case op.i32Eq:
-    case op.i32Ne:
-      return -1
-    case op.i32Add:
-    case op.i32Sub:
-      return -1
-  }
-  return undefined
 }

@@ -2,7 +2,7 @@
  * Takes a compiled module apart, as far as needed to follow values through its rules: the code of each rule, the names
  * of the functions it calls, and the texts that its constants stand for.
  */
-import { kind, op, Reader, readNames, section } from './binary.ts'
+import { functionNames, kind, op, Reader, type Section, section, sectionsOf } from './binary.ts'
 
 export interface RuleCode {
   readonly name: string
@@ -36,7 +36,9 @@ const ruleName = /^g\d+\./
 
 /** @throws Error when the module was not compiled by a known version of OPA */
 export function readModuleCode(wasm: Uint8Array): ModuleCode {
-  const { types, functionTypes, imported, evalIndex, codes, names, data } = readSections(wasm)
+  const sections = sectionsOf(wasm)
+  const names = functionNames(wasm, sections)
+  const { types, functionTypes, imported, evalIndex, codes, data } = readEntries(wasm, sections)
   const signatures = functionTypes.map((type) => {
     const found = types[type]
     if (found === undefined) throw notUnderstood()
@@ -59,44 +61,36 @@ interface Segment {
 }
 
 /** The entries of a module's sections. */
-interface Sections {
+interface Entries {
   readonly types: Signature[]
   /** Type of each function, by function index; imported functions come first. */
   readonly functionTypes: number[]
   imported: number
   evalIndex: number
   readonly codes: Uint8Array[]
-  readonly names: Map<number, string>
   readonly data: Segment[]
 }
 
-function readSections(wasm: Uint8Array): Sections {
-  const sections: Sections = {
+function readEntries(wasm: Uint8Array, sections: readonly Section[]): Entries {
+  const entries: Entries = {
     types: [],
     functionTypes: [],
     imported: 0,
     evalIndex: -1,
     codes: [],
-    names: new Map(),
     data: [],
   }
-  const reader = new Reader(wasm, 8, wasm.length)
-  while (!reader.done) {
-    const id = reader.byte()
-    const inner = reader.slice(reader.leb())
-    if (id === section.custom) {
-      if (inner.name() === 'name') readNames(inner, sections.names)
-      continue
-    }
+  for (const { id, at, end } of sections) {
     const readEntry = entryReaders.get(id)
     if (readEntry === undefined) continue
-    for (let left = inner.leb(); left > 0; left--) readEntry(inner, sections)
+    const inner = new Reader(wasm, at, end)
+    for (let left = inner.leb(); left > 0; left--) readEntry(inner, entries)
   }
-  return sections
+  return entries
 }
 
 /** Readers for the sections that matter; other sections say nothing about the input. */
-const entryReaders: ReadonlyMap<number, (entry: Reader, into: Sections) => void> = new Map([
+const entryReaders: ReadonlyMap<number, (entry: Reader, into: Entries) => void> = new Map([
   [section.type, readType],
   [section.import, readImport],
   [section.function, (entry, { functionTypes }) => void functionTypes.push(entry.leb())],
@@ -105,12 +99,12 @@ const entryReaders: ReadonlyMap<number, (entry: Reader, into: Sections) => void>
   [section.data, readData],
 ])
 
-function readType(entry: Reader, { types }: Sections): void {
+function readType(entry: Reader, { types }: Entries): void {
   if (entry.byte() !== 0x60) throw notUnderstood()
   types.push({ params: values(entry), results: values(entry) })
 }
 
-function readImport(entry: Reader, into: Sections): void {
+function readImport(entry: Reader, into: Entries): void {
   entry.name()
   entry.name()
   if (entry.byte() === kind.func) {
@@ -123,14 +117,14 @@ function readImport(entry: Reader, into: Sections): void {
   } else entry.leb()
 }
 
-function readExport(entry: Reader, into: Sections): void {
+function readExport(entry: Reader, into: Entries): void {
   const name = entry.name()
   const isFunction = entry.byte() === kind.func
   const index = entry.leb()
   if (isFunction && name === 'eval') into.evalIndex = index
 }
 
-function readData(entry: Reader, { data }: Sections): void {
+function readData(entry: Reader, { data }: Entries): void {
   if (entry.leb() !== 0 || entry.byte() !== op.i32Const) throw notUnderstood()
   const at = entry.signedLeb()
   if (entry.byte() !== op.end) throw notUnderstood()

@@ -2,7 +2,7 @@
  * The paths of the rules of a policy, and whether a change of the data would touch them: `data` at the path of a rule
  * is what the rule makes, so data there would never be seen.
  */
-import { Reader, readNames, section } from './binary.ts'
+import { functionNames } from './binary.ts'
 import type { DataOperation } from './patch.ts'
 
 type Path = readonly string[]
@@ -11,15 +11,8 @@ const step = /\.([A-Za-z_][A-Za-z0-9_]*)|\[("(?:[^"\\\\]|\\\\.)*")\]/y
 
 /** @param wasm Output of `opa build -t wasm`. @returns the paths below `data` of all rules and functions */
 export function rulePathsOf(wasm: Uint8Array): Path[] {
-  const names = new Map<number, string>()
-  const reader = new Reader(wasm, 8, wasm.length)
-  while (!reader.done) {
-    const id = reader.byte()
-    const inner = reader.slice(reader.leb())
-    if (id === section.custom && inner.name() === 'name') readNames(inner, names)
-  }
   const paths = new Map<string, Path>()
-  for (const name of names.values()) {
+  for (const name of functionNames(wasm).values()) {
     const rule = /^g\d+\.data(?=[.[])/.exec(name)
     if (rule === null) continue
     const path = stepsOf(name, rule[0].length)
