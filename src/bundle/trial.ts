@@ -3,10 +3,11 @@
  * the vetting thread evaluates it. The gate and `dropgate build` both call this, so that what a gate refuses is refused by
  * the build before it.
  */
+import type { GateConfig } from '../config/options.ts'
 import type { VettedModule } from '../messages.ts'
 import { type BodyUses, bodyWarnings } from '../policy/body-use.ts'
 import { type MemoryImage, mib } from '../policy/data-image.ts'
-import type { BundleContent } from './archive.ts'
+import type { ArchiveLimits, BundleContent } from './archive.ts'
 import type { BundleCost } from './cost.ts'
 import { vet } from './vet.ts'
 
@@ -15,6 +16,17 @@ export interface TrialLimits {
   /** How long an evaluation may take. */
   readonly evaluationMs: number
   readonly vetTimeoutMs: number
+}
+
+/** The limits of a bundle, as the configuration has them. */
+export function limitsOf(policy: GateConfig['policy']): ArchiveLimits & TrialLimits {
+  return {
+    maxBundleBytes: policy.max_bundle,
+    maxUnpackedBytes: policy.max_unpacked,
+    maxMemoryBytes: policy.max_memory,
+    evaluationMs: policy.evaluation_timeout,
+    vetTimeoutMs: policy.vet_timeout,
+  }
 }
 
 export interface TriedPolicy extends VettedModule {

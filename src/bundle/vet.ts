@@ -22,7 +22,7 @@ const heapMb = 256
  * Deadline for reading the data. It grows with the data and is no option: it stops data that is made to be slow, and
  * must not stop data that is large on a machine that is busy. Reading takes about 0.05 s for each MiB.
  */
-export function dataDeadlineMs(bytes: number): number {
+function dataDeadlineMs(bytes: number): number {
   return 10_000 + Math.ceil(bytes / 2 ** 20) * 1000
 }
 

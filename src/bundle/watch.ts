@@ -11,7 +11,7 @@ import type { BodyUses } from '../policy/body-use.ts'
 import type { PolicyPackage } from '../policy/package.ts'
 import type { ArchiveLimits } from './archive.ts'
 import type { BundleCost } from './cost.ts'
-import { tryPolicy } from './trial.ts'
+import { type TrialLimits, tryPolicy } from './trial.ts'
 import { unpack } from './unpack.ts'
 import { vet } from './vet.ts'
 
@@ -19,14 +19,11 @@ export interface BundlesOptions {
   readonly directory: string
   /** Entrypoints that the routes use at the start; `require` changes them. */
   readonly decisions: readonly string[]
-  readonly limits: ArchiveLimits & {
-    readonly maxMemoryBytes: number
-    /** How long an evaluation may take. */
-    readonly evaluationMs: number
-    readonly vetTimeoutMs: number
-    /** How long a file must stay unchanged before it is read. */
-    readonly settleMs: number
-  }
+  readonly limits: ArchiveLimits &
+    TrialLimits & {
+      /** How long a file must stay unchanged before it is read. */
+      readonly settleMs: number
+    }
   readonly onActivate: (policy: PolicyPackage) => void
   /** Called when a new bundle was refused; the reason is in `status` as well. */
   readonly onRefused: () => void

@@ -1,6 +1,7 @@
 /** `build`: prints what a build has found, and where the bundle is. */
-import { type BuildResult, buildBundle } from '../bundle/build.ts'
+import { type BuildOptions, type BuildResult, buildBundle } from '../bundle/build.ts'
 import { type Finding, findingLine } from '../bundle/findings.ts'
+import { limitsOf } from '../bundle/trial.ts'
 import { loadConfig, readConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { asGateError, GateError } from '../errors.ts'
@@ -17,13 +18,7 @@ export type BuildFlags = CommonOptions & {
 }
 
 /** Kinds of findings that `--strict` makes errors: all. */
-export const everyKind: readonly Finding['kind'][] = [
-  'strict',
-  'input',
-  'format',
-  'test',
-  'untested',
-]
+const everyKind: readonly Finding['kind'][] = ['strict', 'input', 'format', 'test', 'untested']
 
 /** @throws GateError; then no bundle was written. */
 export async function build(folder: string | undefined, options: BuildFlags): Promise<void> {
@@ -43,7 +38,7 @@ export async function build(folder: string | undefined, options: BuildFlags): Pr
   })
 }
 
-export function folderOf(
+function folderOf(
   folder: string | undefined,
   { policies }: { readonly policies?: string },
 ): string {
@@ -63,6 +58,7 @@ function isStrict({ strict }: BuildFlags, { CI = '' }: NodeJS.ProcessEnv): boole
   return strict ?? !['', '0', 'false'].includes(CI.toLowerCase())
 }
 
+/** The options that `limitsOf` reads. */
 const limits = [
   'policy.max_bundle',
   'policy.max_unpacked',
@@ -73,13 +69,7 @@ const limits = [
 
 export interface BuildSettings {
   readonly entrypoints: readonly string[]
-  readonly limits: {
-    readonly maxBundleBytes: number
-    readonly maxUnpackedBytes: number
-    readonly maxMemoryBytes: number
-    readonly evaluationMs: number
-    readonly vetTimeoutMs: number
-  }
+  readonly limits: BuildOptions['limits']
 }
 
 /** `--entrypoint` needs no configuration: its limits are then the defaults. */
@@ -93,13 +83,7 @@ export function settingsOf({
       : { policy: readConfig('', '.', process.env, { uses: limits }).policy, decisions: entrypoint }
   return {
     entrypoints: [...new Set(decisions)],
-    limits: {
-      maxBundleBytes: policy.max_bundle,
-      maxUnpackedBytes: policy.max_unpacked,
-      maxMemoryBytes: policy.max_memory,
-      evaluationMs: policy.evaluation_timeout,
-      vetTimeoutMs: policy.vet_timeout,
-    },
+    limits: limitsOf(policy),
   }
 }
 

@@ -6,6 +6,7 @@
 import { join } from 'node:path'
 import { AdminServer } from '../admin/server.ts'
 import { DataChanges } from '../bundle/data-changes.ts'
+import { limitsOf } from '../bundle/trial.ts'
 import { Bundles } from '../bundle/watch.ts'
 import type { GateConfig } from '../config/options.ts'
 import { DecisionLog } from '../decisionlog/log.ts'
@@ -208,14 +209,7 @@ function makeBundles({ policy, routes }: GateConfig, gate: GateAnswers, metrics:
   return new Bundles({
     directory: policy.bundles,
     decisions: routes.map((route) => route.decision),
-    limits: {
-      maxBundleBytes: policy.max_bundle,
-      maxUnpackedBytes: policy.max_unpacked,
-      maxMemoryBytes: policy.max_memory,
-      evaluationMs: policy.evaluation_timeout,
-      vetTimeoutMs: policy.vet_timeout,
-      settleMs: policy.settle,
-    },
+    limits: { ...limitsOf(policy), settleMs: policy.settle },
     log: gate.log,
     onActivate: (active) => {
       metrics.count('dropgate_policy_activations_total')

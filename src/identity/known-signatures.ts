@@ -36,7 +36,7 @@ export class KnownSignatures {
   readonly #words: Uint32Array
   readonly #buckets: number
   readonly #secret: string
-  /** The tag of the last `has`, so that `add` for the same token does not hash again. */
+  /** What `#find` has found: the tag of the token that is asked for, and its bucket. */
   readonly #tag = new Uint32Array(tagWords)
   #bucket = 0
 

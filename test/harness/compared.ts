@@ -194,3 +194,25 @@ function exactly(_key: string, value: unknown, context?: { source?: string }): u
     ? value
     : `number ${context?.source}`
 }
+
+/** Compares all of these, prints what came, and fails the process where an answer differs or is never reached. */
+export async function sweep(
+  names: readonly string[],
+  compare: (name: string, seed: number, count: number) => Promise<Comparison>,
+  usual: number,
+): Promise<void> {
+  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
+  const each = Number(process.env.EACH ?? usual)
+  process.stdout.write(`seed ${seed}\n`)
+  for (const name of names) {
+    const { asked, allowed, differences } = await compare(name, seed, each)
+    process.stdout.write(
+      `${name}: ${asked} asked, ${allowed} allowed, ${differences.length} different\n`,
+    )
+    if (allowed === 0 || allowed === asked) process.exitCode = 1
+    for (const difference of differences.slice(0, 3)) {
+      process.stdout.write(`${JSON.stringify(difference, undefined, 1)}\n`)
+      process.exitCode = 1
+    }
+  }
+}

@@ -172,7 +172,7 @@ export const corpus: Readonly<Record<string, CorpusPolicy>> = {
       path: `/${chance.some(['a', 'b', 'get'], 4).join('/')}${chance.of(['', '?test=abcd', '?test=1&test=abcd', '?test=Abcd', '?x=1'])}`,
       headers: [
         ...(chance.once(3) ? [['user-agent', chance.of(['curl/8.0', 'wget/1', 'Mozilla/5.0', 'libcurl/1'])] as const] : []),
-        ...(chance.once(2) ? [['x-consumer', chance.of(['jack', 'rose', 'nobody'])] as const] : []),
+        ...(chance.once(2) ? [['x-consumer', chance.of(['jack', 'rose', 'unknown'])] as const] : []),
       ],
     }),
   },

@@ -1,5 +1,6 @@
 /** Bundles that are made to be slow: to unpack, to compile, to analyse, to try. Each is small as a file. */
-import { kind, leb, Reader, section } from '../../src/policy/binary.ts'
+import { leb, Reader, section, sectionsOf } from '../../src/policy/binary.ts'
+import { ModuleParts } from '../../src/policy/module-parts.ts'
 import { compile, endless, packed, unpacked } from './bundle.ts'
 
 const lists = process.env.SLOW === 'all' ? 2 << 20 : 1 << 19
@@ -67,50 +68,25 @@ function callingEachOther(first: number, count: number): Buffer[] {
 
 /** A module with more functions of the type `() -> ()`, named as rules are. */
 function withFunctions(wasm: Buffer, make: (first: number) => readonly Buffer[]): Buffer {
-  const { sections, imported } = sectionsOf(wasm)
-  const types = new Reader(sections.get(section.type)!, 0, 1 << 28).leb()
-  const declared = new Reader(sections.get(section.function)!, 0, 1 << 28).leb()
-  const code = make(imported + declared)
-  const added: Record<number, Buffer> = {
-    [section.type]: more(sections.get(section.type)!, [Buffer.of(0x60, 0, 0)]),
-    [section.function]: more(
-      sections.get(section.function)!,
-      new Array<Buffer>(code.length).fill(Buffer.from(leb(types))),
-    ),
-    [section.code]: more(
-      sections.get(section.code)!,
-      code.map((body) => Buffer.concat([Buffer.from(leb(body.length)), body])),
-    ),
-  }
+  const module = new ModuleParts(wasm)
+  const code = make(module.functions)
+  const type = leb(module.params.length)
+  const written = module.written({
+    types: [[0x60, 0, 0]],
+    functions: code.map(() => type),
+    globals: [],
+    exports: [],
+    bodies: [...module.bodies, ...code],
+  })
   const named = code.map((_, i) =>
-    Buffer.concat([Buffer.from(leb(imported + declared + i)), text('g0.f')]),
+    Buffer.concat([Buffer.from(leb(module.functions + i)), text('g0.f')]),
   )
-  const parts: Buffer[] = [wasm.subarray(0, 8)]
-  const reader = new Reader(wasm, 8, wasm.length)
-  while (!reader.done) {
-    const id = reader.byte()
-    const body = Buffer.from(reader.slice(reader.leb()).rest())
-    parts.push(sectionOf(id, added[id] ?? (id === section.custom ? withNames(body, named) : body)))
+  const parts = [written.subarray(0, 8)]
+  for (const { id, start, at, end } of sectionsOf(written)) {
+    if (id !== section.custom) parts.push(written.subarray(start, end))
+    else parts.push(sectionOf(id, withNames(Buffer.from(written.subarray(at, end)), named)))
   }
   return Buffer.concat(parts)
-}
-
-function sectionsOf(wasm: Buffer): { sections: Map<number, Buffer>; imported: number } {
-  const sections = new Map<number, Buffer>()
-  const reader = new Reader(wasm, 8, wasm.length)
-  while (!reader.done) sections.set(reader.byte(), Buffer.from(reader.slice(reader.leb()).rest()))
-  const imports = new Reader(sections.get(section.import)!, 0, sections.get(section.import)!.length)
-  let imported = 0
-  for (let left = imports.leb(); left > 0; left--) {
-    imports.name()
-    imports.name()
-    if (imports.byte() === kind.func) {
-      imports.leb()
-      imported++
-    } else if (imports.byte() === 1) imports.skip(2)
-    else imports.leb()
-  }
-  return { sections, imported }
 }
 
 /** A vector with entries added at its end. */

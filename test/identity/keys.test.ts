@@ -110,7 +110,7 @@ t.test('an unknown key is looked for once in a cooldown, for however many tokens
   t.equal(issuer.fetches, fetches + 1)
   // A worker that has not got the new set yet.
   store.want(issuer.url, version)
-  store.want('https://nobody.example', version)
+  store.want('https://unknown.example', version)
   await pause(2200)
   t.equal(issuer.fetches, fetches + 1, 'a set that is on its way is not fetched again')
 })

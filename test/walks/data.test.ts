@@ -147,7 +147,7 @@ t.test('what changes leave behind is removed while requests and changes go on', 
   await load
   t.same([...statuses], [200])
   await everyone(t, await gate.issuer.token('last'), 200, 'a change after it')
-  await everyone(t, await gate.issuer.token('nobody'), 403, 'no other')
+  await everyone(t, await gate.issuer.token('mallory'), 403, 'no other')
 })
 
 t.test('another bundle brings its own data', async (t) => {

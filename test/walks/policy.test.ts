@@ -151,51 +151,48 @@ t.test('a denial has the policy’s words; an answer that is not usable is a 503
 /** No evaluation is interrupted, so that one that does not end holds up its worker. */
 const patience = { policy: { evaluation_timeout: '1m' } }
 
-t.test(
-  'an evaluation that is not interrupted costs its worker only, whoever asks for it',
-  async (t) => {
-    const bundle = compileRunaway()
-    const gate = await start(t, bundle, { config: patience })
-    const token = await gate.issuer.token('alice')
-    // Long answers on both workers: those of the other worker must come to their end.
-    const finish: (() => void)[] = []
-    gate.upstream.answer = (socket, { target }) => {
-      socket.write('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok')
-      if (target === '/orders/long') finish.push(() => socket.write('ok'))
-      else socket.write('ok')
-    }
-    const long = Array.from({ length: 24 }, () =>
-      gate.ask('/orders/long', token).then(
-        ({ complete }) => complete,
-        () => false,
-      ),
-    )
-    await until('all are open', () => finish.length === 24)
-    const restarts = () => workersOf(gate).reduce((sum, w) => sum + w.restarts, 0)
-    const runAway = async (subject: string): Promise<void> => {
-      const headers = { 'x-run': 'away' }
-      await t.rejects(gate.ask('/orders', await gate.issuer.token(subject), { headers }))
-    }
-    await runAway('runner 1')
-    await until('a new worker', () => restarts() === 1 && gate.gate.readiness().ready)
-    for (const end of finish) end()
-    const ended = await Promise.all(long)
-    const lost = ended.filter((complete) => !complete).length
-    t.ok(lost < 24, `${lost} of 24 were on the worker that was lost`)
-    const counted = workersOf(gate).reduce((sum, w) => sum + w.lost_exchanges, 0)
-    t.ok(counted >= lost && counted <= lost + 1, `${counted} counted`)
-    for (let i = 0; i < 20; i++) t.equal((await gate.ask('/orders', token)).status, 200)
+t.test('an evaluation that is not interrupted costs only the worker that it runs on', async (t) => {
+  const bundle = compileRunaway()
+  const gate = await start(t, bundle, { config: patience })
+  const token = await gate.issuer.token('alice')
+  // Long answers on both workers: those of the other worker must come to their end.
+  const finish: (() => void)[] = []
+  gate.upstream.answer = (socket, { target }) => {
+    socket.write('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok')
+    if (target === '/orders/long') finish.push(() => socket.write('ok'))
+    else socket.write('ok')
+  }
+  const long = Array.from({ length: 24 }, () =>
+    gate.ask('/orders/long', token).then(
+      ({ complete }) => complete,
+      () => false,
+    ),
+  )
+  await until('all are open', () => finish.length === 24)
+  const restarts = () => workersOf(gate).reduce((sum, w) => sum + w.restarts, 0)
+  const runAway = async (subject: string): Promise<void> => {
+    const headers = { 'x-run': 'away' }
+    await t.rejects(gate.ask('/orders', await gate.issuer.token(subject), { headers }))
+  }
+  await runAway('runner 1')
+  await until('a new worker', () => restarts() === 1 && gate.gate.readiness().ready)
+  for (const end of finish) end()
+  const ended = await Promise.all(long)
+  const lost = ended.filter((complete) => !complete).length
+  t.ok(lost < 24, `${lost} of 24 were on the worker that was lost`)
+  const counted = workersOf(gate).reduce((sum, w) => sum + w.lost_exchanges, 0)
+  t.ok(counted >= lost && counted <= lost + 1, `${counted} counted`)
+  for (let i = 0; i < 20; i++) t.equal((await gate.ask('/orders', token)).status, 200)
 
-    // However many callers do so, the policy stays in use for the others.
-    for (let n = 2; n <= 4; n++) {
-      await runAway(`runner ${n}`)
-      await until(`restart ${n}`, () => restarts() === n && gate.gate.readiness().ready)
-    }
-    for (let i = 0; i < 20; i++) t.equal((await gate.ask('/orders', token)).status, 200)
-    await gate.activate(await revised(bundle, 'better', { text: '', part: 'b' }))
-    t.equal((await gate.ask('/orders', token, { headers: { 'x-run': 'away' } })).status, 200)
-  },
-)
+  // However many callers do so, the policy stays in use for the others.
+  for (let n = 2; n <= 4; n++) {
+    await runAway(`runner ${n}`)
+    await until(`restart ${n}`, () => restarts() === n && gate.gate.readiness().ready)
+  }
+  for (let i = 0; i < 20; i++) t.equal((await gate.ask('/orders', token)).status, 200)
+  await gate.activate(await revised(bundle, 'better', { text: '', part: 'b' }))
+  t.equal((await gate.ask('/orders', token, { headers: { 'x-run': 'away' } })).status, 200)
+})
 
 t.test('a worker that finds its port taken when it replaces another tries again', async (t) => {
   const gate = await start(t, compileRunaway(), { config: { workers: 1, ...patience } })
