@@ -261,7 +261,8 @@ export class TokenVerifier {
         key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
         return { thumbprint: key.thumbprint, version }
       }
-      if (!fetched) await this.#newKeys(issuer, header)
+      // Newer keys may have come during the check.
+      if (!fetched && issuer.version === version) await this.#newKeys(issuer, header)
       if (fetched || issuer.version === version) break
       version = issuer.version
       refused = undefined

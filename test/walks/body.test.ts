@@ -3,6 +3,7 @@ import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
+import { ok } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
 import { Wire } from '../harness/wire.ts'
 
@@ -143,6 +144,7 @@ t.test('an open exchange is decided again with its body, as the new policy reads
   t.equal((await ends).complete, false)
   for (const end of finish) end()
   t.same([(await stays).status, (await stays).complete], [200, true])
+  gate.upstream.answer = ok
 })
 
 t.test('the limit of all bodies holds for those that the policy reads too', async (t) => {
@@ -193,11 +195,17 @@ t.test('a policy that reads no body takes any upload, and denies before it comes
   )
   const upload = Buffer.alloc(5 << 20, 'x')
   const type = { 'content-type': 'text/plain' }
-  t.equal((await post(upload, type, '/orders/pub')).status, 200)
-  t.equal(gate.upstream.seen.at(-1)!.body.length, upload.length)
+  const { status, complete } = await post(upload, type, '/orders/pub')
+  t.same([status, complete], [200, true])
+  // This upstream answers before the body has come.
+  const arrived = gate.upstream.seen.at(-1)!
+  await until('it has arrived', () => arrived.complete)
+  t.equal(arrived.body.length, upload.length)
   const png = Buffer.from('89504e470d0a1a0a0000000d49484452ff', 'hex')
   t.equal((await post(png, { 'content-type': 'image/png' }, '/orders/pub')).status, 200)
-  t.equal(gate.upstream.seen.at(-1)!.body, png.toString('latin1'))
+  const image = gate.upstream.seen.at(-1)!
+  await until('it has arrived', () => image.complete)
+  t.equal(image.body, png.toString('latin1'))
   const head = `POST /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer ${token}\r\nContent-Length: 9\r\n`
   const answer = await gate.raw(`${head}Expect: 100-continue\r\n\r\n`)
   t.match(answer, /^HTTP\/1\.1 403/, 'the denial comes before the body, without 100 Continue')
