@@ -138,9 +138,11 @@ async function runOnce(
       new Promise<void>((resolve) => {
         const take = (connection: Connection): void => {
           const { value, done } = next.next()
-          if (done !== true) return connection.send(value)
-          connection.close()
-          resolve()
+          if (done !== true) connection.send(value)
+          else {
+            connection.close()
+            resolve()
+          }
         }
         const onAnswer = (ok: boolean, connection: Connection): void => {
           counts[ok ? 'answered' : 'failed']++
