@@ -17,28 +17,36 @@ export function addressProblem(
   networks: readonly string[],
 ): GateError | undefined {
   const address = plainAddress(hostname.replace(/^\[|\]$/g, ''))
-  if (address === undefined || isListed(hostname, address, networks)) return undefined
-  return unlisted(hostname, address)
+  const outside = address && firstOutside(hostname, [address], networks)
+  return outside === undefined ? undefined : unlisted(hostname, outside)
 }
 
 /** Resolves a name as Node does, and fails where one of its addresses is not in the networks. */
 export function lookupIn(networks: readonly string[]): LookupFunction {
   return (name, options, callback) => {
     resolve(name, { ...options, all: true }, (error, found) => {
-      const [first] = found ?? []
-      const outside = found?.find(({ address }) => !isListed(name, address, networks))
-      if (error !== null) callback(error, '', 0)
-      else if (outside !== undefined) callback(unlisted(name, outside.address), '', 0)
+      const [first, ...others] = found ?? []
+      if (error !== null || first === undefined) return callback(error, '', 0)
+      const addresses = [first, ...others].map(({ address }) => address)
+      const outside = firstOutside(name, addresses, networks)
+      if (outside !== undefined) callback(unlisted(name, outside), '', 0)
       else if (options.all) callback(null, found)
-      else callback(null, first!.address, first!.family)
+      else callback(null, first.address, first.family)
     })
   }
 }
 
-function isListed(hostname: string, address: string, networks: readonly string[]): boolean {
-  const plain = plainAddress(address)
-  const all = isLoopback(hostname) ? [...networks, ...loopback] : networks
-  return plain !== undefined && new NetworkSet(all).has(plain)
+/** Returns the first of the addresses of a host that plain http may not go to. */
+export function firstOutside(
+  hostname: string,
+  addresses: readonly string[],
+  networks: readonly string[],
+): string | undefined {
+  const listed = new NetworkSet(isLoopback(hostname) ? [...networks, ...loopback] : networks)
+  return addresses.find((address) => {
+    const plain = plainAddress(address)
+    return plain === undefined || !listed.has(plain)
+  })
 }
 
 function unlisted(name: string, address: string): GateError & NodeJS.ErrnoException {
