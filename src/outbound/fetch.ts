@@ -51,7 +51,7 @@ function dispatcherFor(
   { protocol, hostname }: URL,
   { ca, proxy, httpNetworks = [], timeoutMs }: DocumentRequest,
 ): Dispatcher {
-  const options = { maxHeaderSize: 16 * 1024 }
+  const options = { maxHeaderSize: 16 * 1024, allowH2: false }
   const tls = { timeout: timeoutMs, ...(ca === undefined ? {} : { ca }) }
   if (protocol === 'https:') {
     if (proxy === undefined) return new Agent({ ...options, connect: tls })
