@@ -56,8 +56,16 @@ export function readToken(file: string, token: string, pointers: readonly string
   }
 }
 
+/** Only a gate fetches keys: what it does that with may be missing where the command runs. */
+const fetchSecrets = [
+  'issuers.fetch.tls',
+  'issuers.fetch.headers',
+  'issuers.fetch.token_file',
+  'issuers.fetch.proxy',
+] as const
+
 function issuerOf(file: string, issuer: unknown): IssuerConfig {
-  const { issuers } = loadConfig(file, process.env, ['issuers']).config
+  const { issuers } = loadConfig(file, process.env, ['issuers'], fetchSecrets).config
   const config = issuers.find((each) => each.issuer === issuer)
   if (config !== undefined) return config
   throw new GateError(

@@ -8,12 +8,12 @@ import { createSecureContext } from 'node:tls'
 import { databaseHosts } from '../domain/database-url.ts'
 import { networkProblem } from '../domain/network.ts'
 import type { GateError } from '../errors.ts'
+import { checkFetch } from './check-fetch.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
 import { readPeppers } from './peppers.ts'
-import type { Problems } from './problems.ts'
+import type { AddProblem, Problems } from './problems.ts'
 import { isTrusted } from './trust.ts'
 
-type AddProblem = (path: string, message: string) => void
 type IsSound = (path: string) => boolean
 
 /**
@@ -29,7 +29,15 @@ export function check(config: GateConfig, problems: Problems): void {
   const issuers = config.issuers.filter((_, i) => sound(`issuers[${i}]`))
   for (const [i, issuer] of config.issuers.entries()) {
     if (!issuers.includes(issuer)) continue
+    checkNetworks(
+      issuer.fetch.http_networks ?? [],
+      `issuers[${i}].fetch.http_networks`,
+      sound,
+      value,
+    )
+    if (!sound(`issuers[${i}]`)) continue
     checkIssuer(issuer, `issuers[${i}]`, value, file)
+    checkFetch(issuer, `issuers[${i}]`, value, file)
     if (config.issuers.findIndex((other) => other.issuer === issuer.issuer) < i) {
       value(`issuers[${i}].issuer`, `${issuer.issuer} is a duplicate; each issuer may appear once`)
     }
@@ -210,12 +218,12 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
   if (path !== undefined && uri !== undefined)
     value(at, 'expected either jwks_uri or jwks_file, not both')
   if (path === undefined) {
-    if (isTrusted(uri ?? issuer.issuer)) return
+    if (isTrusted(uri ?? issuer.issuer, issuer.fetch)) return
     const key = uri === undefined ? 'issuer' : 'jwks_uri'
     const scheme = /^[\w.-]+\.[a-z]+(?:[/:]|$)/i.test(uri ?? issuer.issuer)
     value(
       `${at}.${key}`,
-      `expected an https URL, or http on loopback${scheme ? `; write https://${uri ?? issuer.issuer}` : ''}`,
+      `expected an https URL, or http on loopback or in fetch.http_networks${scheme ? `; write https://${uri ?? issuer.issuer}` : ''}`,
     )
     return
   }

@@ -371,7 +371,9 @@ function problemOf(error: ErrorObject, problems: Problems): Problem {
     }
   }
   const secret =
-    problems.hides(at) || (/^database\.\w*url$/.test(at) && !String(data).includes('://'))
+    problems.hides(at) ||
+    /^issuers\[\d+\]\.fetch\.(?:headers|proxy)/.test(at) ||
+    (/^database\.\w*url$/.test(at) && !String(data).includes('://'))
   const found = secret
     ? 'another value (not shown, it may hold a password)'
     : `${describeValue(data)}${adviceFor(node, data)}`

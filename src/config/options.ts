@@ -172,6 +172,47 @@ const listen = group({
   }),
 })
 
+/** How the metadata and the keys of an issuer are fetched. */
+const fetch = group({
+  tls: optional(
+    group({
+      ca: optional(
+        pem({
+          why: "PEM file with the certificate authorities for this issuer, instead of those of the system. The server's certificate is always verified.",
+        }),
+      ),
+    }),
+  ),
+  headers: optional(
+    labels({
+      why: 'Headers sent with these requests, to the origin of `jwks_uri` (without it: of `issuer`) and to no other. The values are secret: no log has them. Take them from `${NAME}`.',
+    }),
+  ),
+  token_file: optional(
+    path({
+      why: 'File with a bearer token that is sent as `authorization`, to the same origin. It is read for each request, so it may be renewed.',
+    }),
+  ),
+  proxy: optional(
+    text(
+      {
+        why: 'Proxy through which these requests go, by CONNECT. With a user and password it is secret: take it from `${NAME}`. The variables HTTP_PROXY and HTTPS_PROXY are not read.',
+      },
+      'a proxy such as http://proxy.internal:3128',
+      '^https?://[^/?#\\s]+/?$',
+    ),
+  ),
+  http_networks: optional(
+    texts(
+      {
+        why: 'Networks in which the metadata and the keys may be fetched over plain http. The name must resolve to addresses in these networks alone, looked up for each connection.',
+      },
+      'networks such as 10.1.0.0/16',
+      cidr,
+    ),
+  ),
+})
+
 const issuer = group({
   issuer: text({
     why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text.',
@@ -200,7 +241,7 @@ const issuer = group({
   ),
   jwks_uri: optional(
     text({
-      why: 'URL of the signing keys: https, or http on loopback. Without it and without `jwks_file`, the gate finds the URL by OpenID Connect discovery.',
+      why: 'URL of the signing keys: https, or http on loopback and in `fetch.http_networks`. Without it and without `jwks_file`, the gate finds the URL by OpenID Connect discovery, or by RFC 8414 where that is not there.',
     }),
   ),
   jwks_file: optional(
@@ -208,6 +249,7 @@ const issuer = group({
       why: 'File with the signing keys, instead of a URL; it is read again every `keys_refresh`.',
     }),
   ),
+  fetch,
   preset: optional(
     choice(presetNames, {
       why: "Fills in `claims`, `token_types` and the like as this provider's tokens need them; see docs/providers.md.",
@@ -251,7 +293,7 @@ const issuer = group({
     default: 'inclusive',
   }),
   keys_refresh: duration({
-    why: 'How often the gate fetches the keys in the background.',
+    why: 'How often the gate fetches the keys in the background; sooner where `cache-control` of the answer says so, but no sooner than `keys_cooldown`.',
     default: '5m',
   }),
   keys_cooldown: duration({

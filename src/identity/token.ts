@@ -11,7 +11,7 @@ import { anyAudience } from '../config/presets.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
-import { maxCandidates } from './admit.ts'
+import { familyOf, isKeyFor, maxCandidates } from './admit.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
 import type { KeySet } from './key-set.ts'
@@ -337,31 +337,12 @@ function candidates(issuer: Issuer, { alg, kid }: Header): readonly Key[] {
   const fitting = issuer.keys.filter((key) => fits(key, familyOf(alg)))
   if (kid === undefined) return fitting.slice(0, maxCandidates)
   const named = fitting.filter((key) => key.kid === kid)
-  if (named.length > 0) return named
+  if (named.length > 0) return named.slice(0, maxCandidates)
   return fitting.filter((key) => key.kid === undefined).slice(0, maxCandidates)
 }
 
-/** RFC 9864 gives EdDSA with this curve a name of its own; both mean the same signature. */
-function familyOf(alg: string): string {
-  return alg === 'Ed25519' ? 'EdDSA' : alg
-}
-
-/** True if the key may verify this algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). */
 function fits(key: Key, alg: string): boolean {
-  if (key.alg !== undefined && familyOf(key.alg) !== alg) return false
-  const { kty, crv } = key.jwk
-  switch (alg) {
-    case 'ES256':
-      return kty === 'EC' && crv === 'P-256'
-    case 'ES384':
-      return kty === 'EC' && crv === 'P-384'
-    case 'ES512':
-      return kty === 'EC' && crv === 'P-521'
-    case 'EdDSA':
-      return kty === 'OKP' && crv === 'Ed25519'
-    default:
-      return kty === 'RSA'
-  }
+  return (key.alg === undefined || familyOf(key.alg) === alg) && isKeyFor(key.jwk, alg)
 }
 
 /** @returns the refusal; undefined when the key verifies the token */

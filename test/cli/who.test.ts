@@ -27,7 +27,14 @@ const configure = (name: string, parts: object): string => {
   const written = {
     database: { url: gate.cluster.url, cli_url: gate.cluster.cli_url },
     issuers: [
-      { issuer: gate.issuer.url, audience: ['api'], claims: claimsOfIssuer, clock_skew: '0s' },
+      {
+        issuer: gate.issuer.url,
+        audience: ['api'],
+        claims: claimsOfIssuer,
+        clock_skew: '0s',
+        // What only the gate has: the command reads tokens without it.
+        fetch: { token_file: '/no/such', headers: { 'x-key': `\${NOT_SET}` } },
+      },
     ],
     revocation: { pepper_file: 'pepper' },
     routes: [{ name: 'a', upstream: 'http://127.0.0.1:1' }],

@@ -1,4 +1,5 @@
 /** What cannot match or work is refused with the path of its key, the reason, and what to write. */
+import { join } from 'node:path'
 import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
 import type { GateError } from '../../src/errors.ts'
@@ -10,6 +11,9 @@ const withIssuer = (part: object): object => ({
   ...least,
   issuers: [{ issuer: 'https://idp.example', audience: ['api'], ...part }],
 })
+
+const withFetch = (fetch: object, part: object = {}): object => withIssuer({ fetch, ...part })
+const keySetFile = join(t.testdir({ 'keys.json': '{"keys": [{}]}' }), 'keys.json')
 
 const read = (written: object) => readConfig(JSON.stringify(written), '.', {})
 
@@ -46,6 +50,27 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withIssuer({ max_token_lifetime: '0s' }), 'issuers[0].max_token_lifetime', 'no token is accepted'],
   [withIssuer({ keys_refresh: '0s' }), 'issuers[0].keys_refresh', 'without a pause'],
   [withIssuer({ keys_max_stale: '0s' }), 'issuers[0].keys_max_stale', 'no fetched key'],
+  // How an issuer's keys are fetched. No message has a header's value, a token or a proxy's password.
+  [withFetch({ tls: { ca: '/no/such' } }), 'issuers[0].fetch.tls.ca', '/no/such cannot be read (ENOENT)'],
+  [withFetch({ token_file: '/no/such' }), 'issuers[0].fetch.token_file', '/no/such cannot be read (ENOENT)'],
+  [withFetch({ token_file: 'package.json', headers: { Authorization: 'x' } }), 'issuers[0].fetch.token_file', 'not both'],
+  [withFetch({ headers: { 'a b': 'secret' } }), 'issuers[0].fetch.headers.a b', 'not the name of a header'],
+  [withFetch({ headers: { Host: 'secret' } }), 'issuers[0].fetch.headers.Host', 'sets itself'],
+  [withFetch({ headers: { 'transfer-encoding': 'secret' } }), 'issuers[0].fetch.headers.transfer-encoding', 'sets itself'],
+  [withFetch({ headers: { 'accept-encoding': 'secret' } }), 'issuers[0].fetch.headers.accept-encoding', 'sets itself'],
+  [withFetch({ headers: { 'If-None-Match': 'secret' } }), 'issuers[0].fetch.headers.If-None-Match', 'sets itself'],
+  [withFetch({ headers: { 'x-key': 'secret\r\nhost: a' } }), 'issuers[0].fetch.headers.x-key', 'cannot have'],
+  [withFetch({ headers: { 'x-key': '' } }), 'issuers[0].fetch.headers.x-key', 'empty'],
+  [withFetch({ headers: { 'x-key': ['secret'] } }), 'issuers[0].fetch.headers.x-key', 'not shown'],
+  [withFetch({ proxy: 'user:secret@proxy:3128' }), 'issuers[0].fetch.proxy', 'not shown'],
+  [withFetch({ proxy: 'socks5://user:secret@proxy' }), 'issuers[0].fetch.proxy', 'not shown'],
+  [withFetch({ proxy: 'http://user:secret%zz@proxy' }), 'issuers[0].fetch.proxy', 'malformed'],
+  [withFetch({ proxy: 'http://proxy:3128', http_networks: ['10.0.0.0/8'] }), 'issuers[0].fetch.http_networks', 'proxy'],
+  [withFetch({ http_networks: ['10.1.2.3/8'] }), 'issuers[0].fetch.http_networks[0]', 'bits set after its prefix'],
+  [withFetch({ http_networks: ['10.0.0.0/8'] }, { jwks_uri: 'http://11.0.0.1/jwks' }), 'issuers[0].jwks_uri', 'in fetch.http_networks'],
+  [withFetch({}, { jwks_uri: 'http://idp.internal/jwks' }), 'issuers[0].jwks_uri', 'in fetch.http_networks'],
+  [withFetch({ proxy: 'http://proxy:3128' }, { jwks_uri: 'http://127.0.0.1/jwks' }), 'issuers[0].jwks_uri', 'expected an https URL'],
+  [withFetch({ headers: { 'x-key': 'a' } }, { jwks_file: keySetFile }), 'issuers[0].fetch', 'nothing is fetched'],
   [withIssuer({ jwks_file: '/no/such' }), 'issuers[0].jwks_file', '/no/such cannot be read (ENOENT)'],
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
@@ -92,6 +117,10 @@ t.test('what is unusual and works is accepted', async (t) => {
     withRoute({ origins: ['chrome-extension://abc', 'http://localhost:3000'] }),
     withRoute({ cors: { origins: ['*', 'null'] } }),
     withIssuer({ issuer: 'https://login.example/6f1b/v2.0/' }),
+    withFetch({ http_networks: ['10.0.0.0/8'] }, { issuer: 'http://10.9.8.7:8080/realms/a' }),
+    withFetch({ http_networks: ['10.0.0.0/8'] }, { jwks_uri: 'http://idp.internal/jwks' }),
+    withFetch({ headers: { 'x-key': 'a b', accept: '*/*' }, token_file: 'package.json' }),
+    withFetch({ proxy: 'http://user:pass@proxy.internal:3128/' }),
     { ...least, listen: { host: '::' } },
     { ...least, listen: { host: 'localhost' } },
   ]
