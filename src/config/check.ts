@@ -66,6 +66,10 @@ export function check(config: GateConfig, problems: Problems): void {
   checkNetworks(networks.deny, 'upstream_networks.deny', sound, value)
   if (sound('limits.header_bytes') && limits.header_bytes < 1024)
     value('limits.header_bytes', 'expected at least 1KiB')
+  if (sound('limits.dpop_proofs') && limits.dpop_proofs < 65536)
+    value('limits.dpop_proofs', 'expected at least 64KiB')
+  if (sound('limits.dpop_proof_age') && limits.dpop_proof_age < 1000)
+    value('limits.dpop_proof_age', 'expected at least 1s')
   if (sound('policy.bundles')) checkFolder(policy.bundles, 'policy.bundles', file)
   if (sound('revocation.pepper_file')) {
     try {
@@ -145,6 +149,21 @@ function checkListen(listen: GateConfig['listen'][number], at: string, value: Ad
     value(
       `${at}.trusted_proxies`,
       'required with proxy_protocol: list the load balancers that may send its header',
+    )
+  }
+  const { client_cert_form: form, client_cert_header: name } = listen
+  if (form !== 'none' && trusted === undefined) {
+    value(
+      `${at}.trusted_proxies`,
+      'required with client_cert_form: list the proxies that may pass on client certificates',
+    )
+  }
+  if (name !== undefined && (form !== 'nginx' || /^x-(?:forwarded|dropgate)-/i.test(name))) {
+    value(
+      `${at}.client_cert_header`,
+      form === 'nginx'
+        ? `${name} is the name of another header; write for example X-SSL-Client-Cert`
+        : 'only used with client_cert_form: nginx; the other forms have a header of their own',
     )
   }
   if (tls !== undefined) {

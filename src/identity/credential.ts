@@ -11,9 +11,15 @@ export type CredentialSource = string
 export interface Credential {
   readonly token: string
   readonly source: CredentialSource
+  /** Of the `Authorization` header; undefined when the token came in another place. */
+  readonly scheme?: Scheme | undefined
 }
 
+/** RFC 6750 section 2.1, RFC 9449 section 7.1. */
+export type Scheme = 'Bearer' | 'DPoP'
+
 const bearer = /^bearer +(.*)$/i
+const dpop = /^dpop +(.*)$/i
 /**
  * A browser cannot set headers on a WebSocket handshake, except the list of subprotocols. So the token is sent as a
  * subprotocol with this prefix.
@@ -40,21 +46,22 @@ export class CredentialSources {
   /**
    * @param pairs Flat list of header names and values; a second `authorization` has been refused before.
    * @param upgrade Whether this is a WebSocket handshake: only there may the token be a subprotocol.
-   * @returns undefined when there is no credential; a scheme other than Bearer (RFC 6750 section 2.1) does not count
+   * @returns undefined when there is no credential; a scheme other than Bearer and DPoP does not count
    * @throws GateError ERR_CREDENTIAL_REPEATED
    */
   find(pairs: readonly string[], upgrade: boolean): Credential | undefined {
     let found: Credential | undefined
-    const note = (token: string | undefined, source: CredentialSource): void => {
+    const note = (token: string | undefined, source: CredentialSource, scheme?: Scheme): void => {
       if (token === undefined) return
       if (found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
-      found = { token, source }
+      found = { token, source, scheme }
     }
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
       switch (pairs[i]) {
         case 'authorization':
-          note(bearerToken(value), 'authorization')
+          note(bearerToken(value), 'authorization', 'Bearer')
+          note(dpop.exec(value)?.[1], 'authorization', 'DPoP')
           break
         case 'cookie':
           if (this.#cookies.size === 0) break

@@ -12,6 +12,7 @@ import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
 import { maxCandidates } from './admit.ts'
+import { familyOf, fits } from './algorithms.ts'
 import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
 import type { KeySet } from './key-set.ts'
@@ -333,34 +334,11 @@ function unfit(code: Code, member: string, value: unknown, expected?: unknown): 
  * those without a `kid`, or any that fits. Keys of other types under the same `kid` do not count (RFC 7517 section 4.5).
  */
 function candidates(issuer: Issuer, { alg, kid }: Header): readonly Key[] {
-  const fitting = issuer.keys.filter((key) => fits(key, familyOf(alg)))
+  const fitting = issuer.keys.filter((key) => fits(key.jwk, key.alg, familyOf(alg)))
   if (kid === undefined) return fitting.slice(0, maxCandidates)
   const named = fitting.filter((key) => key.kid === kid)
   if (named.length > 0) return named
   return fitting.filter((key) => key.kid === undefined).slice(0, maxCandidates)
-}
-
-/** RFC 9864 gives EdDSA with this curve a name of its own; both mean the same signature. */
-function familyOf(alg: string): string {
-  return alg === 'Ed25519' ? 'EdDSA' : alg
-}
-
-/** True if the key may verify this algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). */
-function fits(key: Key, alg: string): boolean {
-  if (key.alg !== undefined && familyOf(key.alg) !== alg) return false
-  const { kty, crv } = key.jwk
-  switch (alg) {
-    case 'ES256':
-      return kty === 'EC' && crv === 'P-256'
-    case 'ES384':
-      return kty === 'EC' && crv === 'P-384'
-    case 'ES512':
-      return kty === 'EC' && crv === 'P-521'
-    case 'EdDSA':
-      return kty === 'OKP' && crv === 'Ed25519'
-    default:
-      return kty === 'RSA'
-  }
 }
 
 /** @returns the refusal; undefined when the key verifies the token */

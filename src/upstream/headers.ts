@@ -48,7 +48,7 @@ const dropped = new Set([
   'x-method-override',
 ])
 const droppedPrefix =
-  /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl)(?:-|$)|user)|ssl-client-)/
+  /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl|amzn-mtls)(?:-|$)|user)|ssl-client-)/
 
 /**
  * Returns the client's headers for both the policy and the upstream, so that the upstream gets no header that the
@@ -85,7 +85,9 @@ export function upstreamHeaders(
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
+    if (name === 'host') continue
+    // A proof belongs to the token: it is good for the gate alone, and used up.
+    if ((name === 'authorization' || name === 'dpop') && forward.authorization === 'strip') continue
     if (set.length > 0 && set.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)
