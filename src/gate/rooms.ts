@@ -144,10 +144,17 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     fleet,
     ledger,
     pointers,
-    signatures: KnownSignatures.create(config.limits.known_signatures),
-    proofs: UsedProofs.create(config.limits.dpop_proofs, config.limits.dpop_proof_age),
+    ...makeShared(config),
     cells,
   })
+}
+
+/** What all workers remember together. */
+function makeShared({ limits }: GateConfig): Pick<GateRooms, 'signatures' | 'proofs'> {
+  return {
+    signatures: KnownSignatures.create(limits.known_signatures),
+    proofs: UsedProofs.create(limits.dpop_proofs, limits.dpop_proof_age),
+  }
 }
 
 function makeFeed(
