@@ -151,9 +151,10 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
 
 /** What all workers remember together. */
 function makeShared({ limits }: GateConfig): Pick<GateRooms, 'signatures' | 'proofs'> {
+  const { known_signatures, dpop_proofs, dpop_proof_age } = limits
   return {
-    signatures: KnownSignatures.create(limits.known_signatures),
-    proofs: UsedProofs.create(limits.dpop_proofs, limits.dpop_proof_age),
+    signatures: KnownSignatures.create(known_signatures),
+    proofs: UsedProofs.create(dpop_proofs, dpop_proof_age, Date.now()),
   }
 }
 

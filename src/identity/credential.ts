@@ -61,7 +61,8 @@ export class CredentialSources {
       switch (pairs[i]) {
         case 'authorization':
           note(bearerToken(value), 'authorization', 'Bearer')
-          note(dpop.exec(value)?.[1], 'authorization', 'DPoP')
+          if (found?.source !== 'authorization')
+            note(dpop.exec(value)?.[1], 'authorization', 'DPoP')
           break
         case 'cookie':
           if (this.#cookies.size === 0) break

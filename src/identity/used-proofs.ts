@@ -21,7 +21,8 @@
  * took b had seen a in its round with another tag; by 1 it has that tag for good, so the other use did not take it.
  *
  * The same holds when the clock is set back, or two workers read it differently: a use that meets a slot of a later round
- * cannot know any more, and is refused.
+ * cannot know any more, and is refused. So is a proof that was made before the memory: a gate that ran before this one may
+ * have taken it.
  */
 import { hash, randomBytes } from 'node:crypto'
 
@@ -31,12 +32,14 @@ export interface SharedProofs {
   readonly secret: string
   /** Greatest age of a proof in seconds. It stays the same as long as the process runs. */
   readonly maxAgeS: number
+  /** Since when proofs are remembered, in whole seconds. */
+  readonly sinceS: number
 }
 
-/** `forgotten`: the proof is so old that the gate cannot tell whether it was used. */
+/** `forgotten`: the gate cannot tell whether the proof was used. */
 export type Use = 'first' | 'again' | 'full' | 'forgotten'
 
-/** Slices in the ring. One more than cover the greatest age are under way at a time. */
+/** Slices in the ring. */
 const segments = 8
 const tagBits = 36n
 const slotBytes = 8
@@ -48,24 +51,28 @@ export class UsedProofs {
   readonly #perSegment: number
   readonly #sliceS: number
   readonly #maxAgeS: number
+  readonly #sinceS: number
   readonly #secret: string
 
-  constructor({ table, secret, maxAgeS }: SharedProofs) {
+  constructor({ table, secret, maxAgeS, sinceS }: SharedProofs) {
     this.#slots = new BigUint64Array(table)
     this.#perSegment = this.#slots.length / segments
-    // All segments but the newest cover the greatest age; at least 2 s each, so that 28 bits hold the rounds of a century.
+    // Two segments more than cover the greatest age: one under way, one for clients whose clocks are ahead. At least 2 s each,
+    // so that 28 bits hold the rounds of a century.
     this.#sliceS = Math.max(2, Math.ceil(maxAgeS / (segments - 2)))
     this.#maxAgeS = maxAgeS
+    this.#sinceS = sinceS
     this.#secret = secret
   }
 
   /** @param bytes Size of the memory; 8 bytes are used for each proof. */
-  static create(bytes: number, maxAgeMs: number): SharedProofs {
+  static create(bytes: number, maxAgeMs: number, nowMs: number): SharedProofs {
     const perSegment = Math.max(1, Math.floor(bytes / (segments * slotBytes)))
     return {
       table: new SharedArrayBuffer(perSegment * segments * slotBytes),
       secret: randomBytes(32).toString('hex'),
       maxAgeS: maxAgeMs / 1000,
+      sinceS: Math.floor(nowMs / 1000),
     }
   }
 
@@ -74,6 +81,7 @@ export class UsedProofs {
    * @param key Thumbprint of its key, always of the same length. @param madeAtS Its `iat`.
    */
   use(key: string, jti: string, madeAtS: number, nowS: number): Use {
+    if (madeAtS < this.#sinceS) return 'forgotten'
     const digest = hash('sha256', `${this.#secret}${key}${jti}`, 'buffer')
     const tag = BigInt(digest.readUIntBE(0, 5) % 2 ** 36)
     const start = digest.readUInt32LE(8) % this.#perSegment

@@ -7,11 +7,12 @@ import { seeded, seedOf } from '../harness/wait.ts'
 const key = 'K'.repeat(43)
 const other = 'L'.repeat(43)
 const nowS = 1_800_000_000
-const make = (bytes = 1 << 16, maxAgeMs = 60_000): UsedProofs =>
-  new UsedProofs(UsedProofs.create(bytes, maxAgeMs))
+const sinceMs = (nowS - 60) * 1000
+const make = (bytes = 1 << 16): UsedProofs =>
+  new UsedProofs(UsedProofs.create(bytes, 60_000, sinceMs))
 
 t.test('a proof is good once; key and jti tell it from others', async (t) => {
-  const shared = UsedProofs.create(1 << 16, 60_000)
+  const shared = UsedProofs.create(1 << 16, 60_000, sinceMs)
   const [one, two] = [new UsedProofs(shared), new UsedProofs(shared)]
   t.equal(one.use(key, 'a', nowS, nowS), 'first')
   t.equal(one.use(key, 'a', nowS, nowS), 'again')
@@ -64,6 +65,12 @@ t.test(
   },
 )
 
+t.test('a proof from before the memory may have been used, and is refused', async (t) => {
+  const used = new UsedProofs(UsedProofs.create(1 << 16, 60_000, nowS * 1000 + 900))
+  t.equal(used.use(key, 'a', nowS - 0.1, nowS + 1), 'forgotten')
+  t.equal(used.use(key, 'a', nowS, nowS + 1), 'first')
+})
+
 t.test('a full memory refuses and forgets nothing; with time there is room again', async (t) => {
   const used = make(1 << 13)
   const uses = Array.from({ length: 200 }, (_, i) => used.use(key, `${i}`, nowS, nowS))
@@ -78,7 +85,7 @@ t.test('a full memory refuses and forgets nothing; with time there is room again
 t.test(
   'workers that present the same proofs at the same moment pass each of them once',
   async (t) => {
-    const shared = UsedProofs.create(1 << 21, 60_000)
+    const shared = UsedProofs.create(1 << 21, 60_000, sinceMs)
     const threads = 4
     const rounds = 40
     const perRound = 250
