@@ -114,6 +114,7 @@ t.test('what is not exactly of its form is refused', async (t) => {
     ['xfcc', `Hash=${otherHex};Hash=${hex}`, 'two of Hash'],
     ['xfcc', `Hash=${hex};hash=${hex}`, 'two of Hash, in two spellings'],
     ['xfcc', `Hash=${otherHex},Hash=${hex}`, 'two elements'],
+    ['xfcc', `By=spiffe://a/b,Hash=${hex}`, 'two elements, one of them with a Hash'],
     ['xfcc', `Hash=${hex},`, 'an empty element'],
     ['xfcc', `Hash=${hex};`, 'an empty pair'],
     ['xfcc', `,Hash=${hex}`, 'an empty first element'],
