@@ -67,8 +67,8 @@ function nameOf(key: unknown): string {
   return typeof kid === 'string' ? `key ${JSON.stringify(kid.slice(0, 100))}` : 'a key without kid'
 }
 
-/** Members of private and symmetric keys (RFC 7518 section 6). */
-const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'] as const
+/** Members of private keys (RFC 7518 section 6). */
+const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth'] as const
 
 /** Why a key cannot be used; undefined when it can. */
 function objectionTo(key: unknown, algorithms: readonly string[]): string | undefined {
