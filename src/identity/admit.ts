@@ -22,8 +22,8 @@ const curves: Readonly<Record<string, readonly string[]>> = {
   EC: ['P-256', 'P-384', 'P-521'],
   OKP: ['Ed25519'],
 }
-/** Members that are copied from a key; certificates and private parts are not. */
-const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg'] as const
+/** Members that are copied from a key; certificates and private parts are not. `issuer` is an addition of Entra. */
+const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg', 'issuer'] as const
 
 /**
  * @param text A JWK set (RFC 7517 section 5).

@@ -7,6 +7,7 @@
 import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
 import { isTrusted } from '../config/trust.ts'
+import { withTenant } from '../domain/issuer-pattern.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { type Admitted, admitKeys, type Jwk } from './admit.ts'
@@ -293,9 +294,12 @@ export class KeyStore {
     return admitKeys(await this.#options.fetchDocument(uri, limits), algorithms, uri)
   }
 
-  /** OpenID Connect Discovery 1.0 section 4: the document must name exactly the issuer that it was requested for. */
+  /**
+   * OpenID Connect Discovery 1.0 section 4: the document must name exactly the issuer that it was requested for. The
+   * document of all tenants is the one of the tenant `common`, and names the pattern.
+   */
   async #discover(issuer: string): Promise<string> {
-    const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
+    const url = `${withTenant(issuer, 'common').replace(/\/$/, '')}/.well-known/openid-configuration`
     const text = await this.#options.fetchDocument(url, limits)
     let document: { issuer?: unknown; jwks_uri?: unknown } | null
     try {
