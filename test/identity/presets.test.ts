@@ -320,3 +320,24 @@ t.test(
       })
   },
 )
+
+t.test(
+  'a clock that runs ahead by less than clock_skew makes no token of the future',
+  async (t) => {
+    const nowS = Math.floor(Date.now() / 1000)
+    const ahead = async (name: PresetName, seconds: number): Promise<string> => {
+      const at = nowS + seconds
+      const claims = { ...shapes[name].access, iat: at, nbf: at, exp: at + 600 }
+      try {
+        await verifierOf(name).verify(await sign(name, claims), undefined)
+        return 'accepted'
+      } catch (error) {
+        return `${(error as GateError).cause}`
+      }
+    }
+    t.equal(await ahead('keycloak', 4), 'accepted')
+    t.equal(await ahead('google-iap', 25), 'accepted')
+    t.equal(await ahead('keycloak', 3600), 'iat is in the future')
+    t.equal(await ahead('google-iap', 3600), 'iat is in the future')
+  },
+)
