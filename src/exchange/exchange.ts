@@ -64,7 +64,11 @@ export class Exchange implements RecordSubject {
     const { cors, route } = trace
     const allow = route?.config.methods
     if (own === undefined) deny(res, error, { decisionId, req, cors, allow })
-    else deny(res, error, { decisionId, req, cors, status, headers: own.headers, body: own.body })
+    else {
+      const { headers, body } = own
+      const anonymous = progress.identified?.arrived.credential === undefined
+      deny(res, error, { decisionId, req, cors, status, headers, body, anonymous })
+    }
   }
 }
 

@@ -22,8 +22,8 @@ const curves: Readonly<Record<string, readonly string[]>> = {
   EC: ['P-256', 'P-384', 'P-521'],
   OKP: ['Ed25519'],
 }
-/** Members that are copied from a key; certificates and private parts are not. */
-const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg'] as const
+/** Members that are copied from a key; certificates and private parts are not. `issuer` is an addition of Entra. */
+const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg', 'issuer'] as const
 
 /**
  * @param text A JWK set (RFC 7517 section 5).
@@ -128,8 +128,12 @@ const same = 'it is there twice'
 
 function crowd(keys: readonly Jwk[], key: Jwk): string | undefined {
   const alike = keys.filter(
-    ({ kid, kty, crv, alg }) =>
-      kid === key.kid && kty === key.kty && crv === key.crv && alg === key.alg,
+    ({ kid, kty, crv, alg, issuer }) =>
+      kid === key.kid &&
+      kty === key.kty &&
+      crv === key.crv &&
+      alg === key.alg &&
+      issuer === key.issuer,
   )
   if (alike.some((one) => JSON.stringify(one) === JSON.stringify(key))) return same
   return alike.length < maxCandidates ? undefined : `more than ${maxCandidates} keys have its kid`

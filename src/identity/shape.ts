@@ -16,6 +16,11 @@ export interface Header {
 export type Claims = Readonly<Record<string, unknown>>
 
 const maxLength = 16 * 1024
+/**
+ * Most members of one object of a token. Issuers that write roles, features or answers of a directory as members have
+ * some hundreds; `maxLength` bounds their bytes, and comparing their names costs linear time.
+ */
+const maxMembers = 1000
 const alphabet = /^[A-Za-z0-9_-]+$/
 
 export interface Shape {
@@ -98,7 +103,7 @@ function readObject(part: string, name: string): { value: JsonObject; written: J
  */
 const oneReading: StrictJson = {
   maxDepth: 16,
-  maxMembers: 100,
+  maxMembers,
   escapedNames: 'write-out',
   refuse: malformed,
 }

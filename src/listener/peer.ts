@@ -19,6 +19,8 @@ export interface Ends {
 
 export interface Peer extends Ends {
   readonly scheme: 'http' | 'https'
+  /** True when a trusted proxy sent the request: it is then believed about the client. */
+  readonly proxied: boolean
   /** SHA-256 of the verified certificate on this connection, base64url (RFC 8705 section 3.1). */
   readonly certificate: string | undefined
 }
@@ -59,7 +61,7 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
     address = hop
   }
   const port = address === peer.address ? peer.port : 0
-  return { ...peer, address, port, scheme: told.scheme ?? peer.scheme }
+  return { ...peer, proxied: true, address, port, scheme: told.scheme ?? peer.scheme }
 }
 
 /**
@@ -77,7 +79,8 @@ export function hasPeer(socket: Socket): boolean {
  */
 function readPeer(socket: Socket, via: Via): Peer {
   const ends = via.named.get(socket) ?? endsOf(socket)
-  const peer = { ...ends, scheme: via.scheme, certificate: via.certificates.get(socket) }
+  const { scheme } = via
+  const peer = { ...ends, scheme, proxied: false, certificate: via.certificates.get(socket) }
   via.peers.set(socket, peer)
   return peer
 }

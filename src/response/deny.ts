@@ -14,6 +14,8 @@ import { closeLastBy } from '../node-quirks.ts'
 export interface Denial {
   readonly decisionId: string
   readonly req: IncomingMessage
+  /** True when the request had no credential. */
+  readonly anonymous?: boolean
   /** Methods of the route, for the `Allow` header of a 405. */
   readonly allow?: readonly string[] | undefined
   /** Status (here) and body (below) that the policy chose for its denial. */
@@ -45,7 +47,7 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
       own === undefined ? 'application/problem+json' : 'text/plain; charset=utf-8',
     )
   headers.push('content-length', String(Buffer.byteLength(body)))
-  if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error))
+  if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error, denial))
   if (status === 405) headers.push('allow', (denial.allow ?? methods).join(', '))
   if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
   const pending = bodyPending(req)
@@ -85,9 +87,12 @@ export function answerPreflight(
   res.end()
 }
 
-/** Builds the `WWW-Authenticate` header. It names no error if the request had no credential (RFC 6750 section 3). */
-function challengeOf(error: GateError): string {
-  return error.code === 'ERR_CREDENTIAL_MISSING' ? 'Bearer' : 'Bearer error="invalid_token"'
+/**
+ * Builds the `WWW-Authenticate` header. It names no error if the request had no credential (RFC 6750 section 3), also where
+ * a policy answers 401 to an anonymous request.
+ */
+function challengeOf({ code }: GateError, { anonymous }: Denial): string {
+  return anonymous || code === 'ERR_CREDENTIAL_MISSING' ? 'Bearer' : 'Bearer error="invalid_token"'
 }
 
 function framingInDoubt(error: GateError): boolean {
