@@ -9,6 +9,7 @@ import { createServer, type RequestListener, type Server } from 'node:http'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Log } from '../domain/log.ts'
+import { withoutSchemas } from '../domain/without-schemas.ts'
 import { GateError } from '../errors.ts'
 import { wrapConnections } from '../node-quirks.ts'
 import { type LiveOptions, serveLive } from './live.ts'
@@ -91,6 +92,7 @@ export class AdminServer {
     const strangers = new Set<Duplex>()
     const app = fastify({
       logger: false,
+      ...withoutSchemas,
       forceCloseConnections: true,
       serverFactory: (serve) => bounded(serve, strangers),
     })

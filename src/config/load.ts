@@ -22,7 +22,13 @@ import { nearest } from '../domain/nearest.ts'
 import { asGateError, GateError, type Problem } from '../errors.ts'
 import { adviceFor, describeValue, type SchemaNode } from './advice.ts'
 import { check } from './check.ts'
-import { type GateConfig, type RouteConfig, schema, stateDir } from './options.ts'
+import {
+  type GateConfig,
+  type IssuerConfig,
+  type RouteConfig,
+  schema,
+  stateDir,
+} from './options.ts'
 import { withPreset } from './presets.ts'
 import { Problems } from './problems.ts'
 
@@ -371,7 +377,9 @@ function problemOf(error: ErrorObject, problems: Problems): Problem {
     }
   }
   const secret =
-    problems.hides(at) || (/^database\.\w*url$/.test(at) && !String(data).includes('://'))
+    problems.hides(at) ||
+    /^issuers\[\d+\]\.fetch\.(?:headers|proxy)/.test(at) ||
+    (/^database\.\w*url$/.test(at) && !String(data).includes('://'))
   const found = secret
     ? 'another value (not shown, it may hold a password)'
     : `${describeValue(data)}${adviceFor(node, data)}`
@@ -467,7 +475,8 @@ function withUnit(text: string, units: Readonly<Record<string, number>>): number
 
 /** Fills in values that come from other options. The input may have problems: a missing option stays missing. */
 function finish(config: GateConfig, problems: Problems): GateConfig {
-  const { routes = [], listen = [], policy, decision_log, admin, state_dir = '' } = config
+  const { routes = [], listen = [], issuers = [], policy, decision_log, admin } = config
+  const { state_dir = '' } = config
   const { file, sink } = decision_log as { file?: string; sink?: string }
   if (file !== undefined && sink !== undefined)
     problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected either sink or file, not both')
@@ -476,9 +485,21 @@ function finish(config: GateConfig, problems: Problems): GateConfig {
   return {
     ...config,
     listen,
+    issuers: issuers.map(finishIssuer),
     admin: { ...admin, token_file: admin.token_file ?? join(state_dir, 'admin.token') },
     routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision, certificates)),
     decision_log: file === undefined ? { sink: 'stdout' } : { file },
+  }
+}
+
+/** Names of headers are compared in lower case; those of cookies are not. An entry that is no text is a problem already. */
+function finishIssuer(issuer: IssuerConfig): IssuerConfig {
+  const { from = [] } = issuer as Partial<IssuerConfig>
+  return {
+    ...issuer,
+    from: from.map((each) =>
+      typeof each === 'string' && each.startsWith('header:') ? each.toLowerCase() : each,
+    ),
   }
 }
 

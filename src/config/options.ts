@@ -105,6 +105,7 @@ function shown({ why, default: standard }: Facts): Record<string, unknown> {
 
 const cidr = '^[0-9A-Fa-f:.]+(?:/\\d{1,3})?$'
 const origin = '^(?:\\*|null|[a-z][a-z0-9+.-]*://[^/?#@\\s]+)$'
+const guid = '^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
 const headerName = '^[0-9A-Za-z-]+$'
 const pointer = '^(?:/[^/]*)+$'
 const entrypoint = '^[A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*$'
@@ -185,10 +186,63 @@ const listen = group({
   }),
 })
 
+/** How the metadata and the keys of an issuer are fetched. */
+const fetch = group({
+  tls: optional(
+    group({
+      ca: optional(
+        pem({
+          why: "PEM file with the certificate authorities for this issuer, instead of those of the system. The server's certificate is always verified.",
+        }),
+      ),
+    }),
+  ),
+  headers: optional(
+    labels({
+      why: 'Headers sent with these requests, to the origin of `jwks_uri` (without it: of `issuer`) and to no other. The values are secret: no log has them. Take them from `${NAME}`.',
+    }),
+  ),
+  token_file: optional(
+    path({
+      why: 'File with a bearer token that is sent as `authorization`, to the same origin. It is read for each request, so it may be renewed.',
+    }),
+  ),
+  proxy: optional(
+    text(
+      {
+        why: 'Proxy through which these requests go, by CONNECT. With a user and password it is secret: take it from `${NAME}`. The variables HTTP_PROXY and HTTPS_PROXY are not read.',
+      },
+      'a proxy such as http://proxy.internal:3128',
+      '^https?://[^/?#\\s]+/?$',
+    ),
+  ),
+  http_networks: optional(
+    texts(
+      {
+        why: 'Networks in which the metadata and the keys may be fetched over plain http. The name must resolve to addresses in these networks alone, looked up for each connection.',
+      },
+      'networks such as 10.1.0.0/16',
+      cidr,
+    ),
+  ),
+})
+
 const issuer = group({
   issuer: text({
-    why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text.',
+    why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text. `{tenantid}` stands for each of `tenants`.',
   }),
+  tenants: optional(
+    shape<'any' | readonly string[]>({
+      anyOf: [
+        { const: 'any' },
+        { type: 'array', minItems: 1, uniqueItems: true, items: { type: 'string', pattern: guid } },
+      ],
+      'x-expected':
+        'any, or a list of tenant ids in lower case such as [9122040d-6c67-4c5b-b112-36a304b66dad]',
+      description:
+        'Tenants whose tokens are accepted, for an issuer with `{tenantid}` (Entra): ids as claim `tid` has them. `any` accepts every organisation that Entra has: only for a policy that checks the tenant.',
+    }),
+  ),
   audience: texts(
     {
       why: "Accepted audiences; the `aud` claim of a token must name one of them. `none` accepts tokens for every audience: a token that was made for another service of this issuer's then works here too.",
@@ -205,15 +259,15 @@ const issuer = group({
   ),
   from: texts(
     {
-      why: 'Where a request may carry a token of this issuer. A request with two tokens is refused. A cookie needs `routes[].origins`; `websocket-protocol` means a WebSocket subprotocol `bearer.TOKEN`.',
+      why: 'Where a request may carry a token of this issuer. A request with two tokens is refused. A cookie needs `routes[].origins`; `websocket-protocol` means a WebSocket subprotocol `bearer.TOKEN`; `header:NAME` is read from `trusted_proxies` only.',
       default: ['authorization'],
     },
-    'authorization, cookie:NAME or websocket-protocol',
-    `^(?:authorization|websocket-protocol|cookie:[${tokenCharacters}]+)$`,
+    'authorization, cookie:NAME, header:NAME or websocket-protocol',
+    `^(?:authorization|websocket-protocol|cookie:[${tokenCharacters}]+|header:[0-9A-Za-z-]+)$`,
   ),
   jwks_uri: optional(
     text({
-      why: 'URL of the signing keys: https, or http on loopback. Without it and without `jwks_file`, the gate finds the URL by OpenID Connect discovery.',
+      why: 'URL of the signing keys: https, or http on loopback and in `fetch.http_networks`. Without it and without `jwks_file`, the gate finds the URL by OpenID Connect discovery, or by RFC 8414 where that is not there.',
     }),
   ),
   jwks_file: optional(
@@ -221,6 +275,7 @@ const issuer = group({
       why: 'File with the signing keys, instead of a URL; it is read again every `keys_refresh`.',
     }),
   ),
+  fetch,
   preset: optional(
     choice(presetNames, {
       why: "Fills in `claims`, `token_types` and the like as this provider's tokens need them; see docs/providers.md.",
@@ -264,7 +319,7 @@ const issuer = group({
     default: 'inclusive',
   }),
   keys_refresh: duration({
-    why: 'How often the gate fetches the keys in the background.',
+    why: 'How often the gate fetches the keys in the background; sooner where `cache-control` of the answer says so, but no sooner than `keys_cooldown`.',
     default: '5m',
   }),
   keys_cooldown: duration({
@@ -304,8 +359,8 @@ const route = group({
       `^(?:${methods.join('|')})$`,
     ),
   ),
-  auth: choice(['required', 'none'], {
-    why: 'With `none`, requests without a token also reach the policy.',
+  auth: choice(['required', 'optional', 'none'], {
+    why: 'With `optional`, requests without a token reach the policy as anonymous ones, and every token is verified as with `required`: a bad one is refused. With `none`, no token is read.',
     default: 'required',
   }),
   dpop_nonce: choice(['none', 'required'], {
@@ -315,7 +370,7 @@ const route = group({
   origins: optional(
     texts(
       {
-        why: 'Origins of the web pages that may open WebSockets on this route or use a cookie; required if an issuer takes tokens from a cookie.',
+        why: 'Origins of the web pages that may open WebSockets on this route, or use a token that browsers add by themselves: in a cookie, or in the header of a proxy (`header:NAME`). Required if an issuer takes tokens from a cookie.',
       },
       'origins such as https://app.example.com',
       '^[a-z][a-z0-9+.-]*://[^/?#@\\s]+$',
@@ -675,9 +730,12 @@ export const schema = group({
     default: '30s',
   }),
   limits: group({
-    header_bytes: size({ why: 'Largest total size of the request headers.', default: '16KiB' }),
+    header_bytes: size({ why: 'Largest total size of the request headers.', default: '24KiB' }),
     headers: whole({ why: 'Most headers in a request.', default: 100 }, 1, 1000),
-    header_value_bytes: size({ why: 'Largest value of one request header.', default: '8KiB' }),
+    header_value_bytes: size({
+      why: 'Largest value of one request header. A token of Entra with 200 groups takes 12.5 kB.',
+      default: '16KiB',
+    }),
     cookies: whole({ why: 'Most cookies in a request.', default: 64 }, 0, 1000),
     target_bytes: size({ why: 'Largest request target (path and query).', default: '8KiB' }),
     body_bytes: size({ why: 'Largest request body; 0B for no limit.', default: '0B' }),

@@ -6,6 +6,9 @@
 import { resolve } from 'node:path'
 import { type Code, GateError, type Problem } from '../errors.ts'
 
+/** Adds a problem with the option of this path. */
+export type AddProblem = (path: string, message: string) => void
+
 const maxShown = 20
 /** A value of fewer characters is left in the messages about other options. */
 const leastSecret = 8

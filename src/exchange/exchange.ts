@@ -71,7 +71,11 @@ export class Exchange implements RecordSubject {
     const { cors, route, scheme, nonce } = trace
     const denial = { decisionId, req, cors, scheme, nonce, allow: route?.config.methods }
     if (own === undefined) deny(res, error, denial)
-    else deny(res, error, { ...denial, status, headers: own.headers, body: own.body })
+    else {
+      const { headers, body } = own
+      const anonymous = progress.identified?.arrived.credential === undefined
+      deny(res, error, { ...denial, status, headers, body, anonymous })
+    }
   }
 }
 

@@ -30,7 +30,7 @@ import type { Principal } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
 import { checkBinding, checkScheme } from '../identity/binding.ts'
 import { checkExpiry } from '../identity/claims.ts'
-import { isAmbient, withoutCredential } from '../identity/credential.ts'
+import { ambientBy, withoutCredential } from '../identity/credential.ts'
 import { type BodyLimits, collectBody } from '../listener/body.ts'
 import { checkRepeats, headerOf, parseHeaders, parseMethod } from '../listener/headers.ts'
 import { resolvePeer, type Via } from '../listener/peer.ts'
@@ -105,13 +105,15 @@ export function arrive(
   trace.route = route
   const { config } = route
   checkTarget(target, config)
-  checkRepeats(headers, config)
-  const passedHeaders = passedOn(headers, config.forward.remove)
+  const { credentials } = context
   const credential =
-    config.auth === 'required' ? context.credentials.find(pairs, upgrade) : undefined
+    config.auth === 'none' ? undefined : credentials.find(pairs, upgrade, peer.proxied)
   trace.scheme = credential?.scheme ?? 'Bearer'
-  const ambient = credential !== undefined && isAmbient(credential)
-  if (upgrade || ambient) {
+  checkRepeats(headers, config)
+  const withheld = credentials.withheld(config, peer.proxied)
+  const passedHeaders = passedOn(headers, config.forward.remove, withheld)
+  const ambient = credential === undefined ? undefined : ambientBy(credential)
+  if (upgrade || ambient !== undefined) {
     checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade, ambient })
   }
   if (limits.body_bytes > 0 && contentLength > limits.body_bytes) {
@@ -170,10 +172,15 @@ function crossOrigin(
 /** Returns the verified caller: at once when the token is in the cache, otherwise after its verification. */
 export function identify(
   context: ExchangeContext,
-  { route, credential }: Arrived,
+  { route, credential, headers, peer }: Arrived,
 ): Principal | undefined | Promise<Principal> {
-  if (route.config.auth === 'none') return undefined
-  if (credential === undefined) throw new GateError('ERR_CREDENTIAL_MISSING')
+  const { auth } = route.config
+  if (auth === 'none') return undefined
+  if (credential === undefined) {
+    const refusal = context.credentials.refusal(headers.pairs, auth, peer.proxied)
+    if (refusal === undefined) return undefined
+    throw refusal
+  }
   return context.verifier.verify(credential.token, route.config.audience)
 }
 

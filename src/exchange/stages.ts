@@ -66,7 +66,7 @@ export interface Arrived {
 /** A request whose caller is verified. */
 export interface Identified {
   readonly arrived: Arrived
-  /** Undefined when the route requires no token. */
+  /** Undefined for an anonymous request, on a route that requires no token. */
   readonly principal: Principal | undefined
   /** The whole body when the policy reads it; otherwise it stays a stream. */
   readonly body: Buffer | undefined

@@ -4,8 +4,8 @@
  *
  *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed -> fleet
  *
- * If `listen.takeover` is set and another gate holds the port, the workers listen last, when everything else is ready:
- * until then the other gate goes on answering, where this one would answer 503.
+ * If `listen.takeover` is set and another gate holds the port, the workers listen last, when everything else is ready and
+ * every issuer has keys: until then the other gate goes on answering, where this one would answer 503.
  *
  * This thread is the only writer of the ledger. It carries no requests and writes no decision log, so traffic never
  * delays a revocation.
@@ -15,6 +15,7 @@ import { readFileSync } from 'node:fs'
 import type { GateConfig } from '../config/options.ts'
 import { readPeppers } from '../config/peppers.ts'
 import { needsRestart } from '../config/reload.ts'
+import { warningsOf } from '../config/warnings.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import type { HistoryRule } from '../feed/history.ts'
@@ -25,7 +26,7 @@ import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { LiveExchanges } from './live.ts'
 import { findTakenPorts } from './ports.ts'
-import { missingParts, type Readiness, readinessOf } from './readiness.ts'
+import { keylessIssuers, missingParts, type Readiness, readinessOf } from './readiness.ts'
 import { type GateRooms, makeRooms, type ReadyAnswer } from './rooms.ts'
 import { beatOf, type GateFacts, metricsOf, statusOf } from './status.ts'
 
@@ -124,6 +125,7 @@ export class Gate {
     const config = this.#config
     // Route tables that cannot be built must fail here, once, and not in each worker.
     checkTables(config)
+    this.#warn(config)
     const taken = await findTakenPorts(config.listen, reusePort)
     this.#peppers = readPeppers(config.revocation.pepper_file)
     const { decisions, workers, admin, keys, bundles, changes } = this.#rooms
@@ -162,8 +164,7 @@ export class Gate {
     )
     const listen = async (): Promise<void> => {
       try {
-        const isTime = (): boolean => missingParts(this.#rooms, this.#readiness()).length === 0
-        this.#ports = await workers.listen(isTime)
+        this.#ports = await workers.listen(this.#isTimeToTakeOver())
       } catch (error) {
         await this.close()
         throw error
@@ -172,6 +173,26 @@ export class Gate {
     this.#listening = listen()
     // `listening()` reports a failure to its callers. Without this handler, the rejection would end the process.
     this.#listening.catch(() => {})
+  }
+
+  /**
+   * The other gate has the keys of every issuer, or better ones than none. So there is no limit to the waiting, also for
+   * an issuer that is away for good; the log says how to end it.
+   */
+  #isTimeToTakeOver(): () => boolean {
+    let said = ''
+    return () => {
+      if (missingParts(this.#rooms, this.#readiness()).length > 0) return false
+      const { names } = keylessIssuers(this.#rooms.keys)
+      const text = names.join('; ')
+      if (text !== said && text !== '') {
+        const hint =
+          'it is taken over once every issuer has keys; where an issuer is gone for good, take it out of the configuration and send SIGHUP'
+        this.#log.warn({ issuers: names, hint }, 'the port is not taken over yet')
+      }
+      said = text
+      return names.length === 0
+    }
   }
 
   /**
@@ -249,6 +270,11 @@ export class Gate {
     for (const keySet of keySets) workers.broadcast({ type: 'keys', keySet })
     await workers.allConfigured(generation)
     this.#log.info({ generation }, 'the new configuration is in use')
+    this.#warn(config)
+  }
+
+  #warn(config: GateConfig): void {
+    for (const { path, message } of warningsOf(config)) this.#log.warn({ option: path }, message)
   }
 
   readiness(): ReadyAnswer {
@@ -278,8 +304,13 @@ export class Gate {
   }
 
   #readiness(): Readiness {
-    const maxStalenessMs = this.#config.revocation.max_staleness
-    return { draining: this.#draining, active: this.#active, maxStalenessMs }
+    const { revocation, routes } = this.#config
+    return {
+      draining: this.#draining,
+      tokensOnly: routes.every(({ auth }) => auth === 'required'),
+      active: this.#active,
+      maxStalenessMs: revocation.max_staleness,
+    }
   }
 
   #facts(): GateFacts {

@@ -5,21 +5,29 @@ import type { GateRooms, ReadyAnswer } from './rooms.ts'
 
 export interface Readiness {
   readonly draining: boolean
+  /** Every route needs a token. */
+  readonly tokensOnly: boolean
   /** The policy that every worker should use. */
   readonly active: PolicyPackage | undefined
   readonly maxStalenessMs: number
 }
 
-type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed' | 'fleet'>
+type Rooms = Pick<GateRooms, 'workers' | 'ledger' | 'feed' | 'fleet' | 'keys'>
 
-/** Ready means: each worker is listening, and `missingParts` finds nothing missing. */
+/** Ready means: each worker is listening, `missingParts` finds nothing missing, and some request can be let in. */
 export function readinessOf(rooms: Rooms, state: Readiness): ReadyAnswer {
   const reasons = missingParts(rooms, state)
+  const warnings = warningsOf(rooms.feed)
   const { workers } = rooms
+  // One issuer that is away must not take every gate out of a load balancer: the tokens of the others are still let in.
+  const { names, all } = keylessIssuers(rooms.keys)
+  const serves = !workers.waiting && !(all && state.tokensOnly)
+  const target = serves ? warnings : reasons
+  target.push(...names)
   if (workers.waiting)
     reasons.push('waiting to take over the port until the gate is otherwise ready')
   else if (!workers.allListening) reasons.push('not every worker is listening')
-  return { ready: reasons.length === 0, reasons, warnings: warningsOf(rooms.feed) }
+  return { ready: reasons.length === 0, reasons, warnings }
 }
 
 /**
@@ -32,7 +40,22 @@ function warningsOf(feed: Rooms['feed']): string[] {
     : []
 }
 
-/** Everything that is missing, except that the workers listen. */
+interface Keyless {
+  /** One text for each issuer without keys. */
+  readonly names: readonly string[]
+  /** There are issuers, and none has keys. */
+  readonly all: boolean
+}
+
+export function keylessIssuers(keys: Pick<Rooms['keys'], 'status'>): Keyless {
+  const issuers = keys.status()
+  const names = issuers
+    .filter((each) => each.keys === 0)
+    .map(({ issuer, code }) => `no keys of the issuer ${issuer}${withCode(code)}`)
+  return { names, all: names.length > 0 && names.length === issuers.length }
+}
+
+/** Everything that is missing, except keys of issuers and that the workers listen. */
 export function missingParts(rooms: Rooms, state: Readiness): string[] {
   const { workers, ledger, feed, fleet } = rooms
   const reasons: string[] = []

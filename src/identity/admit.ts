@@ -16,14 +16,14 @@ export interface Admitted {
 }
 
 const maxKeys = 100
-/** Most keys of one type that may share a `kid`, or have none: a token could then be meant for each of them. */
+/** Most keys of one type and `alg` that may share a `kid`, or have none: a token could then be meant for each of them. */
 export const maxCandidates = 4
 const curves: Readonly<Record<string, readonly string[]>> = {
   EC: ['P-256', 'P-384', 'P-521'],
   OKP: ['Ed25519'],
 }
-/** Members that are copied from a key; certificates and private parts are not. */
-const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg'] as const
+/** Members that are copied from a key; certificates and private parts are not. `issuer` is an addition of Entra. */
+const kept = ['kty', 'n', 'e', 'crv', 'x', 'y', 'kid', 'alg', 'issuer'] as const
 
 /**
  * @param text A JWK set (RFC 7517 section 5).
@@ -87,14 +87,34 @@ export function formProblem(key: unknown, algorithms: readonly string[]): string
     return 'its kid is not a text of at most 256 characters'
   if (key_ops !== undefined && !(Array.isArray(key_ops) && key_ops.includes('verify')))
     return 'its key_ops do not include verify'
-  if (
-    alg !== undefined &&
-    !(typeof alg === 'string' && algorithms.includes(alg === 'Ed25519' ? 'EdDSA' : alg))
-  )
+  if (alg !== undefined && !(typeof alg === 'string' && algorithms.includes(familyOf(alg))))
     return 'its alg is not one of issuers[].algorithms'
   if (kty !== 'RSA' && !(typeof kty === 'string' && curves[kty]?.includes(crv as string)))
     return 'its kty or crv is not supported'
+  if (alg !== undefined && !isKeyFor(key as Jwk, familyOf(alg)))
+    return 'its alg is for keys of another kty or crv'
   return undefined
+}
+
+/** RFC 9864 gives EdDSA with this curve a name of its own; both mean the same signature. */
+export function familyOf(alg: string): string {
+  return alg === 'Ed25519' ? 'EdDSA' : alg
+}
+
+/** True if a key of this type can verify this algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). */
+export function isKeyFor({ kty, crv }: Jwk, alg: string): boolean {
+  switch (alg) {
+    case 'ES256':
+      return kty === 'EC' && crv === 'P-256'
+    case 'ES384':
+      return kty === 'EC' && crv === 'P-384'
+    case 'ES512':
+      return kty === 'EC' && crv === 'P-521'
+    case 'EdDSA':
+      return kty === 'OKP' && crv === 'Ed25519'
+    default:
+      return kty === 'RSA'
+  }
 }
 
 /** Why a key is too weak or malformed; undefined when it is neither. It may take milliseconds for an RSA key. */
@@ -118,7 +138,12 @@ const same = 'it is there twice'
 
 function crowd(keys: readonly Jwk[], key: Jwk): string | undefined {
   const alike = keys.filter(
-    ({ kid, kty, crv }) => kid === key.kid && kty === key.kty && crv === key.crv,
+    ({ kid, kty, crv, alg, issuer }) =>
+      kid === key.kid &&
+      kty === key.kty &&
+      crv === key.crv &&
+      alg === key.alg &&
+      issuer === key.issuer,
   )
   if (alike.some((one) => JSON.stringify(one) === JSON.stringify(key))) return same
   return alike.length < maxCandidates ? undefined : `more than ${maxCandidates} keys have its kid`

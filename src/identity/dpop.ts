@@ -9,8 +9,7 @@
 import { constants, createPublicKey, hash, type KeyObject, verify } from 'node:crypto'
 import { proofAlgorithms } from '../domain/proof.ts'
 import { GateError } from '../errors.ts'
-import { formProblem, type Jwk, publicPart, weaknessOfKey } from './admit.ts'
-import { familyOf, fits } from './algorithms.ts'
+import { familyOf, formProblem, isKeyFor, type Jwk, publicPart, weaknessOfKey } from './admit.ts'
 import { Nonces } from './nonces.ts'
 import { type Claims, readJws } from './shape.ts'
 import { type SharedProofs, UsedProofs } from './used-proofs.ts'
@@ -168,8 +167,9 @@ function readHeader({ typ, alg, jwk }: Claims): { readonly alg: string; readonly
   const problem = formProblem(jwk, families)
   if (problem !== undefined) throw unfit(`its jwk is not used: ${problem}`)
   const key = jwk as Jwk
-  if (!fits(key, key.alg as string | undefined, familyOf(alg)))
-    throw unfit(`its jwk does not fit ${alg}`)
+  const family = familyOf(alg)
+  const isItsOwn = key.alg === undefined || familyOf(key.alg as string) === family
+  if (!isItsOwn || !isKeyFor(key, family)) throw unfit(`its jwk does not fit ${alg}`)
   return { alg, jwk: key }
 }
 

@@ -4,21 +4,18 @@
  * stays in use for `keys_max_stale`, also across a restart (kept-keys.ts). A set without usable keys never replaces a good
  * one.
  */
-import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
-import { isTrusted } from '../config/trust.ts'
+import type { FetchDocument } from '../domain/document.ts'
 import type { Log } from '../domain/log.ts'
-import { asGateError, GateError } from '../errors.ts'
-import { type Admitted, admitKeys, type Jwk } from './admit.ts'
+import { asGateError, type GateError } from '../errors.ts'
+import type { Jwk } from './admit.ts'
 import { KeptKeys } from './kept-keys.ts'
 import type { KeySet } from './key-set.ts'
+import { PublishedKeys } from './published-keys.ts'
 
 export interface KeyStoreOptions {
   readonly issuers: readonly IssuerConfig[]
-  readonly fetchDocument: (
-    url: string,
-    limits: { maxBytes: number; timeoutMs: number },
-  ) => Promise<string>
+  readonly fetchDocument: FetchDocument
   readonly onChange: (set: KeySet) => void
   /** Where the last good sets are kept. */
   readonly folder: string
@@ -35,14 +32,20 @@ export interface IssuerStatus {
   readonly message: string | null
 }
 
-const limits = { maxBytes: 256 * 1024, timeoutMs: 5000 }
 /** Delay between attempts while the first set is missing; it doubles up to the cooldown. */
 const firstRetryMs = 500
+/** Least pause that an issuer can bring about by the headers of its answers, where `keys_cooldown` is shorter. */
+const leastPauseMs = 1000
+/** The longest time of a timer; Node takes a longer one for 1 ms. */
+const longestPauseMs = 2 ** 31 - 1
 
 class IssuerKeys {
   readonly config: IssuerConfig
+  readonly published: PublishedKeys
   version = 0
   keys: readonly Jwk[] = []
+  /** How long the issuer says that the set may be used, in ms. */
+  freshMs: number | undefined
   fetchedAt = Number.NEGATIVE_INFINITY
   /** The time of the last attempt by `performance.now()`, a clock that cannot be set back. */
   triedAtMs = Number.NEGATIVE_INFINITY
@@ -63,8 +66,9 @@ class IssuerKeys {
   /** The issuer was replaced or removed by a reload: ignore the result of a fetch that is still under way. */
   retired = false
 
-  constructor(config: IssuerConfig) {
+  constructor(config: IssuerConfig, fetchDocument: FetchDocument) {
     this.config = config
+    this.published = new PublishedKeys(config, fetchDocument)
   }
 }
 
@@ -77,7 +81,8 @@ export class KeyStore {
   constructor(options: KeyStoreOptions) {
     this.#options = options
     this.#kept = new KeptKeys(options.folder)
-    for (const config of options.issuers) this.#sources.set(config.issuer, new IssuerKeys(config))
+    for (const config of options.issuers)
+      this.#sources.set(config.issuer, new IssuerKeys(config, options.fetchDocument))
   }
 
   /**
@@ -141,11 +146,12 @@ export class KeyStore {
         next.set(config.issuer, before)
         continue
       }
-      const source = new IssuerKeys(config)
+      const source = new IssuerKeys(config, this.#options.fetchDocument)
       source.fetchedAt = Date.now()
       source.triedAtMs = performance.now()
-      const { keys, left } = await this.#load(config)
+      const { keys, left, freshMs } = await source.published.read()
       source.keys = keys
+      source.freshMs = freshMs
       this.#name(source, left)
       source.goodAt = Date.now()
       source.version = (before?.version ?? 0) + 1
@@ -227,8 +233,9 @@ export class KeyStore {
     source.fetchedAt = Date.now()
     source.triedAtMs = performance.now()
     try {
-      const { keys, left } = await this.#load(source.config)
+      const { keys, left, freshMs } = await source.published.read()
       this.#name(source, left)
+      source.freshMs = freshMs
       source.goodAt = Date.now()
       source.failures = 0
       const recovered = source.error !== undefined
@@ -283,68 +290,27 @@ export class KeyStore {
   #plan(source: IssuerKeys, inMs: number = pauseOf(source)): void {
     if (this.#closed || source.retired) return
     clearTimeout(source.timer)
-    source.dueAtMs = performance.now() + inMs
-    source.timer = setTimeout(() => void this.#refresh(source), inMs)
+    const pauseMs = Math.min(inMs, longestPauseMs)
+    source.dueAtMs = performance.now() + pauseMs
+    source.timer = setTimeout(() => void this.#refresh(source), pauseMs)
   }
-
-  async #load({ issuer, algorithms, jwks_file: file, jwks_uri }: IssuerConfig): Promise<Admitted> {
-    if (file !== undefined) return admitKeys(await readKeys(file), algorithms, file)
-    const uri = jwks_uri ?? (await this.#discover(issuer))
-    return admitKeys(await this.#options.fetchDocument(uri, limits), algorithms, uri)
-  }
-
-  /** OpenID Connect Discovery 1.0 section 4: the document must name exactly the issuer that it was requested for. */
-  async #discover(issuer: string): Promise<string> {
-    const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
-    const text = await this.#options.fetchDocument(url, limits)
-    let document: { issuer?: unknown; jwks_uri?: unknown } | null
-    try {
-      document = JSON.parse(text)
-    } catch (error) {
-      throw new GateError('ERR_OUTBOUND', `${url} is not JSON`, { cause: error })
-    }
-    if (document?.issuer !== issuer) {
-      throw new GateError('ERR_OUTBOUND', `${url} names another issuer`, {
-        hint: 'write the issuer exactly as its discovery document does, including a final slash',
-      })
-    }
-    const { jwks_uri: uri } = document
-    if (typeof uri !== 'string' || !isTrusted(uri)) {
-      throw new GateError(
-        'ERR_OUTBOUND',
-        `${url} does not contain a jwks_uri that starts with https`,
-      )
-    }
-    return uri
-  }
-}
-
-async function readKeys(file: string): Promise<string> {
-  let text: string
-  try {
-    text = await readFile(file, 'utf8')
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    throw new GateError('ERR_CONFIG_FILE', `${file} cannot be read (${code})`, {
-      cause: error,
-      hint: 'restore the file, readable by the user of the gate; the gate reads it again automatically',
-    })
-  }
-  if (text.length <= limits.maxBytes) return text
-  throw new GateError('ERR_CONFIG_FILE', `${file} is too large`)
 }
 
 function servesUntil({ goodAt, config }: IssuerKeys): number {
   return goodAt + config.keys_max_stale
 }
 
-/** Also a try when the keys end: a failed one takes them away, and `keys_refresh` may be longer than their rest. */
+/**
+ * The issuer may ask for a sooner fetch, within limits. Also a try when the keys end: a failed one takes them away, and
+ * `keys_refresh` may be longer than their rest.
+ */
 function pauseOf(source: IssuerKeys): number {
-  const { keys, failures, config } = source
+  const { keys, failures, freshMs = Number.POSITIVE_INFINITY, config } = source
   if (keys.length === 0)
     return Math.min(config.keys_cooldown, firstRetryMs * 2 ** Math.min(failures, 10))
   const rest = servesUntil(source) + 1 - Date.now()
-  return Math.min(config.keys_refresh, Math.max(firstRetryMs, rest))
+  const asked = Math.max(freshMs, config.keys_cooldown, leastPauseMs)
+  return Math.min(config.keys_refresh, asked, Math.max(firstRetryMs, rest))
 }
 
 function timeOf(ms: number): string | null {

@@ -16,6 +16,11 @@ export interface Header {
 export type Claims = Readonly<Record<string, unknown>>
 
 const maxLength = 16 * 1024
+/**
+ * Most members of one object of a token. Issuers that write roles, features or answers of a directory as members have
+ * some hundreds; `maxLength` bounds their bytes, and comparing their names costs linear time.
+ */
+const maxMembers = 1000
 const alphabet = /^[A-Za-z0-9_-]+$/
 
 export interface Shape {
@@ -118,7 +123,7 @@ function readObject(
  */
 const oneReading: Omit<StrictJson, 'refuse'> = {
   maxDepth: 16,
-  maxMembers: 100,
+  maxMembers,
   escapedNames: 'write-out',
 }
 

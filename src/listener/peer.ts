@@ -20,6 +20,8 @@ export interface Ends {
 
 export interface Peer extends Ends {
   readonly scheme: 'http' | 'https'
+  /** True when a trusted proxy sent the request: it is then believed about the client. */
+  readonly proxied: boolean
   /**
    * SHA-256 of the client's certificate, base64url (RFC 8705 section 3.1): the verified one on this connection, or the one
    * that a trusted proxy passes on. Everything that asks for the client's certificate takes it from here.
@@ -70,7 +72,8 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
     via.certificateHeader === undefined
       ? peer.certificate
       : forwardedCertificate(pairs, via.certificateHeader)
-  return { ...peer, address, port, scheme: told.scheme ?? peer.scheme, certificate }
+  const scheme = told.scheme ?? peer.scheme
+  return { ...peer, proxied: true, address, port, scheme, certificate }
 }
 
 /**
@@ -88,7 +91,8 @@ export function hasPeer(socket: Socket): boolean {
  */
 function readPeer(socket: Socket, via: Via): Peer {
   const ends = via.named.get(socket) ?? endsOf(socket)
-  const peer = { ...ends, scheme: via.scheme, certificate: via.certificates.get(socket) }
+  const { scheme } = via
+  const peer = { ...ends, scheme, proxied: false, certificate: via.certificates.get(socket) }
   via.peers.set(socket, peer)
   return peer
 }

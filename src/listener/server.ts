@@ -13,6 +13,7 @@ import type { TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyListenOptions } from 'fastify'
 import type { GateConfig } from '../config/options.ts'
 import { NetworkSet } from '../domain/network.ts'
+import { withoutSchemas } from '../domain/without-schemas.ts'
 import { asGateError, GateError } from '../errors.ts'
 import { keepIdleWhile, setMaxHeaderSize, socketBeneathTls, startTimeouts } from '../node-quirks.ts'
 import { noteCertificate, secureOptions } from './certificates.ts'
@@ -108,6 +109,7 @@ export class Listener {
     const onClientError = (error: Error, socket: Duplex): void => this.#onClientError(error, socket)
     const app = fastify({
       logger: false,
+      ...withoutSchemas,
       serverFactory: () => server,
       clientErrorHandler: onClientError,
     })

@@ -15,6 +15,8 @@ import { closeLastBy } from '../node-quirks.ts'
 export interface Denial {
   readonly decisionId: string
   readonly req: IncomingMessage
+  /** True when the request had no credential. */
+  readonly anonymous?: boolean
   /** Methods of the route, for the `Allow` header of a 405. */
   readonly allow?: readonly string[] | undefined
   /** Status (here) and body (below) that the policy chose for its denial. */
@@ -51,8 +53,7 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
       own === undefined ? 'application/problem+json' : 'text/plain; charset=utf-8',
     )
   headers.push('content-length', String(Buffer.byteLength(body)))
-  if (status === 401 && !challenged)
-    headers.push('www-authenticate', challengeOf(error, denial.scheme))
+  if (status === 401 && !challenged) headers.push('www-authenticate', challengeOf(error, denial))
   if (status === 405) headers.push('allow', (denial.allow ?? methods).join(', '))
   if (error.retryAfterS !== undefined) headers.push('retry-after', String(error.retryAfterS))
   const pending = bodyPending(req)
@@ -94,10 +95,10 @@ export function answerPreflight(
 
 /**
  * Builds the `WWW-Authenticate` header (RFC 6750 section 3, RFC 9449 section 7.1). It names no error if the request had no
- * credential.
+ * credential, also where a policy answers 401 to an anonymous request.
  */
-function challengeOf({ code }: GateError, scheme: Denial['scheme']): string {
-  if (code === 'ERR_CREDENTIAL_MISSING') return 'Bearer'
+function challengeOf({ code }: GateError, { anonymous, scheme }: Denial): string {
+  if (anonymous || code === 'ERR_CREDENTIAL_MISSING') return 'Bearer'
   if (scheme !== 'DPoP') return 'Bearer error="invalid_token"'
   return `DPoP error="${proofErrors[code] ?? 'invalid_token'}", algs="${proofAlgorithms.join(' ')}"`
 }

@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { findOpa } from '../../src/bundle/opa.ts'
 import { until } from '../harness/wait.ts'
+import { issuer, jwks, rego, roles } from './caller.ts'
 import { freePort } from './machine.ts'
 
 export interface Peer {
@@ -63,17 +64,20 @@ export function plainProxy(folder: string, upstream: number): Promise<Peer> {
   return nginx(folder, 'plain', upstream, { inside: '', beside: '', servers: '' })
 }
 
-/** @param policy Rego with `allow` in `gate.authz`, data as JSON. */
-export async function askingProxy(
-  folder: string,
-  upstream: number,
-  policy: { rego: string; data: object },
-): Promise<Peer> {
+const findsPath =
+  'path := split(trim_prefix(input.attributes.request.http.path, "/"), "/")\n\ntoken := trim_prefix(input.attributes.request.http.headers.authorization, "Bearer ")'
+/** The policy for a server that is asked: it finds path and claims itself, and believes the token. */
+export const decoding = `${rego}\nclaims := io.jwt.decode(token)[1]\n\n${findsPath}\n`
+/** The same, but it verifies the token. */
+export const verifying = `${rego}\nclaims := payload if {\n\t[valid, _, payload] := io.jwt.decode_verify(token, {"cert": data.jwks, "iss": "${issuer}", "aud": "api"})\n\tvalid\n}\n\n${findsPath}\n`
+
+/** @param policy `decoding` or `verifying`. */
+export async function askingProxy(folder: string, upstream: number, policy: string): Promise<Peer> {
   const port = await freePort()
   const home = join(folder, 'opa')
   mkdirSync(home, { recursive: true })
-  writeFileSync(join(home, 'policy.rego'), policy.rego)
-  writeFileSync(join(home, 'data.json'), JSON.stringify(policy.data))
+  writeFileSync(join(home, 'policy.rego'), policy)
+  writeFileSync(join(home, 'data.json'), JSON.stringify({ roles, jwks: JSON.stringify(jwks) }))
   const opa = spawn(
     findOpa(process.cwd()),
     ['run', '--server', '--log-level=error', `--addr=127.0.0.1:${port}`, '--bundle', home],

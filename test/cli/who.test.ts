@@ -27,7 +27,14 @@ const configure = (name: string, parts: object): string => {
   const written = {
     database: { url: gate.cluster.url, cli_url: gate.cluster.cli_url },
     issuers: [
-      { issuer: gate.issuer.url, audience: ['api'], claims: claimsOfIssuer, clock_skew: '0s' },
+      {
+        issuer: gate.issuer.url,
+        audience: ['api'],
+        claims: claimsOfIssuer,
+        clock_skew: '0s',
+        // What only the gate has: the command reads tokens without it.
+        fetch: { token_file: '/no/such', headers: { 'x-key': `\${NOT_SET}` } },
+      },
     ],
     revocation: { pepper_file: 'pepper' },
     routes: [{ name: 'a', upstream: 'http://127.0.0.1:1' }],
@@ -251,6 +258,25 @@ t.test('for a subject: blocked, cut off, partly, clear; and what was done before
       { action: 'deleted', by: 'cli' },
     ],
   })
+})
+
+t.test('a token of one of many tenants is looked up by the issuer that it names', async (t) => {
+  const entra = {
+    issuer: 'https://login.example/{tenantid}/v2.0',
+    tenants: 'any',
+    audience: ['api'],
+  }
+  const many = configure('tenants.yaml', { issuers: [entra], revocation: {} })
+  const tid = '9122040d-6c67-4c5b-b112-36a304b66dad'
+  const iss = `https://login.example/${tid}/v2.0`
+  const held = async (claims: object): Promise<Answer> =>
+    await whoHolds(many, await tokenOf('kim', { iss, ...claims }), undefined)
+  const id = await insert({ issuer: iss, subject: 'kim' })
+  await insert({ issuer: iss.replace('9122', '9123'), subject: 'kim' })
+  t.match(await held({ tid }), { issuer: iss, verdict: 'blocked' })
+  t.same(rowsOf(await held({ tid })), [id])
+  t.match(await held({ tid: 'another' }), { token: { code: 'ERR_TOKEN_ISSUER' } })
+  await empty()
 })
 
 t.test('the command says it in sentences, and never the token', async (t) => {

@@ -123,7 +123,7 @@ t.test('a process that was paused allows no request by what it knew before', asy
       line.close()
     }
     other.close()
-    await comparedAgain(t, 50)
+    await comparedAgain(t, 12)
   }
 })
 

@@ -13,10 +13,12 @@ const gate = await TestGate.start()
 t.teardown(() => gate.stop())
 mkdirSync(join(gate.folder, 'empty'))
 
-const configOf = ({ port = gate.port, bundles = './empty', path = '/public' } = {}) =>
+const configOf = ({ port = gate.port, bundles = './empty', path = '/public', more = {} } = {}) =>
   gate.configure(
     {
+      issuer: { keys_cooldown: '500ms' },
       config: {
+        ...more,
         listen: { host: '127.0.0.1', port, takeover: true },
         admin: { port: gate.gate.address().adminPort, token_file: 'admin.token' },
         decision_log: { file: 'second.jsonl' },
@@ -83,19 +85,96 @@ t.test('it takes no connection before it is ready, and no request is lost', asyn
   t.ok(gate.gate.readiness().ready)
 })
 
-t.test('a healthy one loses none either, from its first moment on', async (t) => {
+const dead = { issuer: 'http://127.0.0.1:1', audience: ['api'] }
+const without = (issuer: string): string => `no keys of the issuer ${issuer} (ERR_OUTBOUND)`
+
+t.test('it waits for the keys of every issuer, and the first serves meanwhile', async (t) => {
   const { seen, more, stop } = await load()
   t.teardown(stop)
+  gate.issuer.down = true
   await more(20)
-  const next = new Gate(configOf({ bundles: './bundles', path: '/renewed' }), { log: quiet })
+  const logged: object[] = []
+  const warn = (fields: object, message: string): void => {
+    if (/not taken over yet/.test(message)) logged.push(fields)
+  }
+  const issuersOf = (...more: object[]) => [
+    { issuer: gate.issuer.url, audience: ['api'], keys_cooldown: '500ms' },
+    ...more,
+  ]
+  // Nothing is kept in this folder.
+  const configWith = (issuers: object[]) =>
+    configOf({ bundles: './bundles', path: '/keyed', more: { state_dir: './new', issuers } })
+  const next = new Gate(configWith(issuersOf(dead)), { log: { ...quiet, warn } })
   t.teardown(() => next.close())
   await next.open()
-  await next.listening()
-  await until('it serves', async () => (await gate.ask('/renewed')).status === 200)
+  const own = without(gate.issuer.url)
+  const misses = (...issuers: string[]): Promise<void> => {
+    const waits = 'waiting to take over the port until the gate is otherwise ready'
+    const all = [...issuers, waits].join()
+    return until('only keys are missing', () => next.readiness().reasons.join() === all)
+  }
+  await misses(own, without(dead.issuer))
   await more(100)
+
+  // The way out where an issuer is gone for good.
+  await next.reload(configWith(issuersOf()))
+  await misses(own)
+  await until('it says so', () => logged.length === 2)
+  t.match(logged, [
+    { issuers: [own, without(dead.issuer)], hint: /SIGHUP/ },
+    { issuers: [own], hint: /SIGHUP/ },
+  ])
+  await more(50)
+  t.equal((await gate.ask('/keyed')).status, 404, 'every answer is from the first')
+  gate.issuer.down = false
+  await next.listening()
+  await until('it serves', async () => (await gate.ask('/keyed')).status === 200)
+  await more(50)
   await stop()
   t.same(seen.failures, [])
 })
+
+t.test(
+  'a healthy one loses none from its first moment on, with kept keys while the issuer is away',
+  async (t) => {
+    const { seen, more, stop } = await load()
+    t.teardown(stop)
+    t.teardown(() => {
+      gate.issuer.down = false
+    })
+    gate.issuer.down = true
+    await more(20)
+    const next = new Gate(configOf({ bundles: './bundles', path: '/kept' }), { log: quiet })
+    t.teardown(() => next.close())
+    await next.open()
+    await next.listening()
+    await until('it serves', async () => (await gate.ask('/kept')).status === 200)
+    await until('it is ready', () => next.readiness().ready)
+    await more(50)
+    await stop()
+    t.same(seen.failures, [])
+    t.match(next.status(), { issuers: [{ keys: 1, code: 'ERR_OUTBOUND' }] })
+  },
+)
+
+t.test(
+  'a gate that serves names the issuer without keys, and stays ready for others',
+  async (t) => {
+    const live = { issuer: gate.issuer.url, audience: ['api'], algorithms: ['ES256'] }
+    const made = await TestGate.start({
+      beside: gate,
+      config: { issuers: [live, dead], workers: 1 },
+      routes: [{ name: 'orders', path: '/orders' }],
+    })
+    t.teardown(() => made.stop())
+    const answer = await fetch(`${made.admin}/readyz`)
+    t.equal(answer.status, 200)
+    t.same(await answer.json(), { ready: true, reasons: [], warnings: [without(dead.issuer)] })
+    t.equal((await made.ask('/orders', await gate.issuer.token('alice'))).status, 200)
+    const foreign = await gate.issuer.token('alice', { claims: { iss: dead.issuer } })
+    t.equal((await made.ask('/orders', foreign)).code, 'ERR_KEYS_UNAVAILABLE')
+  },
+)
 
 t.test('a second gate that is stopped while it waits ends, and the first goes on', async (t) => {
   mkdirSync(join(gate.folder, 'none'))

@@ -71,9 +71,12 @@ t.test(
 
 const linux = process.platform === 'linux' ? {} : { skip: 'only Linux says what a thread uses' }
 
-/** A thread that says which it is and then does as the code says. */
-async function thread(t: Test, code: string): Promise<ThreadCpu> {
-  const words = new Int32Array(new SharedArrayBuffer(8))
+/** A thread that says which it is and then does as the code says; `words[1]` is for what the test says to it. */
+async function thread(
+  t: Test,
+  code: string,
+  words = new Int32Array(new SharedArrayBuffer(8)),
+): Promise<ThreadCpu> {
   const worker = new Worker(
     `const { workerData: words } = require('node:worker_threads')
      for (const until = performance.now() + 50; performance.now() < until;);
@@ -126,7 +129,10 @@ t.test('a real thread that sleeps in the middle of a turn uses no CPU time', lin
 })
 
 t.test('a thread that has ended is not taken for another', linux, async (t) => {
-  const cpu = await thread(t, 'process.exit()')
+  const words = new Int32Array(new SharedArrayBuffer(8))
+  const cpu = await thread(t, 'Atomics.wait(words, 1, 0); process.exit()', words)
+  Atomics.store(words, 1, 1)
+  Atomics.notify(words, 1)
   await until('it is gone', () => cpu.read() === undefined)
   t.equal(ThreadCpu.of(0), undefined)
   t.equal(ThreadCpu.of(2 ** 31 - 1), undefined)

@@ -1,15 +1,18 @@
-/** Waits until something is so; fails with what it was waiting for. As long as a machine may need that is busy with much else. */
+/**
+ * Waits until something is so; fails with what it was waiting for. As long as a machine may need that is busy with much else.
+ * It asks less and less often, up to 40 times a second: to ask may cost the process under test more than what is awaited.
+ */
 export async function until(
   what: string | (() => string),
   done: () => boolean | Promise<boolean>,
   ms = 30_000,
 ): Promise<void> {
   const end = Date.now() + ms
-  while (!(await done())) {
+  for (let waitMs = 2; !(await done()); waitMs = Math.min(waitMs * 1.2, 25)) {
     if (Date.now() > end) {
       throw new Error(`waited ${ms} ms for: ${typeof what === 'string' ? what : what()}`)
     }
-    await pause(2)
+    await pause(waitMs)
   }
 }
 

@@ -146,7 +146,8 @@ t.test('a proof that breaks one rule is refused for that', async (t) => {
     ['a member of a private key', h({ jwk: { ...alice.jwk, dp: 'AA' } }), /private part/],
     ['a symmetric key', h({ jwk: { kty: 'oct', k: 'AA' } }), /kty or crv/],
     ['a key for encryption', h({ jwk: { ...alice.jwk, use: 'enc' } }), /use is not sig/],
-    ['a key for another algorithm', h({ jwk: { ...alice.jwk, alg: 'ES384' } }), /does not fit ES256/],
+    ['a key for another curve', h({ jwk: { ...alice.jwk, alg: 'ES384' } }), /alg is for keys of another/],
+    ['a key for another algorithm', signed({ alg: 'RS256', typ: 'dpop+jwt', jwk: { ...rsa.jwk, alg: 'PS256' } }, claims()), /does not fit RS256/],
     ['a curve that is not supported', signed({ ...header, jwk: { ...alice.jwk, crv: 'secp256k1' } }, claims()), /kty or crv/],
     ['a list of keys', h({ jwk: [alice.jwk] }), /jwk is not used/],
     // 8 and 9: its request

@@ -3,6 +3,7 @@ import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
+import { ok } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
 import { Wire } from '../harness/wire.ts'
 
@@ -143,6 +144,7 @@ t.test('an open exchange is decided again with its body, as the new policy reads
   t.equal((await ends).complete, false)
   for (const end of finish) end()
   t.same([(await stays).status, (await stays).complete], [200, true])
+  gate.upstream.answer = ok
 })
 
 t.test('the limit of all bodies holds for those that the policy reads too', async (t) => {
@@ -191,9 +193,13 @@ t.test('a policy that reads no body takes any upload, and denies before it comes
       decision if startswith(input.attributes.request.http.path, "/orders/pub")
       decision if "reader" in input.principal.claims.roles`),
   )
+  gate.upstream.answer = (socket, seen) => {
+    void until('the body has come', () => seen.complete).then(() => ok(socket, seen))
+  }
   const upload = Buffer.alloc(5 << 20, 'x')
   const type = { 'content-type': 'text/plain' }
-  t.equal((await post(upload, type, '/orders/pub')).status, 200)
+  const { status, complete } = await post(upload, type, '/orders/pub')
+  t.same([status, complete], [200, true])
   t.equal(gate.upstream.seen.at(-1)!.body.length, upload.length)
   const png = Buffer.from('89504e470d0a1a0a0000000d49484452ff', 'hex')
   t.equal((await post(png, { 'content-type': 'image/png' }, '/orders/pub')).status, 200)

@@ -148,6 +148,7 @@ const gate = await TestGate.start({
     { name: 'orders', path: '/orders', origins: ['https://app.example'] },
     { name: 'kept', path: '/orders/kept', forward: { authorization: 'keep' }, origins: ['https://app.example'] },
     { name: 'fresh', path: '/orders/fresh', dpop_nonce: 'required', origins: ['https://app.example'] },
+    { name: 'open', path: '/public/open', auth: 'optional', labels: { visibility: 'public' }, origins: ['https://app.example'] },
     { name: 'public', path: '/public', auth: 'none', labels: { visibility: 'public' } },
   ],
 }) // biome-ignore format: a table
@@ -399,6 +400,16 @@ t.test('a route with nonces tells each client its next one', async (t) => {
     t.match(answer.headers['dpop-nonce'], /^[A-Za-z0-9_-]{43}$/, 'in place of the one of the upstream')
   }
   t.equal((await ask('guessed')).code, 'ERR_PROOF_NONCE')
+}) // biome-ignore format: short
+
+t.test('where a token is optional, one that is bound needs its proof all the same', async (t) => {
+  const path = '/public/open'
+  t.equal((await send(plain, { path })).status, 200, 'none')
+  t.match(await send(plain, { path, headers: bearer(keyBound) }), { status: 401, code: 'ERR_TOKEN_BOUND' })
+  t.match(await send(plain, { path, headers: { authorization: `DPoP ${keyBound}` } }), { code: 'ERR_PROOF_INVALID' })
+  const proof = await holder.proof(urlAt(plain, path), keyBound)
+  t.equal((await send(plain, { path, headers: dpop(keyBound, proof) })).status, 200)
+  t.equal((await send(plain, { path, headers: dpop(keyBound, proof) })).code, 'ERR_PROOF_REPLAYED')
 }) // biome-ignore format: short
 
 // --- Certificates ----------------------------------------------------------------------------------------------------------
