@@ -145,8 +145,8 @@ function missing(cause: string | undefined): GateError {
 function schemeText(value: string): string {
   const [, scheme] = /^([A-Za-z][A-Za-z-]{0,19}) /.exec(value) ?? []
   return scheme === undefined
-    ? 'names no scheme, expected Bearer and a token'
-    : `has the scheme ${JSON.stringify(scheme)}, expected Bearer and a token`
+    ? 'names no scheme, expected Bearer or DPoP and a token'
+    : `has the scheme ${JSON.stringify(scheme)}, expected Bearer or DPoP and a token`
 }
 
 /**
