@@ -6,12 +6,13 @@ import { loadConfig } from '../config/load.ts'
 import type { IssuerConfig } from '../config/options.ts'
 import { plainAddress } from '../domain/address.ts'
 import { monotonicUs } from '../domain/clock.ts'
+import { IssuerNames } from '../domain/issuer-pattern.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { keyBytes, kinds, negatedBit, type RevocationRow } from '../domain/revocation.ts'
 import { keysOfRow } from '../domain/row-keys.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { asGateError, GateError } from '../errors.ts'
-import { checkType, parsePrincipal } from '../identity/claims.ts'
+import { checkTenant, checkType, parsePrincipal } from '../identity/claims.ts'
 import { type Claims, parseTokenShape } from '../identity/shape.ts'
 import { Ledger } from '../revocation/ledger.ts'
 import { findRevocation } from '../revocation/match.ts'
@@ -43,6 +44,7 @@ export function readToken(file: string, token: string, pointers: readonly string
     ...(peppers === undefined ? [kinds.token_hash] : []),
   ])
   try {
+    checkTenant(claims, config)
     checkType(header, claims, config)
     const principal = parsePrincipal(claims, config, Date.now(), {
       written,
@@ -66,7 +68,7 @@ const fetchSecrets = [
 
 function issuerOf(file: string, issuer: unknown): IssuerConfig {
   const { issuers } = loadConfig(file, process.env, ['issuers'], fetchSecrets).config
-  const config = issuers.find((each) => each.issuer === issuer)
+  const config = new IssuerNames(issuers.map((each) => [each, each] as const)).get(issuer)
   if (config !== undefined) return config
   throw new GateError(
     'ERR_USAGE',

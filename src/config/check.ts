@@ -6,12 +6,14 @@ import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { databaseHosts } from '../domain/database-url.ts'
+import { namesOf, tenantPlace } from '../domain/issuer-pattern.ts'
 import { networkProblem } from '../domain/network.ts'
 import type { GateError } from '../errors.ts'
 import { checkFetch } from './check-fetch.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
 import { readPeppers } from './peppers.ts'
 import type { AddProblem, Problems } from './problems.ts'
+import { mayCarryToken } from './token-header.ts'
 import { isTrusted } from './trust.ts'
 
 type IsSound = (path: string) => boolean
@@ -26,6 +28,7 @@ export function check(config: GateConfig, problems: Problems): void {
   const sound: IsSound = (path) => problems.sound(path)
   const { database, routes, revocation, policy, limits, upstream_networks: networks } = config
   if (sound('database')) checkDatabase(database, value)
+  const names = new Set<string>()
   const issuers = config.issuers.filter((_, i) => sound(`issuers[${i}]`))
   for (const [i, issuer] of config.issuers.entries()) {
     if (!issuers.includes(issuer)) continue
@@ -38,9 +41,12 @@ export function check(config: GateConfig, problems: Problems): void {
     if (!sound(`issuers[${i}]`)) continue
     checkIssuer(issuer, `issuers[${i}]`, value, file)
     checkFetch(issuer, `issuers[${i}]`, value, file)
-    if (config.issuers.findIndex((other) => other.issuer === issuer.issuer) < i) {
-      value(`issuers[${i}].issuer`, `${issuer.issuer} is a duplicate; each issuer may appear once`)
-    }
+    if (sound('listen')) checkHeaderSources(issuer, `issuers[${i}].from`, config.listen, value)
+    const own = new Set([issuer.issuer, ...namesOf(issuer)])
+    const twin = [...own].find((name) => names.has(name))
+    for (const name of own) names.add(name)
+    if (twin !== undefined)
+      value(`issuers[${i}].issuer`, `${twin} is a duplicate; each issuer may appear once`)
   }
   const byCookie = issuers.find(({ from }) => from.some((each) => each.startsWith('cookie:')))
   for (const [i, route] of routes.entries()) {
@@ -48,14 +54,14 @@ export function check(config: GateConfig, problems: Problems): void {
     if (!sound(at)) continue
     if (routes.findIndex((other) => other.name === route.name) < i)
       value(`${at}.name`, `${route.name} is a duplicate; each route needs its own name`)
-    if (route.auth === 'required' && config.issuers.length === 0 && sound('issuers')) {
+    if (route.auth !== 'none' && config.issuers.length === 0 && sound('issuers')) {
       value(
         `${at}.auth`,
-        'auth is required, but there are no issuers, so no token could be accepted',
+        `auth is ${route.auth}, but there are no issuers, so no token could be accepted`,
       )
     }
     checkRoute(route, at, value)
-    if (byCookie !== undefined && route.auth === 'required' && route.origins === undefined) {
+    if (byCookie !== undefined && route.auth !== 'none' && route.origins === undefined) {
       value(
         `${at}.origins`,
         `missing, but tokens of ${byCookie.issuer} are taken from a cookie; expected the origins of the pages that may use it`,
@@ -72,8 +78,7 @@ export function check(config: GateConfig, problems: Problems): void {
   if (sound('admin.host')) checkHost(config.admin.host, 'admin.host', value)
   checkPorts(config, sound, value)
   checkNetworks(networks.deny, 'upstream_networks.deny', sound, value)
-  if (sound('limits.header_bytes') && limits.header_bytes < 1024)
-    value('limits.header_bytes', 'expected at least 1KiB')
+  checkLimits(limits, sound, value)
   if (sound('policy.bundles')) checkFolder(policy.bundles, 'policy.bundles', file)
   if (sound('revocation.pepper_file')) {
     try {
@@ -82,6 +87,18 @@ export function check(config: GateConfig, problems: Problems): void {
       const { message, hint } = error as GateError
       file('revocation.pepper_file', `${message.replace(/^[\w.]+: /, '')}: ${hint}`)
     }
+  }
+}
+
+function checkLimits(limits: GateConfig['limits'], sound: IsSound, value: AddProblem): void {
+  const least = [
+    ['header_bytes', 1024, '1KiB'],
+    ['dpop_proofs', 65536, '64KiB'],
+    ['dpop_proof_age', 1000, '1s'],
+  ] as const
+  for (const [name, number, text] of least) {
+    const at = `limits.${name}`
+    if (sound(at) && limits[name] < number) value(at, `expected at least ${text}`)
   }
 }
 
@@ -155,6 +172,21 @@ function checkListen(listen: GateConfig['listen'][number], at: string, value: Ad
       'required with proxy_protocol: list the load balancers that may send its header',
     )
   }
+  const { client_cert_form: form, client_cert_header: name } = listen
+  if (form !== 'none' && trusted === undefined) {
+    value(
+      `${at}.trusted_proxies`,
+      'required with client_cert_form: list the proxies that may pass on client certificates',
+    )
+  }
+  if (name !== undefined && (form !== 'nginx' || /^x-(?:forwarded|dropgate)-/i.test(name))) {
+    value(
+      `${at}.client_cert_header`,
+      form === 'nginx'
+        ? `${name} is the name of another header; write for example X-SSL-Client-Cert`
+        : 'only used with client_cert_form: nginx; the other forms have a header of their own',
+    )
+  }
   if (tls !== undefined) {
     const { cert, key, client_ca: ca } = tls
     checkKeyPair(ca === undefined ? { cert, key } : { cert, key, ca }, `${at}.tls`, value)
@@ -210,8 +242,10 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
   // Canaries (store/sql) name issuers of this form, so that no token can match them.
   if (issuer.issuer.startsWith('dropgate:'))
     value(`${at}.issuer`, 'names that begin with dropgate: are reserved')
-  const wrong = issuerProblem(issuer.issuer)
+  const wrong = issuerProblem(issuer) ?? textProblem(issuer.issuer)
   if (wrong !== undefined) value(`${at}.issuer`, wrong)
+  const wrongUri = uri === undefined ? undefined : placeProblem(uri)
+  if (wrongUri !== undefined) value(`${at}.jwks_uri`, wrongUri)
   for (const name of ['max_token_lifetime', 'keys_refresh', 'keys_max_stale'] as const) {
     if (issuer[name] === 0) value(`${at}.${name}`, lifeless[name])
   }
@@ -231,6 +265,31 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
   if (problem !== undefined) file(`${at}.jwks_file`, `${path} ${problem}`)
 }
 
+function checkHeaderSources(
+  { from }: IssuerConfig,
+  at: string,
+  listens: GateConfig['listen'],
+  value: AddProblem,
+): void {
+  for (const [i, source] of from.entries()) {
+    if (!source.startsWith('header:')) continue
+    const name = source.slice('header:'.length)
+    if (!mayCarryToken(name)) {
+      const write =
+        name === 'authorization' ? name : 'the header that the proxy in front adds for the token'
+      value(
+        `${at}[${i}]`,
+        `the header ${name} has another meaning and cannot carry a token like this; write ${write}`,
+      )
+    } else if (listens.every(({ trusted_proxies: trusted }) => trusted === undefined)) {
+      value(
+        `${at}[${i}]`,
+        `the header ${name} is read from trusted proxies only, and there are none; list the networks of the proxy that adds it in listen.trusted_proxies`,
+      )
+    }
+  }
+}
+
 /** What 0s would mean for these options of an issuer. */
 const lifeless = {
   max_token_lifetime:
@@ -239,16 +298,37 @@ const lifeless = {
   keys_max_stale: 'with 0s no fetched key could be used; write for example 24h',
 } as const
 
-/** Returns why no token can have this issuer. */
-function issuerProblem(text: string): string | undefined {
-  const place = /[{<][^}>]*[}>]/.exec(text)?.[0]
-  if (place !== undefined) {
-    return `${place} is a placeholder of the provider's documentation, and no token has it; write the issuer as claim iss has it, one entry for each tenant`
+/** Returns why issuer and tenants do not fit each other. */
+function issuerProblem({ issuer, tenants }: IssuerConfig): string | undefined {
+  const parts = issuer.split(tenantPlace)
+  if (tenants === undefined) {
+    return parts.length === 1
+      ? undefined
+      : `${tenantPlace} needs tenants: list the ids of the tenants that you accept, such as tenants: [9122040d-6c67-4c5b-b112-36a304b66dad], or write the one tenant into the issuer`
   }
+  const [before, after] = parts
+  if (parts.length === 2 && before!.endsWith('/') && /^(?:\/|$)/.test(after!)) return undefined
+  return `with tenants, expected ${tenantPlace} once, as a whole segment, such as https://login.microsoftonline.com/${tenantPlace}/v2.0`
+}
+
+/** Returns why no token can have this issuer. */
+function textProblem(issuer: string): string | undefined {
+  const text = issuer.replace(tenantPlace, '')
+  const place = placeProblem(text)
+  if (place !== undefined) return place
   if (/^\s|\s$/.test(text)) return 'begins or ends with a space, and no issuer does; remove it'
-  if (/^https?:/.test(text) && /[?#]/.test(text))
-    return 'an issuer has no query and no fragment; write it as claim iss has it'
-  return undefined
+  if (!/^https?:/.test(text)) return undefined
+  if (/\s/.test(text)) return 'has a space, and no URL has; remove it'
+  return /[?#]/.test(text)
+    ? 'an issuer has no query and no fragment; write it as claim iss has it'
+    : undefined
+}
+
+function placeProblem(text: string): string | undefined {
+  const place = /[{<][^}>]*[}>]/.exec(text)?.[0]
+  return place === undefined
+    ? undefined
+    : `${place} is a placeholder of the provider's documentation; write what stands there in your tokens, one entry for each tenant, or ${tenantPlace} with tenants`
 }
 
 /** Checks the form of a JWK set only. Unusable keys inside it are reported when the gate loads the keys. */

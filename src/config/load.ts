@@ -22,7 +22,13 @@ import { nearest } from '../domain/nearest.ts'
 import { asGateError, GateError, type Problem } from '../errors.ts'
 import { adviceFor, describeValue, type SchemaNode } from './advice.ts'
 import { check } from './check.ts'
-import { type GateConfig, type RouteConfig, schema, stateDir } from './options.ts'
+import {
+  type GateConfig,
+  type IssuerConfig,
+  type RouteConfig,
+  schema,
+  stateDir,
+} from './options.ts'
 import { withPreset } from './presets.ts'
 import { Problems } from './problems.ts'
 
@@ -469,22 +475,43 @@ function withUnit(text: string, units: Readonly<Record<string, number>>): number
 
 /** Fills in values that come from other options. The input may have problems: a missing option stays missing. */
 function finish(config: GateConfig, problems: Problems): GateConfig {
-  const { routes = [], listen = [], policy, decision_log, admin, state_dir = '' } = config
+  const { routes = [], listen = [], issuers = [], policy, decision_log, admin } = config
+  const { state_dir = '' } = config
   const { file, sink } = decision_log as { file?: string; sink?: string }
   if (file !== undefined && sink !== undefined)
     problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected either sink or file, not both')
+  // A header that a trusted proxy fills in at one port must not come from a client at another.
+  const certificates = listen.flatMap(({ client_cert_header: name }) => name?.toLowerCase() ?? [])
   return {
     ...config,
     listen,
+    issuers: issuers.map(finishIssuer),
     admin: { ...admin, token_file: admin.token_file ?? join(state_dir, 'admin.token') },
-    routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision)),
+    routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision, certificates)),
     decision_log: file === undefined ? { sink: 'stdout' } : { file },
   }
 }
 
-function finishRoute(route: RouteConfig, standard: string): RouteConfig {
+/** Names of headers are compared in lower case; those of cookies are not. An entry that is no text is a problem already. */
+function finishIssuer(issuer: IssuerConfig): IssuerConfig {
+  const { from = [] } = issuer as Partial<IssuerConfig>
+  return {
+    ...issuer,
+    from: from.map((each) =>
+      typeof each === 'string' && each.startsWith('header:') ? each.toLowerCase() : each,
+    ),
+  }
+}
+
+/** @param certificates Headers with client certificates, which no route passes on. */
+function finishRoute(
+  route: RouteConfig,
+  standard: string,
+  certificates: readonly string[],
+): RouteConfig {
   const { decision = standard, upstream, forward } = route as Partial<RouteConfig>
-  const remove = forward?.remove?.map((name) => name.toLowerCase())
+  const own = forward?.remove?.map((name) => name.toLowerCase())
+  const remove = certificates.length === 0 ? own : [...(own ?? []), ...certificates]
   return {
     ...route,
     decision,

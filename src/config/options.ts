@@ -105,6 +105,7 @@ function shown({ why, default: standard }: Facts): Record<string, unknown> {
 
 const cidr = '^[0-9A-Fa-f:.]+(?:/\\d{1,3})?$'
 const origin = '^(?:\\*|null|[a-z][a-z0-9+.-]*://[^/?#@\\s]+)$'
+const guid = '^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
 const headerName = '^[0-9A-Za-z-]+$'
 const pointer = '^(?:/[^/]*)+$'
 const entrypoint = '^[A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*$'
@@ -162,6 +163,19 @@ const listen = group({
     why: 'Header in which trusted proxies pass on the client address; each proxy appends the address of its own client. The gate removes the other one of `x-forwarded-for` and `forwarded` without reading it.',
     default: 'x-forwarded-for',
   }),
+  client_cert_form: choice(['none', 'client-cert', 'nginx', 'xfcc', 'aws', 'aws-passthrough'], {
+    why: 'How trusted proxies pass on the client certificate: `client-cert` (RFC 9440), `nginx` (`$ssl_client_escaped_cert`), `xfcc` (Envoy), `aws` and `aws-passthrough` (Application Load Balancer). The certificate of the proxy itself then does not count. The headers of all forms are removed, from whomever they come. See docs/bound-tokens.md.',
+    default: 'none',
+  }),
+  client_cert_header: optional(
+    text(
+      {
+        why: 'Name of the header with the client certificate where `client_cert_form` is `nginx`; `x-ssl-client-cert` when absent.',
+      },
+      'a header name that begins with X- or SSL-',
+      '^(?:[Xx]|[Ss][Ss][Ll])-[0-9A-Za-z-]+$',
+    ),
+  ),
   proxy_protocol: choice(['none', 'required'], {
     why: 'With `required` each connection must begin with a PROXY protocol header (version 1 or 2) and come from `trusted_proxies`.',
     default: 'none',
@@ -215,8 +229,20 @@ const fetch = group({
 
 const issuer = group({
   issuer: text({
-    why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text.',
+    why: 'Issuer name; a token belongs to this issuer if its `iss` claim is exactly the same text. `{tenantid}` stands for each of `tenants`.',
   }),
+  tenants: optional(
+    shape<'any' | readonly string[]>({
+      anyOf: [
+        { const: 'any' },
+        { type: 'array', minItems: 1, uniqueItems: true, items: { type: 'string', pattern: guid } },
+      ],
+      'x-expected':
+        'any, or a list of tenant ids in lower case such as [9122040d-6c67-4c5b-b112-36a304b66dad]',
+      description:
+        'Tenants whose tokens are accepted, for an issuer with `{tenantid}` (Entra): ids as claim `tid` has them. `any` accepts every organisation that Entra has: only for a policy that checks the tenant.',
+    }),
+  ),
   audience: texts(
     {
       why: "Accepted audiences; the `aud` claim of a token must name one of them. `none` accepts tokens for every audience: a token that was made for another service of this issuer's then works here too.",
@@ -233,11 +259,11 @@ const issuer = group({
   ),
   from: texts(
     {
-      why: 'Where a request may carry a token of this issuer. A request with two tokens is refused. A cookie needs `routes[].origins`; `websocket-protocol` means a WebSocket subprotocol `bearer.TOKEN`.',
+      why: 'Where a request may carry a token of this issuer. A request with two tokens is refused. A cookie needs `routes[].origins`; `websocket-protocol` means a WebSocket subprotocol `bearer.TOKEN`; `header:NAME` is read from `trusted_proxies` only.',
       default: ['authorization'],
     },
-    'authorization, cookie:NAME or websocket-protocol',
-    `^(?:authorization|websocket-protocol|cookie:[${tokenCharacters}]+)$`,
+    'authorization, cookie:NAME, header:NAME or websocket-protocol',
+    `^(?:authorization|websocket-protocol|cookie:[${tokenCharacters}]+|header:[0-9A-Za-z-]+)$`,
   ),
   jwks_uri: optional(
     text({
@@ -333,14 +359,18 @@ const route = group({
       `^(?:${methods.join('|')})$`,
     ),
   ),
-  auth: choice(['required', 'none'], {
-    why: 'With `none`, requests without a token also reach the policy.',
+  auth: choice(['required', 'optional', 'none'], {
+    why: 'With `optional`, requests without a token reach the policy as anonymous ones, and every token is verified as with `required`: a bad one is refused. With `none`, no token is read.',
     default: 'required',
+  }),
+  dpop_nonce: choice(['none', 'required'], {
+    why: 'With `required`, the DPoP proof of a token that is bound to a key must carry a nonce of this gate, which each answer to such a client renews.',
+    default: 'none',
   }),
   origins: optional(
     texts(
       {
-        why: 'Origins of the web pages that may open WebSockets on this route or use a cookie; required if an issuer takes tokens from a cookie.',
+        why: 'Origins of the web pages that may open WebSockets on this route, or use a token that browsers add by themselves: in a cookie, or in the header of a proxy (`header:NAME`). Required if an issuer takes tokens from a cookie.',
       },
       'origins such as https://app.example.com',
       '^[a-z][a-z0-9+.-]*://[^/?#@\\s]+$',
@@ -700,9 +730,12 @@ export const schema = group({
     default: '30s',
   }),
   limits: group({
-    header_bytes: size({ why: 'Largest total size of the request headers.', default: '16KiB' }),
+    header_bytes: size({ why: 'Largest total size of the request headers.', default: '24KiB' }),
     headers: whole({ why: 'Most headers in a request.', default: 100 }, 1, 1000),
-    header_value_bytes: size({ why: 'Largest value of one request header.', default: '8KiB' }),
+    header_value_bytes: size({
+      why: 'Largest value of one request header. A token of Entra with 200 groups takes 12.5 kB.',
+      default: '16KiB',
+    }),
     cookies: whole({ why: 'Most cookies in a request.', default: 64 }, 0, 1000),
     target_bytes: size({ why: 'Largest request target (path and query).', default: '8KiB' }),
     body_bytes: size({ why: 'Largest request body; 0B for no limit.', default: '0B' }),
@@ -747,6 +780,14 @@ export const schema = group({
     known_signatures: size({
       why: 'Memory in which all workers together remember the signatures that were checked, 32 bytes for each token, so that a token costs one check.',
       default: '32MiB',
+    }),
+    dpop_proofs: size({
+      why: 'Memory in which all workers together remember the DPoP proofs that were used, 8 bytes for each. The default is enough for 5,000 requests/s with proofs that may be 60 s old; when it is full, such requests get 503.',
+      default: '4MiB',
+    }),
+    dpop_proof_age: duration({
+      why: 'Oldest DPoP proof that is accepted, by its `iat`. A proof may be ahead of the gate by `issuers[].clock_skew`.',
+      default: '60s',
     }),
   }),
   labels: labels({ why: 'Names and values that are added to every decision event.', default: {} }),

@@ -8,6 +8,11 @@ interface Preset {
   readonly token_types: 'at+jwt' | 'any' | 'id'
   readonly access_token_nonce?: 'allow'
   readonly max_token_lifetime?: string
+  readonly clock_skew?: string
+  readonly algorithms?: readonly string[]
+  readonly from?: readonly string[]
+  /** Where the keys are, for a provider without discovery: a URL, or a path below the issuer. */
+  readonly jwks_uri?: string
 }
 
 export const presets = {
@@ -65,6 +70,22 @@ export const presets = {
     token_types: 'any',
   },
   duende: { claims: {}, token_types: 'at+jwt' },
+  // What an identity-aware proxy in front adds to each request. Google asks its readers to allow for 30 s.
+  'google-iap': {
+    claims: { device: '/google/device_id' },
+    token_types: 'any',
+    algorithms: ['ES256'],
+    from: ['header:x-goog-iap-jwt-assertion'],
+    jwks_uri: 'https://www.gstatic.com/iap/verify/public_key-jwk',
+    clock_skew: '30s',
+  },
+  'cloudflare-access': {
+    claims: {},
+    token_types: 'any',
+    algorithms: ['RS256'],
+    from: ['header:cf-access-jwt-assertion'],
+    jwks_uri: '/cdn-cgi/access/certs',
+  },
 } as const satisfies Record<string, Preset>
 
 export type PresetName = keyof typeof presets
@@ -82,6 +103,22 @@ export function withPreset(issuer: unknown): unknown {
   const { preset, claims } = written
   if (typeof preset !== 'string' || !Object.hasOwn(presets, preset)) return written
   if (claims !== undefined && (typeof claims !== 'object' || claims === null)) return written
-  const { claims: standard, ...rest } = presets[preset as PresetName]
-  return { ...rest, ...written, claims: { ...standard, ...(claims as object | undefined) } }
+  const { claims: standard, jwks_uri: place, ...rest } = presets[preset as PresetName] as Preset
+  const keys = keysAt(place, written)
+  return {
+    ...rest,
+    ...(keys === undefined ? {} : { jwks_uri: keys }),
+    ...written,
+    claims: { ...standard, ...(claims as object | undefined) },
+  }
+}
+
+function keysAt(
+  place: string | undefined,
+  { issuer, jwks_file: file }: Record<string, unknown>,
+): string | undefined {
+  if (place === undefined || file !== undefined) return undefined
+  if (!place.startsWith('/')) return place
+  if (typeof issuer !== 'string') return undefined
+  return `${issuer.replace(/\/$/, '')}${place}`
 }

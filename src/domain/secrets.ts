@@ -18,6 +18,7 @@ export function isSecretHeader(name: string, value: string): boolean {
       return false
     case 'authorization':
     case 'cookie':
+    case 'dpop':
     case 'proxy-authorization':
     case 'sec-websocket-protocol':
     case 'set-cookie':
@@ -30,7 +31,10 @@ export function isSecretHeader(name: string, value: string): boolean {
         name.includes('token') ||
         name.includes('secret') ||
         name.includes('session') ||
-        name.includes('auth')
+        name.includes('auth') ||
+        // What identity-aware proxies add (`X-Goog-Iap-Jwt-Assertion`).
+        name.includes('jwt') ||
+        name.includes('assertion')
       )
   }
 }

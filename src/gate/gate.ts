@@ -15,6 +15,7 @@ import { readFileSync } from 'node:fs'
 import type { GateConfig } from '../config/options.ts'
 import { readPeppers } from '../config/peppers.ts'
 import { needsRestart } from '../config/reload.ts'
+import { warningsOf } from '../config/warnings.ts'
 import type { Log } from '../domain/log.ts'
 import { asGateError, GateError } from '../errors.ts'
 import type { HistoryRule } from '../feed/history.ts'
@@ -124,6 +125,7 @@ export class Gate {
     const config = this.#config
     // Route tables that cannot be built must fail here, once, and not in each worker.
     checkTables(config)
+    this.#warn(config)
     const taken = await findTakenPorts(config.listen, reusePort)
     this.#peppers = readPeppers(config.revocation.pepper_file)
     const { decisions, workers, admin, keys, bundles, changes } = this.#rooms
@@ -268,6 +270,11 @@ export class Gate {
     for (const keySet of keySets) workers.broadcast({ type: 'keys', keySet })
     await workers.allConfigured(generation)
     this.#log.info({ generation }, 'the new configuration is in use')
+    this.#warn(config)
+  }
+
+  #warn(config: GateConfig): void {
+    for (const { path, message } of warningsOf(config)) this.#log.warn({ option: path }, message)
   }
 
   readiness(): ReadyAnswer {
@@ -326,7 +333,7 @@ export class Gate {
     ports: readonly number[] | undefined,
     pulse: SharedArrayBuffer,
   ): WorkerStart {
-    const { cells, pointers, signatures, decisions } = this.#rooms
+    const { cells, pointers, signatures, proofs, decisions } = this.#rooms
     return {
       index,
       config: this.#config,
@@ -337,6 +344,7 @@ export class Gate {
       metrics: cells[index + 1]!,
       peppers: this.#peppers,
       signatures,
+      proofs,
       pointers: pointers.shared,
       log: decisions.port(),
       labelsJson: JSON.stringify({ ...this.#config.labels, id: this.#id, version }),

@@ -5,6 +5,7 @@
 import type { IssuerConfig } from '../config/options.ts'
 import { anyAudience } from '../config/presets.ts'
 import { subjectCaller } from '../domain/caller.ts'
+import { namesOf, tenantIn } from '../domain/issuer-pattern.ts'
 import { wellFormedJson } from '../domain/json.ts'
 import { type Pointers, type Principal, valueAt } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
@@ -26,15 +27,37 @@ export function matchedColumns(
 ): Record<string, readonly string[]> {
   const every = ['subject', 'session_id', 'token_id', 'client_id', 'proof_key', 'key_thumbprint']
   const found: Record<string, readonly string[]> = { '': exchange }
-  for (const { issuer, claims } of issuers) {
+  for (const issuer of issuers) {
+    const { claims } = issuer
     const columns = [...every, ...exchange, 'claims']
     if (peppers) columns.push('token_hash')
     if (claims.tenant !== undefined) columns.push('tenant')
     if (claims.groups !== undefined) columns.push('group_value')
     if (claims.device !== undefined) columns.push('device_id')
-    found[issuer] = columns
+    for (const name of publishedNames(issuer)) found[name] = columns
   }
   return found
+}
+
+/** Every gate writes its names with each heartbeat; of a long list of tenants it writes the pattern instead. */
+const maxPublished = 100
+
+function publishedNames(issuer: IssuerConfig): readonly string[] {
+  const names = namesOf(issuer)
+  return names.length === 0 || names.length > maxPublished ? [issuer.issuer] : names
+}
+
+/**
+ * Where an issuer signs for many tenants, a token says its tenant twice. @throws GateError ERR_TOKEN_ISSUER when the two
+ * differ
+ */
+export function checkTenant(claims: Claims, { issuer, tenants }: IssuerConfig): void {
+  if (tenants === undefined) return
+  const tenant = tenantIn(issuer, claims.iss as string)
+  if (tenant !== undefined && claims.tid === tenant) return
+  const found = claims.tid === undefined ? 'missing' : JSON.stringify(claims.tid)
+  const cause = `its tid is ${found}, and its iss names the tenant ${tenant}`
+  throw new GateError('ERR_TOKEN_ISSUER', undefined, { cause })
 }
 
 /**
@@ -147,7 +170,7 @@ export function parsePrincipal(
       tenant,
       groups,
       deviceId,
-      proofKeys: boundTo === undefined ? [] : [boundTo],
+      proofKeys: [boundTo?.certificate, boundTo?.key].filter((one) => one !== undefined),
       tokenHashes: evidence.tokenHashes,
       keyThumbprint: evidence.keyThumbprint,
     }),

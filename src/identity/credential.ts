@@ -2,59 +2,68 @@
  * Finds the caller's credential; does not verify it. A request with two credentials is refused: the upstream might read
  * the one that the gate did not verify.
  */
-import type { IssuerConfig } from '../config/options.ts'
+import type { IssuerConfig, RouteConfig } from '../config/options.ts'
+import { IssuerNames } from '../domain/issuer-pattern.ts'
 import { GateError } from '../errors.ts'
 
-/** An entry of `from` in the configuration: `authorization`, `websocket-protocol` or `cookie:NAME`. */
+/** An entry of `from` in the configuration: `authorization`, `websocket-protocol`, `cookie:NAME` or `header:name`. */
 export type CredentialSource = string
 
 export interface Credential {
   readonly token: string
   readonly source: CredentialSource
+  /** Of the `Authorization` header; undefined when the token came in another place. */
+  readonly scheme?: Scheme | undefined
 }
 
+/** RFC 6750 section 2.1, RFC 9449 section 7.1. */
+export type Scheme = 'Bearer' | 'DPoP'
+
 const bearer = /^bearer +(.*)$/i
+const dpop = /^dpop +(.*)$/i
 /**
  * A browser cannot set headers on a WebSocket handshake, except the list of subprotocols. So the token is sent as a
  * subprotocol with this prefix.
  */
 const protocolPrefix = 'bearer.'
 const cookiePrefix = 'cookie:'
+const headerPrefix = 'header:'
 
 export class CredentialSources {
-  readonly #byIssuer: ReadonlyMap<string, readonly CredentialSource[]>
+  readonly #byIssuer: IssuerNames<readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
+  readonly #headers: readonly string[]
   readonly #protocol: boolean
 
   constructor(issuers: readonly IssuerConfig[]) {
-    this.#byIssuer = new Map(issuers.map(({ issuer, from }) => [issuer, from]))
+    this.#byIssuer = new IssuerNames(issuers.map((each) => [each, each.from] as const))
     const all = issuers.flatMap(({ from }) => from)
-    this.#cookies = new Set(
-      all
-        .filter((each) => each.startsWith(cookiePrefix))
-        .map((each) => each.slice(cookiePrefix.length)),
-    )
+    this.#cookies = new Set(namesIn(all, cookiePrefix))
+    this.#headers = namesIn(all, headerPrefix)
     this.#protocol = all.includes('websocket-protocol')
   }
 
   /**
    * @param pairs Flat list of header names and values; a second `authorization` has been refused before.
    * @param upgrade Whether this is a WebSocket handshake: only there may the token be a subprotocol.
-   * @returns undefined when there is no credential; a scheme other than Bearer (RFC 6750 section 2.1) does not count
+   * @param proxied Whether a trusted proxy sent the request: only then is the token in a header of its own read.
+   * @returns undefined when there is no credential; a scheme other than Bearer and DPoP does not count
    * @throws GateError ERR_CREDENTIAL_REPEATED
    */
-  find(pairs: readonly string[], upgrade: boolean): Credential | undefined {
+  find(pairs: readonly string[], upgrade: boolean, proxied: boolean): Credential | undefined {
     let found: Credential | undefined
-    const note = (token: string | undefined, source: CredentialSource): void => {
+    const note = (token: string | undefined, source: CredentialSource, scheme?: Scheme): void => {
       if (token === undefined) return
       if (found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
-      found = { token, source }
+      found = { token, source, scheme }
     }
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
       switch (pairs[i]) {
         case 'authorization':
-          note(bearerToken(value), 'authorization')
+          note(bearerToken(value), 'authorization', 'Bearer')
+          if (found?.source !== 'authorization')
+            note(dpop.exec(value)?.[1], 'authorization', 'DPoP')
           break
         case 'cookie':
           if (this.#cookies.size === 0) break
@@ -68,9 +77,49 @@ export class CredentialSources {
             if (each.startsWith(protocolPrefix))
               note(each.slice(protocolPrefix.length), 'websocket-protocol')
           }
+          break
+        default:
+          if (proxied && this.#headers.includes(pairs[i]!)) note(value, headerPrefix + pairs[i]!)
       }
     }
     return found
+  }
+
+  /**
+   * The refusal of a request in which `find` found nothing. On a route where the token is optional, only a request that
+   * carries no credential of any kind is anonymous: an upstream could believe one that the gate has not read.
+   * @param auth `auth` of the route
+   * @param proxied As for `find`.
+   * @returns undefined when the request may pass without a caller
+   */
+  refusal(
+    pairs: readonly string[],
+    auth: 'required' | 'optional',
+    proxied: boolean,
+  ): GateError | undefined {
+    let why: string | undefined
+    for (let i = 0; i < pairs.length; i += 2) {
+      const value = pairs[i + 1]!
+      if (pairs[i] === 'authorization') return missing(`its Authorization ${schemeText(value)}`)
+      if (!proxied && this.#headers.includes(pairs[i]!))
+        why = `its ${pairs[i]} is read from trusted proxies only, and its sender is none`
+      if (pairs[i] !== 'sec-websocket-protocol' || !this.#protocol) continue
+      if (list(value).some((each) => each.startsWith(protocolPrefix)))
+        return missing('it has a token as subprotocol, and is no WebSocket handshake')
+    }
+    return auth === 'optional' ? undefined : missing(why)
+  }
+
+  /**
+   * The headers that neither policy nor upstream may get: a token header that is believed from trusted proxies only, or
+   * that was not verified since the route asks for no token.
+   */
+  withheld(
+    { auth, forward }: Pick<RouteConfig, 'auth' | 'forward'>,
+    proxied: boolean,
+  ): readonly string[] {
+    if (proxied && (auth !== 'none' || forward.authorization === 'keep')) return none
+    return this.#headers
   }
 
   /**
@@ -82,9 +131,33 @@ export class CredentialSources {
   }
 }
 
-/** True for a cookie: browsers send it with every request, also with requests that a foreign site causes. */
-export function isAmbient({ source }: Credential): boolean {
-  return source.startsWith(cookiePrefix)
+const none: readonly string[] = []
+
+function namesIn(sources: readonly CredentialSource[], prefix: string): readonly string[] {
+  return sources.filter((each) => each.startsWith(prefix)).map((each) => each.slice(prefix.length))
+}
+
+function missing(cause: string | undefined): GateError {
+  return new GateError('ERR_CREDENTIAL_MISSING', undefined, { cause })
+}
+
+/** Never the value itself: without its scheme, it may be a token. */
+function schemeText(value: string): string {
+  const [, scheme] = /^([A-Za-z][A-Za-z-]{0,19}) /.exec(value) ?? []
+  return scheme === undefined
+    ? 'names no scheme, expected Bearer or DPoP and a token'
+    : `has the scheme ${JSON.stringify(scheme)}, expected Bearer or DPoP and a token`
+}
+
+/**
+ * How a browser adds the credential by itself, also to requests that a foreign site causes; undefined when it does not.
+ * `cookie`: it sends the cookie. `proxy`: a proxy in front knows it by a cookie of its own, and adds the header.
+ */
+export type Ambient = 'cookie' | 'proxy' | undefined
+
+export function ambientBy({ source }: Credential): Ambient {
+  if (source.startsWith(cookiePrefix)) return 'cookie'
+  return source.startsWith(headerPrefix) ? 'proxy' : undefined
 }
 
 /** The headers without the credential. `Authorization` stays in: `upstream/headers` handles it. */
@@ -103,6 +176,8 @@ export function withoutCredential(
         .filter((crumb) => crumb.name !== own)
         .map(({ text }) => text)
         .join('; ')
+    } else if (source.startsWith(headerPrefix) && name === source.slice(headerPrefix.length)) {
+      continue
     } else if (name === 'sec-websocket-protocol' && source === 'websocket-protocol') {
       value = list(value)
         .filter((each) => !each.startsWith(protocolPrefix))

@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises'
 import type { IssuerConfig } from '../config/options.ts'
 import { isTrusted } from '../config/trust.ts'
 import type { DocumentAnswer, FetchDocument } from '../domain/document.ts'
+import { withTenant } from '../domain/issuer-pattern.ts'
 import { hideInAddress } from '../domain/secrets.ts'
 import { GateError } from '../errors.ts'
 import { type Admitted, admitKeys } from './admit.ts'
@@ -115,9 +116,12 @@ export class PublishedKeys {
 
 type Read = Exclude<DocumentAnswer, { kind: 'unchanged' }>
 
-/** RFC 8414 section 3.1 puts the path of the issuer behind the well-known one. */
+/**
+ * RFC 8414 section 3.1 puts the path of the issuer behind the well-known one. The metadata of all tenants are those of the
+ * tenant `common`, and name the pattern.
+ */
 function metadataUrls(issuer: string): readonly string[] {
-  const bare = issuer.replace(/\/$/, '')
+  const bare = withTenant(issuer, 'common').replace(/\/$/, '')
   const { origin } = new URL(bare)
   const path = new URL(bare).pathname.replace(/^\/$/, '')
   return [

@@ -8,12 +8,13 @@
 import { type CryptoKey, calculateJwkThumbprint, compactVerify, importJWK } from 'jose'
 import type { IssuerConfig } from '../config/options.ts'
 import { anyAudience } from '../config/presets.ts'
+import { IssuerNames, withTenant } from '../domain/issuer-pattern.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
 import { familyOf, isKeyFor, maxCandidates } from './admit.ts'
 import { TokenCache, type Verified } from './cache.ts'
-import { checkExpiry, checkType, parsePrincipal, readAudience } from './claims.ts'
+import { checkExpiry, checkTenant, checkType, parsePrincipal, readAudience } from './claims.ts'
 import type { KeySet } from './key-set.ts'
 import { KnownSignatures, type SharedSignatures } from './known-signatures.ts'
 import { type Header, parseTokenShape, type Shape } from './shape.ts'
@@ -56,6 +57,11 @@ interface Issuer {
 interface Key {
   readonly kid: string | undefined
   readonly alg: string | undefined
+  /**
+   * The only issuer that the key signs for, in a set that serves many tenants; undefined: each of them. Without this, whoever
+   * holds the key of one tenant could sign for another.
+   */
+  readonly issuer: string | undefined
   readonly jwk: Readonly<Record<string, unknown>>
   /** The imported key for each algorithm, imported at first use. */
   readonly imported: Map<string, Promise<CryptoKey | Uint8Array>>
@@ -83,7 +89,10 @@ const maxAttempts = 25
 
 export class TokenVerifier {
   readonly #options: TokenVerifierOptions
+  /** By `issuer` of the configuration, which may be a pattern. */
   readonly #issuers = new Map<string, Issuer>()
+  /** By claim `iss`. */
+  #names = new IssuerNames<Issuer>([])
   readonly #cache: TokenCache
   readonly #signatures: KnownSignatures
   /** Verifications under way, by token: requests that bring the same new token wait for one. */
@@ -121,6 +130,9 @@ export class TokenVerifier {
             },
       )
     }
+    this.#names = new IssuerNames(
+      [...this.#issuers.values()].map((issuer) => [issuer.config, issuer] as const),
+    )
     for (const set of keySets) this.setKeys(set)
   }
 
@@ -132,6 +144,10 @@ export class TokenVerifier {
     issuer.keys = set.keys.map((jwk) => ({
       kid: jwk.kid as string | undefined,
       alg: jwk.alg as string | undefined,
+      issuer:
+        issuer.config.tenants === undefined || jwk.issuer === undefined
+          ? undefined
+          : String(jwk.issuer),
       jwk,
       imported: new Map(),
       thumbprint: undefined,
@@ -149,7 +165,7 @@ export class TokenVerifier {
     const known = this.#cache.get(token)
     if (known !== undefined) {
       const { principal } = known
-      const issuer = this.#issuers.get(principal.issuer)
+      const issuer = this.#names.get(principal.issuer)
       if (issuer !== undefined && known.rules === issuer && known.keysVersion === issuer.version) {
         checkExpiry(principal.expiresAtS, Date.now(), issuer.config.clock_skew)
         checkAudience(known, issuer, audience)
@@ -165,7 +181,7 @@ export class TokenVerifier {
   #unknown(token: string, audience: readonly string[] | undefined): Principal | Promise<Principal> {
     const unverified = this.#read(token)
     const { issuer, header } = unverified
-    for (const { thumbprint } of candidates(issuer, header)) {
+    for (const { thumbprint } of candidates(unverified)) {
       // A key that has verified nothing yet has no thumbprint yet.
       if (thumbprint === undefined) continue
       if (!this.#signatures.has(token, { thumbprint, algorithm: header.alg })) continue
@@ -191,7 +207,7 @@ export class TokenVerifier {
       this.#underWay.set(token, verifying)
     }
     const verified = await verifying
-    const issuer = this.#issuers.get(verified.principal.issuer)
+    const issuer = this.#names.get(verified.principal.issuer)
     if (issuer === undefined) throw new GateError('ERR_TOKEN_ISSUER')
     checkAudience(verified, issuer, audience)
     return verified.principal
@@ -201,11 +217,12 @@ export class TokenVerifier {
   #read(token: string): Unverified {
     const shape = parseTokenShape(token)
     const { header, claims } = shape
-    const issuer = typeof claims.iss === 'string' ? this.#issuers.get(claims.iss) : undefined
+    const issuer = this.#names.get(claims.iss)
     // `cause` holds values of a token that is not verified. It is only logged, so that operators can find a
     // misconfigured client.
     if (issuer === undefined) throw unfit('ERR_TOKEN_ISSUER', 'iss', claims.iss)
     const { config } = issuer
+    checkTenant(claims, config)
     if (!config.algorithms.includes(familyOf(header.alg)))
       throw unfit('ERR_TOKEN_ALGORITHM', 'alg', header.alg, config.algorithms)
     checkType(header, claims, config)
@@ -214,7 +231,7 @@ export class TokenVerifier {
 
   async #verify(token: string, unverified: Unverified, attempt = 1): Promise<Verified> {
     const { issuer, header } = unverified
-    const { thumbprint, version } = await this.#check(token, issuer, header)
+    const { thumbprint, version } = await this.#check(unverified)
     const verified = this.#verified(unverified, thumbprint)
     this.#signatures.add(token, { thumbprint, algorithm: header.alg })
     if (issuer.version === version && this.#issuers.get(issuer.config.issuer) === issuer) {
@@ -247,15 +264,12 @@ export class TokenVerifier {
    * a new key, also under the id of an old one.
    * @returns the thumbprint of the key and the version of its set @throws GateError ERR_TOKEN_*, ERR_KEYS_UNAVAILABLE
    */
-  async #check(
-    token: string,
-    issuer: Issuer,
-    header: Header,
-  ): Promise<{ thumbprint: string; version: number }> {
+  async #check(unverified: Unverified): Promise<{ thumbprint: string; version: number }> {
+    const { token, issuer, header } = unverified
     let refused: GateError | undefined
     let { version } = issuer
     for (let fetched = false; ; fetched = true) {
-      for (const key of candidates(issuer, header)) {
+      for (const key of candidates(unverified)) {
         refused = await verifyWith(key, token, header)
         if (refused !== undefined) continue
         key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
@@ -268,6 +282,8 @@ export class TokenVerifier {
       refused = undefined
     }
     if (issuer.keys.length === 0) throw new GateError('ERR_KEYS_UNAVAILABLE')
+    const other = issuer.keys.find((key) => key.kid === header.kid && !signsFor(key, unverified))
+    if (refused === undefined && other !== undefined) throw foreign(other)
     const known = issuer.keys.map((key) => key.kid ?? null)
     throw refused ?? unfit('ERR_TOKEN_KEY_UNKNOWN', 'kid', header.kid, known)
   }
@@ -333,12 +349,24 @@ function unfit(code: Code, member: string, value: unknown, expected?: unknown): 
  * The keys of this issuer that a token can mean: those with its `kid`, or where no key has this one or the token has none,
  * those without a `kid`, or any that fits. Keys of other types under the same `kid` do not count (RFC 7517 section 4.5).
  */
-function candidates(issuer: Issuer, { alg, kid }: Header): readonly Key[] {
-  const fitting = issuer.keys.filter((key) => fits(key, familyOf(alg)))
+function candidates(unverified: Unverified): readonly Key[] {
+  const { issuer, header } = unverified
+  const { alg, kid } = header
+  const fitting = issuer.keys.filter((key) => fits(key, familyOf(alg)) && signsFor(key, unverified))
   if (kid === undefined) return fitting.slice(0, maxCandidates)
   const named = fitting.filter((key) => key.kid === kid)
   if (named.length > 0) return named.slice(0, maxCandidates)
   return fitting.filter((key) => key.kid === undefined).slice(0, maxCandidates)
+}
+
+/** `checkTenant` has found that `tid` is the tenant in `iss`. */
+function signsFor({ issuer }: Key, { claims }: Unverified): boolean {
+  return issuer === undefined || withTenant(issuer, claims.tid as string) === claims.iss
+}
+
+function foreign({ kid, issuer }: Key): GateError {
+  const cause = `its kid is ${JSON.stringify(kid)}, a key that signs for ${issuer} only`
+  return new GateError('ERR_TOKEN_KEY_UNKNOWN', undefined, { cause })
 }
 
 function fits(key: Key, alg: string): boolean {

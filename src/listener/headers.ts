@@ -40,6 +40,7 @@ const single = new Set([
   'access-control-request-method',
   'content-length',
   'content-type',
+  'dpop',
   'expect',
   'host',
   'origin',
@@ -84,7 +85,7 @@ const lists = new Set([
  * decision was based on.
  */
 const protectedName =
-  /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
+  /^(?:host|authorization|dpop|cookie|client-cert|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
 
 const none: readonly string[] = []
 

@@ -142,6 +142,30 @@ function encode(text: string): string {
   )
 }
 
+/** The URL of a request without its query, as its client wrote it, in the form of `canonicalUrl`. */
+export function urlOf(scheme: 'http' | 'https', { authority, path }: Target): string {
+  return `${scheme}://${authority}${path}`
+}
+
+const httpUrl = /^(https?):\/\/([^/?#@\\]+)(\/[^?#]*)?(?:[?#]|$)/i
+
+/**
+ * Brings a URL that a client names into the one form in which URLs are compared (RFC 3986 sections 6.2.2 and 6.2.3): by the
+ * same rules as the target of a request, and without query and fragment.
+ * @returns undefined for what is no http URL, or no URL that a request could have
+ */
+export function canonicalUrl(text: string): string | undefined {
+  const [, scheme = '', authority = '', path = '/'] = httpUrl.exec(text) ?? []
+  const lower = scheme.toLowerCase()
+  if (lower !== 'http' && lower !== 'https') return undefined
+  const options = { scheme: lower, maxBytes: text.length } as const
+  try {
+    return urlOf(lower, parseRequestTarget('GET', path, authority, options))
+  } catch {
+    return undefined
+  }
+}
+
 /** Refuses features that a route must allow explicitly. @throws GateError ERR_TARGET_MALFORMED */
 export function checkTarget(
   target: Target,

@@ -48,16 +48,18 @@ const dropped = new Set([
   'x-method-override',
 ])
 const droppedPrefix =
-  /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl)(?:-|$)|user)|ssl-client-)/
+  /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl|amzn-mtls)(?:-|$)|user)|ssl-client-)/
 
 /**
  * Returns the client's headers for both the policy and the upstream, so that the upstream gets no header that the
  * policy did not see. `host` is kept for the policy; `listener/headers` has already put the names in lower case.
  * @param remove The header names that the route removes, in lower case.
+ * @param withheld Headers with a token that nobody has verified, in lower case.
  */
 export function passedOn(
   { pairs, connectionNames }: RequestHeaders,
   remove: readonly string[] | undefined,
+  withheld: readonly string[],
 ): readonly string[] {
   const out: string[] = []
   for (let i = 0; i < pairs.length; i += 2) {
@@ -66,6 +68,7 @@ export function passedOn(
     const first = name.charCodeAt(0)
     if ((first === 0x78 || first === 0x73) && droppedPrefix.test(name)) continue
     if (remove?.includes(name)) continue
+    if (withheld.length > 0 && withheld.includes(name)) continue
     if (connectionNames.length > 0 && connectionNames.includes(name)) continue
     out.push(name, pairs[i + 1]!)
   }
@@ -85,7 +88,9 @@ export function upstreamHeaders(
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
+    if (name === 'host') continue
+    // A proof belongs to the token: it is good for the gate alone, and used up.
+    if ((name === 'authorization' || name === 'dpop') && forward.authorization === 'strip') continue
     if (set.length > 0 && set.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)

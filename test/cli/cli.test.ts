@@ -127,6 +127,12 @@ t.test('config check says what is wrong in a file, and where', async (t) => {
   const fine = await ask('config', 'check')
   t.same([fine.exit, fine.err], [0, ''])
   t.match(fine.out, /1 route, 0 issuers, no problem/)
+  const meant = join(folder, 'meant.yaml')
+  const every = '{issuer: "https://login.example/{tenantid}/v2.0", tenants: any, audience: [a]}'
+  writeFileSync(meant, `${readFileSync(config, 'utf8')}issuers: [${every}]\n`)
+  const warned = await run(['config', 'check', '--config', meant])
+  t.same([warned.exit, warned.err], [0, ''])
+  t.match(warned.out, /1 issuer, no problem\nwarning: issuers\[0\]\.tenants: any accepts/)
   const unset = await run(['config', 'check', '--config', config], { PATH: process.env.PATH })
   t.equal(unset.exit, 1)
   t.match(unset.err, /database\.url: the variable DATABASE_URL is not set/)

@@ -260,6 +260,25 @@ t.test('for a subject: blocked, cut off, partly, clear; and what was done before
   })
 })
 
+t.test('a token of one of many tenants is looked up by the issuer that it names', async (t) => {
+  const entra = {
+    issuer: 'https://login.example/{tenantid}/v2.0',
+    tenants: 'any',
+    audience: ['api'],
+  }
+  const many = configure('tenants.yaml', { issuers: [entra], revocation: {} })
+  const tid = '9122040d-6c67-4c5b-b112-36a304b66dad'
+  const iss = `https://login.example/${tid}/v2.0`
+  const held = async (claims: object): Promise<Answer> =>
+    await whoHolds(many, await tokenOf('kim', { iss, ...claims }), undefined)
+  const id = await insert({ issuer: iss, subject: 'kim' })
+  await insert({ issuer: iss.replace('9122', '9123'), subject: 'kim' })
+  t.match(await held({ tid }), { issuer: iss, verdict: 'blocked' })
+  t.same(rowsOf(await held({ tid })), [id])
+  t.match(await held({ tid: 'another' }), { token: { code: 'ERR_TOKEN_ISSUER' } })
+  await empty()
+})
+
 t.test('the command says it in sentences, and never the token', async (t) => {
   const token = await tokenOf('hugo')
   const id = await insert({ subject: 'hugo', reason: 'a\u001b[2Jb' })

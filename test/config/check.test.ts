@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
+import { warningsOf } from '../../src/config/warnings.ts'
 import type { GateError } from '../../src/errors.ts'
 
 const route = { name: 'a', auth: 'none', upstream: 'http://127.0.0.1:9001' }
@@ -12,8 +13,12 @@ const withIssuer = (part: object): object => ({
   issuers: [{ issuer: 'https://idp.example', audience: ['api'], ...part }],
 })
 
+const withListen = (part: object): object => ({ ...least, listen: [part] })
+const behind = { trusted_proxies: ['10.0.0.0/8'] }
 const withFetch = (fetch: object, part: object = {}): object => withIssuer({ fetch, ...part })
 const keySetFile = join(t.testdir({ 'keys.json': '{"keys": [{}]}' }), 'keys.json')
+const tenant = '9122040d-6c67-4c5b-b112-36a304b66dad'
+const entra = { issuer: 'https://login.example/{tenantid}/v2.0' }
 
 const read = (written: object) => readConfig(JSON.stringify(written), '.', {})
 
@@ -36,7 +41,30 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withRoute({ upstream: 'http://a:80' }), 'routes[0].upstream', 'write http://a'],
   [withRoute({ upstream: 'http://a:99999' }), 'routes[0].upstream', 'the host or port is malformed'],
   // Issuers and their tokens.
-  [withIssuer({ issuer: 'https://login.example/{tenantid}/v2.0' }), 'issuers[0].issuer', '{tenantid} is a placeholder'],
+  [withIssuer({ issuer: 'https://login.example/{tenantid}/v2.0' }), 'issuers[0].issuer', '{tenantid} needs tenants: list the ids'],
+  [withIssuer({ issuer: 'https://login.example/{tenant}/v2.0' }), 'issuers[0].issuer', '{tenant} is a placeholder'],
+  [withIssuer({ issuer: 'https://login.example/{tenantid}/{policy}', tenants: 'any' }), 'issuers[0].issuer', '{policy} is a placeholder'],
+  [withIssuer({ issuer: 'https://login.example/v2.0', tenants: 'any' }), 'issuers[0].issuer', 'expected {tenantid} once, as a whole segment'],
+  [withIssuer({ issuer: 'https://{tenantid}.login.example/', tenants: 'any' }), 'issuers[0].issuer', 'expected {tenantid} once, as a whole segment'],
+  [withIssuer({ issuer: 'https://login.example/{tenantid}/{tenantid}', tenants: 'any' }), 'issuers[0].issuer', 'expected {tenantid} once, as a whole segment'],
+  [withIssuer({ ...entra, tenants: [] }), 'issuers[0].tenants', 'expected any, or a list of tenant ids'],
+  [withIssuer({ ...entra, tenants: ['contoso.onmicrosoft.com'] }), 'issuers[0].tenants', 'expected any, or a list of tenant ids'],
+  [withIssuer({ ...entra, tenants: [tenant.toUpperCase()] }), 'issuers[0].tenants', 'tenant ids in lower case'],
+  [withIssuer({ ...entra, tenants: 'all' }), 'issuers[0].tenants', 'expected any, or a list of tenant ids'],
+  [{ ...least, issuers: [{ ...entra, tenants: [tenant], audience: ['a'] }, { issuer: `https://login.example/${tenant}/v2.0`, audience: ['a'] }] }, 'issuers[1].issuer', `${tenant}/v2.0 is a duplicate`],
+  [{ ...least, issuers: [{ ...entra, tenants: 'any', audience: ['a'] }, { ...entra, tenants: [tenant], audience: ['a'] }] }, 'issuers[1].issuer', '{tenantid}/v2.0 is a duplicate'],
+  [withIssuer({ jwks_uri: 'https://login.example/{tenantid}/keys' }), 'issuers[0].jwks_uri', '{tenantid} is a placeholder'],
+  [withIssuer({ issuer: 'https://idp.example/my realm' }), 'issuers[0].issuer', 'has a space'],
+  [withIssuer({ issuer: 'https://idp.example#a' }), 'issuers[0].issuer', 'no fragment'],
+  [withIssuer({ issuer: 'http://idp.example' }), 'issuers[0].issuer', 'expected an https URL, or http on loopback'],
+  [withRoute({ auth: 'optional' }), 'routes[0].auth', 'auth is optional, but there are no issuers'],
+  [{ ...withIssuer({ from: ['cookie:s'] }), routes: [{ ...route, auth: 'optional' }] }, 'routes[0].origins', 'are taken from a cookie'],
+  [withIssuer({ from: ['header:X-Goog-Iap-Jwt-Assertion'] }), 'issuers[0].from[0]', 'read from trusted proxies only, and there are none'],
+  [withIssuer({ preset: 'google-iap' }), 'issuers[0].from[0]', 'the header x-goog-iap-jwt-assertion is read from trusted proxies only'],
+  [withIssuer({ from: ['header:X_Token'] }), 'issuers[0].from[0]', 'header:NAME'],
+  [withIssuer({ from: [5] }), 'issuers[0].from[0]', 'header:NAME'],
+  [withIssuer({ from: [['header:x']] }), 'issuers[0].from[0]', 'header:NAME'],
+  [withIssuer({ from: ['header:'] }), 'issuers[0].from[0]', 'header:NAME'],
   [withIssuer({ issuer: 'https://login.example/<tenant>' }), 'issuers[0].issuer', '<tenant> is a placeholder'],
   [withIssuer({ issuer: ' https://idp.example' }), 'issuers[0].issuer', 'begins or ends with a space'],
   [withIssuer({ issuer: 'https://idp.example?a=b' }), 'issuers[0].issuer', 'no query'],
@@ -72,6 +100,17 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withFetch({ proxy: 'http://proxy:3128' }, { jwks_uri: 'http://127.0.0.1/jwks' }), 'issuers[0].jwks_uri', 'expected an https URL'],
   [withFetch({ headers: { 'x-key': 'a' } }, { jwks_file: keySetFile }), 'issuers[0].fetch', 'nothing is fetched'],
   [withIssuer({ jwks_file: '/no/such' }), 'issuers[0].jwks_file', '/no/such cannot be read (ENOENT)'],
+  // Certificates that proxies pass on.
+  [withListen({ client_cert_form: 'client-cert' }), 'listen[0].trusted_proxies', 'list the proxies that may pass on client certificates'],
+  [withListen({ ...behind, client_cert_form: 'envoy' }), 'listen[0].client_cert_form', 'expected one of none, client-cert, nginx, xfcc'],
+  [withListen({ ...behind, client_cert_form: 'xfcc', client_cert_header: 'X-Cert' }), 'listen[0].client_cert_header', 'only used with client_cert_form: nginx'],
+  [withListen({ ...behind, client_cert_header: 'X-Cert' }), 'listen[0].client_cert_header', 'only used with client_cert_form: nginx'],
+  [withListen({ ...behind, client_cert_form: 'nginx', client_cert_header: 'X-Forwarded-For' }), 'listen[0].client_cert_header', 'is the name of another header'],
+  [withListen({ ...behind, client_cert_form: 'nginx', client_cert_header: 'Authorization' }), 'listen[0].client_cert_header', 'a header name that begins with X- or SSL-'],
+  // Proofs.
+  [{ ...least, limits: { dpop_proofs: '1KiB' } }, 'limits.dpop_proofs', 'at least 64KiB'],
+  [{ ...least, limits: { dpop_proof_age: '0s' } }, 'limits.dpop_proof_age', 'at least 1s'],
+  [withRoute({ dpop_nonce: 'require' }), 'routes[0].dpop_nonce', 'did you mean required?'],
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
   [withRoute({ origins: ['https://*.example'] }), 'routes[0].origins[0]', 'write out each origin'],
@@ -110,6 +149,91 @@ t.test('an algorithm that is not supported is not taken for one that looks like 
   t.match(refusal(withIssuer({ algorithms: ['es256'] })).message, /did you mean ES256\?/)
 })
 
+t.test('a header with a meaning of its own carries no token', async (t) => {
+  const behind = (name: string): object => ({
+    ...withIssuer({ from: [`header:${name}`] }),
+    listen: { trusted_proxies: ['10.0.0.0/8'] },
+  })
+  for (const name of [
+    ...[
+      'Authorization',
+      'Cookie',
+      'Set-Cookie',
+      'Host',
+      'Forwarded',
+      'Via',
+      'Origin',
+      'Referer',
+      'User-Agent',
+      'Expect',
+    ],
+    ...[
+      'X-Forwarded-For',
+      'X-Forwarded-Proto',
+      'X-Forwarded-Host',
+      'X-Forwarded-User',
+      'X-Real-IP',
+      'X-Original-URL',
+    ],
+    ...[
+      'Connection',
+      'Keep-Alive',
+      'TE',
+      'Trailer',
+      'Transfer-Encoding',
+      'Upgrade',
+      'Proxy-Authorization',
+      'Proxy-Status',
+    ],
+    ...[
+      'Content-Length',
+      'Content-Type',
+      'Content-Anything',
+      'Accept',
+      'Accept-Language',
+      'Access-Control-Request-Method',
+    ],
+    ...[
+      'Sec-WebSocket-Protocol',
+      'If-Match',
+      'Cache-Control',
+      'Client-Cert',
+      'X-Dropgate-Subject',
+      'X-HTTP-Method-Override',
+    ],
+  ]) {
+    const { problems } = refusal(behind(name))
+    t.equal(problems![0]!.path, 'issuers[0].from[0]', name)
+    t.match(problems![0]!.message, /has another meaning and cannot carry a token.*; write /, name)
+  }
+  for (const name of [
+    'X-Goog-Iap-Jwt-Assertion',
+    'Cf-Access-Jwt-Assertion',
+    'X-Amzn-Oidc-Accesstoken',
+    'X-Forwarded-Access-Token',
+    'X-Token',
+    'Authorization-Token',
+  ])
+    t.same(read(behind(name)).issuers[0]!.from, [`header:${name.toLowerCase()}`])
+  const one = {
+    ...withIssuer({ from: ['header:X-Token'] }),
+    listen: [{ port: 0 }, { port: 0, trusted_proxies: ['10.0.0.0/8'] }],
+  }
+  t.ok(read(one), 'one listener with proxies is enough')
+})
+
+t.test('any tenant is accepted with a warning', async (t) => {
+  t.same(warningsOf(read(withIssuer({ ...entra, tenants: [tenant] }))), [])
+  t.match(warningsOf(read(withIssuer({ ...entra, tenants: 'any' }))), [
+    { path: 'issuers[0].tenants', message: /every tenant/ },
+  ])
+  const own = { issuer: `https://login.example/${tenant}/v2.0`, audience: ['a'] }
+  t.ok(
+    read({ ...least, issuers: [{ ...entra, tenants: 'any', audience: ['a'] }, own] }),
+    'one of them has rules of its own',
+  )
+})
+
 t.test('what is unusual and works is accepted', async (t) => {
   const accepted: readonly object[] = [
     withRoute({ upstream: 'http://A.example' }),
@@ -126,3 +250,11 @@ t.test('what is unusual and works is accepted', async (t) => {
   ]
   for (const written of accepted) t.ok(read(written), JSON.stringify(written))
 })
+
+t.test('a header with client certificates at one port is removed on every route', async (t) => {
+  const edge = { ...behind, client_cert_form: 'nginx', client_cert_header: 'X-Edge-Cert' }
+  const routes = [route, { ...route, name: 'b', path: '/b', forward: { remove: ['X-Role'] } }]
+  const config = read({ ...least, listen: [{ port: 1 }, { port: 2, ...edge }], routes })
+  t.same(config.routes.map(({ forward }) => forward.remove), [['x-edge-cert'], ['x-role', 'x-edge-cert']])
+  t.notOk(read(least).routes[0]!.forward.remove)
+}) // biome-ignore format: short

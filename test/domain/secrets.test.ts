@@ -47,6 +47,8 @@ t.test('the values of such parameters are hidden in targets and addresses', asyn
     t.equal(hideInAddress(given), shown)
   t.ok(isSecretHeader('referer', 'https://h/a?code=1'))
   t.notOk(isSecretHeader('referer', 'https://h/a?x=1'))
+  for (const name of ['x-jwt', 'x-assertion', 'x-amzn-oidc-accesstoken', 'cf-access-jwt-assertion'])
+    t.ok(isSecretHeader(name, 'x'), name)
 })
 
 t.test('what is shaped like a token is hidden wherever it stands', async (t) => {

@@ -168,14 +168,15 @@ export class OpenStream {
     kind: Kind,
     name: string,
     port: number,
-    token: string,
+    token: string | undefined,
     options: { delay?: number; path?: string } = {},
   ) {
     this.kind = kind
     this.name = name
     const { delay = 0, path: prefix = '/orders' } = options
     const path = `${prefix}/${kind}?n=${name}&delay=${delay}`
-    const headers = { authorization: `Bearer ${token}` }
+    const headers: Record<string, string> =
+      token === undefined ? {} : { authorization: `Bearer ${token}` }
     if (kind === 'websocket') this.#holdSocket(`ws://127.0.0.1:${port}${path}`, headers)
     else this.#holdRequest(port, path, headers)
   }

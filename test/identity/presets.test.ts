@@ -5,18 +5,24 @@
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
+import type { IssuerConfig } from '../../src/config/options.ts'
 import { type PresetName, presetNames } from '../../src/config/presets.ts'
 import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
 import { KnownSignatures } from '../../src/identity/known-signatures.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
 
-const { privateKey, publicKey } = await generateKeyPair('RS256')
-const jwk = { ...(await exportJWK(publicKey)), kid: 'k', alg: 'RS256' }
+async function pairOf(alg: 'RS256' | 'ES256') {
+  const { privateKey, publicKey } = await generateKeyPair(alg)
+  return { privateKey, jwk: { ...(await exportJWK(publicKey)), kid: 'k', alg } }
+}
+const pairs = { RS256: await pairOf('RS256'), ES256: await pairOf('ES256') }
 
 interface Shape {
   readonly issuer: string
   readonly audience: string
+  /** RS256 where it is left out. */
+  readonly algorithm?: 'ES256'
   readonly header: Record<string, unknown>
   /** A token for a service. */
   readonly access: Record<string, unknown>
@@ -155,18 +161,30 @@ const shapes: Record<PresetName, Shape> = {
     principal: { clientId: 'web', sessionId: 's-1', scopes: ['openid', 'api'] },
     others: {},
   },
+  'google-iap': {
+    issuer: 'https://cloud.google.com/iap',
+    audience: '/projects/123456789/global/backendServices/987654321',
+    algorithm: 'ES256',
+    header: { typ: 'JWT' },
+    access: { aud: '/projects/123456789/global/backendServices/987654321', azp: '/projects/123456789/global/backendServices/987654321', email: 'alice@example.com', hd: 'example.com', identity_source: 'GOOGLE', google: { access_levels: ['accessPolicies/1/accessLevels/trusted'], device_id: 'd-1' } },
+    principal: { clientId: '/projects/123456789/global/backendServices/987654321' },
+    others: { event: { aud: '/projects/123456789/global/backendServices/987654321', events: {} } },
+  },
+  'cloudflare-access': {
+    issuer: 'https://team.cloudflareaccess.com',
+    audience: '32eafc7626e737e0b8c4a',
+    header: { typ: 'JWT' },
+    access: { aud: ['32eafc7626e737e0b8c4a'], email: 'alice@example.com', nbf: 1, type: 'app', identity_nonce: '6ei69kawdKzMIAPF', country: 'US' },
+    principal: {},
+    others: { event: { aud: ['32eafc7626e737e0b8c4a'], events: {} } },
+  },
 } // biome-ignore format: a table
 
 /** A verifier that has this preset and nothing else. */
 function verifierOf(name: PresetName): TokenVerifier {
-  const { issuer, audience } = shapes[name]
-  const written = {
-    database: { url: 'postgres://gate@127.0.0.1/gate' },
-    issuers: [{ issuer, audience: [audience], preset: name }],
-    routes: [{ name: 'a', upstream: 'http://127.0.0.1:1' }],
-  }
+  const { issuer, algorithm = 'RS256' } = shapes[name]
   const made = new TokenVerifier({
-    issuers: readConfig(JSON.stringify(written), '.', {}).issuers,
+    issuers: [configOf(name)],
     cacheBytes: 1 << 20,
     signatures: KnownSignatures.create(1 << 16),
     peppers: [],
@@ -174,16 +192,28 @@ function verifierOf(name: PresetName): TokenVerifier {
     metrics: { count: () => {} },
     onKeysWanted: () => {},
   })
-  made.setKeys({ issuer, version: 1, keys: [jwk] as never })
+  made.setKeys({ issuer, version: 1, keys: [pairs[algorithm].jwk] as never })
   return made
 }
 
+function configOf(name: PresetName, over: object = {}): IssuerConfig {
+  const { issuer, audience } = shapes[name]
+  const written = {
+    // A header is read from trusted proxies only.
+    listen: { trusted_proxies: ['10.0.0.0/8'] },
+    database: { url: 'postgres://gate@127.0.0.1/gate' },
+    issuers: [{ issuer, audience: [audience], preset: name, ...over }],
+    routes: [{ name: 'a', upstream: 'http://127.0.0.1:1' }],
+  }
+  return readConfig(JSON.stringify(written), '.', {}).issuers[0]!
+}
+
 async function sign(name: PresetName, claims: object, over: object = {}): Promise<string> {
-  const { issuer, header } = shapes[name]
+  const { issuer, header, algorithm = 'RS256' } = shapes[name]
   const nowS = Math.floor(Date.now() / 1000)
   return await new SignJWT({ iss: issuer, sub: 'alice', iat: nowS, exp: nowS + 3600, ...claims })
-    .setProtectedHeader({ alg: 'RS256', kid: 'k', ...header, ...over } as never)
-    .sign(privateKey)
+    .setProtectedHeader({ alg: algorithm, kid: 'k', ...header, ...over } as never)
+    .sign(pairs[algorithm].privateKey)
 }
 
 for (const name of presetNames) {
@@ -220,3 +250,94 @@ t.test('Entra: 200 groups, tokens of 28 hours', async (t) => {
   const { keys } = await verifierOf('entra').verify(await sign('entra', claims), undefined)
   t.ok(keys.length > 4 * 400, 'a row can name each of the groups, at this issuer and at any')
 })
+
+t.test(
+  'what stands in front adds its own header, and its keys have a place of their own',
+  async (t) => {
+    const iap = configOf('google-iap')
+    t.match(iap, {
+      from: ['header:x-goog-iap-jwt-assertion'],
+      algorithms: ['ES256'],
+      jwks_uri: 'https://www.gstatic.com/iap/verify/public_key-jwk',
+      clock_skew: 30_000,
+    })
+    const { jwks_uri: keys, from } = configOf('cloudflare-access')
+    t.equal(keys, 'https://team.cloudflareaccess.com/cdn-cgi/access/certs')
+    t.same(from, ['header:cf-access-jwt-assertion'])
+    // What is written wins, and a file takes the place of a URL.
+    const written = configOf('google-iap', {
+      from: ['authorization'],
+      jwks_uri: 'https://keys.example',
+    })
+    t.match(written, { from: ['authorization'], jwks_uri: 'https://keys.example' })
+    t.throws(() => configOf('cloudflare-access', { jwks_file: '/no/such' }), /jwks_file/)
+  },
+)
+
+t.test('Cloudflare: a service token has no subject, and is refused with its cause', async (t) => {
+  const claims = { ...shapes['cloudflare-access'].access, sub: '', common_name: 'ci.access' }
+  await t.rejects(
+    async () =>
+      verifierOf('cloudflare-access').verify(await sign('cloudflare-access', claims), undefined),
+    { code: 'ERR_TOKEN_CLAIMS', cause: 'sub is not a usable string' },
+  )
+})
+
+t.test(
+  'a token of 300 claims and one of 200 groups fit the limits, and one without bounds does not',
+  async (t) => {
+    const verifier = verifierOf('keycloak')
+    const tokenOf = (features: number, groups: number): Promise<string> =>
+      sign('keycloak', {
+        ...shapes.keycloak.access,
+        ...Object.fromEntries(Array.from({ length: features }, (_, i) => [`f${i}`, i % 2])),
+        groups: Array.from({ length: groups }, () => crypto.randomUUID()),
+      })
+    const token = await tokenOf(290, 100)
+    t.match(await verifier.verify(token, undefined), { subject: 'alice' })
+    const { limits } = readConfig(
+      JSON.stringify({
+        database: { url: 'postgres://gate@127.0.0.1/gate' },
+        routes: [{ name: 'a', auth: 'none', upstream: 'http://127.0.0.1:1' }],
+      }),
+      '.',
+      {},
+    )
+    for (const each of [
+      token,
+      await sign('entra', {
+        ...shapes.entra.access,
+        groups: Array.from({ length: 200 }, () => crypto.randomUUID()),
+      }),
+    ])
+      t.ok(`Bearer ${each}`.length < limits.header_value_bytes, `${each.length} characters`)
+    for (const [features, groups] of [
+      [1001, 0],
+      [10, 400],
+    ] as const)
+      await t.rejects(async () => verifier.verify(await tokenOf(features, groups), undefined), {
+        code: 'ERR_TOKEN_MALFORMED',
+      })
+  },
+)
+
+t.test(
+  'a clock that runs ahead by less than clock_skew makes no token of the future',
+  async (t) => {
+    const nowS = Math.floor(Date.now() / 1000)
+    const ahead = async (name: PresetName, seconds: number): Promise<string> => {
+      const at = nowS + seconds
+      const claims = { ...shapes[name].access, iat: at, nbf: at, exp: at + 600 }
+      try {
+        await verifierOf(name).verify(await sign(name, claims), undefined)
+        return 'accepted'
+      } catch (error) {
+        return `${(error as GateError).cause}`
+      }
+    }
+    t.equal(await ahead('keycloak', 4), 'accepted')
+    t.equal(await ahead('google-iap', 25), 'accepted')
+    t.equal(await ahead('keycloak', 3600), 'iat is in the future')
+    t.equal(await ahead('google-iap', 3600), 'iat is in the future')
+  },
+)

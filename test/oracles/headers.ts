@@ -24,7 +24,7 @@ export const listNames: readonly string[] = [
 ] // biome-ignore format: a table
 
 const once: readonly string[] = [
-  'content-length', 'content-type', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
+  'content-length', 'content-type', 'dpop', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
 ] // biome-ignore format: a table
 
 /** Never taken from a client, whatever it says. */
@@ -37,7 +37,7 @@ export function isReserved(name: string): boolean {
   ] // biome-ignore format: a table
   const families = [
     ...['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth', 'x-authenticated'],
-    ...['x-remote', 'x-consumer', 'x-ssl'],
+    ...['x-remote', 'x-consumer', 'x-ssl', 'x-amzn-mtls'],
   ]
   if (folded.startsWith('ssl-client-')) return true
   if (exact.includes(folded) || folded.startsWith('x-user')) return true
@@ -49,7 +49,9 @@ export function isProtected(name: string): boolean {
   const exact = [
     'host',
     'authorization',
+    'dpop',
     'cookie',
+    'client-cert',
     'origin',
     'expect',
     'transfer-encoding',
@@ -141,5 +143,5 @@ export function passed(
   return pairs
     .map(([name, value]) => [name.toLowerCase(), value] as const)
     .filter(([name]) => !isReserved(name) && !dropped.includes(name))
-    .filter(([name]) => keepAuthorization || name !== 'authorization')
+    .filter(([name]) => keepAuthorization || (name !== 'authorization' && name !== 'dpop'))
 }

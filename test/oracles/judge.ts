@@ -68,7 +68,7 @@ export function judgeHost(raw: string): Judgement {
   return ourText === theirText ? undefined : `${ourText}, the oracle: ${theirText}`
 }
 
-const limits = { headers: 100, header_bytes: 16 * 1024 }
+const limits = { headers: 100, header_bytes: 24 * 1024 }
 
 export function judgeHeaders(
   pairs: readonly (readonly [name: string, value: string])[],
@@ -96,7 +96,7 @@ function judgeUpstream(
   headers: RequestHeaders,
   authorization: 'strip' | 'keep',
 ): Judgement {
-  const out = upstreamHeaders(passedOn(headers, undefined), {
+  const out = upstreamHeaders(passedOn(headers, undefined, []), {
     forward: { authorization, identity: 'headers' },
     route: 'r',
     principal: undefined,

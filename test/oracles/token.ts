@@ -98,7 +98,7 @@ function readJson(bytes: readonly number[]): Value | undefined {
     for (;;) {
       space()
       const name = string()
-      if (members.has(name) || members.size === 100) throw wrong
+      if (members.has(name) || members.size === 1000) throw wrong
       // Could only be written with an escape, see src/identity/shape.ts.
       for (const sign of name) if (sign < ' ' || sign === '"' || sign === '\\') throw wrong
       space()

@@ -440,6 +440,48 @@ t.test('an unknown issuer is warned of, with the nearest that a gate knows', asy
   )
 })
 
+t.test(
+  'a gate that accepts every tenant matches rows of each, by the name that its tokens have',
+  async (t) => {
+    const gate = await cluster.client('url')
+    const id = '22222222-2222-2222-2222-222222222222'
+    const pattern = 'https://login.example/{tenantid}/v2.0'
+    const beat = {
+      ...{ host: 'h', pid: 1, version: '0', started_at: new Date(), ready: true, cursor: null },
+      ...{ age_ms: 1, rows: 0, allows_ms: 5000, peppers: [], token_lifetime_ms: 1, policies: {} },
+      matches: { [pattern]: ['tenant'], '': [] },
+    }
+    await gate.query('SELECT dropgate.beat($1, $2)', [id, JSON.stringify(beat)])
+    t.teardown(() => gate.query('SELECT dropgate.leave($1)', [id]))
+    const tenant = '9122040d-6c67-4c5b-b112-36a304b66dad'
+    const warned = async (issuer: string): Promise<boolean> => {
+      told = []
+      await insert({ issuer, subject: 'a' })
+      const refused = insertRevocation(
+        cli,
+        'dropgate',
+        { issuer, subject: 'a' },
+        { force: false, wait: false, pepper: undefined },
+      ).then(
+        () => false,
+        () => true,
+      )
+      t.equal(await refused, told.length > 0, 'the command and the database say the same')
+      return told.length > 0
+    }
+    t.equal(await warned(pattern.replace('{tenantid}', tenant)), false)
+    for (const wrong of [
+      pattern,
+      pattern.replace('{tenantid}', 'common'),
+      pattern.replace('{tenantid}', tenant.toUpperCase()),
+      pattern.replace('{tenantid}', `${tenant}0`),
+      pattern.replace('{tenantid}', `${tenant}/${tenant}`),
+      `https://evil.example/${tenant}/v2.0`,
+    ])
+      t.equal(await warned(wrong), true, wrong)
+  },
+)
+
 t.test('what ends a revocation without a cutoff says so', async (t) => {
   const say = async (statement: string, client = cli): Promise<Told[]> => {
     told = []

@@ -97,7 +97,7 @@ const cases: [name: string, bytes: string, status: number, code: string][] = [
   ['content-type twice', get('Content-Type: a/b', 'Content-Type: c/d'), 400, 'ERR_HEADER_REPEATED'],
   ['any header twice', get('X-A: 1', 'X-A: 1'), 400, 'ERR_HEADER_REPEATED'],
   ['101 headers', get(...many(101)), 431, 'ERR_HEADERS_TOO_LARGE'],
-  ['17 KiB of headers', get(...many(17, 1000)), 431, 'ERR_HEADERS_TOO_LARGE'],
+  ['25 KiB of headers', get(...many(25, 1000)), 431, 'ERR_HEADERS_TOO_LARGE'],
   ['60 KiB of headers', get(...many(60, 1000)), 431, 'ERR_HEADERS_TOO_LARGE'],
   ['CONNECT', head('CONNECT db.internal:5432 HTTP/1.1'), 405, 'ERR_METHOD_NOT_ALLOWED'],
   ['TRACE', head('TRACE /public HTTP/1.1'), 405, 'ERR_METHOD_NOT_ALLOWED'],

@@ -1,4 +1,5 @@
 /** `config check`: reads everything that a gate reads when it starts, and starts nothing. */
+import type { ConfigWarning } from '../../config/warnings.ts'
 import { asGateError, GateError } from '../../errors.ts'
 import { addCommand, type CommonOptions, type StrictCommand } from '../command.ts'
 import { count, print, printResult } from '../output.ts'
@@ -8,11 +9,12 @@ export function addConfig(program: StrictCommand): void {
   addCommand(config, 'check', 'list every mistake in the configuration, and start nothing').action(
     async (options: CommonOptions) => {
       const found = await checkConfig(options.config)
-      printResult(options, found, () =>
+      printResult(options, found, () => {
         print(
           `${found.file}: ${count(found.routes, 'route')}, ${count(found.issuers, 'issuer')}, no problem`,
-        ),
-      )
+        )
+        for (const { path, message } of found.warnings) print(`warning: ${path}: ${message}`)
+      })
     },
   )
 }
@@ -21,11 +23,13 @@ interface ConfigSummary {
   readonly file: string
   readonly routes: number
   readonly issuers: number
+  readonly warnings: readonly ConfigWarning[]
 }
 
 /** @throws GateError */
 async function checkConfig(file: string): Promise<ConfigSummary> {
   const { loadConfig } = await import('../../config/load.ts')
+  const { warningsOf } = await import('../../config/warnings.ts')
   const { RouteTable } = await import('../../route/table.ts')
   const { checkUpstreams } = await import('../../upstream/addresses.ts')
   const loaded = loadConfig(file, process.env)
@@ -41,5 +45,6 @@ async function checkConfig(file: string): Promise<ConfigSummary> {
       problems,
     })
   }
-  return { file: loaded.file, routes: routes.length, issuers: issuers.length }
+  const warnings = warningsOf(loaded.config)
+  return { file: loaded.file, routes: routes.length, issuers: issuers.length, warnings }
 }

@@ -163,13 +163,16 @@ CREATE OR REPLACE VIEW __schema__.revocation_times AS
        AND NOT EXISTS (SELECT FROM __schema__.receipts r WHERE r.row_id = w.row_id AND r.gate = f.gate)) AS missed
   FROM found f GROUP BY f.gate;
 
--- True if a running gate can match a row with these columns, or if no gate has reported its columns yet.
+-- True if a running gate can match a row with these columns, or if no gate has reported its columns yet. A gate may know the
+-- issuer by a pattern, in which {tenantid} stands for a GUID; tokens have the GUID.
 CREATE OR REPLACE FUNCTION __schema__.can_match(of_issuer text, columns text[]) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h')
     OR EXISTS (
       SELECT FROM gates g, jsonb_each(g.matches) m
-      WHERE g.seen_at > now() - interval '1 h' AND (of_issuer IS NULL OR m.key = of_issuer)
+      WHERE g.seen_at > now() - interval '1 h'
+        AND (of_issuer IS NULL OR strpos(of_issuer, '{tenantid}') = 0 AND m.key IN (of_issuer,
+          regexp_replace(of_issuer, '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', '{tenantid}')))
         AND m.value @> to_jsonb(array_remove(columns, NULL)))
 $$;
 
@@ -201,7 +204,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = __schema__, pg_temp AS $$
     FROM (SELECT DISTINCT m AS issuer FROM gates g, jsonb_object_keys(g.matches) m
       WHERE g.seen_at > now() - interval '1 h' AND m <> '') k) n
   WHERE n.common >= 0.5 AND NOT EXISTS (
-    SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h' AND g.matches ? of_issuer)
+    SELECT FROM gates g WHERE g.seen_at > now() - interval '1 h' AND strpos(of_issuer, '{tenantid}') = 0
+      AND g.matches ?| ARRAY[of_issuer, regexp_replace(of_issuer, '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', '{tenantid}')])
   ORDER BY n.common DESC, n.issuer LIMIT 1
 $$;
 
