@@ -9,7 +9,7 @@ import { readConfig } from '../../src/config/load.ts'
 import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
 import { admitKeys } from '../../src/identity/admit.ts'
-import { checkBinding } from '../../src/identity/binding.ts'
+import { checkBinding, checkScheme } from '../../src/identity/binding.ts'
 import { KnownSignatures } from '../../src/identity/known-signatures.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
 import { audience, drawToken, issuer, keySet, skewS, type TokenCase } from './token-cases.ts'
@@ -51,6 +51,7 @@ function gate(): (token: string) => Promise<Verdict> {
     try {
       const principal = await verifier.verify(token, undefined)
       checkBinding(principal.boundTo, undefined)
+      checkScheme(principal.boundTo, 'Bearer')
       return 'accepted'
     } catch (error) {
       return (error as GateError).code ?? `${error}`
