@@ -2,6 +2,8 @@
  * The latency that a caller feels: requests sent at a steady rate whatever has been answered, straight to the upstream,
  * through nginx and through the gate, in turns. ms from the writing of a request to the last byte of its answer.
  *
+ * Then the same through the gate while another client brings 1,000 tokens a second that the gate has never seen.
+ *
  *   RATE=800 SECONDS=10 ROUNDS=3 node test/bench/latency.ts
  */
 import { compile } from '../harness/bundle.ts'
@@ -14,6 +16,7 @@ import { nginxVersion, plainProxy } from './peers.ts'
 const rate = Number(process.env.RATE ?? 800)
 const seconds = Number(process.env.SECONDS ?? 10)
 const rounds = Number(process.env.ROUNDS ?? 3)
+const newPerS = 1000
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 const parts = await new Parts().open()
 const cluster = await startPostgres()
@@ -22,6 +25,14 @@ interface Way {
   readonly name: string
   readonly port: number
   readonly pids: readonly number[]
+}
+
+/** So many tokens a second that were never seen, for as long as one measurement takes. */
+function newTokens(port: number, round: number) {
+  const requests = Array.from({ length: newPerS * (seconds + 4) }, (_, n) =>
+    requestOf(tokenOf(`new-${n}`, round * 1e6 + n)),
+  )
+  return parts.applyBeside({ port, requests, connections: 32, rate: newPerS, seconds: seconds + 3 })
 }
 
 async function measure({ name, port, pids }: Way): Promise<string> {
@@ -62,7 +73,14 @@ try {
   })
   say(`${machine()}; ${rate} requests/s, ${rounds} rounds of ${seconds} s each`)
   say('\n| | p50, ms | p90 | p99 | CPU µs per request |\n| --- | ---: | ---: | ---: | ---: |')
-  for (let round = 0; round < rounds; round++) for (const way of ways) say(await measure(way))
+  const mine = ways.at(-1)!
+  for (let round = 0; round < rounds; round++) {
+    for (const way of ways) say(await measure(way))
+    const flood = newTokens(mine.port, round)
+    say(await measure({ ...mine, name: `dropgate beside ${newPerS} new tokens/s`, pids: [] }))
+    const { failed } = await flood
+    if (failed > 0) say(`  ${failed} of the new tokens were answered with an error`)
+  }
 } finally {
   parts.close()
   await cluster.close()

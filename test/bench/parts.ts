@@ -16,17 +16,24 @@ export interface RunningGate {
   readonly decisions: string
 }
 
+function runOn(load: ChildProcess, job: Job): Promise<Done> {
+  return new Promise((resolve) => {
+    load.once('message', (done) => resolve(done as Done))
+    load.send(job)
+  })
+}
+
 export class Parts {
   readonly folder = mkdtempSync(join(tmpdir(), 'dropgate-bench-'))
   readonly children: ChildProcess[] = []
-  readonly #load: ChildProcess = fork(file('./load.ts'))
+  readonly #load = this.#fork()
   upstream = 0
 
   async open(): Promise<this> {
     const upstream = spawn(process.execPath, [file('./upstream.ts')], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     })
-    this.children.push(upstream, this.#load)
+    this.children.push(upstream)
     this.upstream = await new Promise<number>((resolve) =>
       upstream.stdout!.once('data', (data) => resolve(Number(data))),
     )
@@ -39,10 +46,19 @@ export class Parts {
 
   /** Runs one job of the load. */
   apply(job: Job): Promise<Done> {
-    return new Promise((resolve) => {
-      this.#load.once('message', (done) => resolve(done as Done))
-      this.#load.send(job)
-    })
+    return runOn(this.#load, job)
+  }
+
+  /** Runs a job beside others, in a process of its own. */
+  async applyBeside(job: Job): Promise<Done> {
+    const load = this.#fork()
+    return await runOn(load, job).finally(() => load.kill())
+  }
+
+  #fork(): ChildProcess {
+    const load = fork(file('./load.ts'))
+    this.children.push(load)
+    return load
   }
 
   /** A gate that is ready, with the issuer's keys from a file. */
