@@ -78,13 +78,15 @@ function objectionTo(key: unknown, algorithms: readonly string[]): string | unde
 /** What can be said against a key without looking at its numbers; undefined when there is nothing. */
 export function formProblem(key: unknown, algorithms: readonly string[]): string | undefined {
   if (typeof key !== 'object' || key === null) return 'it is not an object'
-  const { kty, crv, use, key_ops, alg, kid } = key as Jwk
+  const { kty, crv, use, key_ops, alg, kid, issuer } = key as Jwk
   // A private key that is published proves nothing: anyone can sign with it.
   if (privateMembers.some((name) => (key as Jwk)[name] !== undefined))
     return 'its private part is published'
   if (use !== undefined && use !== 'sig') return 'its use is not sig'
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
     return 'its kid is not a text of at most 256 characters'
+  // Without the issuer the key would sign for all, so it is not enough to leave out the member alone.
+  if (issuer !== undefined && typeof issuer !== 'string') return 'its issuer is not a text'
   if (key_ops !== undefined && !(Array.isArray(key_ops) && key_ops.includes('verify')))
     return 'its key_ops do not include verify'
   if (alg !== undefined && !(typeof alg === 'string' && algorithms.includes(familyOf(alg))))

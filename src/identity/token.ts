@@ -144,10 +144,7 @@ export class TokenVerifier {
     issuer.keys = set.keys.map((jwk) => ({
       kid: jwk.kid as string | undefined,
       alg: jwk.alg as string | undefined,
-      issuer:
-        issuer.config.tenants === undefined || jwk.issuer === undefined
-          ? undefined
-          : String(jwk.issuer),
+      issuer: issuer.config.tenants === undefined ? undefined : (jwk.issuer as string | undefined),
       jwk,
       imported: new Map(),
       thumbprint: undefined,
