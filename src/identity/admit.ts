@@ -119,6 +119,12 @@ export function isKeyFor({ kty, crv }: Jwk, alg: string): boolean {
   }
 }
 
+/**
+ * OpenSSL has this bound for RSA keys of more than 3072 bits only. With an exponent as long as the modulus a check takes a
+ * hundred times as long, and the client that chooses the key of a proof chooses that too.
+ */
+const maxExponent = 2n ** 64n
+
 /** Why a key is too weak or malformed; undefined when it is neither. It may take milliseconds for an RSA key. */
 export function weaknessOfKey(key: Jwk): string | undefined {
   let details: ReturnType<typeof createPublicKey>['asymmetricKeyDetails']
@@ -130,8 +136,8 @@ export function weaknessOfKey(key: Jwk): string | undefined {
   if (key.kty !== 'RSA') return undefined
   const { modulusLength = 0, publicExponent = 0n } = details ?? {}
   if (modulusLength < 2048 || modulusLength > 8192) return 'its size is not from 2048 to 8192 bits'
-  if (publicExponent < 65537n || publicExponent % 2n === 0n)
-    return 'its exponent is not an odd number from 65537'
+  if (publicExponent < 65537n || publicExponent >= maxExponent || publicExponent % 2n === 0n)
+    return 'its exponent is not an odd number from 65537 with at most 64 bits'
   return weaknessOf(BigInt(`0x${Buffer.from(key.n as string, 'base64url').toString('hex')}`))
 }
 

@@ -268,6 +268,7 @@ t.test('of a set only keys that can verify a token are taken', async (t) => {
     ['off the curve', { ...es, x: 'AAAA' }],
     ['with a name that is no string', { ...es, kid: 7 }],
     ['an exponent of 1', { ...rsa, e: 'AQ' }],
+    ['an exponent that makes each check long', { ...rsa, e: `AQ${'A'.repeat(9)}B` }],
     ['for an issuer that is no text', { ...es, issuer: { toString: 1 } }],
     ['for an issuer that is a deep list', { ...es, issuer: deep }],
     ['null', null as never],
