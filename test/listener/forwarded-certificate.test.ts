@@ -143,6 +143,7 @@ t.test('only a trusted proxy is believed, and it never lends its own certificate
     clientHeader: 'x-forwarded-for',
     certificateHeader: { form: 'client-cert', name: 'client-cert' },
     named: new WeakMap(),
+    unnamed: new WeakSet(),
     certificates,
     peers: new WeakMap(),
     ...over,
