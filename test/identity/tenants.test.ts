@@ -172,6 +172,21 @@ t.test('a key that is published for one tenant signs for no other', async (t) =>
     `ERR_TOKEN_KEY_UNKNOWN its kid is "three", a key that signs for ${nameOf(three)} only`,
   )
   t.equal(await answer(verifier, await tokenOf(one, {}, 'plain')), nameOf(one))
+  // An entry for one tenant, which reads the key set of all.
+  const single = verifierOf({ issuer: nameOf(one) })
+  t.match(await answer(single, await tokenOf(one, {}, 'three')), /^ERR_TOKEN_KEY_UNKNOWN/)
+  t.match(
+    await answer(single, await tokenOf(one, { tid: three }, 'three')),
+    /^ERR_TOKEN_KEY_UNKNOWN/,
+  )
+  for (const kid of ['every', 'plain'])
+    t.equal(await answer(single, await tokenOf(one, {}, kid)), nameOf(one), kid)
+  for (const issuer of [nameOf(three), nameOf(three, v1)])
+    t.equal(
+      await answer(verifierOf({ issuer }), await tokenOf(three, { iss: issuer }, 'three')),
+      issuer,
+      'a tenant has a name in each version',
+    )
   // Nobody can say whom it signs for. It must not keep the others from coming into use either.
   for (const each of [verifier, verifierOf({ issuer: nameOf(one) })])
     t.match(await answer(each, await tokenOf(one, {}, 'odd')), /^ERR_TOKEN_KEY_UNKNOWN/)
