@@ -245,7 +245,7 @@ export class TokenVerifier {
   #verified({ token, issuer, claims, written }: Unverified, keyThumbprint: string): Verified {
     return {
       principal: parsePrincipal(claims, issuer.config, Date.now(), {
-        written,
+        written: written(),
         tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
         keyThumbprint,
         pointers: this.#options.pointers,
