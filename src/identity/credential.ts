@@ -32,6 +32,7 @@ const headerPrefix = 'header:'
 export class CredentialSources {
   readonly #byIssuer: IssuerNames<readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
+  readonly #hidden: RegExp
   readonly #headers: readonly string[]
   readonly #protocol: boolean
 
@@ -39,6 +40,7 @@ export class CredentialSources {
     this.#byIssuer = new IssuerNames(issuers.map((each) => [each, each.from] as const))
     const all = issuers.flatMap(({ from }) => from)
     this.#cookies = new Set(namesIn(all, cookiePrefix))
+    this.#hidden = cookieWithin(this.#cookies)
     this.#headers = namesIn(all, headerPrefix)
     this.#protocol = all.includes('websocket-protocol')
   }
@@ -48,7 +50,7 @@ export class CredentialSources {
    * @param upgrade Whether this is a WebSocket handshake: only there may the token be a subprotocol.
    * @param proxied Whether a trusted proxy sent the request: only then is the token in a header of its own read.
    * @returns undefined when there is no credential; a scheme other than Bearer and DPoP does not count
-   * @throws GateError ERR_CREDENTIAL_REPEATED
+   * @throws GateError ERR_CREDENTIAL_REPEATED, ERR_HEADER_MALFORMED
    */
   find(pairs: readonly string[], upgrade: boolean, proxied: boolean): Credential | undefined {
     let found: Credential | undefined
@@ -67,7 +69,8 @@ export class CredentialSources {
           break
         case 'cookie':
           if (this.#cookies.size === 0) break
-          for (const { name, content } of crumbs(value)) {
+          for (const { name, content, text } of crumbs(value)) {
+            if (this.#hidden.test(text)) throw hiddenCookie()
             if (this.#cookies.has(name)) note(unquoted(content), cookiePrefix + name)
           }
           break
@@ -208,6 +211,20 @@ interface Crumb {
   readonly name: string
   readonly content: string
   readonly text: string
+}
+
+/**
+ * Finds one of these cookies within another one. RFC 6265 section 5.4 separates cookies by semicolons alone; some servers
+ * (of RFC 2965, and Python's) also by commas or spaces, and would read a token there that the gate has not.
+ */
+function cookieWithin(names: Iterable<string>): RegExp {
+  const one = [...names].map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')
+  return new RegExp(`[\\s,](?:${one})\\s*=`)
+}
+
+function hiddenCookie(): GateError {
+  const cause = 'a cookie holds, behind a comma or a space, the name of the cookie for the token'
+  return new GateError('ERR_HEADER_MALFORMED', undefined, { cause })
 }
 
 function* crumbs(cookie: string): Generator<Crumb> {

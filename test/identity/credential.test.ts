@@ -57,6 +57,30 @@ t.test('a second credential is refused, in whatever pair of places', async (t) =
   )
 })
 
+t.test('a cookie within another one, which some servers read, is refused', async (t) => {
+  const named = sourcesOf('cookie:s.id', 'cookie:t')
+  for (const hidden of [
+    'a=b, t=F',
+    'a=b,t=F',
+    'a=b t=F',
+    'a=b\tt =F',
+    'a, t=F',
+    'a="b t=F"',
+    'a=b s.id=F',
+    't=T; a=b, t=F',
+    't=T, t=F',
+  ])
+    t.throws(
+      () => named.find(['cookie', hidden], false, false),
+      { code: 'ERR_HEADER_MALFORMED' },
+      hidden,
+    )
+  for (const plain of ['a=b, c=d', 'a=b tt=F', 'a=b at=F', 'a=b t', 'a=b saids=F', 'a=b s-id=F'])
+    t.equal(named.find(['cookie', plain], false, false), undefined, plain)
+  t.match(named.find(['cookie', 'a=b;t=T;  c=d'], false, false), { token: 'T' })
+  t.equal(sourcesOf('authorization').find(['cookie', 'a=b, t=F'], false, false), undefined)
+})
+
 t.test('on an optional route, what the gate has not read is no anonymous request', async (t) => {
   const cases: [pairs: string[], cause: string | undefined][] = [
     [['accept', '*/*'], undefined],
