@@ -33,6 +33,7 @@ export class CredentialSources {
   readonly #byIssuer: IssuerNames<readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
   readonly #hidden: RegExp
+  readonly #spelled: ReadonlySet<string>
   readonly #headers: readonly string[]
   readonly #protocol: boolean
 
@@ -41,6 +42,7 @@ export class CredentialSources {
     const all = issuers.flatMap(({ from }) => from)
     this.#cookies = new Set(namesIn(all, cookiePrefix))
     this.#hidden = cookieWithin(this.#cookies)
+    this.#spelled = new Set([...this.#cookies].map(phpName))
     this.#headers = namesIn(all, headerPrefix)
     this.#protocol = all.includes('websocket-protocol')
   }
@@ -72,6 +74,7 @@ export class CredentialSources {
           for (const { name, content, text } of crumbs(value)) {
             if (this.#hidden.test(text)) throw hiddenCookie()
             if (this.#cookies.has(name)) note(unquoted(content), cookiePrefix + name)
+            else if (this.#spelled.has(phpName(name))) throw hiddenCookie()
           }
           break
         case 'sec-websocket-protocol':
@@ -222,8 +225,23 @@ function cookieWithin(names: Iterable<string>): RegExp {
   return new RegExp(`[\\s,](?:${one})\\s*=`)
 }
 
+/** The name under which PHP has a cookie: percent-decoded (before 7.4.11), with `_` for dots and spaces, without an index. */
+function phpName(name: string): string {
+  if (!/[%+. [\0]/.test(name)) return name
+  const decoded = name
+    .replaceAll('+', ' ')
+    .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
+      String.fromCharCode(Number.parseInt(hex, 16)),
+    )
+  return decoded
+    .replace(/[\0[].*$/s, '')
+    .trimStart()
+    .replace(/[. ]/g, '_')
+}
+
 function hiddenCookie(): GateError {
-  const cause = 'a cookie holds, behind a comma or a space, the name of the cookie for the token'
+  const cause =
+    'a cookie holds the name of the cookie for the token, behind a comma or a space or in another spelling'
   return new GateError('ERR_HEADER_MALFORMED', undefined, { cause })
 }
 
