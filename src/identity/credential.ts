@@ -72,9 +72,10 @@ export class CredentialSources {
         case 'cookie':
           if (this.#cookies.size === 0) break
           for (const { name, content, text } of crumbs(value)) {
-            if (this.#hidden.test(text)) throw hiddenCookie()
+            // A token that holds such a name is none.
             if (this.#cookies.has(name)) note(unquoted(content), cookiePrefix + name)
-            else if (this.#spelled.has(phpName(name))) throw hiddenCookie()
+            else if (this.#spelled.has(phpName(name)) || this.#hidden.test(text))
+              throw hiddenCookie()
           }
           break
         case 'sec-websocket-protocol':
