@@ -35,6 +35,7 @@ export class CredentialSources {
   readonly #hidden: RegExp
   readonly #spelled: ReadonlySet<string>
   readonly #headers: readonly string[]
+  readonly #fromProxies: readonly string[]
   readonly #protocol: boolean
 
   constructor(issuers: readonly IssuerConfig[]) {
@@ -44,6 +45,7 @@ export class CredentialSources {
     this.#hidden = cookieWithin(this.#cookies)
     this.#spelled = new Set([...this.#cookies].map(phpName))
     this.#headers = namesIn(all, headerPrefix)
+    this.#fromProxies = this.#headers.length === 0 ? none : [...this.#headers, ...proxyHeaders]
     this.#protocol = all.includes('websocket-protocol')
   }
 
@@ -119,14 +121,14 @@ export class CredentialSources {
 
   /**
    * The headers that neither policy nor upstream may get: a token header that is believed from trusted proxies only, or
-   * that was not verified since the route asks for no token.
+   * that was not verified since the route asks for no token; and what else such proxies say about the caller, from others.
    */
   withheld(
     { auth, forward }: Pick<RouteConfig, 'auth' | 'forward'>,
     proxied: boolean,
   ): readonly string[] {
-    if (proxied && (auth !== 'none' || forward.authorization === 'keep')) return none
-    return this.#headers
+    if (!proxied) return this.#fromProxies
+    return auth !== 'none' || forward.authorization === 'keep' ? none : this.#headers
   }
 
   /**
@@ -139,6 +141,18 @@ export class CredentialSources {
 }
 
 const none: readonly string[] = []
+
+/** What identity-aware proxies (of Google, Cloudflare, AWS, Azure) say about the caller beside the token, for the upstream. */
+const proxyHeaders = [
+  ...[
+    'x-goog-iap-jwt-assertion',
+    'x-goog-authenticated-user-email',
+    'x-goog-authenticated-user-id',
+  ],
+  ...['cf-access-jwt-assertion', 'cf-access-authenticated-user-email'],
+  ...['x-amzn-oidc-accesstoken', 'x-amzn-oidc-data', 'x-amzn-oidc-identity'],
+  ...['x-ms-client-principal', 'x-ms-client-principal-id', 'x-ms-client-principal-name'],
+]
 
 function namesIn(sources: readonly CredentialSource[], prefix: string): readonly string[] {
   return sources.filter((each) => each.startsWith(prefix)).map((each) => each.slice(prefix.length))

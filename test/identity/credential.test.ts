@@ -133,7 +133,12 @@ t.test('a token header that nobody has verified reaches neither policy nor upstr
   const strip = { authorization: 'strip', identity: 'none' } as const
   const keep = { ...strip, authorization: 'keep' } as const
   for (const auth of ['required', 'optional', 'none'] as const)
-    for (const forward of [strip, keep]) t.same(all.withheld({ auth, forward }, false), [iap])
+    for (const forward of [strip, keep]) {
+      const held = all.withheld({ auth, forward }, false)
+      for (const name of [iap, 'x-goog-authenticated-user-email', 'x-ms-client-principal'])
+        t.ok(held.includes(name), `${name}, of no proxy`)
+      t.same(sourcesOf('authorization').withheld({ auth, forward }, false), [], 'where none comes')
+    }
   t.same(all.withheld({ auth: 'none', forward: strip }, true), [iap])
   for (const auth of ['required', 'optional'] as const)
     t.same(all.withheld({ auth, forward: strip }, true), [], 'where it has been')
