@@ -288,7 +288,8 @@ function checkHeaderSources(
   for (const [i, source] of from.entries()) {
     if (!source.startsWith('header:')) continue
     const name = source.slice('header:'.length)
-    if (!mayCarryToken(name)) {
+    const isCertificate = listens.some((each) => each.client_cert_header?.toLowerCase() === name)
+    if (isCertificate || !mayCarryToken(name)) {
       const write =
         name === 'authorization' ? name : 'the header that the proxy in front adds for the token'
       value(

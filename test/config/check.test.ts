@@ -170,6 +170,9 @@ t.test('a header with a meaning of its own carries no token', async (t) => {
       'Expect',
     ],
     ...[
+      'X-SSL-Client-Cert',
+      'SSL-Client-Cert',
+      'X-Amzn-Mtls-Clientcert',
       'X-Forwarded-For',
       'X-Forwarded-Proto',
       'X-Forwarded-Host',
@@ -217,6 +220,19 @@ t.test('a header with a meaning of its own carries no token', async (t) => {
     'Authorization-Token',
   ])
     t.same(read(behind(name)).issuers[0]!.from, [`header:${name.toLowerCase()}`])
+  const edge = {
+    ...behind('X-Edge'),
+    listen: {
+      trusted_proxies: ['10.0.0.0/8'],
+      client_cert_form: 'nginx',
+      client_cert_header: 'x-EDGE',
+    },
+  }
+  t.match(
+    refusal(edge).message,
+    /issuers\[0\]\.from\[0\].*another meaning/,
+    'the certificate of another listener',
+  )
   const one = {
     ...withIssuer({ from: ['header:X-Token'] }),
     listen: [{ port: 0 }, { port: 0, trusted_proxies: ['10.0.0.0/8'] }],
