@@ -47,7 +47,7 @@ export function readToken(file: string, token: string, pointers: readonly string
     checkTenant(claims, config)
     checkType(header, claims, config)
     const principal = parsePrincipal(claims, config, Date.now(), {
-      written,
+      written: written(),
       tokenHashes: (peppers ?? []).map((pepper) => tokenHash(pepper, token)),
       keyThumbprint: '',
       pointers: pointersOf(pointers),

@@ -12,6 +12,7 @@ import type { GateError } from '../errors.ts'
 import { checkFetch } from './check-fetch.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
 import { readPeppers } from './peppers.ts'
+import { anyAudience } from './presets.ts'
 import type { AddProblem, Problems } from './problems.ts'
 import { mayCarryToken } from './token-header.ts'
 import { isTrusted } from './trust.ts'
@@ -194,7 +195,13 @@ function checkListen(listen: GateConfig['listen'][number], at: string, value: Ad
 }
 
 function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
-  const { cors, tls } = route
+  const { audience, cors, tls } = route
+  if (audience?.includes(anyAudience)) {
+    value(
+      `${at}.audience`,
+      `${anyAudience} is no audience; name each, or write audience: none at the issuer`,
+    )
+  }
   const upstream = originProblem(route.upstream)
   if (upstream !== undefined) value(`${at}.upstream`, upstream)
   checkPages(route.origins ?? [], `${at}.origins`, value)
@@ -244,6 +251,13 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
     value(`${at}.issuer`, 'names that begin with dropgate: are reserved')
   const wrong = issuerProblem(issuer) ?? textProblem(issuer.issuer)
   if (wrong !== undefined) value(`${at}.issuer`, wrong)
+  // Alone it is what `audience: none` is turned into.
+  if (issuer.audience.length > 1 && issuer.audience.includes(anyAudience)) {
+    value(
+      `${at}.audience`,
+      `${anyAudience} is no audience; name each, or write audience: none alone`,
+    )
+  }
   const wrongUri = uri === undefined ? undefined : placeProblem(uri)
   if (wrongUri !== undefined) value(`${at}.jwks_uri`, wrongUri)
   for (const name of ['max_token_lifetime', 'keys_refresh', 'keys_max_stale'] as const) {
@@ -274,7 +288,8 @@ function checkHeaderSources(
   for (const [i, source] of from.entries()) {
     if (!source.startsWith('header:')) continue
     const name = source.slice('header:'.length)
-    if (!mayCarryToken(name)) {
+    const isCertificate = listens.some((each) => each.client_cert_header?.toLowerCase() === name)
+    if (isCertificate || !mayCarryToken(name)) {
       const write =
         name === 'authorization' ? name : 'the header that the proxy in front adds for the token'
       value(

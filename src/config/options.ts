@@ -177,7 +177,7 @@ const listen = group({
     ),
   ),
   proxy_protocol: choice(['none', 'required'], {
-    why: 'With `required` each connection must begin with a PROXY protocol header (version 1 or 2) and come from `trusted_proxies`.',
+    why: 'With `required` each connection must begin with a PROXY protocol header (version 1 or 2) and come from `trusted_proxies`. Where it names no client (`UNKNOWN`, `LOCAL`), no header about the client is believed.',
     default: 'none',
   }),
   takeover: flag({

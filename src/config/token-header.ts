@@ -10,7 +10,7 @@ const taken: ReadonlySet<string> = new Set([
   ...['forwarded', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'cf-connecting-ip'],
 ])
 const takenBeginning =
-  /^(?:accept|access-control|cache|client-cert|content|if|proxy|sec|x-dropgate|x-envoy|x-forwarded|x-http|x-original)(?:-|$)/
+  /^(?:accept|access-control|cache|client-cert|content|if|proxy|sec|ssl-client|x-amzn-mtls|x-dropgate|x-envoy|x-forwarded|x-http|x-original|x-ssl)(?:-|$)/
 /** What oauth2-proxy writes, the only one of `x-forwarded-*` that tells nothing of the way of the request. */
 const free = 'x-forwarded-access-token'
 

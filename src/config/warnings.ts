@@ -1,5 +1,6 @@
 /** What a configuration may say, and its author should mean. A gate logs it, and `config check` prints it. */
-import type { GateConfig } from './options.ts'
+import type { GateConfig, IssuerConfig } from './options.ts'
+import { anyAudience } from './presets.ts'
 
 export interface ConfigWarning {
   /** Path of the key, such as `issuers[0].tenants`. */
@@ -7,13 +8,30 @@ export interface ConfigWarning {
   readonly message: string
 }
 
-export function warningsOf({ issuers }: Pick<GateConfig, 'issuers'>): readonly ConfigWarning[] {
-  return issuers.flatMap(({ issuer, tenants }, i) =>
-    tenants === 'any'
-      ? {
-          path: `issuers[${i}].tenants`,
-          message: `any accepts the tokens of every tenant of ${issuer}, whoever made it; the policy must check input.principal.tenant or the issuer`,
-        }
-      : [],
-  )
+export function warningsOf({
+  issuers,
+  routes,
+}: Pick<GateConfig, 'issuers' | 'routes'>): readonly ConfigWarning[] {
+  // A route with audiences of its own asks for them, whatever the issuer says.
+  const asksIssuer = routes.some(({ auth, audience }) => auth !== 'none' && audience === undefined)
+  return issuers.flatMap((issuer, i) => issuerWarnings(issuer, `issuers[${i}]`, asksIssuer))
+}
+
+function issuerWarnings(
+  { issuer, tenants, audience }: IssuerConfig,
+  at: string,
+  asksIssuer: boolean,
+): readonly ConfigWarning[] {
+  const found: ConfigWarning[] = []
+  if (tenants === 'any')
+    found.push({
+      path: `${at}.tenants`,
+      message: `any accepts the tokens of every tenant of ${issuer}, whoever made it; the policy must check input.principal.tenant or the issuer`,
+    })
+  if (asksIssuer && audience.includes(anyAudience))
+    found.push({
+      path: `${at}.audience`,
+      message: `none accepts the tokens that ${issuer} made for other services; a service that gets one can use it here`,
+    })
+  return found
 }

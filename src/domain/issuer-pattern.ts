@@ -15,6 +15,7 @@ export interface NamedIssuer {
 export const tenantPlace = '{tenantid}'
 
 const guid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+const guidWithin = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/
 
 /** The issuer that this tenant has; also where a signing key names its issuer with `{tenantid}`. */
 export function withTenant(pattern: string, tenant: string): string {
@@ -27,6 +28,13 @@ export function tenantIn(pattern: string, name: string): string | undefined {
   if (at === -1 || !name.startsWith(pattern.slice(0, at))) return undefined
   const tenant = name.slice(at, at + 36)
   return guid.test(tenant) && withTenant(pattern, tenant) === name ? tenant : undefined
+}
+
+/** True when both names are of tenants, and of different ones. The rest may differ: one tenant has a name in each version. */
+export function differInTenant(one: string, other: string): boolean {
+  const [tenant] = guidWithin.exec(one) ?? []
+  const [another] = guidWithin.exec(other) ?? []
+  return tenant !== undefined && another !== undefined && tenant !== another
 }
 
 /** The names that an issuer has in tokens, as far as they are known beforehand. */

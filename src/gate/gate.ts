@@ -5,7 +5,8 @@
  *   decision log -> workers (listening, 503) -> admin -> keys -> bundles -> database -> feed -> fleet
  *
  * If `listen.takeover` is set and another gate holds the port, the workers listen last, when everything else is ready and
- * every issuer has keys: until then the other gate goes on answering, where this one would answer 503.
+ * every issuer has keys: until then the other gate goes on answering, where this one would answer 503. If the other gate
+ * leaves before, they listen at once, as on a free port.
  *
  * This thread is the only writer of the ledger. It carries no requests and writes no decision log, so traffic never
  * delays a revocation.
@@ -25,7 +26,7 @@ import type { PatchFormat } from '../policy/patch.ts'
 import { RouteTable } from '../route/table.ts'
 import { checkUpstreams } from '../upstream/addresses.ts'
 import { LiveExchanges } from './live.ts'
-import { findTakenPorts } from './ports.ts'
+import { findTakenPorts, TakenPorts } from './ports.ts'
 import { keylessIssuers, missingParts, type Readiness, readinessOf } from './readiness.ts'
 import { type GateRooms, makeRooms, type ReadyAnswer } from './rooms.ts'
 import { beatOf, type GateFacts, metricsOf, statusOf } from './status.ts'
@@ -162,12 +163,19 @@ export class Gate {
       { ports: this.#ports },
       'the port is in use: it is taken over once this gate is ready',
     )
+    const others = new TakenPorts(this.#config.listen)
+    const isReady = this.#isTimeToTakeOver()
     const listen = async (): Promise<void> => {
+      others.open()
       try {
-        this.#ports = await workers.listen(this.#isTimeToTakeOver())
+        this.#ports = await workers.listen(() => others.left || isReady())
+        if (others.left)
+          this.#log.warn({ ports: this.#ports }, 'the other gate left the port early')
       } catch (error) {
         await this.close()
         throw error
+      } finally {
+        others.close()
       }
     }
     this.#listening = listen()
@@ -176,8 +184,8 @@ export class Gate {
   }
 
   /**
-   * The other gate has the keys of every issuer, or better ones than none. So there is no limit to the waiting, also for
-   * an issuer that is away for good; the log says how to end it.
+   * The other gate has the keys of every issuer, or better ones than none. So there is no limit to the waiting as long as it
+   * is there, also for an issuer that is away for good; the log says how to end it.
    */
   #isTimeToTakeOver(): () => boolean {
     let said = ''

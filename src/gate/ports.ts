@@ -1,6 +1,6 @@
 /**
  * Checks that the ports are free before the first worker binds them: with `reusePort`, a second gate would share them
- * without an error.
+ * without an error. A gate that waits to take them over looks again and again, since the other one may leave before.
  */
 import { createServer } from 'node:net'
 import type { GateConfig } from '../config/options.ts'
@@ -25,6 +25,43 @@ export async function findTakenPorts(
     taken = true
   }
   return taken
+}
+
+const lookMs = 1000
+/** A gate with one worker leaves its port for a moment while the worker is replaced: this many looks find it free again. */
+const looksUntilLeft = 3
+
+/** Watches ports that another gate holds. */
+export class TakenPorts {
+  readonly #listen: GateConfig['listen']
+  #free = 0
+  #closed = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(listen: GateConfig['listen']) {
+    this.#listen = listen
+  }
+
+  open(): void {
+    this.#timer = setTimeout(() => void this.#look(), lookMs)
+  }
+
+  /** True when the other gate is gone: nobody answers there. */
+  get left(): boolean {
+    return this.#free >= looksUntilLeft
+  }
+
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+  }
+
+  async #look(): Promise<void> {
+    // What cannot be tried is not free: the binding will say why.
+    const taken = await findTakenPorts(this.#listen, true).catch(() => true)
+    this.#free = taken ? 0 : this.#free + 1
+    if (!this.#closed && !this.left) this.open()
+  }
 }
 
 /** Tries whether a port is free: binds it alone for a moment. @throws GateError ERR_LISTEN when it cannot be bound for another reason */

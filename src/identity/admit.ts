@@ -78,13 +78,15 @@ function objectionTo(key: unknown, algorithms: readonly string[]): string | unde
 /** What can be said against a key without looking at its numbers; undefined when there is nothing. */
 export function formProblem(key: unknown, algorithms: readonly string[]): string | undefined {
   if (typeof key !== 'object' || key === null) return 'it is not an object'
-  const { kty, crv, use, key_ops, alg, kid } = key as Jwk
+  const { kty, crv, use, key_ops, alg, kid, issuer } = key as Jwk
   // A private key that is published proves nothing: anyone can sign with it.
   if (privateMembers.some((name) => (key as Jwk)[name] !== undefined))
     return 'its private part is published'
   if (use !== undefined && use !== 'sig') return 'its use is not sig'
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
     return 'its kid is not a text of at most 256 characters'
+  // Without the issuer the key would sign for all, so it is not enough to leave out the member alone.
+  if (issuer !== undefined && typeof issuer !== 'string') return 'its issuer is not a text'
   if (key_ops !== undefined && !(Array.isArray(key_ops) && key_ops.includes('verify')))
     return 'its key_ops do not include verify'
   if (alg !== undefined && !(typeof alg === 'string' && algorithms.includes(familyOf(alg))))
@@ -117,6 +119,12 @@ export function isKeyFor({ kty, crv }: Jwk, alg: string): boolean {
   }
 }
 
+/**
+ * OpenSSL has this bound for RSA keys of more than 3072 bits only. With an exponent as long as the modulus a check takes a
+ * hundred times as long, and the client that chooses the key of a proof chooses that too.
+ */
+const maxExponent = 2n ** 64n
+
 /** Why a key is too weak or malformed; undefined when it is neither. It may take milliseconds for an RSA key. */
 export function weaknessOfKey(key: Jwk): string | undefined {
   let details: ReturnType<typeof createPublicKey>['asymmetricKeyDetails']
@@ -128,8 +136,8 @@ export function weaknessOfKey(key: Jwk): string | undefined {
   if (key.kty !== 'RSA') return undefined
   const { modulusLength = 0, publicExponent = 0n } = details ?? {}
   if (modulusLength < 2048 || modulusLength > 8192) return 'its size is not from 2048 to 8192 bits'
-  if (publicExponent < 65537n || publicExponent % 2n === 0n)
-    return 'its exponent is not an odd number from 65537'
+  if (publicExponent < 65537n || publicExponent >= maxExponent || publicExponent % 2n === 0n)
+    return 'its exponent is not an odd number from 65537 with at most 64 bits'
   return weaknessOf(BigInt(`0x${Buffer.from(key.n as string, 'base64url').toString('hex')}`))
 }
 

@@ -32,14 +32,20 @@ const headerPrefix = 'header:'
 export class CredentialSources {
   readonly #byIssuer: IssuerNames<readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
+  readonly #hidden: RegExp
+  readonly #spelled: ReadonlySet<string>
   readonly #headers: readonly string[]
+  readonly #fromProxies: readonly string[]
   readonly #protocol: boolean
 
   constructor(issuers: readonly IssuerConfig[]) {
     this.#byIssuer = new IssuerNames(issuers.map((each) => [each, each.from] as const))
     const all = issuers.flatMap(({ from }) => from)
     this.#cookies = new Set(namesIn(all, cookiePrefix))
+    this.#hidden = cookieWithin(this.#cookies)
+    this.#spelled = new Set([...this.#cookies].map(phpName))
     this.#headers = namesIn(all, headerPrefix)
+    this.#fromProxies = this.#headers.length === 0 ? none : [...this.#headers, ...proxyHeaders]
     this.#protocol = all.includes('websocket-protocol')
   }
 
@@ -48,7 +54,7 @@ export class CredentialSources {
    * @param upgrade Whether this is a WebSocket handshake: only there may the token be a subprotocol.
    * @param proxied Whether a trusted proxy sent the request: only then is the token in a header of its own read.
    * @returns undefined when there is no credential; a scheme other than Bearer and DPoP does not count
-   * @throws GateError ERR_CREDENTIAL_REPEATED
+   * @throws GateError ERR_CREDENTIAL_REPEATED, ERR_HEADER_MALFORMED
    */
   find(pairs: readonly string[], upgrade: boolean, proxied: boolean): Credential | undefined {
     let found: Credential | undefined
@@ -67,8 +73,11 @@ export class CredentialSources {
           break
         case 'cookie':
           if (this.#cookies.size === 0) break
-          for (const { name, content } of crumbs(value)) {
+          for (const { name, content, text } of crumbs(value)) {
+            // A token that holds such a name is none.
             if (this.#cookies.has(name)) note(unquoted(content), cookiePrefix + name)
+            else if (this.#spelled.has(phpName(name)) || this.#hidden.test(text))
+              throw hiddenCookie()
           }
           break
         case 'sec-websocket-protocol':
@@ -112,14 +121,14 @@ export class CredentialSources {
 
   /**
    * The headers that neither policy nor upstream may get: a token header that is believed from trusted proxies only, or
-   * that was not verified since the route asks for no token.
+   * that was not verified since the route asks for no token; and what else such proxies say about the caller, from others.
    */
   withheld(
     { auth, forward }: Pick<RouteConfig, 'auth' | 'forward'>,
     proxied: boolean,
   ): readonly string[] {
-    if (proxied && (auth !== 'none' || forward.authorization === 'keep')) return none
-    return this.#headers
+    if (!proxied) return this.#fromProxies
+    return auth !== 'none' || forward.authorization === 'keep' ? none : this.#headers
   }
 
   /**
@@ -132,6 +141,18 @@ export class CredentialSources {
 }
 
 const none: readonly string[] = []
+
+/** What identity-aware proxies (of Google, Cloudflare, AWS, Azure) say about the caller beside the token, for the upstream. */
+const proxyHeaders = [
+  ...[
+    'x-goog-iap-jwt-assertion',
+    'x-goog-authenticated-user-email',
+    'x-goog-authenticated-user-id',
+  ],
+  ...['cf-access-jwt-assertion', 'cf-access-authenticated-user-email'],
+  ...['x-amzn-oidc-accesstoken', 'x-amzn-oidc-data', 'x-amzn-oidc-identity'],
+  ...['x-ms-client-principal', 'x-ms-client-principal-id', 'x-ms-client-principal-name'],
+]
 
 function namesIn(sources: readonly CredentialSource[], prefix: string): readonly string[] {
   return sources.filter((each) => each.startsWith(prefix)).map((each) => each.slice(prefix.length))
@@ -208,6 +229,35 @@ interface Crumb {
   readonly name: string
   readonly content: string
   readonly text: string
+}
+
+/**
+ * Finds one of these cookies within another one. RFC 6265 section 5.4 separates cookies by semicolons alone; some servers
+ * (of RFC 2965, and Python's) also by commas or spaces, and would read a token there that the gate has not.
+ */
+function cookieWithin(names: Iterable<string>): RegExp {
+  const one = [...names].map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')
+  return new RegExp(`[\\s,](?:${one})\\s*=`)
+}
+
+/** The name under which PHP has a cookie: percent-decoded (before 7.4.11), with `_` for dots and spaces, without an index. */
+function phpName(name: string): string {
+  if (!/[%+. [\0]/.test(name)) return name
+  const decoded = name
+    .replaceAll('+', ' ')
+    .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
+      String.fromCharCode(Number.parseInt(hex, 16)),
+    )
+  return decoded
+    .replace(/[\0[].*$/s, '')
+    .trimStart()
+    .replace(/[. ]/g, '_')
+}
+
+function hiddenCookie(): GateError {
+  const cause =
+    'a cookie holds the name of the cookie for the token, behind a comma or a space or in another spelling'
+  return new GateError('ERR_HEADER_MALFORMED', undefined, { cause })
 }
 
 function* crumbs(cookie: string): Generator<Crumb> {

@@ -34,6 +34,8 @@ export interface IssuerStatus {
 
 /** Delay between attempts while the first set is missing; it doubles up to the cooldown. */
 const firstRetryMs = 500
+/** Least delay between these attempts, where `keys_cooldown` is shorter: they run on the thread that delivers revocations. */
+const leastRetryMs = 100
 /** Least pause that an issuer can bring about by the headers of its answers, where `keys_cooldown` is shorter. */
 const leastPauseMs = 1000
 /** The longest time of a timer; Node takes a longer one for 1 ms. */
@@ -306,8 +308,10 @@ function servesUntil({ goodAt, config }: IssuerKeys): number {
  */
 function pauseOf(source: IssuerKeys): number {
   const { keys, failures, freshMs = Number.POSITIVE_INFINITY, config } = source
-  if (keys.length === 0)
-    return Math.min(config.keys_cooldown, firstRetryMs * 2 ** Math.min(failures, 10))
+  if (keys.length === 0) {
+    const growing = firstRetryMs * 2 ** Math.min(failures, 10)
+    return Math.max(leastRetryMs, Math.min(config.keys_cooldown, growing))
+  }
   const rest = servesUntil(source) + 1 - Date.now()
   const asked = Math.max(freshMs, config.keys_cooldown, leastPauseMs)
   return Math.min(config.keys_refresh, asked, Math.max(firstRetryMs, rest))

@@ -26,8 +26,11 @@ const alphabet = /^[A-Za-z0-9_-]+$/
 export interface Shape {
   readonly header: Header
   readonly claims: Claims
-  /** The claims for the policy, with every number as the issuer wrote it: a double holds only 53 bits. */
-  readonly written: Claims
+  /**
+   * The claims for the policy, with every number as the issuer wrote it: a double holds only 53 bits. Called once the
+   * signature is good: strangers can write tokens whose numbers take as long as ten signature checks.
+   */
+  readonly written: () => Claims
 }
 
 /** @throws GateError ERR_TOKEN_MALFORMED */
@@ -56,17 +59,19 @@ export function readJws(
   text: string,
   maxCharacters: number,
   refuse: Refuse,
-): { readonly header: Claims; readonly claims: Claims; readonly written: Claims } {
+): { readonly header: Claims; readonly claims: Claims; readonly written: () => Claims } {
   if (text.length > maxCharacters) throw refuse(`it has more than ${maxCharacters} characters`)
   const parts = text.split('.')
   if (parts.length !== 3) throw refuse(`it has ${parts.length} parts, expected 3`)
   if (!parts.every(canonical)) throw refuse('a part of it is not strict base64url')
-  const { value: header } = readObject(parts[0]!, 'header', refuse)
-  const { value: claims, written } = readObject(parts[1]!, 'payload', refuse)
+  const { object: header } = readObject(parts[0]!, 'header', refuse)
+  const { object: claims, text: payload } = readObject(parts[1]!, 'payload', refuse)
   const { crit, b64, zip, enc } = header
   // These members change the meaning of the bytes (RFC 8725 section 3.10), so they are refused.
   if (crit !== undefined || b64 !== undefined || zip !== undefined || enc !== undefined)
     throw refuse('its header has crit, b64, zip or enc')
+  const written = (): Claims =>
+    holdsDoubtfulNumber(payload) ? (parseKeepingDigits(payload) as JsonObject) : claims
   return { header, claims, written }
 }
 
@@ -99,7 +104,7 @@ function readObject(
   part: string,
   name: string,
   refuse: Refuse,
-): { value: JsonObject; written: JsonObject } {
+): { object: JsonObject; text: string } {
   let text: string
   let value: unknown
   try {
@@ -111,9 +116,7 @@ function readObject(
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw refuse(`its ${name} is not an object`)
   const plain = strictJson(text, { ...oneReading, refuse })
-  const object = (plain === text ? value : JSON.parse(plain)) as JsonObject
-  const written = holdsDoubtfulNumber(plain) ? (parseKeepingDigits(plain) as JsonObject) : object
-  return { value: object, written }
+  return { object: (plain === text ? value : JSON.parse(plain)) as JsonObject, text: plain }
 }
 
 /**

@@ -7,7 +7,7 @@
  */
 import type { IssuerConfig } from '../config/options.ts'
 import { anyAudience } from '../config/presets.ts'
-import { IssuerNames, withTenant } from '../domain/issuer-pattern.ts'
+import { differInTenant, IssuerNames, withTenant } from '../domain/issuer-pattern.ts'
 import type { Pointers, Principal } from '../domain/principal.ts'
 import { tokenHash } from '../domain/token-hash.ts'
 import { type Code, GateError } from '../errors.ts'
@@ -144,10 +144,7 @@ export class TokenVerifier {
     issuer.keys = set.keys.map((jwk) => ({
       kid: jwk.kid as string | undefined,
       alg: jwk.alg as string | undefined,
-      issuer:
-        issuer.config.tenants === undefined || jwk.issuer === undefined
-          ? undefined
-          : String(jwk.issuer),
+      issuer: restrictionOf(jwk.issuer as string | undefined, issuer.config),
       jwk,
       verifying: new Map(),
       thumbprint: undefined,
@@ -248,7 +245,7 @@ export class TokenVerifier {
   #verified({ token, issuer, claims, written }: Unverified, keyThumbprint: string): Verified {
     return {
       principal: parsePrincipal(claims, issuer.config, Date.now(), {
-        written,
+        written: written(),
         tokenHashes: this.#options.peppers.map((pepper) => tokenHash(pepper, token)),
         keyThumbprint,
         pointers: this.#options.pointers,
@@ -361,7 +358,19 @@ function candidates(unverified: Unverified): readonly Key[] {
   return fitting.filter((key) => key.kid === undefined).slice(0, maxCandidates)
 }
 
-/** `checkTenant` has found that `tid` is the tenant in `iss`. */
+/**
+ * The issuer that a key is restricted to. An entry for one tenant may read the key set of all: a key of another tenant, or of
+ * the personal accounts, must not sign for it.
+ */
+function restrictionOf(
+  published: string | undefined,
+  { issuer, tenants }: IssuerConfig,
+): string | undefined {
+  if (published === undefined || tenants !== undefined) return published
+  return differInTenant(published, issuer) ? published : undefined
+}
+
+/** Where a key is for every tenant, `checkTenant` has found that `tid` is the tenant in `iss`. */
 function signsFor({ issuer }: Key, { claims }: Unverified): boolean {
   return issuer === undefined || withTenant(issuer, claims.tid as string) === claims.iss
 }

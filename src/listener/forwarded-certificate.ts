@@ -48,11 +48,12 @@ export function forwardedCertificate(
     value = pairs[i + 1]!
   }
   if (value === undefined || value === '') return undefined
-  const known = remembered.get(form + value)
+  const entry = `${form} ${value}`
+  const known = remembered.get(entry)
   if (known !== undefined) return known
   const thumbprint = readers[form](value)
   if (remembered.size >= maxRemembered) remembered.clear()
-  remembered.set(form + value, thumbprint)
+  remembered.set(entry, thumbprint)
   return thumbprint
 }
 

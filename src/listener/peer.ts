@@ -40,6 +40,11 @@ export interface Via {
   readonly certificateHeader: CertificateHeader | undefined
   /** The ends of a connection as its PROXY protocol header names them, see proxy-protocol.ts. */
   readonly named: WeakMap<Socket, Ends>
+  /**
+   * Connections whose PROXY protocol header names no client. The load balancer has not read what comes over them, so it may
+   * all be written by a client: a header about the client counts as little as from an address that is not trusted.
+   */
+  readonly unnamed: WeakSet<Socket>
   /** Thumbprints of client certificates, computed once for each connection. */
   readonly certificates: WeakMap<Socket, string>
   /** The other end of each connection, before a proxy's headers are read. */
@@ -57,7 +62,7 @@ const maxHops = 32
 export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via): Peer {
   const peer = via.peers.get(socket) ?? readPeer(socket, via)
   const { trusted } = via
-  if (trusted === undefined || !trusted.has(peer.address)) return peer
+  if (trusted === undefined || !trusted.has(peer.address) || via.unnamed.has(socket)) return peer
   const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
   let { address } = peer
   for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {

@@ -8,7 +8,7 @@ import { plainAddress } from '../domain/address.ts'
 import type { NetworkSet } from '../domain/network.ts'
 import type { Ends } from './peer.ts'
 
-/** `ends` is undefined when the load balancer speaks for itself (health checks). */
+/** `ends` is undefined when the load balancer speaks for itself (health checks), or cannot name its client. */
 export interface ProxyHeader {
   readonly ends: Ends | undefined
   /** Its length in bytes. */
@@ -87,6 +87,7 @@ export interface ProxiedOptions {
   /** Called for each connection. */
   readonly timeoutMs: () => number
   readonly named: WeakMap<Socket, Ends>
+  readonly unnamed: WeakSet<Socket>
   /** Called with a connection whose header has been removed. */
   readonly onConnection: (socket: Socket) => void
   /** A connection was closed because its header was malformed, missing, or from an address that is not trusted. */
@@ -95,7 +96,7 @@ export interface ProxiedOptions {
 
 /** A server that removes the PROXY header from each connection before passing the connection on. */
 export function createProxiedServer(options: ProxiedOptions): NetServer {
-  const { trusted, timeoutMs, named, onConnection, onRefused } = options
+  const { trusted, timeoutMs, named, unnamed, onConnection, onRefused } = options
   return createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {
     const refuse = (): void => {
       onRefused()
@@ -121,7 +122,8 @@ export function createProxiedServer(options: ProxiedOptions): NetServer {
         refuse()
         return
       }
-      if (header.ends !== undefined) named.set(socket, header.ends)
+      if (header.ends === undefined) unnamed.add(socket)
+      else named.set(socket, header.ends)
       socket.pause()
       const rest = bytes.subarray(header.length)
       if (rest.length > 0) socket.unshift(rest)

@@ -253,6 +253,7 @@ export class Listener {
       trusted: via.trusted!,
       timeoutMs: () => this.#limits.header_timeout,
       named: via.named,
+      unnamed: via.unnamed,
       onConnection: (socket) => {
         server.emit('connection', socket)
         // TLS resumes the socket by itself, after it has read the bytes that came with the header; to resume here would
@@ -268,6 +269,7 @@ export class Listener {
       const beneath = socketBeneathTls(socket)
       const ends = beneath === undefined ? undefined : via.named.get(beneath)
       if (ends !== undefined) via.named.set(socket, ends)
+      else if (beneath === undefined || via.unnamed.has(beneath)) via.unnamed.add(socket)
     })
     return front
   }
@@ -333,6 +335,7 @@ function viaOf(config: ListenConfig): Via {
         ? undefined
         : { form, name: config.client_cert_header?.toLowerCase() ?? certificateHeaders[form] },
     named: new WeakMap<Socket, Ends>(),
+    unnamed: new WeakSet<Socket>(),
     certificates: new WeakMap<Socket, string>(),
     peers: new WeakMap<Socket, Peer>(),
   }

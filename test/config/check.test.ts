@@ -57,6 +57,8 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withIssuer({ issuer: 'https://idp.example/my realm' }), 'issuers[0].issuer', 'has a space'],
   [withIssuer({ issuer: 'https://idp.example#a' }), 'issuers[0].issuer', 'no fragment'],
   [withIssuer({ issuer: 'http://idp.example' }), 'issuers[0].issuer', 'expected an https URL, or http on loopback'],
+  [withIssuer({ audience: ['api', '*'] }), 'issuers[0].audience', '* is no audience'],
+  [withRoute({ audience: ['*'] }), 'routes[0].audience', '* is no audience'],
   [withRoute({ auth: 'optional' }), 'routes[0].auth', 'auth is optional, but there are no issuers'],
   [{ ...withIssuer({ from: ['cookie:s'] }), routes: [{ ...route, auth: 'optional' }] }, 'routes[0].origins', 'are taken from a cookie'],
   [withIssuer({ from: ['header:X-Goog-Iap-Jwt-Assertion'] }), 'issuers[0].from[0]', 'read from trusted proxies only, and there are none'],
@@ -168,6 +170,9 @@ t.test('a header with a meaning of its own carries no token', async (t) => {
       'Expect',
     ],
     ...[
+      'X-SSL-Client-Cert',
+      'SSL-Client-Cert',
+      'X-Amzn-Mtls-Clientcert',
       'X-Forwarded-For',
       'X-Forwarded-Proto',
       'X-Forwarded-Host',
@@ -215,6 +220,19 @@ t.test('a header with a meaning of its own carries no token', async (t) => {
     'Authorization-Token',
   ])
     t.same(read(behind(name)).issuers[0]!.from, [`header:${name.toLowerCase()}`])
+  const edge = {
+    ...behind('X-Edge'),
+    listen: {
+      trusted_proxies: ['10.0.0.0/8'],
+      client_cert_form: 'nginx',
+      client_cert_header: 'x-EDGE',
+    },
+  }
+  t.match(
+    refusal(edge).message,
+    /issuers\[0\]\.from\[0\].*another meaning/,
+    'the certificate of another listener',
+  )
   const one = {
     ...withIssuer({ from: ['header:X-Token'] }),
     listen: [{ port: 0 }, { port: 0, trusted_proxies: ['10.0.0.0/8'] }],
@@ -258,3 +276,16 @@ t.test('a header with client certificates at one port is removed on every route'
   t.same(config.routes.map(({ forward }) => forward.remove), [['x-edge-cert'], ['x-role', 'x-edge-cert']])
   t.notOk(read(least).routes[0]!.forward.remove)
 }) // biome-ignore format: short
+
+t.test(
+  'every audience is accepted with a warning, where a route asks for none of its own',
+  async (t) => {
+    const any = withIssuer({ audience: 'none' })
+    const pathsWith = (part: object): readonly string[] =>
+      warningsOf(read({ ...any, routes: [{ ...route, ...part }] })).map(({ path }) => path)
+    t.same(pathsWith({ auth: 'required' }), ['issuers[0].audience'])
+    t.same(pathsWith({ auth: 'optional' }), ['issuers[0].audience'])
+    t.same(pathsWith({ auth: 'required', audience: ['api'] }), [])
+    t.same(pathsWith({ auth: 'none' }), [])
+  },
+)

@@ -186,6 +186,28 @@ t.test('a second gate that is stopped while it waits ends, and the first goes on
   t.equal((await gate.ask('/public')).status, 200)
 })
 
+t.test('a gate that waits for keys serves what it can once the other one has gone', async (t) => {
+  const port = await freePort()
+  const listen = { host: '127.0.0.1', port, takeover: true }
+  const other = await TestGate.start({ beside: gate, config: { listen, workers: 1 } })
+  t.teardown(() => other.stop())
+  const live = { issuer: gate.issuer.url, audience: ['api'], algorithms: ['ES256'] }
+  const next = await TestGate.start({
+    beside: gate,
+    config: { listen, issuers: [live, dead] },
+    routes: [{ name: 'orders', path: '/orders' }],
+    ready: false,
+  })
+  t.teardown(() => next.stop())
+  const waits = 'waiting to take over the port until the gate is otherwise ready'
+  await next.waitsFor(`${without(dead.issuer)},${waits}`)
+  await other.gate.close()
+  await next.gate.listening()
+  t.equal((await next.ask('/orders', await gate.issuer.token('alice'))).status, 200)
+  t.match(next.gate.readiness(), { ready: true, warnings: [without(dead.issuer)] })
+  t.ok(next.logged.some(({ message }) => /left the port early/.test(message)))
+})
+
 t.test(
   'a program that does not share the port ends the start, once all else is ready',
   async (t) => {

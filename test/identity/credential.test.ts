@@ -57,6 +57,51 @@ t.test('a second credential is refused, in whatever pair of places', async (t) =
   )
 })
 
+t.test('a cookie within another one, which some servers read, is refused', async (t) => {
+  const named = sourcesOf('cookie:s.id', 'cookie:t')
+  for (const hidden of [
+    'a=b, t=F',
+    'a=b,t=F',
+    'a=b t=F',
+    'a=b\tt =F',
+    'a, t=F',
+    'a="b t=F"',
+    'a=b s.id=F',
+    't=T; a=b, t=F',
+    '%74=F',
+    't=T; %74=F',
+    '+t=F',
+    't[0]=F',
+    't%00x=F',
+    's_id=F',
+    's%2eid=F',
+    's+id=F',
+    's%5fid=F',
+  ])
+    t.throws(
+      () => named.find(['cookie', hidden], false, false),
+      { code: 'ERR_HEADER_MALFORMED' },
+      hidden,
+    )
+  for (const plain of [
+    'a=b, c=d',
+    'a=b tt=F',
+    'a=b at=F',
+    'a=b t',
+    'a=b saids=F',
+    'a=b s-id=F',
+    '%54=F',
+    'T=F',
+    't%=F',
+    '%2574=F',
+  ])
+    t.equal(named.find(['cookie', plain], false, false), undefined, plain)
+  t.match(named.find(['cookie', 'a=b;t=T;  c=d'], false, false), { token: 'T' })
+  const own = named.find(['cookie', 't=T, t=F'], false, false)
+  t.match(own, { token: 'T, t=F' }, 'one token, and a malformed one')
+  t.equal(sourcesOf('authorization').find(['cookie', 'a=b, t=F'], false, false), undefined)
+})
+
 t.test('on an optional route, what the gate has not read is no anonymous request', async (t) => {
   const cases: [pairs: string[], cause: string | undefined][] = [
     [['accept', '*/*'], undefined],
@@ -88,7 +133,12 @@ t.test('a token header that nobody has verified reaches neither policy nor upstr
   const strip = { authorization: 'strip', identity: 'none' } as const
   const keep = { ...strip, authorization: 'keep' } as const
   for (const auth of ['required', 'optional', 'none'] as const)
-    for (const forward of [strip, keep]) t.same(all.withheld({ auth, forward }, false), [iap])
+    for (const forward of [strip, keep]) {
+      const held = all.withheld({ auth, forward }, false)
+      for (const name of [iap, 'x-goog-authenticated-user-email', 'x-ms-client-principal'])
+        t.ok(held.includes(name), `${name}, of no proxy`)
+      t.same(sourcesOf('authorization').withheld({ auth, forward }, false), [], 'where none comes')
+    }
   t.same(all.withheld({ auth: 'none', forward: strip }, true), [iap])
   for (const auth of ['required', 'optional'] as const)
     t.same(all.withheld({ auth, forward: strip }, true), [], 'where it has been')

@@ -256,6 +256,7 @@ t.test('of a set only keys that can verify a token are taken', async (t) => {
     }
   }
   t.same(taken(es, rsa), ['es', 'rsa', 'always'])
+  const deep = JSON.parse('['.repeat(1000) + ']'.repeat(1000))
   const left: [name: string, key: object][] = [
     ['for encryption', { ...es, use: 'enc' }],
     ['of another algorithm', { ...es, alg: 'ES384' }],
@@ -267,6 +268,9 @@ t.test('of a set only keys that can verify a token are taken', async (t) => {
     ['off the curve', { ...es, x: 'AAAA' }],
     ['with a name that is no string', { ...es, kid: 7 }],
     ['an exponent of 1', { ...rsa, e: 'AQ' }],
+    ['an exponent that makes each check long', { ...rsa, e: `AQ${'A'.repeat(9)}B` }],
+    ['for an issuer that is no text', { ...es, issuer: { toString: 1 } }],
+    ['for an issuer that is a deep list', { ...es, issuer: deep }],
     ['null', null as never],
   ] // biome-ignore format: a table
   for (const [name, key] of left) t.same(taken(key), ['always'], name)

@@ -188,6 +188,19 @@ t.test('an issuer may ask for a sooner fetch, but not for a hammer or a long sle
   t.ok(asked[1]! - asked[0]! >= 990, 'after the second that was left')
 })
 
+t.test('without a cooldown an issuer that fails is not asked without a pause', async (t) => {
+  const times: number[] = []
+  const origin = await openSite((_req, res) => {
+    times.push(performance.now())
+    res.writeHead(503).end()
+  })
+  const options = { issuer: 'https://a.example', jwks_uri: origin, keys_cooldown: '0s' }
+  const { store } = await openKeyStore(options)
+  await until('5 fetches', () => times.length >= 5)
+  await store.close()
+  t.ok(times[4]! - times[0]! >= 390, `${times[4]! - times[0]!}`)
+})
+
 t.test('a pause longer than a timer can be is not a pause of a millisecond', async (t) => {
   let fetches = 0
   const origin = await openSite((_req, res) => {

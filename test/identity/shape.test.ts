@@ -130,3 +130,24 @@ t.test('repeated members, too many members and levels are judged as by the oracl
   } // biome-ignore format: a table
   t.equal(judgeToken(`${part('{"alg":"none","alg":"ES256"}')}.${part('{}')}.eA`), undefined)
 })
+
+t.test(
+  'digits are kept for the policy, and looked at only when the signature is good',
+  async (t) => {
+    const json = JSON as unknown as { rawJSON: (text: string) => unknown }
+    const { rawJSON } = json
+    let kept = 0
+    json.rawJSON = (text) => {
+      kept++
+      return rawJSON(text)
+    }
+    t.teardown(() => {
+      json.rawJSON = rawJSON
+    })
+    const claims = '{"a":[1.50,12345678901234567890]}'
+    const { written } = parseTokenShape(`${part('{"alg":"ES256"}')}.${part(claims)}.eA`)
+    t.equal(kept, 0)
+    t.equal(JSON.stringify(written()), claims)
+    t.equal(kept, 2)
+  },
+)

@@ -1,4 +1,4 @@
-import { generateKeyPairSync, generatePrimeSync } from 'node:crypto'
+import { generateKeyPairSync, generatePrimeSync, sign, verify } from 'node:crypto'
 import t from 'tap'
 import { weaknessOf } from '../../src/identity/weak-keys.ts'
 
@@ -50,4 +50,24 @@ t.test('a modulus of the faulty library', async (t) => {
     const modulus = factor(a, 2n ** 800n) * factor(b, 2n ** 801n)
     t.match(weaknessOf(modulus), /ROCA/)
   }
+})
+
+t.test('the search costs no more than some signature checks', async (t) => {
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const { n } = publicKey.export({ format: 'jwk' })
+  const modulus = BigInt(`0x${Buffer.from(n!, 'base64url').toString('hex')}`)
+  const text = Buffer.from('text')
+  const signature = sign('sha256', text, privateKey)
+  const costOf = (work: () => unknown): number => {
+    const rounds = Array.from({ length: 15 }, () => {
+      const before = process.cpuUsage()
+      for (let i = 0; i < 20; i++) work()
+      return process.cpuUsage(before).user
+    })
+    return Math.min(...rounds)
+  }
+  const check = costOf(() => verify('sha256', text, publicKey, signature))
+  const search = costOf(() => weaknessOf(modulus))
+  // It is done on the thread that delivers revocations, for every key of every set that is fetched. It cost 50.
+  t.ok(search < 20 * check, `${search} and ${check} µs`)
 })

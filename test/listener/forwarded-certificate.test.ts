@@ -63,6 +63,8 @@ t.test('each form is read, again and again', async (t) => {
     t.equal(read(form), 'none', `${form} without its header`)
     t.equal(read(form, ''), 'none', `${form} with an empty one`)
   }
+  // What is remembered of one form is not found under another.
+  t.equal(read('aws', `-passthrough${aws(pem)}`), 'ERR_HEADER_MALFORMED')
   t.equal(read('xfcc', `Hash=${otherHex}`), Buffer.from(otherHex, 'hex').toString('base64url'))
 })
 
@@ -141,6 +143,7 @@ t.test('only a trusted proxy is believed, and it never lends its own certificate
     clientHeader: 'x-forwarded-for',
     certificateHeader: { form: 'client-cert', name: 'client-cert' },
     named: new WeakMap(),
+    unnamed: new WeakSet(),
     certificates,
     peers: new WeakMap(),
     ...over,

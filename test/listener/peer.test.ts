@@ -14,6 +14,7 @@ const via = (over: Partial<Via> = {}): Via => ({
   clientHeader: 'x-forwarded-for',
   certificateHeader: undefined,
   named: new WeakMap(),
+  unnamed: new WeakSet(),
   certificates: new WeakMap(),
   peers: new WeakMap(),
   ...over,

@@ -113,6 +113,13 @@ t.test('the PROXY protocol names the client; a connection without it is refused'
   ])
     t.equal(await sendTo(proxied, bytes), '', JSON.stringify(bytes.slice(0, 30)))
   t.equal(gate.upstream.seen.length, 3)
+
+  // The load balancer could not name the client, and has read nothing of what it sends.
+  const version2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n\x20\0\0\0', 'latin1').toString('latin1')
+  for (const nameless of ['PROXY UNKNOWN\r\n', version2]) {
+    t.match(await sendTo(proxied, nameless + get('X-Forwarded-For: 6.6.6.6')), /^HTTP\/1\.1 200/)
+    t.same(headerOf(gate.upstream.seen.at(-1), 'x-forwarded-for'), ['127.0.0.1'])
+  }
 })
 
 t.test(
