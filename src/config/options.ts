@@ -416,7 +416,7 @@ const route = group({
   }),
   forward: group({
     authorization: choice(['strip', 'keep'], {
-      why: 'With `keep` the upstream gets the token of the caller, with `strip` it does not.',
+      why: 'With `keep` the upstream gets the token of the caller, with `strip` it does not. An `Authorization` that the gate does not read (with `auth: none`, or Basic beside a token in a cookie) belongs to the app and is always forwarded.',
       default: 'strip',
     }),
     identity: choice(['headers', 'none'], {

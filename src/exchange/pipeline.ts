@@ -285,22 +285,29 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
   const { answer } = decided.evaluation!
   const target = decided.sentTarget ?? arrived.target
   res.on('close', () => open.onClosed())
-  const strip = credential !== undefined && config.forward.authorization === 'strip'
+  const stripped =
+    config.forward.authorization === 'keep'
+      ? undefined
+      : (credential ?? context.credentials.unasked(passedHeaders))
   const request: UpstreamRequest = {
     method: arrived.method,
     path: target.wire,
     ...(upgrade === undefined ? {} : { upgrade: 'websocket' }),
-    headers: upstreamHeaders(strip ? withoutCredential(passedHeaders, credential) : passedHeaders, {
-      forward: config.forward,
-      route: config.name,
-      principal,
-      decisionId: id,
-      clientAddress: peer.address,
-      scheme: peer.scheme,
-      host: target.authority,
-      policyHeaders: answer.headers,
-      removed: answer.removeHeaders,
-    }),
+    headers: upstreamHeaders(
+      stripped === undefined ? passedHeaders : withoutCredential(passedHeaders, stripped),
+      {
+        forward: config.forward,
+        withoutAuthorization: stripped?.source === 'authorization',
+        route: config.name,
+        principal,
+        decisionId: id,
+        clientAddress: peer.address,
+        scheme: peer.scheme,
+        host: target.authority,
+        policyHeaders: answer.headers,
+        removed: answer.removeHeaders,
+      },
+    ),
     // A body that the policy read is sent as exactly the bytes that it saw.
     body: hasBody ? (body ?? requestBody(req, limits, (bytes) => open.passed(bytes, 0))) : null,
   }

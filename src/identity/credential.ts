@@ -1,8 +1,10 @@
 /**
  * Finds the caller's credential; does not verify it. A request with two credentials is refused: the upstream might read
- * the one that the gate did not verify.
+ * the one that the gate did not verify. What the gate reads nowhere belongs to the app: an `Authorization` where no
+ * issuer takes tokens from it, or Basic beside a token in a cookie.
  */
 import type { IssuerConfig, RouteConfig } from '../config/options.ts'
+import { tokenCharacters } from '../domain/http.ts'
 import { IssuerNames } from '../domain/issuer-pattern.ts'
 import { GateError } from '../errors.ts'
 
@@ -15,6 +17,8 @@ export interface Credential {
 }
 
 const bearer = /^bearer +(.*)$/i
+/** Everything that some reader may take for Bearer, also with a tab or nothing after it. */
+const bearerLike = new RegExp(`^bearer(?![${tokenCharacters}])`, 'i')
 /**
  * A browser cannot set headers on a WebSocket handshake, except the list of subprotocols. So the token is sent as a
  * subprotocol with this prefix.
@@ -28,6 +32,7 @@ export class CredentialSources {
   readonly #cookies: ReadonlySet<string>
   readonly #headers: readonly string[]
   readonly #protocol: boolean
+  readonly #authorization: boolean
 
   constructor(issuers: readonly IssuerConfig[]) {
     this.#byIssuer = new IssuerNames(issuers.map((each) => [each, each.from] as const))
@@ -35,6 +40,7 @@ export class CredentialSources {
     this.#cookies = new Set(namesIn(all, cookiePrefix))
     this.#headers = namesIn(all, headerPrefix)
     this.#protocol = all.includes('websocket-protocol')
+    this.#authorization = all.includes('authorization')
   }
 
   /**
@@ -46,6 +52,7 @@ export class CredentialSources {
    */
   find(pairs: readonly string[], upgrade: boolean, proxied: boolean): Credential | undefined {
     let found: Credential | undefined
+    let unread = false
     const note = (token: string | undefined, source: CredentialSource): void => {
       if (token === undefined) return
       if (found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
@@ -54,9 +61,13 @@ export class CredentialSources {
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
       switch (pairs[i]) {
-        case 'authorization':
-          note(bearerToken(value), 'authorization')
+        case 'authorization': {
+          if (!this.#authorization) break
+          const token = bearerToken(value)
+          note(token, 'authorization')
+          unread = token === undefined && bearerLike.test(value)
           break
+        }
         case 'cookie':
           if (this.#cookies.size === 0) break
           for (const { name, content } of crumbs(value)) {
@@ -74,12 +85,32 @@ export class CredentialSources {
           if (proxied && this.#headers.includes(pairs[i]!)) note(value, headerPrefix + pairs[i]!)
       }
     }
+    if (unread && found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
     return found
   }
 
   /**
+   * The token in `Authorization` on a route that reads none, if it names an issuer whose tokens come there: it is a
+   * credential for the gate all the same, and the upstream gets it only where the route forwards credentials. Every
+   * other value is the app's own. Nothing is verified here, and nothing but what is forwarded depends on it.
+   */
+  unasked(pairs: readonly string[]): Credential | undefined {
+    if (!this.#authorization) return undefined
+    for (let i = 0; i < pairs.length; i += 2) {
+      if (pairs[i] !== 'authorization') continue
+      const token = bearerToken(pairs[i + 1]!)
+      const from = token === undefined ? undefined : this.#byIssuer.get(issuerIn(token))
+      return from?.includes('authorization')
+        ? { token: token!, source: 'authorization' }
+        : undefined
+    }
+    return undefined
+  }
+
+  /**
    * The refusal of a request in which `find` found nothing. On a route where the token is optional, only a request that
-   * carries no credential of any kind is anonymous: an upstream could believe one that the gate has not read.
+   * carries no credential of any kind is anonymous: an upstream could believe one that the gate has not read. Where no
+   * issuer takes tokens from `Authorization`, that header is the app's own and no credential of the gate.
    * @param auth `auth` of the route
    * @param proxied As for `find`.
    * @returns undefined when the request may pass without a caller
@@ -92,7 +123,10 @@ export class CredentialSources {
     let why: string | undefined
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
-      if (pairs[i] === 'authorization') return missing(`its Authorization ${schemeText(value)}`)
+      if (pairs[i] === 'authorization') {
+        if (this.#authorization) return missing(`its Authorization ${schemeText(value)}`)
+        why = 'its Authorization is not read: issuers[].from names it for no issuer'
+      }
       if (!proxied && this.#headers.includes(pairs[i]!))
         why = `its ${pairs[i]} is read from trusted proxies only, and its sender is none`
       if (pairs[i] !== 'sec-websocket-protocol' || !this.#protocol) continue
@@ -133,6 +167,21 @@ function missing(cause: string | undefined): GateError {
   return new GateError('ERR_CREDENTIAL_MISSING', undefined, { cause })
 }
 
+/** Claim `iss` of a token, unverified; undefined for what is no token. */
+function issuerIn(token: string): unknown {
+  const payload = token.length > maxPeeked ? undefined : token.split('.', 3)[1]
+  if (payload === undefined) return undefined
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(payload, 'base64url').toString())
+    return (claims as { iss?: unknown } | null)?.iss
+  } catch {
+    return undefined
+  }
+}
+
+/** Longer than any token that the gate accepts, see shape.ts. */
+const maxPeeked = 16 * 1024
+
 /** Never the value itself: without its scheme, it may be a token. */
 function schemeText(value: string): string {
   const [, scheme] = /^([A-Za-z][A-Za-z-]{0,19}) /.exec(value) ?? []
@@ -152,7 +201,7 @@ export function ambientBy({ source }: Credential): Ambient {
   return source.startsWith(headerPrefix) ? 'proxy' : undefined
 }
 
-/** The headers without the credential. `Authorization` stays in: `upstream/headers` handles it. */
+/** The headers without the credential. `Authorization` stays in, so that most requests need no copy: `upstream/headers` leaves it out. */
 export function withoutCredential(
   pairs: readonly string[],
   { source }: Credential,

@@ -9,10 +9,9 @@ import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
 
 export interface UpstreamHeaderOptions {
-  readonly forward: {
-    readonly authorization: 'strip' | 'keep'
-    readonly identity: 'headers' | 'none'
-  }
+  readonly forward: { readonly identity: 'headers' | 'none' }
+  /** True when `Authorization` holds the credential of the gate, and the route does not forward it. */
+  readonly withoutAuthorization: boolean
   readonly route: string
   readonly principal: Principal | undefined
   readonly decisionId: string
@@ -88,7 +87,7 @@ export function upstreamHeaders(
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
+    if (name === 'host' || (name === 'authorization' && options.withoutAuthorization)) continue
     if (set.length > 0 && set.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)

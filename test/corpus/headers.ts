@@ -79,7 +79,8 @@ const cases: readonly [rule: string, name: string, bytes: string, expectation: E
   ['R20', 'a value of 64 KiB', get(`X-A: ${'a'.repeat(64 * 1024)}`), tooLarge],
   ['R20', 'a name of 24 KiB', get(`X-${'a'.repeat(24 * 1024)}: b`), tooLarge],
   ['R20', '25 headers of 1 KiB', get(...Array.from({ length: 25 }, (_, i) => `X-N${i}: ${'a'.repeat(1024)}`)), tooLarge],
-  ['R23', 'a credential where none is needed ends here', get('Authorization: Bearer x'), through()],
+  ['R23', 'an Authorization of the app where the gate reads none', get('Authorization: Bearer x'), through('authorization: Bearer x')],
+  ['R23', 'an Authorization of the app in another scheme', get('Authorization: Basic YTpi'), through('authorization: Basic YTpi')],
   ['R23', 'no credential', head('GET /orders HTTP/1.1'), refused(401, 'ERR_CREDENTIAL_MISSING', false)],
   ['R34', 'two credentials', get('Authorization: Bearer x', 'authorization: Bearer y'), refused(400, 'ERR_CREDENTIAL_REPEATED')],
 ].map((each) => each as [string, string, string, Expectation]) // biome-ignore format: a table

@@ -97,7 +97,8 @@ function judgeUpstream(
   authorization: 'strip' | 'keep',
 ): Judgement {
   const out = upstreamHeaders(passedOn(headers, undefined, []), {
-    forward: { authorization, identity: 'headers' },
+    forward: { identity: 'headers' },
+    withoutAuthorization: authorization === 'strip',
     route: 'r',
     principal: undefined,
     decisionId: 'd',
