@@ -8,6 +8,7 @@ import { createSecureContext } from 'node:tls'
 import { databaseHosts } from '../domain/database-url.ts'
 import { namesOf, tenantPlace } from '../domain/issuer-pattern.ts'
 import { networkProblem } from '../domain/network.ts'
+import { isIdentityHeader } from '../domain/proxy-headers.ts'
 import type { GateError } from '../errors.ts'
 import { checkFetch } from './check-fetch.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
@@ -176,12 +177,29 @@ function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
   if (cors?.credentials && cors.origins.includes('*')) {
     value(`${at}.cors.credentials`, 'true cannot be used with the origin *; name each origin')
   }
+  checkPassed(route.forward, `${at}.forward`, value)
   if (tls === undefined) return
   if (!route.upstream.startsWith('https:'))
     value(`${at}.tls`, 'tls is set, but the upstream is not an https origin')
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
     value(`${at}.tls`, 'expected both cert and key, or neither')
   } else checkKeyPair(tls, `${at}.tls`, value)
+}
+
+/** A route passes only what it would lose otherwise, and never what says how the request came here. */
+function checkPassed(
+  { pass = [], remove }: RouteConfig['forward'],
+  at: string,
+  value: AddProblem,
+): void {
+  for (const [i, name] of pass.entries()) {
+    if (remove?.includes(name)) value(`${at}.pass[${i}]`, `${name} is in remove too; expected one`)
+    else if (!isIdentityHeader(name))
+      value(
+        `${at}.pass[${i}]`,
+        `${name} is not a header by which another proxy names the caller, so this changes nothing; see docs/reference/removed-headers.md`,
+      )
+  }
 }
 
 function checkNetworks(

@@ -503,12 +503,17 @@ function finishIssuer(issuer: IssuerConfig): IssuerConfig {
 
 function finishRoute(route: RouteConfig, standard: string): RouteConfig {
   const { decision = standard, upstream, forward } = route as Partial<RouteConfig>
-  const remove = forward?.remove?.map((name) => name.toLowerCase())
+  const lower = (names: readonly string[] | undefined) => names?.map((name) => name.toLowerCase())
+  const [remove, pass] = [lower(forward?.remove), lower(forward?.pass)]
   return {
     ...route,
     decision,
     upstream: upstream?.replace(/\/$/, '') as string,
-    forward: { ...forward, ...(remove === undefined ? {} : { remove }) } as RouteConfig['forward'],
+    forward: {
+      ...forward,
+      ...(remove === undefined ? {} : { remove }),
+      ...(pass === undefined ? {} : { pass }),
+    } as RouteConfig['forward'],
   }
 }
 

@@ -432,6 +432,15 @@ const route = group({
         headerName,
       ),
     ),
+    pass: optional(
+      texts(
+        {
+          why: 'Headers that other proxies use to name the caller, and that this route takes from clients all the same: where the app uses such a name for something else. docs/reference/removed-headers.md lists them.',
+        },
+        'header names',
+        headerName,
+      ),
+    ),
   }),
   cors: optional(
     group({

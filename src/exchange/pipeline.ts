@@ -110,7 +110,7 @@ export function arrive(
     config.auth === 'none' ? undefined : credentials.find(pairs, upgrade, peer.proxied)
   checkRepeats(headers, config)
   const withheld = credentials.withheld(config, peer.proxied)
-  const passedHeaders = passedOn(headers, config.forward.remove, withheld)
+  const passedHeaders = passedOn(headers, config.forward, withheld, credentials.headers)
   const ambient = credential === undefined ? undefined : ambientBy(credential)
   if (upgrade || ambient !== undefined) {
     checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade, ambient })

@@ -28,9 +28,10 @@ const cookiePrefix = 'cookie:'
 const headerPrefix = 'header:'
 
 export class CredentialSources {
+  /** Headers that carry a token of their own (`header:NAME`), in lower case. */
+  readonly headers: readonly string[]
   readonly #byIssuer: IssuerNames<readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
-  readonly #headers: readonly string[]
   readonly #protocol: boolean
   readonly #authorization: boolean
 
@@ -38,7 +39,7 @@ export class CredentialSources {
     this.#byIssuer = new IssuerNames(issuers.map((each) => [each, each.from] as const))
     const all = issuers.flatMap(({ from }) => from)
     this.#cookies = new Set(namesIn(all, cookiePrefix))
-    this.#headers = namesIn(all, headerPrefix)
+    this.headers = namesIn(all, headerPrefix)
     this.#protocol = all.includes('websocket-protocol')
     this.#authorization = all.includes('authorization')
   }
@@ -82,7 +83,7 @@ export class CredentialSources {
           }
           break
         default:
-          if (proxied && this.#headers.includes(pairs[i]!)) note(value, headerPrefix + pairs[i]!)
+          if (proxied && this.headers.includes(pairs[i]!)) note(value, headerPrefix + pairs[i]!)
       }
     }
     if (unread && found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
@@ -127,7 +128,7 @@ export class CredentialSources {
         if (this.#authorization) return missing(`its Authorization ${schemeText(value)}`)
         why = 'its Authorization is not read: issuers[].from names it for no issuer'
       }
-      if (!proxied && this.#headers.includes(pairs[i]!))
+      if (!proxied && this.headers.includes(pairs[i]!))
         why = `its ${pairs[i]} is read from trusted proxies only, and its sender is none`
       if (pairs[i] !== 'sec-websocket-protocol' || !this.#protocol) continue
       if (list(value).some((each) => each.startsWith(protocolPrefix)))
@@ -145,7 +146,7 @@ export class CredentialSources {
     proxied: boolean,
   ): readonly string[] {
     if (proxied && (auth !== 'none' || forward.authorization === 'keep')) return none
-    return this.#headers
+    return this.headers
   }
 
   /**

@@ -98,6 +98,12 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withFetch({ proxy: 'http://proxy:3128' }, { jwks_uri: 'http://127.0.0.1/jwks' }), 'issuers[0].jwks_uri', 'expected an https URL'],
   [withFetch({ headers: { 'x-key': 'a' } }, { jwks_file: keySetFile }), 'issuers[0].fetch', 'nothing is fetched'],
   [withIssuer({ jwks_file: '/no/such' }), 'issuers[0].jwks_file', '/no/such cannot be read (ENOENT)'],
+  // Headers that a route passes: only those of the list, and not what it removes.
+  [withRoute({ forward: { pass: ['X-Dropgate-Subject'] } }), 'routes[0].forward.pass[0]', 'is not a header by which another proxy names'],
+  [withRoute({ forward: { pass: ['remote-user', 'x-forwarded-user'] } }), 'routes[0].forward.pass[1]', 'is not a header by which another proxy names'],
+  [withRoute({ forward: { pass: ['connection'] } }), 'routes[0].forward.pass[0]', 'is not a header by which another proxy names'],
+  [withRoute({ forward: { pass: ['x-auth-token'] } }), 'routes[0].forward.pass[0]', 'so this changes nothing'],
+  [withRoute({ forward: { pass: ['X-User'], remove: ['x-user'] } }), 'routes[0].forward.pass[0]', 'x-user is in remove too'],
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
   [withRoute({ origins: ['https://*.example'] }), 'routes[0].origins[0]', 'write out each origin'],

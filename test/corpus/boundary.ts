@@ -65,6 +65,7 @@ export class Boundary {
           encoded_slashes: 'pass',
           matrix_parameters: 'pass',
           repeated_headers: 'join',
+          forward: { pass: ['Remote-User', 'x-auth-user'] },
         },
         { name: 'broken', host, path: '/broken', upstream, ...open, decision: 'gate/authz/broken' },
         { name: 'closed', host, path: '/closed', ...open, upstream: 'http://127.0.0.1:1' },

@@ -14,7 +14,18 @@ const reserved: readonly string[] = [
   'X-Forwarded-Prefix', 'X-Forwarded-Uri', 'X-Forwarded-Method', 'X-Forwarded-User', 'X-Forwarded-Client-Cert', 'X-Original-Url',
   'X-Original-Uri', 'X-Original-Method', 'X-Rewrite-Url', 'X-Envoy-Original-Path', 'X-Envoy-External-Address', 'X-Real-Ip',
   'X-Client-Ip', 'True-Client-Ip', 'X-Http-Method-Override', 'X-Method-Override', 'X-Http-Method', 'X-Auth-Request-User',
-  'X-Auth-Request-Email', 'X-User', 'X-User-Id', 'Proxy-Authorization', 'Proxy-Connection', 'Keep-Alive',
+  'X-Auth-Request-Email', 'X-User', 'Proxy-Authorization', 'Proxy-Connection', 'Keep-Alive',
+  'Remote-User', 'Remote-Groups', 'Remote-Email', 'X-Authentik-Username', 'X-Authentik-Jwt', 'X-Pomerium-Claim-Email', 'X-Pomerium-Jwt-Assertion',
+  'X-Goog-Authenticated-User-Email', 'X-Goog-Iap-Jwt-Assertion', 'Cf-Access-Authenticated-User-Email', 'Cf-Access-Jwt-Assertion',
+  'X-Amzn-Oidc-Identity', 'X-Amzn-Oidc-Data', 'X-Amzn-Mtls-Clientcert-Subject', 'X-Ms-Client-Principal', 'X-Ms-Client-Principal-Name',
+  'X-Ms-Token-Aad-Id-Token', 'Tailscale-User-Login', 'Tailscale-Login', 'Teleport-Jwt-Assertion', 'X-Ssl-Client-Verify', 'Ssl-Client-Subject-Dn',
+  'X-Client-Cert', 'Client-Cert', 'X-Webauth-User', 'X-Remote-User', 'X-Consumer-Username', 'X-Userinfo', 'L5d-Client-Id', 'Ngrok-Auth-User-Email',
+] // biome-ignore format: a table
+
+/** Of apps, though they begin like those of proxies. */
+const ofApps: readonly string[] = [
+  'X-Auth-Token', 'X-Auth-Key', 'X-User-Id', 'X-User-Agent', 'X-Users', 'X-Useful', 'X-Authorization', 'X-Access-Token', 'X-Api-Key', 'X-Csrf-Token',
+  'Cf-Access-Client-Id', 'Cf-Access-Client-Secret', 'Remote-Desk', 'X-Hasura-Role', 'Impersonate-User',
 ] // biome-ignore format: a table
 
 const nameless: readonly string[] = ['Forwarded', 'TE', 'Trailer', 'HTTP2-Settings']
@@ -116,6 +127,21 @@ export const headerCases: readonly Case[] = [
     bytes: get(`${name}: forged`, 'X-Kept: 1'),
     expectation: through('x-kept: 1'),
   })),
+  ...ofApps.map((name) => ({
+    rule: 'R15',
+    name: `${name} goes on`,
+    bytes: get(`${name}: of the app`),
+    expectation: through(`${name.toLowerCase()}: of the app`),
+  })),
+  {
+    rule: 'R15',
+    name: 'one that another proxy gives, on a route that passes it',
+    bytes: head('GET /lenient HTTP/1.1', 'Remote-User: x', 'X-Auth-User: y', 'X-User: z'),
+    expectation: allowed('GET /lenient HTTP/1.1', {
+      route: 'lenient',
+      headers: ['remote-user: x', 'x-auth-user: y'],
+    }),
+  },
   ...reserved.flatMap((name) =>
     ['_', '.'].map((sign) => ({
       rule: 'R16',

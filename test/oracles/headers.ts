@@ -33,14 +33,27 @@ export function isReserved(name: string): boolean {
   const exact = [
     'connection', 'keep-alive', 'proxy-connection', 'proxy-authorization', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade',
     'http2-settings', 'expect', 'host', 'forwarded', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'x-rewrite-url', 'x-http-method',
-    'x-http-method-override', 'x-method-override', 'x-cluster-client-ip', 'cf-connecting-ip', 'client-cert', 'client-cert-chain', 'remote-user',
+    'x-http-method-override', 'x-method-override', 'x-cluster-client-ip', 'cf-connecting-ip', 'client-cert', 'client-cert-chain',
+    'cf-connecting-ipv6', 'cf-pseudo-ipv4', 'fastly-client-ip', 'fly-client-ip', 'x-azure-clientip', 'x-azure-socketip', 'x-appengine-user-ip',
+    'do-connecting-ip', 'x-nf-client-connection-ip', 'x-vercel-forwarded-for', 'proxy-client-ip', 'client-ip',
+    'remote-user', 'remote-groups', 'remote-name', 'remote-email', 'remote-sub', 'x-user', 'x-userinfo', 'x-jwt-assertion',
+    'x-client-cert', 'x-client-certificate', 'x-client-verify', 'x-client-dn', 'x-client-s-dn', 'x-tls-client-cert', 'x-arr-clientcert',
+    'x-auth-user', 'x-auth-userid', 'x-auth-username', 'x-auth-email', 'x-auth-name', 'x-auth-groups', 'x-auth-roles', 'x-auth-subject',
+    'x-auth-audience', 'x-auth-expiresin', 'x-credential-identifier', 'x-credential-username', 'x-anonymous-consumer',
+    'x-pomerium-jwt-assertion', 'x-pomerium-jwt-assertion-for', 'x-goog-iap-jwt-assertion', 'x-appengine-inbound-appid',
+    'x-endpoint-api-userinfo', 'x-apigateway-api-userinfo', 'cf-access-authenticated-user-email', 'cf-access-jwt-assertion',
+    'tailscale-login', 'tailscale-name', 'tailscale-tailnet', 'tailscale-profile-picture', 'tailscale-app-capabilities', 'teleport-jwt-assertion',
+    'l5d-client-id', 'l5d-remote-ip', 'l5d-dst-override', 'x-token-subject', 'x-token-user-name', 'x-token-user-email', 'x-token-user-roles',
+    'oidc-access-token', 'oidc-id-token', 'oidc-id-token-payload', 'iv-user', 'iv-user-l', 'iv-groups', 'iv-creds', 'oam-remote-user',
+    'sm-user', 'sm-userdn', 'sm-universalid', 'wl-proxy-client-cert', 'wl-proxy-client-ip', 'wl-proxy-ssl',
   ] // biome-ignore format: a table
   const families = [
-    ...['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth', 'x-authenticated'],
-    ...['x-remote', 'x-consumer', 'x-ssl'],
-  ]
-  if (folded.startsWith('ssl-client-')) return true
-  if (exact.includes(folded) || folded.startsWith('x-user')) return true
+    ...['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth-request', 'x-authenticated', 'ssl-client'],
+    ...['x-remote', 'x-consumer', 'x-ssl', 'x-authentik', 'x-pomerium-claim', 'x-goog-authenticated-user', 'x-appengine-user'],
+    ...['x-amzn-oidc', 'x-amzn-mtls', 'x-ms-client-principal', 'x-ms-token', 'tailscale-user', 'ngrok-auth', 'x-vouch', 'x-webauth'],
+    ...['oidc-claim', 'shib'],
+  ] // biome-ignore format: a table
+  if (exact.includes(folded)) return true
   return families.some((family) => folded === family || folded.startsWith(`${family}-`))
 }
 

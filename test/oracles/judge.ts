@@ -96,7 +96,7 @@ function judgeUpstream(
   headers: RequestHeaders,
   authorization: 'strip' | 'keep',
 ): Judgement {
-  const out = upstreamHeaders(passedOn(headers, undefined, []), {
+  const out = upstreamHeaders(passedOn(headers, {}, [], []), {
     forward: { identity: 'headers' },
     withoutAuthorization: authorization === 'strip',
     route: 'r',

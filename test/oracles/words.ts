@@ -18,7 +18,7 @@ export const headerNames: readonly string[] = [
   'Host', 'host', 'HOST', 'Authorization', 'authorization', 'Content-Length', 'Transfer-Encoding', 'Content-Type', 'Expect', 'Origin', 'Upgrade', 'HTTP2-Settings',
   'Proxy-Authorization', 'Keep-Alive', 'Proxy-Connection', 'X-Dropgate-Subject', 'x-dropgate-route', 'X_Dropgate_Subject', 'X.Dropgate.Subject', 'X-Dropgate',
   'X-Forwarded-For', 'X-Forwarded-Uri', 'X-Forwarded-Method', 'X-Forwarded', 'X-Forwardedx', 'X-Original-URL', 'X-Rewrite-URL', 'X-Real-IP', 'X-Auth-User', 'X-Authx',
-  'X-User', 'X-Useful', 'X-HTTP-Method-Override', 'X-Envoy-A', 'X-A', 'x-a', 'X-B', 'X-Hop', '__proto__', 'constructor', '', 'a b', 'a:', '\xe9', "!#$%&'*+-^`|~",
+  'X-User', 'X-Useful', 'X-User-Id', 'X-Auth-Token', 'X-Auth', 'X-Auth-Request-User', 'X-Authentik-Uid', 'Remote-User', 'Remote-Desk', 'Cf-Access-Jwt-Assertion', 'Cf-Access-Client-Id', 'Tailscale-User-Login', 'Shib-Session-Id', 'Oidc-Claim-Sub', 'Oidc', 'X-HTTP-Method-Override', 'X-Envoy-A', 'X-A', 'x-a', 'X-B', 'X-Hop', '__proto__', 'constructor', '', 'a b', 'a:', '\xe9', "!#$%&'*+-^`|~",
 ] // biome-ignore format: a table
 
 export const headerValues: readonly string[] = [
