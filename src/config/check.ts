@@ -365,26 +365,28 @@ function originProblem(text: string): string | undefined {
   }
 }
 
+/** Schemes of URLs that no page has, or whose pages have no origin (HTML section 7.1.1): browsers send `null` there. */
+const pageless = /^(?:wss?|ftp|file|filesystem|blob|data|about|javascript|view-source):/
+
 /** Origins of web pages are compared exactly with what a browser sends, so another spelling would match no page. */
 function checkPages(origins: readonly string[], at: string, value: AddProblem): void {
   for (const [i, text] of origins.entries()) {
-    // Other schemes (of browser extensions) have no origin that could be computed here.
-    if (!/^https?:/i.test(text)) continue
-    if (text.includes('*')) {
-      value(
-        `${at}[${i}]`,
-        `${text} has a wildcard, and origins are compared exactly; write out each origin`,
-      )
-      continue
-    }
-    try {
-      const { origin } = new URL(text)
-      if (origin !== text) value(`${at}[${i}]`, `browsers do not send ${text}; write ${origin}`)
-    } catch {
-      value(
-        `${at}[${i}]`,
-        `${text} is malformed; expected an origin such as https://app.example.com`,
-      )
-    }
+    const problem = text === '*' ? undefined : pageProblem(text)
+    if (problem !== undefined) value(`${at}[${i}]`, problem)
+  }
+}
+
+function pageProblem(text: string): string | undefined {
+  if (text.includes('*'))
+    return `${text} has a wildcard, and origins are compared exactly; write out each origin`
+  if (pageless.test(text))
+    return `no page has the origin ${text}; write that of the page, such as https://app.example.com`
+  // Other schemes (of browser extensions) have no origin that could be computed here.
+  if (!/^https?:/.test(text)) return undefined
+  try {
+    const { origin } = new URL(text)
+    return origin === text ? undefined : `browsers do not send ${text}; write ${origin}`
+  } catch {
+    return `${text} is malformed; expected an origin such as https://app.example.com`
   }
 }

@@ -353,7 +353,7 @@ const route = group({
   origins: optional(
     texts(
       {
-        why: 'Origins of the web pages that may open WebSockets on this route, or use a token that browsers add by themselves: in a cookie, or in the header of a proxy (`header:NAME`). Required if an issuer takes tokens from a cookie.',
+        why: 'Origins of the web pages that may open WebSockets on this route, or use a token that browsers add by themselves: in a cookie, or in the header of a proxy (`header:NAME`). Compared exactly with `Origin`; where a browser hides it (`null`), pages of the host that is asked count if `Sec-Fetch-Site` is `same-origin`. Required if an issuer takes tokens from a cookie.',
       },
       'origins such as https://app.example.com',
       '^[a-z][a-z0-9+.-]*://[^/?#@\\s]+$',

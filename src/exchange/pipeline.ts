@@ -113,7 +113,15 @@ export function arrive(
   const passedHeaders = passedOn(headers, config.forward, withheld, credentials.headers)
   const ambient = credential === undefined ? undefined : ambientBy(credential)
   if (upgrade || ambient !== undefined) {
-    checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade, ambient })
+    const fetchSite = headerOf(pairs, 'sec-fetch-site')
+    const { authority } = target
+    checkOrigin(config, headerOf(pairs, 'origin'), {
+      method,
+      upgrade,
+      ambient,
+      authority,
+      fetchSite,
+    })
   }
   if (limits.body_bytes > 0 && contentLength > limits.body_bytes) {
     throw new GateError('ERR_BODY_TOO_LARGE')

@@ -107,6 +107,16 @@ const refused: readonly (readonly [object, string, string])[] = [
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
   [withRoute({ origins: ['https://*.example'] }), 'routes[0].origins[0]', 'write out each origin'],
+  ...['chrome-extension://*', '*://app.example', 'https://app.example:*'].flatMap((origin) => [
+    [withRoute({ origins: [origin] }), 'routes[0].origins[0]', origin.startsWith('*') ? 'expected origins' : 'write out each origin'],
+    [withRoute({ cors: { origins: [origin] } }), 'routes[0].cors.origins[0]', origin.startsWith('*') ? 'expected origins' : 'write out each origin'],
+  ] as const),
+  ...['wss://app.example', 'ws://app.example', 'file://app', 'ftp://app.example', 'data://a', 'blob://a'].map((origin) =>
+    [withRoute({ origins: [origin] }), 'routes[0].origins[0]', 'no page has the origin'] as const),
+  [withRoute({ origins: ['null'] }), 'routes[0].origins[0]', 'expected origins'],
+  [withRoute({ origins: ['https://b\u00fccher.example'] }), 'routes[0].origins[0]', 'write https://xn--bcher-kva.example'],
+  [withRoute({ origins: ['https://app.example:0443'] }), 'routes[0].origins[0]', 'write https://app.example'],
+  [withRoute({ origins: ['https://0x7f.1'] }), 'routes[0].origins[0]', 'write https://127.0.0.1'],
   [withRoute({ origins: ['https://App.example'] }), 'routes[0].origins[0]', 'write https://app.example'],
   [withRoute({ cors: { origins: ['https://a.example:443'] } }), 'routes[0].cors.origins[0]', 'write https://a.example'],
   // Values that are nearly right.

@@ -15,6 +15,7 @@ const gate = await TestGate.start({
   config: { workers: 1 },
   issuer: { from: ['cookie:s'] },
   routes: [
+    { name: 'page', path: '/page', host: 'app.example.com', origins },
     { name: 'app', path: '/app', origins },
     { name: 'optional', path: '/optional', auth: 'optional', origins },
   ],
@@ -69,5 +70,29 @@ t.test(
     t.same([without.status, without.code, without.sent], [401, 'ERR_CREDENTIAL_MISSING', undefined])
     await until('all are recorded', () => gate.log.length >= 5)
     t.notMatch(JSON.stringify(gate.log), /of-the-app|YTpi/, 'no record has it')
+  },
+)
+
+t.test(
+  'a form under no-referrer, whose browser hides the origin, is posted from its own host',
+  async (t) => {
+    const post = async (host: string, headers: Record<string, string>): Promise<unknown> => {
+      const { status, code } = await ask(
+        '/page',
+        { cookie, host, origin: 'null', ...headers },
+        { method: 'POST', body: 'a=b' },
+      )
+      return code ?? status
+    }
+    const own = { 'sec-fetch-site': 'same-origin' }
+    t.equal(await post('app.example.com', own), 200)
+    for (const site of ['none', 'same-site', 'cross-site'])
+      t.equal(
+        await post('app.example.com', { 'sec-fetch-site': site }),
+        'ERR_ORIGIN_NOT_ALLOWED',
+        site,
+      )
+    t.equal(await post('app.example.com', {}), 'ERR_ORIGIN_NOT_ALLOWED')
+    t.equal(await post('app.example.com:8443', own), 'ERR_ORIGIN_NOT_ALLOWED')
   },
 )
