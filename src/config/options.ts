@@ -6,7 +6,7 @@
  * (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and docs/reference/configuration.md (schema.ts) are made from
  * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
-import { methods, tokenCharacters } from '../domain/http.ts'
+import { davMethods, methods, tokenCharacters } from '../domain/http.ts'
 import { presetNames } from './presets.ts'
 import { listOf, objectOf, optional, shape, type ValueOf } from './shape.ts'
 
@@ -341,9 +341,11 @@ const route = group({
   ),
   methods: optional(
     texts(
-      { why: 'Accepted request methods; all methods when absent.' },
-      `some of ${methods.join(', ')}`,
-      `^(?:${methods.join('|')})$`,
+      {
+        why: `Accepted request methods; ${methods.join(', ')} when absent. Methods of WebDAV are accepted only where they are listed. COPY and MOVE write to another path, their header \`destination\`: it must be served by the same route, and the policy has to look at it.`,
+      },
+      `some of ${[...methods, ...davMethods].join(', ')}`,
+      `^(?:${[...methods, ...davMethods].join('|')})$`,
     ),
   ),
   auth: choice(['required', 'optional', 'none'], {
@@ -502,6 +504,18 @@ const route = group({
   }),
   matrix_parameters: choice(['refuse', 'pass'], {
     why: '`pass` allows `;` and `%3B` in a path; the policy sees each segment without its parameters.',
+    default: 'refuse',
+  }),
+  empty_segments: choice(['refuse', 'merge', 'pass'], {
+    why: 'What happens to `//` in a path: `merge` makes it one slash before the decision, and sends that; `pass` sends it as it is, and the policy sees empty segments. The route is always found by the merged path. `pass` is for upstreams that tell `/a//b` from `/a/b`; it accepts no `//` at the beginning.',
+    default: 'refuse',
+  }),
+  stray_percent: choice(['refuse', 'encode'], {
+    why: '`encode` accepts a `%` in a query that two hexadecimal digits do not follow: `%25` is decided on and sent.',
+    default: 'refuse',
+  }),
+  non_ascii_headers: choice(['refuse', 'pass'], {
+    why: '`pass` accepts bytes above 0x7F in headers that the gate does not read itself. The policy sees UTF-8 decoded, and other bytes as characters of ISO 8859-1; the upstream gets the bytes as they came. In `cookie`, UTF-8 is always accepted.',
     default: 'refuse',
   }),
   policy_body: choice(['read', 'withhold'], {

@@ -254,12 +254,25 @@ interface Crumb {
 
 function* crumbs(cookie: string): Generator<Crumb> {
   for (const part of cookie.split(';')) {
-    const text = part.trim()
+    const text = trimmed(part)
     if (text === '') continue
     const split = text.indexOf('=')
-    const name = split === -1 ? '' : text.slice(0, split).trim()
-    yield { name, content: text.slice(split + 1).trim(), text }
+    const name = split === -1 ? '' : trimmed(text.slice(0, split))
+    yield { name, content: trimmed(text.slice(split + 1)), text }
   }
+}
+
+/** Without spaces and tabs around it (RFC 6265 section 5.4). `trim` also takes 0xA0 away, which ends `à` in UTF-8. */
+function trimmed(text: string): string {
+  let from = 0
+  let to = text.length
+  while (from < to && isBlank(text.charCodeAt(from))) from++
+  while (to > from && isBlank(text.charCodeAt(to - 1))) to--
+  return text.slice(from, to)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }
 
 function bearerToken(value: string): string | undefined {

@@ -2,6 +2,7 @@
  * What a list of headers means by docs/boundary.md (R1, R3, R15 to R20) and what of it an upstream gets, worked out
  * from folded names and plain loops, apart from src/listener/headers.ts and src/upstream/headers.ts.
  */
+import { decode } from './target.ts'
 
 /** The refusals that are right: all of them where there is more than one reason. */
 export type Reasons = ReadonlySet<string>
@@ -24,7 +25,7 @@ export const listNames: readonly string[] = [
 ] // biome-ignore format: a table
 
 const once: readonly string[] = [
-  'content-length', 'content-type', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
+  'content-length', 'content-type', 'destination', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
 ] // biome-ignore format: a table
 
 /** Never taken from a client, whatever it says. */
@@ -93,7 +94,9 @@ export function reasonsAgainst(
       reasons.add('ERR_HEADER_MALFORMED')
     for (const sign of value) {
       const code = sign.charCodeAt(0)
-      if ((code < 0x20 && code !== 9) || code > 0x7e) reasons.add('ERR_HEADER_MALFORMED')
+      if ((code < 0x20 && code !== 9) || code === 0x7f || code > 0xff)
+        reasons.add('ERR_HEADER_MALFORMED')
+      if (code > 0x7f && isRead(lower)) reasons.add('ERR_HEADER_MALFORMED')
     }
     seen.set(lower, [...(seen.get(lower) ?? []), value])
   }
@@ -120,6 +123,25 @@ export function reasonsAgainst(
   }
   if (named(pairs).some(isProtected)) reasons.add('ERR_HEADER_MALFORMED')
   return reasons
+}
+
+/** Headers that the gate reads, or that are lists: bytes above 0x7F are refused there on every route. */
+function isRead(name: string): boolean {
+  if (name === 'cookie') return false
+  if (once.includes(name) || listNames.includes(name)) return true
+  const families = ['sec-', 'x-forwarded-', 'x-dropgate-', 'access-control-']
+  return (
+    ['host', 'authorization', 'forwarded'].includes(name) ||
+    families.some((each) => name.startsWith(each))
+  )
+}
+
+/** A value with bytes above 0x7F, for the route to say: any, but a cookie in UTF-8. */
+export function needsRoute(pairs: readonly (readonly [name: string, value: string])[]): boolean {
+  return pairs.some(([name, value]) => {
+    const high = [...value].some((sign) => sign > '\x7f')
+    return high && (name.toLowerCase() !== 'cookie' || decode(value) === undefined)
+  })
 }
 
 function isLength(text: string): boolean {
