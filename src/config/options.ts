@@ -554,6 +554,15 @@ export const schema = group({
   }),
   admin: group({
     host: text({ why: 'Address of the admin port.', default: '127.0.0.1' }),
+    hosts: optional(
+      texts(
+        {
+          why: 'Names under which the admin port is asked, as in `Host`, beside addresses, `admin.host`, names without a dot and those under `localhost`, `local`, `internal` and `svc`. Every other one gets 421, so that no web page reads this port through the browser of an operator.',
+        },
+        'host names in lower case, such as gate-1.example.com',
+        '^[a-z0-9_-]+(?:\\.[a-z0-9_-]+)*$',
+      ),
+    ),
     port: whole({ why: 'Port for operators; 0 lets the system choose.', default: 8081 }, 0, 65535),
     token_file: optional(
       path({

@@ -28,6 +28,20 @@ export function textOfBytes(bytes: string): string {
   return isUtf8(buffer) ? buffer.toString() : bytes
 }
 
+/**
+ * Characters that change how a line is shown and not what it says: C1 controls, which terminals obey, directions (Unicode
+ * Bidi_Control), and line separators, at which some readers of logs split.
+ */
+const misleading = /[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+
+/** JSON text with these characters as escapes: it means the same, and is shown as it is. */
+export function withoutMisleading(json: string): string {
+  return json.replace(
+    misleading,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
 /** Matches JSON text with a number that a double may not hold exactly; also some texts that have only a string of that form. */
 const doubtfulNumber = /[[:,]\s*-?\d*(?:\d{16}|\d[.eE])/
 
