@@ -82,6 +82,12 @@ const table = {
     status: 401,
     title: 'The token is bound to a certificate or key that this connection does not prove.',
   },
+  ERR_PROOF_INVALID: {
+    status: 401,
+    title: 'The DPoP proof is missing, or does not fit the request.',
+  },
+  ERR_PROOF_REPLAYED: { status: 401, title: 'The DPoP proof was used before.' },
+  ERR_PROOF_NONCE: { status: 401, title: 'The DPoP proof needs the nonce of this gate.' },
   ERR_TOKEN_EXPIRED: { status: 401, title: 'The token has expired.' },
   ERR_KEYS_UNAVAILABLE: {
     status: 503,

@@ -15,6 +15,7 @@ import type { LiveEntry, LiveFilter } from './domain/live-entry.ts'
 import type { GateErrorData } from './errors.ts'
 import type { KeySet } from './identity/key-set.ts'
 import type { SharedSignatures } from './identity/known-signatures.ts'
+import type { SharedProofs } from './identity/used-proofs.ts'
 import type { BodyUses } from './policy/body-use.ts'
 import type { MemoryImage } from './policy/data-image.ts'
 import type { PolicyPackage } from './policy/package.ts'
@@ -62,6 +63,8 @@ export interface WorkerStart {
   readonly peppers: readonly Uint8Array[]
   /** Signatures that were checked before, see identity/known-signatures.ts. */
   readonly signatures: SharedSignatures
+  /** Proofs that were used, see identity/used-proofs.ts. */
+  readonly proofs: SharedProofs
   /** The claims that rows name, see revocation/pointers.ts. */
   readonly pointers: SharedArrayBuffer
   /** Port to the log thread. */

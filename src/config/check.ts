@@ -79,8 +79,7 @@ export function check(config: GateConfig, problems: Problems): void {
   if (sound('admin.host')) checkHost(config.admin.host, 'admin.host', value)
   checkPorts(config, sound, value)
   checkNetworks(networks.deny, 'upstream_networks.deny', sound, value)
-  if (sound('limits.header_bytes') && limits.header_bytes < 1024)
-    value('limits.header_bytes', 'expected at least 1KiB')
+  checkLimits(limits, sound, value)
   if (sound('policy.bundles')) checkFolder(policy.bundles, 'policy.bundles', file)
   if (sound('revocation.pepper_file')) {
     try {
@@ -89,6 +88,18 @@ export function check(config: GateConfig, problems: Problems): void {
       const { message, hint } = error as GateError
       file('revocation.pepper_file', `${message.replace(/^[\w.]+: /, '')}: ${hint}`)
     }
+  }
+}
+
+function checkLimits(limits: GateConfig['limits'], sound: IsSound, value: AddProblem): void {
+  const least = [
+    ['header_bytes', 1024, '1KiB'],
+    ['dpop_proofs', 65536, '64KiB'],
+    ['dpop_proof_age', 1000, '1s'],
+  ] as const
+  for (const [name, number, text] of least) {
+    const at = `limits.${name}`
+    if (sound(at) && limits[name] < number) value(at, `expected at least ${text}`)
   }
 }
 
@@ -160,6 +171,21 @@ function checkListen(listen: GateConfig['listen'][number], at: string, value: Ad
     value(
       `${at}.trusted_proxies`,
       'required with proxy_protocol: list the load balancers that may send its header',
+    )
+  }
+  const { client_cert_form: form, client_cert_header: name } = listen
+  if (form !== 'none' && trusted === undefined) {
+    value(
+      `${at}.trusted_proxies`,
+      'required with client_cert_form: list the proxies that may pass on client certificates',
+    )
+  }
+  if (name !== undefined && (form !== 'nginx' || /^x-(?:forwarded|dropgate)-/i.test(name))) {
+    value(
+      `${at}.client_cert_header`,
+      form === 'nginx'
+        ? `${name} is the name of another header; write for example X-SSL-Client-Cert`
+        : 'only used with client_cert_form: nginx; the other forms have a header of their own',
     )
   }
   if (tls !== undefined) {

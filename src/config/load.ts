@@ -480,12 +480,14 @@ function finish(config: GateConfig, problems: Problems): GateConfig {
   const { file, sink } = decision_log as { file?: string; sink?: string }
   if (file !== undefined && sink !== undefined)
     problems.add('ERR_CONFIG_VALUE', 'decision_log', 'expected either sink or file, not both')
+  // A header that a trusted proxy fills in at one port must not come from a client at another.
+  const certificates = listen.flatMap(({ client_cert_header: name }) => name?.toLowerCase() ?? [])
   return {
     ...config,
     listen,
     issuers: issuers.map(finishIssuer),
     admin: { ...admin, token_file: admin.token_file ?? join(state_dir, 'admin.token') },
-    routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision)),
+    routes: routes.map((route): RouteConfig => finishRoute(route, policy.decision, certificates)),
     decision_log: file === undefined ? { sink: 'stdout' } : { file },
   }
 }
@@ -501,10 +503,16 @@ function finishIssuer(issuer: IssuerConfig): IssuerConfig {
   }
 }
 
-function finishRoute(route: RouteConfig, standard: string): RouteConfig {
+/** @param certificates Headers with client certificates, which no route passes on. */
+function finishRoute(
+  route: RouteConfig,
+  standard: string,
+  certificates: readonly string[],
+): RouteConfig {
   const { decision = standard, upstream, forward } = route as Partial<RouteConfig>
   const lower = (names: readonly string[] | undefined) => names?.map((name) => name.toLowerCase())
-  const [remove, pass] = [lower(forward?.remove), lower(forward?.pass)]
+  const [own, pass] = [lower(forward?.remove), lower(forward?.pass)]
+  const remove = certificates.length === 0 ? own : [...(own ?? []), ...certificates]
   return {
     ...route,
     decision,

@@ -163,6 +163,19 @@ const listen = group({
     why: 'Header in which trusted proxies pass on the client address; each proxy appends the address of its own client. The gate removes the other one of `x-forwarded-for` and `forwarded` without reading it.',
     default: 'x-forwarded-for',
   }),
+  client_cert_form: choice(['none', 'client-cert', 'nginx', 'xfcc', 'aws', 'aws-passthrough'], {
+    why: 'How trusted proxies pass on the client certificate: `client-cert` (RFC 9440), `nginx` (`$ssl_client_escaped_cert`), `xfcc` (Envoy), `aws` and `aws-passthrough` (Application Load Balancer). The certificate of the proxy itself then does not count. The headers of all forms are removed, from whomever they come. See docs/bound-tokens.md.',
+    default: 'none',
+  }),
+  client_cert_header: optional(
+    text(
+      {
+        why: 'Name of the header with the client certificate where `client_cert_form` is `nginx`; `x-ssl-client-cert` when absent.',
+      },
+      'a header name that begins with X- or SSL-',
+      '^(?:[Xx]|[Ss][Ss][Ll])-[0-9A-Za-z-]+$',
+    ),
+  ),
   proxy_protocol: choice(['none', 'required'], {
     why: 'With `required` each connection must begin with a PROXY protocol header (version 1 or 2) and come from `trusted_proxies`.',
     default: 'none',
@@ -351,6 +364,10 @@ const route = group({
   auth: choice(['required', 'optional', 'none'], {
     why: 'With `optional`, requests without a token reach the policy as anonymous ones, and every token is verified as with `required`: a bad one is refused. With `none`, no token is read.',
     default: 'required',
+  }),
+  dpop_nonce: choice(['none', 'required'], {
+    why: 'With `required`, the DPoP proof of a token that is bound to a key must carry a nonce of this gate, which each answer to such a client renews.',
+    default: 'none',
   }),
   origins: optional(
     texts(
@@ -795,6 +812,14 @@ export const schema = group({
     known_signatures: size({
       why: 'Memory in which all workers together remember the signatures that were checked, 32 bytes for each token, so that a token costs one check.',
       default: '32MiB',
+    }),
+    dpop_proofs: size({
+      why: 'Memory in which all workers together remember the DPoP proofs that were used, 8 bytes for each. The default is enough for 5,000 requests/s with proofs that may be 60 s old; when it is full, such requests get 503.',
+      default: '4MiB',
+    }),
+    dpop_proof_age: duration({
+      why: 'Oldest DPoP proof that is accepted, by its `iat`. A proof may be ahead of the gate by `issuers[].clock_skew`.',
+      default: '60s',
     }),
   }),
   labels: labels({ why: 'Names and values that are added to every decision event.', default: {} }),

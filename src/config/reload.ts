@@ -6,7 +6,7 @@ import type { GateConfig } from './options.ts'
 /** Sections that a running gate applies; every other section needs a restart when it changes. */
 const live = new Set(['routes', 'issuers', 'limits', 'upstream_networks', 'drain_timeout'])
 /** Keys of `limits` that are read only at the start of a worker or of the gate. */
-const sizedOnce = ['token_cache', 'known_signatures'] as const
+const sizedOnce = ['token_cache', 'known_signatures', 'dpop_proofs', 'dpop_proof_age'] as const
 
 /** @returns Paths of the options that differ and cannot change while the gate runs. */
 export function needsRestart(before: GateConfig, after: GateConfig): string[] {

@@ -5,7 +5,7 @@ import { hopByHop } from '../domain/http.ts'
 const taken: ReadonlySet<string> = new Set([
   ...hopByHop,
   ...['authorization', 'cookie', 'set-cookie', 'host', 'origin', 'referer', 'user-agent', 'from'],
-  ...['date', 'expect', 'range', 'via', 'warning', 'link', 'prefer', 'pragma', 'priority'],
+  ...['date', 'dpop', 'expect', 'range', 'via', 'warning', 'link', 'prefer', 'pragma', 'priority'],
   ...['baggage', 'traceparent', 'tracestate', 'http2-settings', 'x-method-override'],
   ...['forwarded', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'cf-connecting-ip'],
 ])

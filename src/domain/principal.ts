@@ -5,6 +5,14 @@
 import type { Caller } from './caller.ts'
 import { claimKeys, wordsOfKeys } from './revocation.ts'
 
+/** What a token is bound to (claim `cnf`, RFC 7800); at least one of the two. Each is a SHA-256 in base64url. */
+export interface Binding {
+  /** Of the certificate that the client must show. */
+  readonly certificate: string | undefined
+  /** RFC 7638 thumbprint of the key whose possession the client must prove for each request. */
+  readonly key: string | undefined
+}
+
 export interface Principal {
   readonly issuer: string
   readonly subject: string
@@ -21,11 +29,8 @@ export interface Principal {
   readonly authTimeS: number | undefined
   /** Claim `exp` in seconds. */
   readonly expiresAtS: number
-  /**
-   * SHA-256 of the client certificate that the token is bound to; undefined when the token may come over any
-   * connection.
-   */
-  readonly boundTo: string | undefined
+  /** Undefined when the token is a plain bearer. */
+  readonly boundTo: Binding | undefined
   /**
    * The text of `input.principal`, serialised once. The claims are kept only in this form: as objects they would take more
    * memory than all the rest.

@@ -127,7 +127,7 @@ export interface Identifiers {
   readonly groups?: readonly string[]
   /** RFC 7638 thumbprint of the key that signed the token. */
   readonly keyThumbprint?: string | undefined
-  /** What the token is bound to: `cnf.x5t#S256`. */
+  /** What the token is bound to: `cnf.x5t#S256`, `cnf.jkt`. */
   readonly proofKeys?: readonly string[]
   readonly deviceId?: string | undefined
 }

@@ -18,6 +18,7 @@ export function isSecretHeader(name: string, value: string): boolean {
       return false
     case 'authorization':
     case 'cookie':
+    case 'dpop':
     case 'proxy-authorization':
     case 'sec-websocket-protocol':
     case 'set-cookie':

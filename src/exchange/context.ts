@@ -6,6 +6,7 @@ import type { GateConfig } from '../config/options.ts'
 import type { LogQueue } from '../decisionlog/queue.ts'
 import type { Caller } from '../domain/caller.ts'
 import type { CredentialSources } from '../identity/credential.ts'
+import type { ProofVerifier } from '../identity/dpop.ts'
 import type { TokenVerifier } from '../identity/token.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ActivePolicy, PolicyEngine } from '../policy/engine.ts'
@@ -20,6 +21,7 @@ export interface ExchangeContext {
   readonly routes: RouteTable
   readonly credentials: CredentialSources
   readonly verifier: TokenVerifier
+  readonly proofs: ProofVerifier
   /** Undefined until the control thread has loaded the revocations. */
   readonly ledger: LedgerView | undefined
   readonly engine: PolicyEngine

@@ -34,7 +34,14 @@ export class Exchange implements RecordSubject {
   readonly res: ServerResponse
   readonly via: Via
   readonly upgrade: Upgrade | undefined
-  readonly trace: Trace = { peer: undefined, target: undefined, route: undefined, cors: noHeaders }
+  readonly trace: Trace = {
+    peer: undefined,
+    target: undefined,
+    route: undefined,
+    cors: noHeaders,
+    scheme: 'Bearer',
+    nonce: undefined,
+  }
 
   constructor(context: ExchangeContext, { req, res, via, upgrade }: Arrival) {
     this.context = context
@@ -61,13 +68,13 @@ export class Exchange implements RecordSubject {
       res.destroy()
       return
     }
-    const { cors, route } = trace
-    const allow = route?.config.methods
-    if (own === undefined) deny(res, error, { decisionId, req, cors, allow })
+    const { cors, route, scheme, nonce } = trace
+    const denial = { decisionId, req, cors, scheme, nonce, allow: route?.config.methods }
+    if (own === undefined) deny(res, error, denial)
     else {
       const { headers, body } = own
       const anonymous = progress.identified?.arrived.credential === undefined
-      deny(res, error, { decisionId, req, cors, status, headers, body, anonymous })
+      deny(res, error, { ...denial, status, headers, body, anonymous })
     }
   }
 }

@@ -21,7 +21,7 @@ import type { Forwarding } from '../upstream/forward.ts'
 import { responseHeaders, withoutLength } from '../upstream/headers.ts'
 import { recordEnd } from './events.ts'
 import { type Exchange, sinceS } from './exchange.ts'
-import type { Authorization, Decided, Identified, OpenExchange } from './stages.ts'
+import type { Authorization, Decided, Identified, OpenExchange, Trace } from './stages.ts'
 
 /** The end of an exchange that was open for longer than this is recorded. */
 const longMs = 1000
@@ -117,7 +117,7 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
   answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[] {
     const { cors } = this.identified.arrived.route.config
     const own = cors === undefined ? undefined : this.#exchange.trace.cors
-    const headers = responseHeaders(raw, own, this.#answerHeaders)
+    const headers = withNonce(responseHeaders(raw, own, this.#answerHeaders), this.#exchange.trace)
     return status === 204 ? withoutLength(headers) : headers
   }
 
@@ -139,7 +139,8 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
       const { credential, headers, route } = this.identified.arrived
       const kept = credential === undefined || route.config.forward.authorization === 'keep'
       const echo = kept ? undefined : protocolToEcho(headers.pairs, credential)
-      const answer = responseHeaders(raw, undefined, this.#answerHeaders)
+      const plain = responseHeaders(raw, undefined, this.#answerHeaders)
+      const answer = withNonce(plain, this.#exchange.trace)
       const head = switchingHead(raw, answer, upgrade!.key, echo)
       context.metrics.count('dropgate_requests_total', 'allowed')
       const client = upgrade!.take()
@@ -206,7 +207,8 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
     else if (cut.code !== undefined && asked && !res.headersSent) {
       const error = new GateError(cut.code)
       context.metrics.count('dropgate_requests_total', error.code)
-      deny(res, error, { decisionId: id, req, cors: trace.cors })
+      const { cors, scheme, nonce } = trace
+      deny(res, error, { decisionId: id, req, cors, scheme, nonce })
     } else breakOff(res)
     this.#forwarding?.abort(new Error(`cut: ${cut.reason}`))
     this.#recordEnd(cut.reason, afterS * 1000, cut, denial)
@@ -233,4 +235,13 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
     const end = { reason, cutAfterMs, protocol, bytesIn, bytesOut, revocation, cause }
     recordEnd(this.#exchange, { identified, decided }, end, denial)
   }
+}
+
+/** Gives the client the nonce for its next proof (RFC 9449 section 8.2), in place of one of the upstream. */
+function withNonce(headers: string[], { nonce }: Trace): string[] {
+  if (nonce === undefined) return headers
+  const out = ['dpop-nonce', nonce]
+  for (let i = 0; i < headers.length; i += 2)
+    if (headers[i]!.toLowerCase() !== 'dpop-nonce') out.push(headers[i]!, headers[i + 1]!)
+  return out
 }

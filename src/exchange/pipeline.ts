@@ -5,7 +5,7 @@
  *   route/target      makes the canonical target: the string that is decided on and sent  400 414
  *   route/table       finds the route that serves the target; route/origin and route/cors check the origin  404 421 405 403
  *   identity/token    finds the caller: verifies signature and claims of the token  401
- *   identity/binding  checks that the token may come over this connection  401
+ *   identity/binding  checks that the token may come over this connection, identity/dpop the proof of its key  401 503
  *   listener/body     reads the body, only where the policy needs it  408 413
  *   -- from here to `send` one turn of the event loop, in this order (design law 3) --
  *   response/live     registers the exchange, so that a later row can find it
@@ -28,7 +28,7 @@
 import { methods as everyMethod } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'
 import { GateError } from '../errors.ts'
-import { checkBinding } from '../identity/binding.ts'
+import { checkBinding, checkScheme } from '../identity/binding.ts'
 import { checkExpiry } from '../identity/claims.ts'
 import { ambientBy, withoutCredential } from '../identity/credential.ts'
 import { type BodyLimits, collectBody } from '../listener/body.ts'
@@ -47,7 +47,7 @@ import { corsHeaders, preflightHeaders } from '../route/cors.ts'
 import { checkDestination } from '../route/destination.ts'
 import { checkOrigin } from '../route/origin.ts'
 import type { Route } from '../route/table.ts'
-import { checkTarget, parseRequestTarget, type Target } from '../route/target.ts'
+import { checkTarget, parseRequestTarget, type Target, urlOf } from '../route/target.ts'
 import { requestBody } from '../upstream/body.ts'
 import { Forwarding, type UpstreamRequest } from '../upstream/forward.ts'
 import { passedOn, upstreamHeaders } from '../upstream/headers.ts'
@@ -116,6 +116,7 @@ export function arrive(
   const { credentials } = context
   const credential =
     config.auth === 'none' ? undefined : credentials.find(pairs, upgrade, peer.proxied)
+  trace.scheme = credential?.scheme ?? 'Bearer'
   checkHeaders(headers, config)
   const withheld = credentials.withheld(config, peer.proxied)
   const passedHeaders = passedOn(headers, config.forward, withheld, credentials.headers)
@@ -209,24 +210,58 @@ export function identify(
 
 /**
  * Checks what the cache cannot remember. It runs for every caller, also when the token was found in the cache: the
- * cache holds what the token is bound to, but not the connection that the token came over this time.
+ * cache holds what the token is bound to, but neither the connection that the token came over this time, nor its proof.
+ * @returns a promise where a proof is to be checked
  */
-export function checkCaller(context: ExchangeContext, { arrived, principal }: Identified): void {
+export function checkCaller(
+  context: ExchangeContext,
+  { arrived, principal }: Identified,
+  trace: Trace,
+): Promise<void> | undefined {
   const { credential, peer } = arrived
-  if (principal === undefined || credential === undefined) return
+  if (principal === undefined || credential === undefined) return undefined
   context.credentials.check(principal.issuer, credential)
-  checkBinding(principal.boundTo, peer.certificate)
+  const { boundTo, clockSkewMs } = principal
+  if (boundTo?.key !== undefined) trace.scheme = 'DPoP'
+  checkBinding(boundTo, peer.certificate)
+  checkScheme(boundTo, credential.scheme)
+  if (boundTo?.key === undefined) return undefined
+  const { dpop_nonce: nonce } = arrived.route.config
+  if (nonce === 'required') trace.nonce = context.proofs.nonce(Date.now())
+  return context.proofs.check({
+    proof: headerOf(arrived.headers.pairs, 'dpop'),
+    token: credential.token,
+    key: boundTo.key,
+    method: arrived.method,
+    url: urlOf(peer.scheme, arrived.target),
+    clockSkewMs,
+    nonce,
+  })
+}
+
+/** Checks how the token came, which for a token that is bound to a key needs a moment. */
+function admit(exchange: Exchange, arrived: Arrived, principal: Principal | undefined): void {
+  const identified: Identified = { arrived, principal, body: undefined }
+  try {
+    const proven = checkCaller(exchange.context, identified, exchange.trace)
+    if (proven === undefined) readThenDecide(exchange, identified)
+    else
+      proven
+        .then(() => readThenDecide(exchange, identified))
+        .catch((error) => exchange.refuse(error, { identified }))
+  } catch (error) {
+    exchange.refuse(error, { identified })
+  }
 }
 
 /**
  * Reads the body first if the active policy needs it. Then decides, in the same turn in which the active policy was
  * looked up.
  */
-function admit(exchange: Exchange, arrived: Arrived, principal: Principal | undefined): void {
+function readThenDecide(exchange: Exchange, identified: Identified): void {
   const { req, res } = exchange
-  const identified: Identified = { arrived, principal, body: undefined }
+  const { arrived, principal } = identified
   try {
-    checkCaller(exchange.context, identified)
     const limits = bodyLimits(exchange, arrived)
     if (limits === undefined) decide(exchange, identified)
     else
@@ -313,6 +348,7 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
     config.forward.authorization === 'keep'
       ? undefined
       : (credential ?? context.credentials.unasked(passedHeaders))
+  const withoutAuthorization = stripped?.source === 'authorization'
   const request: UpstreamRequest = {
     method: arrived.method,
     path: target.wire,
@@ -321,7 +357,9 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
       stripped === undefined ? passedHeaders : withoutCredential(passedHeaders, stripped),
       {
         forward: config.forward,
-        withoutAuthorization: stripped?.source === 'authorization',
+        withoutAuthorization,
+        withoutProof:
+          withoutAuthorization || (stripped !== undefined && principal?.boundTo?.key !== undefined),
         route: config.name,
         principal,
         decisionId: id,

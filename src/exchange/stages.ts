@@ -13,7 +13,7 @@ import type { Linked } from '../domain/linked.ts'
 import type { Principal } from '../domain/principal.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import type { GateError } from '../errors.ts'
-import type { Credential } from '../identity/credential.ts'
+import type { Credential, Scheme } from '../identity/credential.ts'
 import type { Peer } from '../listener/peer.ts'
 import type { ActivePolicy } from '../policy/engine.ts'
 import type { PolicyInput } from '../policy/input.ts'
@@ -42,6 +42,10 @@ export interface Trace {
   route: Route | undefined
   /** Cross-origin headers of the answer, also of a refusal; flat list of names and values. */
   cors: readonly string[]
+  /** Scheme in which a refusal asks for a better credential. */
+  scheme: Scheme
+  /** Nonce for the client's next proof, on every answer; undefined when the client needs none. */
+  nonce: string | undefined
 }
 
 /** The request in exactly one reading, and the route that serves it. */

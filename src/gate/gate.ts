@@ -333,7 +333,7 @@ export class Gate {
     ports: readonly number[] | undefined,
     pulse: SharedArrayBuffer,
   ): WorkerStart {
-    const { cells, pointers, signatures, decisions } = this.#rooms
+    const { cells, pointers, signatures, proofs, decisions } = this.#rooms
     return {
       index,
       config: this.#config,
@@ -344,6 +344,7 @@ export class Gate {
       metrics: cells[index + 1]!,
       peppers: this.#peppers,
       signatures,
+      proofs,
       pointers: pointers.shared,
       log: decisions.port(),
       labelsJson: JSON.stringify({ ...this.#config.labels, id: this.#id, version }),

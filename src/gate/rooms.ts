@@ -17,6 +17,7 @@ import type { HistoryRule } from '../feed/history.ts'
 import { type Beat, Fleet } from '../fleet/fleet.ts'
 import { KeyStore } from '../identity/keys.ts'
 import { KnownSignatures, type SharedSignatures } from '../identity/known-signatures.ts'
+import { type SharedProofs, UsedProofs } from '../identity/used-proofs.ts'
 import type { WorkerStart } from '../messages.ts'
 import { createMetricCells, Metrics } from '../metrics.ts'
 import { fetchDocument } from '../outbound/fetch.ts'
@@ -42,6 +43,7 @@ export interface GateRooms {
   readonly ledger: Ledger
   readonly pointers: ClaimPointers
   readonly signatures: SharedSignatures
+  readonly proofs: SharedProofs
   /** Metric counters of the control thread, and one slice for each worker. */
   readonly cells: readonly SharedArrayBuffer[]
 }
@@ -142,9 +144,18 @@ export function makeRooms(config: GateConfig, gate: GateAnswers): GateRooms {
     fleet,
     ledger,
     pointers,
-    signatures: KnownSignatures.create(config.limits.known_signatures),
+    ...makeShared(config),
     cells,
   })
+}
+
+/** What all workers remember together. */
+function makeShared({ limits }: GateConfig): Pick<GateRooms, 'signatures' | 'proofs'> {
+  const { known_signatures, dpop_proofs, dpop_proof_age } = limits
+  return {
+    signatures: KnownSignatures.create(known_signatures),
+    proofs: UsedProofs.create(dpop_proofs, dpop_proof_age, Date.now()),
+  }
 }
 
 function makeFeed(

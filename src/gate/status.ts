@@ -68,7 +68,9 @@ export function beatOf(rooms: GateRooms, gate: GateFacts): Beat {
   const { feed, ledger } = rooms
   const { revocation, routes, issuers, listen } = gate.config
   const ageMs = ledger.ageMs(monotonicUs(), Date.now())
-  const certificates = listen.some(({ tls }) => tls?.client_ca !== undefined)
+  const certificates = listen.some(
+    ({ tls, client_cert_form: form }) => tls?.client_ca !== undefined || form !== 'none',
+  )
   const exchange = certificates ? ['network', 'client_cert'] : ['network']
   const { name: bundle, active_revision: revision } = rooms.bundles.status()
   const tolerant = routes.some(({ stale }) => stale === 'allow')

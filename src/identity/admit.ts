@@ -67,12 +67,21 @@ function nameOf(key: unknown): string {
   return typeof kid === 'string' ? `key ${JSON.stringify(kid.slice(0, 100))}` : 'a key without kid'
 }
 
+/** Members of private keys (RFC 7518 section 6). */
+const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth'] as const
+
 /** Why a key cannot be used; undefined when it can. */
 function objectionTo(key: unknown, algorithms: readonly string[]): string | undefined {
+  return formProblem(key, algorithms) ?? weaknessOfKey(key as Jwk)
+}
+
+/** What can be said against a key without looking at its numbers; undefined when there is nothing. */
+export function formProblem(key: unknown, algorithms: readonly string[]): string | undefined {
   if (typeof key !== 'object' || key === null) return 'it is not an object'
-  const { kty, crv, d, use, key_ops, alg, kid } = key as Jwk
+  const { kty, crv, use, key_ops, alg, kid } = key as Jwk
   // A private key that is published proves nothing: anyone can sign with it.
-  if (d !== undefined) return 'its private part is published'
+  if (privateMembers.some((name) => (key as Jwk)[name] !== undefined))
+    return 'its private part is published'
   if (use !== undefined && use !== 'sig') return 'its use is not sig'
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
     return 'its kid is not a text of at most 256 characters'
@@ -84,7 +93,7 @@ function objectionTo(key: unknown, algorithms: readonly string[]): string | unde
     return 'its kty or crv is not supported'
   if (alg !== undefined && !isKeyFor(key as Jwk, familyOf(alg)))
     return 'its alg is for keys of another kty or crv'
-  return weakness(key as Jwk)
+  return undefined
 }
 
 /** RFC 9864 gives EdDSA with this curve a name of its own; both mean the same signature. */
@@ -108,7 +117,8 @@ export function isKeyFor({ kty, crv }: Jwk, alg: string): boolean {
   }
 }
 
-function weakness(key: Jwk): string | undefined {
+/** Why a key is too weak or malformed; undefined when it is neither. It may take milliseconds for an RSA key. */
+export function weaknessOfKey(key: Jwk): string | undefined {
   let details: ReturnType<typeof createPublicKey>['asymmetricKeyDetails']
   try {
     details = createPublicKey({ key: publicPart(key), format: 'jwk' }).asymmetricKeyDetails
@@ -139,7 +149,7 @@ function crowd(keys: readonly Jwk[], key: Jwk): string | undefined {
   return alike.length < maxCandidates ? undefined : `more than ${maxCandidates} keys have its kid`
 }
 
-function publicPart(key: Jwk): Jwk {
+export function publicPart(key: Jwk): Jwk {
   return Object.fromEntries(
     kept.filter((name) => key[name] !== undefined).map((name) => [name, key[name]]),
   )

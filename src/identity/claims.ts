@@ -170,7 +170,7 @@ export function parsePrincipal(
       tenant,
       groups,
       deviceId,
-      proofKeys: boundTo === undefined ? [] : [boundTo],
+      proofKeys: [boundTo?.certificate, boundTo?.key].filter((one) => one !== undefined),
       tokenHashes: evidence.tokenHashes,
       keyThumbprint: evidence.keyThumbprint,
     }),

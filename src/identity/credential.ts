@@ -14,11 +14,17 @@ export type CredentialSource = string
 export interface Credential {
   readonly token: string
   readonly source: CredentialSource
+  /** Of the `Authorization` header; undefined when the token came in another place. */
+  readonly scheme?: Scheme | undefined
 }
 
+/** RFC 6750 section 2.1, RFC 9449 section 7.1. */
+export type Scheme = 'Bearer' | 'DPoP'
+
 const bearer = /^bearer +(.*)$/i
-/** Everything that some reader may take for Bearer, also with a tab or nothing after it. */
-const bearerLike = new RegExp(`^bearer(?![${tokenCharacters}])`, 'i')
+const dpop = /^dpop +(.*)$/i
+/** Everything that some reader may take for one of these schemes, also with a tab or nothing after it. */
+const tokenLike = new RegExp(`^(?:bearer|dpop)(?![${tokenCharacters}])`, 'i')
 /**
  * A browser cannot set headers on a WebSocket handshake, except the list of subprotocols. So the token is sent as a
  * subprotocol with this prefix.
@@ -48,25 +54,27 @@ export class CredentialSources {
    * @param pairs Flat list of header names and values; a second `authorization` has been refused before.
    * @param upgrade Whether this is a WebSocket handshake: only there may the token be a subprotocol.
    * @param proxied Whether a trusted proxy sent the request: only then is the token in a header of its own read.
-   * @returns undefined when there is no credential; a scheme other than Bearer (RFC 6750 section 2.1) does not count
+   * @returns undefined when there is no credential; a scheme other than Bearer and DPoP does not count
    * @throws GateError ERR_CREDENTIAL_REPEATED
    */
   find(pairs: readonly string[], upgrade: boolean, proxied: boolean): Credential | undefined {
     let found: Credential | undefined
     let unread = false
-    const note = (token: string | undefined, source: CredentialSource): void => {
+    const note = (token: string | undefined, source: CredentialSource, scheme?: Scheme): void => {
       if (token === undefined) return
       if (found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
-      found = { token, source }
+      found = { token, source, scheme }
     }
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
       switch (pairs[i]) {
         case 'authorization': {
           if (!this.#authorization) break
-          const token = bearerToken(value)
-          note(token, 'authorization')
-          unread = token === undefined && bearerLike.test(value)
+          const bare = bearerToken(value)
+          const proven = bare === undefined ? dpop.exec(value)?.[1] : undefined
+          note(bare, 'authorization', 'Bearer')
+          note(proven, 'authorization', 'DPoP')
+          unread = bare === undefined && proven === undefined && tokenLike.test(value)
           break
         }
         case 'cookie':
@@ -99,7 +107,8 @@ export class CredentialSources {
     if (!this.#authorization) return undefined
     for (let i = 0; i < pairs.length; i += 2) {
       if (pairs[i] !== 'authorization') continue
-      const token = bearerToken(pairs[i + 1]!)
+      const value = pairs[i + 1]!
+      const token = bearerToken(value) ?? dpop.exec(value)?.[1]
       const from = token === undefined ? undefined : this.#byIssuer.get(issuerIn(token))
       return from?.includes('authorization')
         ? { token: token!, source: 'authorization' }
@@ -187,8 +196,8 @@ const maxPeeked = 16 * 1024
 function schemeText(value: string): string {
   const [, scheme] = /^([A-Za-z][A-Za-z-]{0,19}) /.exec(value) ?? []
   return scheme === undefined
-    ? 'names no scheme, expected Bearer and a token'
-    : `has the scheme ${JSON.stringify(scheme)}, expected Bearer and a token`
+    ? 'names no scheme, expected Bearer or DPoP and a token'
+    : `has the scheme ${JSON.stringify(scheme)}, expected Bearer or DPoP and a token`
 }
 
 /**

@@ -32,26 +32,42 @@ export interface Shape {
 
 /** @throws GateError ERR_TOKEN_MALFORMED */
 export function parseTokenShape(token: string): Shape {
-  if (token.length > maxLength) throw malformed(`it has more than ${maxLength} characters`)
-  const parts = token.split('.')
-  if (parts.length !== 3) throw malformed(`it has ${parts.length} parts, expected 3`)
-  if (!parts.every(canonical)) throw malformed('a part of it is not strict base64url')
-  const { value: header } = readObject(parts[0]!, 'header')
-  const { value: claims, written } = readObject(parts[1]!, 'payload')
-  const { alg, kid, typ, crit, b64, zip, enc } = header
+  const { header, claims, written } = readJws(token, maxLength, malformed)
+  const { alg, kid, typ } = header
   if (typeof alg !== 'string') throw malformed('its header has no alg')
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
     throw malformed('its kid is not a text of at most 256 characters')
   if (typ !== undefined && typeof typ !== 'string') throw malformed('its typ is not a text')
-  // These members change the meaning of the bytes (RFC 8725 section 3.10), so they are refused. Keys inside the header
-  // are never used.
-  if (crit !== undefined || b64 !== undefined || zip !== undefined || enc !== undefined)
-    throw malformed('its header has crit, b64, zip or enc')
+  // Keys inside the header of a token are never used.
   return {
     header: { alg, kid, typ: typ?.toLowerCase().replace(/^application\//, '') },
     claims,
     written,
   }
+}
+
+type Refuse = (why: string) => GateError
+
+/**
+ * Reads a compact JWS whose payload is an object, in the one way that every reader agrees on.
+ * @param refuse Makes the error to throw.
+ */
+export function readJws(
+  text: string,
+  maxCharacters: number,
+  refuse: Refuse,
+): { readonly header: Claims; readonly claims: Claims; readonly written: Claims } {
+  if (text.length > maxCharacters) throw refuse(`it has more than ${maxCharacters} characters`)
+  const parts = text.split('.')
+  if (parts.length !== 3) throw refuse(`it has ${parts.length} parts, expected 3`)
+  if (!parts.every(canonical)) throw refuse('a part of it is not strict base64url')
+  const { value: header } = readObject(parts[0]!, 'header', refuse)
+  const { value: claims, written } = readObject(parts[1]!, 'payload', refuse)
+  const { crit, b64, zip, enc } = header
+  // These members change the meaning of the bytes (RFC 8725 section 3.10), so they are refused.
+  if (crit !== undefined || b64 !== undefined || zip !== undefined || enc !== undefined)
+    throw refuse('its header has crit, b64, zip or enc')
+  return { header, claims, written }
 }
 
 /**
@@ -79,18 +95,22 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 type JsonObject = Record<string, unknown>
 
-function readObject(part: string, name: string): { value: JsonObject; written: JsonObject } {
+function readObject(
+  part: string,
+  name: string,
+  refuse: Refuse,
+): { value: JsonObject; written: JsonObject } {
   let text: string
   let value: unknown
   try {
     text = utf8.decode(Buffer.from(part, 'base64url'))
     value = JSON.parse(text)
   } catch {
-    throw malformed(`its ${name} is not JSON in UTF-8`)
+    throw refuse(`its ${name} is not JSON in UTF-8`)
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw malformed(`its ${name} is not an object`)
-  const plain = strictJson(text, oneReading)
+    throw refuse(`its ${name} is not an object`)
+  const plain = strictJson(text, { ...oneReading, refuse })
   const object = (plain === text ? value : JSON.parse(plain)) as JsonObject
   const written = holdsDoubtfulNumber(plain) ? (parseKeepingDigits(plain) as JsonObject) : object
   return { value: object, written }
@@ -101,11 +121,10 @@ function readObject(part: string, name: string): { value: JsonObject; written: J
  * with escapes are rewritten without them, to work around a bug of V8 (Node 24.21): after `{"a":1,"\\":1}` was parsed
  * once, the name `\n` in `{"a":1,"\n":1}` is read as a backslash. Names that cannot be rewritten are refused.
  */
-const oneReading: StrictJson = {
+const oneReading: Omit<StrictJson, 'refuse'> = {
   maxDepth: 16,
   maxMembers,
   escapedNames: 'write-out',
-  refuse: malformed,
 }
 
 function malformed(why: string): GateError {

@@ -50,6 +50,7 @@ const single = new Set([
   'content-length',
   'content-type',
   'destination',
+  'dpop',
   'expect',
   'host',
   'origin',
@@ -94,7 +95,7 @@ const lists = new Set([
  * decision was based on.
  */
 const protectedName =
-  /^(?:host|authorization|cookie|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
+  /^(?:host|authorization|dpop|cookie|client-cert|origin|expect|content-.*|transfer-encoding|x-real-ip|x-(?:dropgate|forwarded|original|envoy)-.*|forwarded|proxy-.*)$/
 
 const none: readonly string[] = []
 

@@ -8,6 +8,7 @@ import { plainAddress } from '../domain/address.ts'
 import { tokenCharacters } from '../domain/http.ts'
 import type { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
+import { type CertificateHeader, forwardedCertificate } from './forwarded-certificate.ts'
 
 /** Both ends of a TCP connection, as far as the gate believes them. */
 export interface Ends {
@@ -21,7 +22,10 @@ export interface Peer extends Ends {
   readonly scheme: 'http' | 'https'
   /** True when a trusted proxy sent the request: it is then believed about the client. */
   readonly proxied: boolean
-  /** SHA-256 of the verified certificate on this connection, base64url (RFC 8705 section 3.1). */
+  /**
+   * SHA-256 of the client's certificate, base64url (RFC 8705 section 3.1): the verified one on this connection, or the one
+   * that a trusted proxy passes on. Everything that asks for the client's certificate takes it from here.
+   */
   readonly certificate: string | undefined
 }
 
@@ -32,6 +36,8 @@ export interface Via {
   readonly trusted: NetworkSet | undefined
   /** The one header that is read from these proxies; the other one is removed unread. */
   readonly clientHeader: 'x-forwarded-for' | 'forwarded'
+  /** The header in which these proxies pass on the client's certificate; undefined: they pass on none. */
+  readonly certificateHeader: CertificateHeader | undefined
   /** The ends of a connection as its PROXY protocol header names them, see proxy-protocol.ts. */
   readonly named: WeakMap<Socket, Ends>
   /** Thumbprints of client certificates, computed once for each connection. */
@@ -45,8 +51,8 @@ const maxHops = 32
 /**
  * @param pairs Flat list of header names and values.
  * @returns the peer; its `address` is never empty.
- * @throws GateError ERR_HEADER_MALFORMED when a trusted proxy sends a malformed header, ERR_NOT_READY when the
- * connection has no peer address
+ * @throws GateError ERR_HEADER_MALFORMED, ERR_HEADER_REPEATED when a trusted proxy sends a malformed header, ERR_NOT_READY
+ * when the connection has no peer address
  */
 export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via): Peer {
   const peer = via.peers.get(socket) ?? readPeer(socket, via)
@@ -55,7 +61,12 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
   const read = via.clientHeader === 'forwarded' ? readForwarded : readForwardedFor
   const { address, scheme = peer.scheme } = read(pairs, peer.address, trusted)
   const port = address === peer.address ? peer.port : 0
-  return { ...peer, proxied: true, address, port, scheme }
+  // A proxy that passes certificates on speaks for its clients: its own certificate is never taken for that of a client.
+  const certificate =
+    via.certificateHeader === undefined
+      ? peer.certificate
+      : forwardedCertificate(pairs, via.certificateHeader)
+  return { ...peer, proxied: true, address, port, scheme, certificate }
 }
 
 /**

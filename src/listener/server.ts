@@ -18,6 +18,7 @@ import { asGateError, GateError } from '../errors.ts'
 import { keepIdleWhile, setMaxHeaderSize, socketBeneathTls, startTimeouts } from '../node-quirks.ts'
 import { noteCertificate, secureOptions } from './certificates.ts'
 import { drain } from './drain.ts'
+import { certificateHeaders } from './forwarded-certificate.ts'
 import { type Ends, hasPeer, type Peer, type Via } from './peer.ts'
 import { JoinedRequest } from './pieces.ts'
 import { PipelineQueue } from './pipelining.ts'
@@ -321,11 +322,16 @@ function bind(server: NetServer, at: FastifyListenOptions): Promise<void> {
   })
 }
 
-function viaOf({ tls, trusted_proxies: trusted, client_header: clientHeader }: ListenConfig): Via {
+function viaOf(config: ListenConfig): Via {
+  const { tls, trusted_proxies: trusted, client_cert_form: form } = config
   return {
     scheme: tls === undefined ? 'http' : 'https',
     trusted: trusted === undefined ? undefined : new NetworkSet(trusted),
-    clientHeader,
+    clientHeader: config.client_header,
+    certificateHeader:
+      form === 'none'
+        ? undefined
+        : { form, name: config.client_cert_header?.toLowerCase() ?? certificateHeaders[form] },
     named: new WeakMap<Socket, Ends>(),
     certificates: new WeakMap<Socket, string>(),
     peers: new WeakMap<Socket, Peer>(),

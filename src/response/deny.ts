@@ -8,7 +8,8 @@ import { isCors } from '../domain/cors.ts'
 import { destroyAfter } from '../domain/destroy-after.ts'
 import { methods } from '../domain/http.ts'
 import { problemOf } from '../domain/problem.ts'
-import type { GateError } from '../errors.ts'
+import { proofAlgorithms } from '../domain/proof.ts'
+import type { Code, GateError } from '../errors.ts'
 import { closeLastBy } from '../node-quirks.ts'
 
 export interface Denial {
@@ -23,6 +24,10 @@ export interface Denial {
   readonly headers?: readonly (readonly [name: string, value: string])[]
   /** Cross-origin headers (flat list of names and values), so that a web page may read why its request was refused. */
   readonly cors?: readonly string[]
+  /** Scheme of the challenge of a 401. */
+  readonly scheme?: 'Bearer' | 'DPoP'
+  /** Nonce for the next proof of the client. */
+  readonly nonce?: string | undefined
   readonly body?: string | undefined
 }
 
@@ -31,6 +36,7 @@ export function deny(res: ServerResponse, error: GateError, denial: Denial): voi
   const status = denial.status ?? error.status
   const headers: string[] = ['cache-control', 'no-store', 'x-dropgate-decision-id', decisionId]
   if (denial.cors !== undefined) headers.push(...denial.cors)
+  if (denial.nonce !== undefined) headers.push('dpop-nonce', denial.nonce)
   const { body: own } = denial
   const body = own ?? problemOf(error, decisionId, status)
   let typed = false
@@ -88,11 +94,20 @@ export function answerPreflight(
 }
 
 /**
- * Builds the `WWW-Authenticate` header. It names no error if the request had no credential (RFC 6750 section 3), also where
- * a policy answers 401 to an anonymous request.
+ * Builds the `WWW-Authenticate` header (RFC 6750 section 3, RFC 9449 section 7.1). It names no error if the request had no
+ * credential, also where a policy answers 401 to an anonymous request.
  */
-function challengeOf({ code }: GateError, { anonymous }: Denial): string {
-  return anonymous || code === 'ERR_CREDENTIAL_MISSING' ? 'Bearer' : 'Bearer error="invalid_token"'
+function challengeOf({ code }: GateError, { anonymous, scheme }: Denial): string {
+  if (anonymous || code === 'ERR_CREDENTIAL_MISSING') return 'Bearer'
+  if (scheme !== 'DPoP') return 'Bearer error="invalid_token"'
+  return `DPoP error="${proofErrors[code] ?? 'invalid_token'}", algs="${proofAlgorithms.join(' ')}"`
+}
+
+/** What these codes are called in RFC 9449 sections 7.1 and 9. */
+const proofErrors: Partial<Record<Code, string>> = {
+  ERR_PROOF_INVALID: 'invalid_dpop_proof',
+  ERR_PROOF_REPLAYED: 'invalid_dpop_proof',
+  ERR_PROOF_NONCE: 'use_dpop_nonce',
 }
 
 function framingInDoubt(error: GateError): boolean {

@@ -113,9 +113,9 @@ export function parseRequestTarget(
   const target = targetOf(path, query, place, options)
   const empty = path.includes('//')
   if (!empty && query === rawQuery) return target
-  const merged = empty ? targetOf(path.replace(/\/{2,}/g, '/'), query, place, options) : target
+  const one = empty ? targetOf(path.replace(/\/{2,}/g, '/'), query, place, options) : target
   return {
-    ...merged,
+    ...one,
     doubt: { apart: empty ? target : undefined, strayPercent: query !== rawQuery },
   }
 }
@@ -194,6 +194,32 @@ function encode(text: string): string {
     /['()*]/g,
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`,
   )
+}
+
+/** The URL of a request without its query, as it is decided on and sent, in the form of `canonicalUrl`. */
+export function urlOf(scheme: 'http' | 'https', { authority, path }: Target): string {
+  return `${scheme}://${authority}${path}`
+}
+
+const httpUrl = /^(https?):\/\/([^/?#@\\]+)(\/[^?#]*)?(?:[?#]|$)/i
+
+/**
+ * Brings a URL that a client names into the one form in which URLs are compared (RFC 3986 sections 6.2.2 and 6.2.3): by the
+ * same rules as the target of a request, and without query and fragment.
+ * @returns undefined for what is no http URL, or no URL that a request could have
+ */
+export function canonicalUrl(text: string): string | undefined {
+  const [, scheme = '', authority = '', path = '/'] = httpUrl.exec(text) ?? []
+  const lower = scheme.toLowerCase()
+  if (lower !== 'http' && lower !== 'https') return undefined
+  // A character becomes three at most.
+  const options = { scheme: lower, maxBytes: text.length * 3 } as const
+  try {
+    const target = parseRequestTarget('GET', path, authority, options)
+    return urlOf(lower, target.doubt?.apart ?? target)
+  } catch {
+    return undefined
+  }
 }
 
 /** The rules of a route about targets. */

@@ -13,6 +13,8 @@ export interface UpstreamHeaderOptions {
   readonly forward: { readonly identity: 'headers' | 'none' }
   /** True when `Authorization` holds the credential of the gate, and the route does not forward it. */
   readonly withoutAuthorization: boolean
+  /** The same for `DPoP`: a proof belongs to the token, is good for the gate alone, and used up. */
+  readonly withoutProof: boolean
   readonly route: string
   readonly principal: Principal | undefined
   readonly decisionId: string
@@ -71,6 +73,7 @@ export function upstreamHeaders(
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
     if (name === 'host' || (name === 'authorization' && options.withoutAuthorization)) continue
+    if (name === 'dpop' && options.withoutProof) continue
     if (set.length > 0 && set.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)

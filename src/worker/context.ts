@@ -4,6 +4,7 @@ import type { LogQueue } from '../decisionlog/queue.ts'
 import type { ExchangeContext } from '../exchange/context.ts'
 import type { OpenExchange } from '../exchange/stages.ts'
 import { CredentialSources } from '../identity/credential.ts'
+import type { ProofVerifier } from '../identity/dpop.ts'
 import type { TokenVerifier } from '../identity/token.ts'
 import type { Listener } from '../listener/server.ts'
 import type { Metrics } from '../metrics.ts'
@@ -18,6 +19,7 @@ export interface WorkerRooms {
   readonly index: number
   readonly labelsJson: string
   readonly verifier: TokenVerifier
+  readonly proofs: ProofVerifier
   readonly engine: PolicyEngine
   readonly pools: Pools
   readonly live: LiveRegistry<OpenExchange>
@@ -37,6 +39,7 @@ export function buildContext(rooms: WorkerRooms, config: GateConfig): ExchangeCo
     routes: new RouteTable(config.routes),
     credentials: new CredentialSources(config.issuers),
     verifier: rooms.verifier,
+    proofs: rooms.proofs,
     // A getter, so that an exchange that began under an older configuration still reads the newest ledger.
     get ledger() {
       return rooms.ledger

@@ -13,6 +13,7 @@ import { recordUnread } from '../exchange/events.ts'
 import { handle } from '../exchange/pipeline.ts'
 import { Reevaluator, sweepMs } from '../exchange/reevaluate.ts'
 import type { OpenExchange } from '../exchange/stages.ts'
+import { ProofVerifier } from '../identity/dpop.ts'
 import { TokenVerifier } from '../identity/token.ts'
 import { Listener } from '../listener/server.ts'
 import type { WorkerCommand, WorkerReport, WorkerStart } from '../messages.ts'
@@ -21,6 +22,7 @@ import { PolicyEngine } from '../policy/engine.ts'
 import { LiveRegistry } from '../response/live.ts'
 import { LedgerView } from '../revocation/ledger.ts'
 import { ClaimPointers } from '../revocation/pointers.ts'
+import { canonicalUrl } from '../route/target.ts'
 import { rulesOf } from '../upstream/addresses.ts'
 import { Pools } from '../upstream/pools.ts'
 import { buildContext, type WorkerRooms } from './context.ts'
@@ -56,6 +58,7 @@ class GateWorker {
         metrics,
         onKeysWanted: (issuer, seen) => report({ type: 'keys-wanted', issuer, seen }),
       }),
+      proofs: new ProofVerifier({ shared: start.proofs, canonicalUrl }),
       engine: new PolicyEngine({
         maxMemoryBytes: config.policy.max_memory,
         evaluationMs: config.policy.evaluation_timeout,

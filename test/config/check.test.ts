@@ -13,6 +13,8 @@ const withIssuer = (part: object): object => ({
   issuers: [{ issuer: 'https://idp.example', audience: ['api'], ...part }],
 })
 
+const withListen = (part: object): object => ({ ...least, listen: [part] })
+const behind = { trusted_proxies: ['10.0.0.0/8'] }
 const withFetch = (fetch: object, part: object = {}): object => withIssuer({ fetch, ...part })
 const keySetFile = join(t.testdir({ 'keys.json': '{"keys": [{}]}' }), 'keys.json')
 const tenant = '9122040d-6c67-4c5b-b112-36a304b66dad'
@@ -104,6 +106,17 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withRoute({ forward: { pass: ['connection'] } }), 'routes[0].forward.pass[0]', 'is not a header by which another proxy names'],
   [withRoute({ forward: { pass: ['x-auth-token'] } }), 'routes[0].forward.pass[0]', 'so this changes nothing'],
   [withRoute({ forward: { pass: ['X-User'], remove: ['x-user'] } }), 'routes[0].forward.pass[0]', 'x-user is in remove too'],
+  // Certificates that proxies pass on.
+  [withListen({ client_cert_form: 'client-cert' }), 'listen[0].trusted_proxies', 'list the proxies that may pass on client certificates'],
+  [withListen({ ...behind, client_cert_form: 'envoy' }), 'listen[0].client_cert_form', 'expected one of none, client-cert, nginx, xfcc'],
+  [withListen({ ...behind, client_cert_form: 'xfcc', client_cert_header: 'X-Cert' }), 'listen[0].client_cert_header', 'only used with client_cert_form: nginx'],
+  [withListen({ ...behind, client_cert_header: 'X-Cert' }), 'listen[0].client_cert_header', 'only used with client_cert_form: nginx'],
+  [withListen({ ...behind, client_cert_form: 'nginx', client_cert_header: 'X-Forwarded-For' }), 'listen[0].client_cert_header', 'is the name of another header'],
+  [withListen({ ...behind, client_cert_form: 'nginx', client_cert_header: 'Authorization' }), 'listen[0].client_cert_header', 'a header name that begins with X- or SSL-'],
+  // Proofs.
+  [{ ...least, limits: { dpop_proofs: '1KiB' } }, 'limits.dpop_proofs', 'at least 64KiB'],
+  [{ ...least, limits: { dpop_proof_age: '0s' } }, 'limits.dpop_proof_age', 'at least 1s'],
+  [withRoute({ dpop_nonce: 'require' }), 'routes[0].dpop_nonce', 'did you mean required?'],
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
   [withRoute({ origins: ['https://*.example'] }), 'routes[0].origins[0]', 'write out each origin'],
@@ -253,3 +266,11 @@ t.test('what is unusual and works is accepted', async (t) => {
   ]
   for (const written of accepted) t.ok(read(written), JSON.stringify(written))
 })
+
+t.test('a header with client certificates at one port is removed on every route', async (t) => {
+  const edge = { ...behind, client_cert_form: 'nginx', client_cert_header: 'X-Edge-Cert' }
+  const routes = [route, { ...route, name: 'b', path: '/b', forward: { remove: ['X-Role'] } }]
+  const config = read({ ...least, listen: [{ port: 1 }, { port: 2, ...edge }], routes })
+  t.same(config.routes.map(({ forward }) => forward.remove), [['x-edge-cert'], ['x-role', 'x-edge-cert']])
+  t.notOk(read(least).routes[0]!.forward.remove)
+}) // biome-ignore format: short

@@ -19,7 +19,8 @@ const reserved: readonly string[] = [
   'X-Goog-Authenticated-User-Email', 'X-Goog-Iap-Jwt-Assertion', 'Cf-Access-Authenticated-User-Email', 'Cf-Access-Jwt-Assertion',
   'X-Amzn-Oidc-Identity', 'X-Amzn-Oidc-Data', 'X-Amzn-Mtls-Clientcert-Subject', 'X-Ms-Client-Principal', 'X-Ms-Client-Principal-Name',
   'X-Ms-Token-Aad-Id-Token', 'Tailscale-User-Login', 'Tailscale-Login', 'Teleport-Jwt-Assertion', 'X-Ssl-Client-Verify', 'Ssl-Client-Subject-Dn',
-  'X-Client-Cert', 'Client-Cert', 'X-Webauth-User', 'X-Remote-User', 'X-Consumer-Username', 'X-Userinfo', 'L5d-Client-Id', 'Ngrok-Auth-User-Email',
+  'X-Client-Cert', 'X-Webauth-User', 'X-Remote-User', 'X-Consumer-Username', 'X-Userinfo', 'L5d-Client-Id', 'Ngrok-Auth-User-Email',
+  'Client-Cert', 'Client-Cert-Chain', 'X-Ssl-Client-Cert', 'Ssl-Client-Cert', 'X-Amzn-Mtls-Clientcert', 'X-Amzn-Mtls-Clientcert-Leaf',
 ] // biome-ignore format: a table
 
 /** Of apps, though they begin like those of proxies. */
@@ -37,14 +38,14 @@ const lists: readonly string[] = [
 ] // biome-ignore format: a table
 
 const singles: readonly string[] = [
-  'Content-Type', 'Origin', 'Proxy-Authorization', 'X-Forwarded-Uri', 'X-Forwarded-Method', 'X-Dropgate-Subject', 'X-Dropgate-Route',
+  'Content-Type', 'DPoP', 'Origin', 'Proxy-Authorization', 'X-Forwarded-Uri', 'X-Forwarded-Method', 'X-Dropgate-Subject', 'X-Dropgate-Route',
 ] // biome-ignore format: a table
 
 /** What a hop must not be asked to drop. */
 const notConnections: readonly string[] = [
   'host', 'authorization', 'Authorization', 'AUTHORIZATION', 'cookie', 'origin', 'expect', 'content-length', 'content-type', 'content-encoding',
   'transfer-encoding', 'x-dropgate-subject', 'X-Dropgate-Route', 'x-forwarded-for', 'x-forwarded-host', 'forwarded', 'proxy-authorization',
-  'x-real-ip', 'x-original-url', 'x_dropgate_subject', 'x.forwarded.for',
+  'dpop', 'DPoP', 'client-cert', 'x-real-ip', 'x-original-url', 'x_dropgate_subject', 'x.forwarded.for',
 ] // biome-ignore format: a table
 
 const controls = [1, 2, 7, 8, 11, 12, 14, 27, 31, 127, 128, 160, 233, 255]
@@ -107,6 +108,7 @@ const cases: readonly [rule: string, name: string, bytes: string, expectation: E
   ['R20', '25 headers of 1 KiB', get(...Array.from({ length: 25 }, (_, i) => `X-N${i}: ${'a'.repeat(1024)}`)), tooLarge],
   ['R23', 'an Authorization of the app where the gate reads none', get('Authorization: Bearer x'), through('authorization: Bearer x')],
   ['R23', 'an Authorization of the app in another scheme', get('Authorization: Basic YTpi'), through('authorization: Basic YTpi')],
+  ['R23', 'a proof of the app where the gate reads none', get('Authorization: DPoP x', 'DPoP: y'), through('authorization: DPoP x', 'dpop: y')],
   ['R23', 'no credential', head('GET /orders HTTP/1.1'), refused(401, 'ERR_CREDENTIAL_MISSING', false)],
   ['R34', 'two credentials', get('Authorization: Bearer x', 'authorization: Bearer y'), refused(400, 'ERR_CREDENTIAL_REPEATED')],
 ].map((each) => each as [string, string, string, Expectation]) // biome-ignore format: a table

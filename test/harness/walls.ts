@@ -76,6 +76,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
     'exchange',
     'listener/server.ts',
     'route/table.ts',
+    'route/target.ts',
     'identity',
     'revocation',
     'upstream',

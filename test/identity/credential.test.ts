@@ -118,10 +118,10 @@ t.test('an Authorization that no issuer takes tokens from belongs to the app', a
 
 t.test('where one does, all that reads as Bearer counts as a second credential', async (t) => {
   const cookie = ['cookie', 's=C']
-  for (const value of ['Bearer T', 'bearer T', 'Bearer', 'BEARER\tT', 'Bearer,T', 'Bearer=T', 'bearer"T'])
+  for (const value of ['Bearer T', 'bearer T', 'Bearer', 'BEARER\tT', 'Bearer,T', 'Bearer=T', 'bearer"T', 'DPoP T', 'dpop', 'DPOP\tT'])
     for (const pairs of [[...cookie, 'authorization', value], ['authorization', value, ...cookie]])
       t.throws(() => all.find(pairs, false, false), { code: 'ERR_CREDENTIAL_REPEATED' }, value)
-  for (const value of ['Basic YTpi', 'Digest a="b"', 'Bearerx T', 'Token T', ''])
+  for (const value of ['Basic YTpi', 'Digest a="b"', 'Bearerx T', 'DPoPx T', 'Token T', ''])
     t.match(all.find([...cookie, 'authorization', value], false, false), { token: 'C' }, value)
 }) // biome-ignore format: a table
 
@@ -132,6 +132,7 @@ t.test('a route that reads none still knows a token of the gate from one of the 
   const cases: [sources: CredentialSources, value: string, own: boolean][] = [
     [all, `Bearer ${own}`, true],
     [all, `bEARER   ${own}`, true],
+    [all, `DPoP ${own}`, true],
     [all, `Basic ${own}`, false],
     [all, `Bearer ${token({ iss: 'https://app.example' })}`, false],
     [all, `Bearer ${token(null)}`, false],

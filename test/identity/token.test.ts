@@ -16,7 +16,7 @@ import type { Principal } from '../../src/domain/principal.ts'
 import { noPointers } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
 import { admitKeys } from '../../src/identity/admit.ts'
-import { checkBinding } from '../../src/identity/binding.ts'
+import { checkBinding, checkScheme } from '../../src/identity/binding.ts'
 import { TokenCache } from '../../src/identity/cache.ts'
 import { KnownSignatures, type SharedSignatures } from '../../src/identity/known-signatures.ts'
 import { TokenVerifier } from '../../src/identity/token.ts'
@@ -348,11 +348,11 @@ t.test('times must be finite, and identifiers must be such that a row can name t
 /** 32 bytes, made from a number. */
 const thumbprintOf = (i: number): string => createHash('sha256').update(`${i}`).digest('base64url')
 
-t.test('a cnf that is not one certificate alone is refused, whatever else it is', async (t) => {
+t.test('a cnf with anything but thumbprints of a certificate and a key is refused', async (t) => {
   const made = make()
   const own = thumbprintOf(0)
   const values: unknown[] = [null, true, false, 0, 1, '', own, [], [own], [{ 'x5t#S256': own }], {}, { 'x5t#S256': own }]
-  const names = ['jkt', 'jwk', 'kid', 'jku', 'jwe', 'x5t', 'x5c', 'X5T#S256', 'x5t#s256', 'x5t#S512', ' x5t#S256', 'x5t#S256 ', '', '__proto__', 'constructor', 'osc']
+  const names = ['JKT', 'jkt ', 'jwk', 'kid', 'jku', 'jwe', 'x5t', 'x5c', 'X5T#S256', 'x5t#s256', 'x5t#S512', ' x5t#S256', 'x5t#S256 ', '', '__proto__', 'constructor', 'osc']
   const cases: unknown[] = values.filter((value) => value === null || typeof value !== 'object' || Array.isArray(value) || Object.keys(value).length === 0)
   // Members that are not understood: each of them, with every value, alone and on either side of one that is.
   for (const name of names) {
@@ -361,16 +361,16 @@ t.test('a cnf that is not one certificate alone is refused, whatever else it is'
     }
     for (const other of names) if (other !== name) cases.push({ [name]: own, [other]: own })
   }
-  // The one that is understood, with what is no thumbprint: types, lengths, alphabets, spare bits, other encodings.
-  for (const value of values) if (value !== own) cases.push({ 'x5t#S256': value })
-  for (let length = 1; length < 90; length++) if (length !== 43) cases.push({ 'x5t#S256': 'A'.repeat(length) })
+  // Those that are understood, with what is no thumbprint: types, lengths, alphabets, spare bits, other encodings.
+  for (const value of values) if (value !== own) cases.push({ 'x5t#S256': value }, { jkt: value }, { 'x5t#S256': own, jkt: value }, { 'x5t#S256': value, jkt: own })
+  for (let length = 1; length < 90; length++) if (length !== 43) cases.push({ 'x5t#S256': 'A'.repeat(length) }, { jkt: 'A'.repeat(length) })
   for (let i = 0; i < 64; i++) {
     const right = thumbprintOf(i)
     const at = i % 43
     for (const foreign of ['+', '/', '=', ' ', '\n', '\0', 'é', '.', '"'])
       cases.push({ 'x5t#S256': right.slice(0, at) + foreign + right.slice(at + 1) })
     const last = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'[i]!
-    if (i % 4 !== 0) cases.push({ 'x5t#S256': right.slice(0, -1) + last })
+    if (i % 4 !== 0) cases.push({ 'x5t#S256': right.slice(0, -1) + last }, { jkt: right.slice(0, -1) + last })
     const bytes = Buffer.from(right, 'base64url')
     cases.push({ 'x5t#S256': `${right}=` }, { 'x5t#S256': `${right}\n` }, { 'x5t#S256': ` ${right}` })
     cases.push({ 'x5t#S256': bytes.toString('hex') }, { 'x5t#S256': bytes.toString('base64') })
@@ -393,7 +393,7 @@ t.test('a token that is bound to a certificate is good with that one only', asyn
   for (const [i, own] of prints.entries()) {
     const token = await signed({ cnf: { 'x5t#S256': own } })
     const { boundTo, keys } = await verifier.verify(token, undefined)
-    t.equal(boundTo, own)
+    t.same(boundTo, { certificate: own, key: undefined })
     t.equal(keys.length, plain.keys.length + 2 * 4, 'and a row can name it, at its issuer and at any')
     checkBinding(plain.boundTo, own)
     checkBinding(boundTo, own)
@@ -401,6 +401,31 @@ t.test('a token that is bound to a certificate is good with that one only', asyn
       t.throws(() => checkBinding(boundTo, other), { code: 'ERR_TOKEN_BOUND' }, `${other}`)
   }
   checkBinding(plain.boundTo, undefined)
+}) // biome-ignore format: a table
+
+t.test('a token that is bound to a key, or to both, has keys by which a row can name them', async (t) => {
+  const { verifier } = make()
+  const plain = await verifier.verify(await signed(), undefined)
+  const [certificate, key] = [thumbprintOf(1), thumbprintOf(2)]
+  for (const [cnf, boundTo, count] of [
+    [{ jkt: key }, { certificate: undefined, key }, 1],
+    [{ 'x5t#S256': certificate, jkt: key }, { certificate, key }, 2],
+  ] as const) {
+    const bound = await verifier.verify(await signed({ cnf }), undefined)
+    t.same(bound.boundTo, boundTo)
+    t.equal(bound.keys.length, plain.keys.length + count * 2 * 4)
+    checkScheme(bound.boundTo, 'DPoP')
+    checkScheme(bound.boundTo, undefined)
+    t.throws(() => checkScheme(bound.boundTo, 'Bearer'), { code: 'ERR_TOKEN_BOUND' })
+  }
+  const both = { certificate, key }
+  checkBinding(both, certificate)
+  t.throws(() => checkBinding(both, undefined), { code: 'ERR_TOKEN_BOUND' })
+  for (const boundTo of [undefined, { certificate, key: undefined }]) {
+    checkScheme(boundTo, 'Bearer')
+    checkScheme(boundTo, undefined)
+    t.throws(() => checkScheme(boundTo, 'DPoP'), { code: 'ERR_TOKEN_BOUND' })
+  }
 }) // biome-ignore format: a table
 
 t.test('operators see what a token named that does not fit', async (t) => {
@@ -432,7 +457,7 @@ t.test('operators see what a token named that does not fit', async (t) => {
   t.equal(await causeOf({ cnf: 'x' }), 'its cnf is not an object')
   t.equal(
     await causeOf({ cnf: { jwk: { kty: 'oct', k: 'secret' } } }),
-    'its cnf has ["jwk"]; only "x5t#S256" is supported',
+    'its cnf has ["jwk"]; only "x5t#S256" and "jkt" are supported',
   )
   t.equal(
     await causeOf({ cnf: { 'x5t#S256': 'x' } }),

@@ -12,6 +12,7 @@ const via = (over: Partial<Via> = {}): Via => ({
   scheme: 'http',
   trusted: new NetworkSet(trusted),
   clientHeader: 'x-forwarded-for',
+  certificateHeader: undefined,
   named: new WeakMap(),
   certificates: new WeakMap(),
   peers: new WeakMap(),

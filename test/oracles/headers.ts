@@ -25,7 +25,7 @@ export const listNames: readonly string[] = [
 ] // biome-ignore format: a table
 
 const once: readonly string[] = [
-  'content-length', 'content-type', 'destination', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
+  'content-length', 'content-type', 'destination', 'dpop', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
 ] // biome-ignore format: a table
 
 /** Never taken from a client, whatever it says. */
@@ -63,7 +63,9 @@ export function isProtected(name: string): boolean {
   const exact = [
     'host',
     'authorization',
+    'dpop',
     'cookie',
+    'client-cert',
     'origin',
     'expect',
     'transfer-encoding',
@@ -176,5 +178,5 @@ export function passed(
   return pairs
     .map(([name, value]) => [name.toLowerCase(), value] as const)
     .filter(([name]) => !isReserved(name) && !dropped.includes(name))
-    .filter(([name]) => keepAuthorization || name !== 'authorization')
+    .filter(([name]) => keepAuthorization || (name !== 'authorization' && name !== 'dpop'))
 }

@@ -118,6 +118,7 @@ function judgeUpstream(
   const out = upstreamHeaders(passedOn(headers, {}, [], []), {
     forward: { identity: 'headers' },
     withoutAuthorization: authorization === 'strip',
+    withoutProof: authorization === 'strip',
     route: 'r',
     principal: undefined,
     decisionId: 'd',

@@ -5,6 +5,7 @@ import { upstreamHeaders } from '../../src/upstream/headers.ts'
 const options = {
   forward: { identity: 'none' },
   withoutAuthorization: true,
+  withoutProof: true,
   route: 'a',
   principal: undefined,
   decisionId: 'd',

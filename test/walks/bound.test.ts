@@ -7,6 +7,7 @@ import { connect } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t from 'tap'
 import { type DecisionEvent, TestGate } from '../harness/gate.ts'
+import { KeyHolder } from '../harness/proofs.ts'
 import { ok } from '../harness/upstream.ts'
 import { until } from '../harness/wait.ts'
 
@@ -154,16 +155,15 @@ t.test('a token that is bound in another way is refused over every connection', 
   const own = bound.cnf
   const jkt = createHash('sha256').update('proof').digest('base64url')
   const jwk = gate.issuer.keys[0]!
-  const only = 'only "x5t#S256" is supported'
+  const only = 'only "x5t#S256" and "jkt" are supported'
   const cases: [name: string, cnf: unknown, cause: string][] = [
-    ['a key, without proof', { jkt }, `its cnf has ["jkt"]; ${only}`],
     ['a key', { jwk }, `its cnf has ["jwk"]; ${only}`],
     ['an encrypted key', { jwe: 'a.b.c.d.e' }, `its cnf has ["jwe"]; ${only}`],
     ['the name of a key', { kid: 'one' }, `its cnf has ["kid"]; ${only}`],
     ['a key elsewhere', { jku: 'https://evil.example/jwks' }, `its cnf has ["jku"]; ${only}`],
     ['a member that is not known', { futures: true }, `its cnf has ["futures"]; ${only}`],
-    ['the certificate and a key', { ...own, jkt }, `its cnf has ["x5t#S256","jkt"]; ${only}`],
-    ['a key and the certificate', { jkt, ...own }, `its cnf has ["jkt","x5t#S256"]; ${only}`],
+    ['the certificate and more', { ...own, kid: 'one' }, `its cnf has ["x5t#S256","kid"]; ${only}`],
+    ['a key and more', { jkt, osc: {} }, `its cnf has ["jkt","osc"]; ${only}`],
     ['nothing', {}, `its cnf has []; ${only}`],
     ['no object', own['x5t#S256'], 'its cnf is not an object'],
     ['a list', [own], 'its cnf is not an object'],
@@ -184,6 +184,23 @@ t.test('a token that is bound in another way is refused over every connection', 
     t.match((await recordOf(answers[0]!)).custom, { code: 'ERR_TOKEN_BOUND', cause }, name)
   }
 })
+
+t.test('a token that is bound to a certificate and a key needs both', async (t) => {
+  const holder = await KeyHolder.make()
+  const claims = { cnf: { 'x5t#S256': thumbprint('client'), jkt: holder.jkt } }
+  const token = await gate.issuer.token('alice', { claims })
+  const authorization = `DPoP ${token}`
+  const proof = (): Promise<string> => holder.proof(`https://${host}:${required}/orders`, token)
+  const withProof = async (over: object): Promise<Answer> =>
+    ask(required, { ...over, headers: { authorization, dpop: await proof() } })
+  const used = await proof()
+  t.equal((await ask(required, { ...mallorys, headers: { authorization, dpop: used } })).code, 'ERR_TOKEN_BOUND')
+  t.equal((await ask(required, { ...alices, headers: { authorization, dpop: used } })).status, 200, 'which has not used it up')
+  t.equal((await withProof(alices)).status, 200)
+  t.equal((await withProof(mallorys)).code, 'ERR_TOKEN_BOUND')
+  t.equal((await ask(required, { ...alices, headers: { authorization } })).code, 'ERR_PROOF_INVALID')
+  t.equal((await ask(required, { ...alices, token })).code, 'ERR_TOKEN_BOUND')
+}) // biome-ignore format: short
 
 t.test(
   'a certificate that only a header tells of is none, also from a trusted proxy',

@@ -156,7 +156,7 @@ t.test('a bad credential is refused as where it is required, and is never anonym
       await ask('/optional/a', undefined, { headers: { authorization: 'Basic YTpi' } }),
     ),
     {
-      cause: 'its Authorization has the scheme "Basic", expected Bearer and a token',
+      cause: 'its Authorization has the scheme "Basic", expected Bearer or DPoP and a token',
     },
   )
 })

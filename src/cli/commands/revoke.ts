@@ -58,7 +58,10 @@ function addTargetOptions(command: StrictCommand): void {
     .option('--group <name>', 'one of the groups of the caller')
     .option('--key <thumbprint>', 'tokens signed with this key (RFC 7638)')
     .option('--client-cert <thumbprint>', 'client certificate of the connection (SHA-256)')
-    .option('--proof-key <thumbprint>', 'certificate that the token is bound to (cnf, SHA-256)')
+    .option(
+      '--proof-key <thumbprint>',
+      'certificate or key that the token is bound to (cnf, SHA-256)',
+    )
     .option('--device <id>', 'device')
     .option(
       '--network <cidr>',
