@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { GateError } from '../../src/errors.ts'
-import { checkTarget, parseRequestTarget, type Target } from '../../src/route/target.ts'
+import { checkTarget, parseRequestTarget, type Target, withQuery } from '../../src/route/target.ts'
 import { pieces } from '../harness/pieces.ts'
 import { seedOf } from '../harness/wait.ts'
 
@@ -166,6 +166,11 @@ t.test('what only some routes accept is refused, or brought to the one form that
   t.equal(checkTarget(read('/a//b?%'), both).wire, '/a//b?%25')
   for (const raw of ['/a//b?%', '/a%2F//b', '/a;b//c'])
     t.equal(codeOf(() => checkTarget(read(raw), { ...strict, empty_segments: 'merge' })), 'ERR_TARGET_MALFORMED', raw)
+  const change = { set: [['c', '1']], remove: ['b'] } as const
+  const passed = checkTarget(read('/a//b?b=2&%'), both)
+  t.equal(withQuery('GET', passed, change, { scheme: 'http', maxBytes: 8192 }).wire, '/a//b?%25&c=1', 'a policy changes the query')
+  const one = checkTarget(read('/a//b?b=2'), { ...strict, empty_segments: 'merge' })
+  t.equal(withQuery('GET', one, change, { scheme: 'http', maxBytes: 8192 }).wire, '/a/b?c=1')
   const long = `/${'['.repeat(4000)}`
   t.equal(codeOf(() => read(long)), 'ERR_TARGET_TOO_LONG', 'the form that is sent counts')
 }) // biome-ignore format: a table
