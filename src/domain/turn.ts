@@ -4,19 +4,27 @@
  * the first of several writes wakes it for all.
  */
 let due: (() => void)[] = []
+let last: (() => void)[] = []
 
 /**
  * Calls `task` at the end of this turn, in the order of the calls. An exception ends the thread but does not stop the
  * other tasks.
  */
 export function atEndOfTurn(task: () => void): void {
-  if (due.length === 0) setImmediate(run)
+  if (due.length + last.length === 0) setImmediate(run)
   due.push(task)
 }
 
+/** Calls `task` at the end of this turn as well, but after the writes: for work that nobody waits for. */
+export function afterWrites(task: () => void): void {
+  if (due.length + last.length === 0) setImmediate(run)
+  last.push(task)
+}
+
 function run(): void {
-  const tasks = due
+  const tasks = last.length === 0 ? due : due.concat(last)
   due = []
+  last = []
   for (const task of tasks) {
     try {
       task()

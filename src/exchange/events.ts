@@ -3,8 +3,9 @@
  * of an exchange that was open long or was cut, one for bytes that were no valid request. decisionlog/record.ts makes
  * the text.
  */
-import { writeRecord } from '../decisionlog/record.ts'
+import { type RecordFields, writeRecord } from '../decisionlog/record.ts'
 import { monotonicUs, rfc3339 } from '../domain/clock.ts'
+import { afterWrites } from '../domain/turn.ts'
 import type { GateError } from '../errors.ts'
 import { askedInput, type PolicyInput } from '../policy/input.ts'
 import type { ExchangeContext } from './context.ts'
@@ -91,38 +92,59 @@ function write(
   const principal = identified?.principal
   const stamp = decided?.policy?.stamp
   const nowUs = monotonicUs()
-  context.log.push(
-    writeRecord({
-      labelsJson: context.labelsJson,
-      decisionId: id,
-      bundle: stamp?.bundle,
-      revision: stamp?.revision,
-      path: trace.route?.config.decision,
-      inputJson: shown?.logged,
-      resultJson: answer?.resultJson,
-      erased: shown?.erased,
-      masked: shown?.masked,
-      ndBuiltinCache: evaluation?.ndBuiltinCache,
-      metadataJson: answer?.metadataJson,
-      sentTarget: decision ? decided?.sentTarget?.wire : undefined,
-      timestamp: rfc3339(decision ? startedAtMs : Date.now()),
-      requestedBy: trace.peer?.address ?? req.socket.remoteAddress,
-      code: error?.code,
-      reason: answer?.reason,
-      status,
-      route: trace.route?.config.name,
-      worker: context.worker,
-      feedAgeMs: decision ? decided?.feedAgeMs : undefined,
-      ledgerVersion: decision ? decided?.ledgerVersion : undefined,
-      revocation: decision ? decided?.revocation : end.revocation,
-      issuer: principal?.issuer,
-      subject: principal?.subject,
-      evaluationNs: Math.round((evaluation?.durationUs ?? 0) * 1000),
-      decisionNs: decision ? Math.round((nowUs - startedAtUs) * 1000) : undefined,
-      end: decision ? undefined : { ...end, openMs: (nowUs - startedAtUs) / 1000 },
-      cause: decision ? error?.cause : end.cause,
-    }),
-  )
+  keep(context, decision && error === undefined, {
+    labelsJson: context.labelsJson,
+    decisionId: id,
+    bundle: stamp?.bundle,
+    revision: stamp?.revision,
+    path: trace.route?.config.decision,
+    inputJson: shown?.logged,
+    resultJson: answer?.resultJson,
+    erased: shown?.erased,
+    masked: shown?.masked,
+    ndBuiltinCache: evaluation?.ndBuiltinCache,
+    metadataJson: answer?.metadataJson,
+    sentTarget: decision ? decided?.sentTarget?.wire : undefined,
+    timestamp: rfc3339(decision ? startedAtMs : Date.now()),
+    requestedBy: trace.peer?.address ?? req.socket.remoteAddress,
+    code: error?.code,
+    reason: answer?.reason,
+    status,
+    route: trace.route?.config.name,
+    worker: context.worker,
+    feedAgeMs: decision ? decided?.feedAgeMs : undefined,
+    ledgerVersion: decision ? decided?.ledgerVersion : undefined,
+    revocation: decision ? decided?.revocation : end.revocation,
+    issuer: principal?.issuer,
+    subject: principal?.subject,
+    evaluationNs: Math.round((evaluation?.durationUs ?? 0) * 1000),
+    decisionNs: decision ? Math.round((nowUs - startedAtUs) * 1000) : undefined,
+    end: decision ? undefined : { ...end, openMs: (nowUs - startedAtUs) / 1000 },
+    cause: decision ? error?.cause : end.cause,
+  })
+}
+
+/**
+ * Records of allowed requests. Each is made after the writes of its turn: the request goes on its way first, and if the
+ * thread is ended before that, it has not gone. All other records are made at once, after those that came before them.
+ */
+let due: RecordFields[] = []
+
+function keep({ log }: ExchangeContext, afterwards: boolean, fields: RecordFields): void {
+  if (afterwards) {
+    if (due.length === 0) afterWrites(() => makeDue(log))
+    due.push(fields)
+    return
+  }
+  makeDue(log)
+  log.push(writeRecord(fields))
+}
+
+function makeDue(log: ExchangeContext['log']): void {
+  if (due.length === 0) return
+  const records = due
+  due = []
+  for (const fields of records) log.push(writeRecord(fields))
 }
 
 /** The logged input of a request for which no policy input was made, or whose input an earlier record has shown. */

@@ -6,12 +6,13 @@
  * before: only a proof that is good in everything else is remembered, so that strangers can neither fill the memory nor use
  * up a proof of somebody else. Nothing about a proof is cached but its public key.
  */
-import { constants, createPublicKey, hash, type KeyObject, verify } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { proofAlgorithms } from '../domain/proof.ts'
 import { GateError } from '../errors.ts'
 import { familyOf, formProblem, isKeyFor, type Jwk, publicPart, weaknessOfKey } from './admit.ts'
 import { Nonces } from './nonces.ts'
 import { type Claims, readJws } from './shape.ts'
+import { isSignedBy, thumbprintOf, type VerifyingKey, verifyingKey } from './signature.ts'
 import { type SharedProofs, UsedProofs } from './used-proofs.ts'
 
 /** A request with a token that is bound to a key. */
@@ -48,8 +49,8 @@ export class ProofVerifier {
   readonly #nonces: Nonces
   readonly #maxAgeMs: number
   readonly #canonicalUrl: ProofVerifierOptions['canonicalUrl']
-  /** By thumbprint, which says all about a key; a text says why a key is not used. */
-  readonly #keys = new Map<string, KeyObject | string>()
+  /** By algorithm and thumbprint, which say all about a key; a text says why a key is not used. */
+  readonly #keys = new Map<string, VerifyingKey | string>()
   #underWay = 0
 
   constructor({ shared, canonicalUrl }: ProofVerifierOptions) {
@@ -83,7 +84,7 @@ export class ProofVerifier {
       const cause = `its nonce is ${claims.nonce === undefined ? 'missing' : 'another'}`
       throw new GateError('ERR_PROOF_NONCE', undefined, { cause })
     }
-    await this.#checkSignature(proof, alg, this.#keyOf(key, jwk))
+    await this.#checkSignature(proof, this.#keyOf(key, jwk, alg))
     this.#use(key, jti, madeAtS)
   }
 
@@ -113,27 +114,28 @@ export class ProofVerifier {
     return iat
   }
 
-  #keyOf(thumbprint: string, jwk: Jwk): KeyObject {
-    let key = this.#keys.get(thumbprint)
+  #keyOf(thumbprint: string, jwk: Jwk, alg: string): VerifyingKey {
+    const name = `${alg} ${thumbprint}`
+    let key = this.#keys.get(name)
     if (key === undefined) {
-      key = weaknessOfKey(jwk) ?? createPublicKey({ key: publicPart(jwk), format: 'jwk' })
+      key = weaknessOfKey(jwk) ?? verifyingKey(publicPart(jwk), alg)
       // The oldest makes room.
       for (const [oldest] of this.#keys) {
         if (this.#keys.size < maxKeys) break
         this.#keys.delete(oldest)
       }
-      this.#keys.set(thumbprint, key)
+      this.#keys.set(name, key)
     }
     if (typeof key === 'string') throw unfit(`its key is not used: ${key}`)
     return key
   }
 
-  async #checkSignature(proof: string, alg: string, key: KeyObject): Promise<void> {
+  async #checkSignature(proof: string, key: VerifyingKey): Promise<void> {
     if (this.#underWay >= maxUnderWay) throw new GateError('ERR_OVERLOADED')
     this.#underWay++
     let isGood: boolean
     try {
-      isGood = await isSignedBy(proof, alg, key)
+      isGood = await isSignedBy(proof, key)
     } finally {
       this.#underWay--
     }
@@ -171,36 +173,6 @@ function readHeader({ typ, alg, jwk }: Claims): { readonly alg: string; readonly
   const isItsOwn = key.alg === undefined || familyOf(key.alg as string) === family
   if (!isItsOwn || !isKeyFor(key, family)) throw unfit(`its jwk does not fit ${alg}`)
   return { alg, jwk: key }
-}
-
-/** RFC 7638: the required members in the order of their names. */
-function thumbprintOf({ kty, crv, x, y, n, e }: Jwk): string {
-  const members =
-    kty === 'RSA' ? { e, kty, n } : kty === 'EC' ? { crv, kty, x, y } : { crv, kty, x }
-  return hash('sha256', JSON.stringify(members), 'base64url')
-}
-
-/** On a thread of the pool: with some keys this takes milliseconds, in which the worker could cut nothing. */
-function isSignedBy(proof: string, alg: string, key: KeyObject): Promise<boolean> {
-  const dot = proof.lastIndexOf('.')
-  const signed = Buffer.from(proof.slice(0, dot))
-  const signature = Buffer.from(proof.slice(dot + 1), 'base64url')
-  const family = familyOf(alg)
-  const digest = family === 'EdDSA' ? null : `sha${alg.slice(2)}`
-  return new Promise((resolve) => {
-    // An error is that of a signature which has not even the form of one.
-    verify(digest, signed, optionsOf(family, key), signature, (error, isGood) => {
-      resolve(!error && isGood)
-    })
-  })
-}
-
-/** RFC 7518 sections 3.4 and 3.5: two numbers of the size of the curve; a salt as long as the digest. */
-function optionsOf(family: string, key: KeyObject): Parameters<typeof verify>[2] {
-  if (family.startsWith('ES')) return { key, dsaEncoding: 'ieee-p1363' }
-  if (!family.startsWith('PS')) return key
-  const { RSA_PKCS1_PSS_PADDING: padding, RSA_PSS_SALTLEN_DIGEST: saltLength } = constants
-  return { key, padding, saltLength }
 }
 
 function isTime(value: unknown): value is number {

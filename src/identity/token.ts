@@ -5,7 +5,6 @@
  *
  * Order of the checks: shape, issuer, algorithm, type, key, signature, claims, audience. Each refusal has its own code.
  */
-import { type CryptoKey, calculateJwkThumbprint, compactVerify, importJWK } from 'jose'
 import type { IssuerConfig } from '../config/options.ts'
 import { anyAudience } from '../config/presets.ts'
 import { IssuerNames, withTenant } from '../domain/issuer-pattern.ts'
@@ -18,6 +17,7 @@ import { checkExpiry, checkTenant, checkType, parsePrincipal, readAudience } fro
 import type { KeySet } from './key-set.ts'
 import { KnownSignatures, type SharedSignatures } from './known-signatures.ts'
 import { type Header, parseTokenShape, type Shape } from './shape.ts'
+import { isSignedBy, thumbprintOf, type VerifyingKey, verifyingKey } from './signature.ts'
 
 export interface TokenVerifierOptions {
   readonly issuers: readonly IssuerConfig[]
@@ -63,9 +63,9 @@ interface Key {
    */
   readonly issuer: string | undefined
   readonly jwk: Readonly<Record<string, unknown>>
-  /** The imported key for each algorithm, imported at first use. */
-  readonly imported: Map<string, Promise<CryptoKey | Uint8Array>>
-  /** RFC 7638 thumbprint, computed at first use. */
+  /** By algorithm, made at first use. */
+  readonly verifying: Map<string, VerifyingKey>
+  /** RFC 7638 thumbprint; undefined until the key has verified a token. */
   thumbprint: string | undefined
 }
 
@@ -149,7 +149,7 @@ export class TokenVerifier {
           ? undefined
           : String(jwk.issuer),
       jwk,
-      imported: new Map(),
+      verifying: new Map(),
       thumbprint: undefined,
     }))
     for (const wake of issuer.waiting) wake()
@@ -270,10 +270,12 @@ export class TokenVerifier {
     let { version } = issuer
     for (let fetched = false; ; fetched = true) {
       for (const key of candidates(unverified)) {
-        refused = await verifyWith(key, token, header)
-        if (refused !== undefined) continue
-        key.thumbprint ??= await calculateJwkThumbprint(key.jwk)
-        return { thumbprint: key.thumbprint, version }
+        if (await isSignedBy(token, verifyingBy(key, header.alg))) {
+          key.thumbprint ??= thumbprintOf(key.jwk)
+          return { thumbprint: key.thumbprint, version }
+        }
+        const cause = `its signature is not by the key ${JSON.stringify(key.kid ?? thumbprintOf(key.jwk))}`
+        refused = new GateError('ERR_TOKEN_SIGNATURE', undefined, { cause })
       }
       // Newer keys may have come during the check.
       if (!fetched && issuer.version === version) await this.#newKeys(issuer, header)
@@ -373,21 +375,11 @@ function fits(key: Key, alg: string): boolean {
   return (key.alg === undefined || familyOf(key.alg) === alg) && isKeyFor(key.jwk, alg)
 }
 
-/** @returns the refusal; undefined when the key verifies the token */
-async function verifyWith(
-  key: Key,
-  token: string,
-  { alg }: Header,
-): Promise<GateError | undefined> {
-  try {
-    let imported = key.imported.get(alg)
-    if (imported === undefined) {
-      imported = importJWK({ ...key.jwk, alg } as Parameters<typeof importJWK>[0], alg)
-      key.imported.set(alg, imported)
-    }
-    await compactVerify(token, await imported, { algorithms: [alg] })
-    return undefined
-  } catch (error) {
-    return new GateError('ERR_TOKEN_SIGNATURE', undefined, { cause: error })
+function verifyingBy({ jwk, verifying }: Key, alg: string): VerifyingKey {
+  let made = verifying.get(alg)
+  if (made === undefined) {
+    made = verifyingKey(jwk, alg)
+    verifying.set(alg, made)
   }
+  return made
 }

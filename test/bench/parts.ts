@@ -53,6 +53,7 @@ export class Parts {
       readonly routes: readonly object[]
       readonly database: { readonly url: string }
       readonly limits?: object
+      readonly workers?: number
     },
   ): Promise<RunningGate> {
     const home = mkdtempSync(join(this.folder, name))
@@ -69,6 +70,7 @@ export class Parts {
       policy: { bundles: './bundles' },
       decision_log: { file: decisions },
       limits: options.limits ?? {},
+      workers: options.workers ?? 'auto',
       routes: options.routes,
     }
     writeFileSync(join(home, 'dropgate.yaml'), JSON.stringify(config))

@@ -33,7 +33,7 @@ async function nginx(
     `worker_processes 2; pid nginx.pid; error_log error.log; daemon off; user root;
 events { worker_connections 4096; }
 http {
-  access_log off; client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c; uwsgi_temp_path d; scgi_temp_path e;
+  access_log off; client_max_body_size 0; client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c; uwsgi_temp_path d; scgi_temp_path e;
   keepalive_requests 1000000000; keepalive_timeout 1h;
   upstream up { server 127.0.0.1:${upstream}; keepalive 128; keepalive_requests 1000000000; }
   ${ask.servers}

@@ -139,7 +139,7 @@ export const libraries: Readonly<Record<string, Partial<Noun>>> = {
   fastify: { may: ['admin', 'listener'] },
   graphql: { may: ['rego'] },
   // The demo signs its own tokens.
-  jose: { may: ['cli', 'identity'] },
+  jose: { may: ['cli'] },
   pg: { may: ['store'], types: ['cli', 'feed', 'fleet'] },
   'pg-copy-streams': { may: ['feed'] },
   re2js: { may: ['rego'] },
