@@ -12,6 +12,7 @@ import type { Log } from '../domain/log.ts'
 import { withoutSchemas } from '../domain/without-schemas.ts'
 import { GateError } from '../errors.ts'
 import { wrapConnections } from '../node-quirks.ts'
+import { refuseForeignHosts } from './host.ts'
 import { type LiveOptions, serveLive } from './live.ts'
 import { OneRequest } from './one-request.ts'
 import { readOrMakeToken } from './token.ts'
@@ -22,6 +23,7 @@ export interface AdminOptions extends LiveOptions {
     readonly port: number
     readonly token_file: string
     readonly metrics_open: boolean
+    readonly hosts?: readonly string[]
   }
   readonly readiness: () => {
     readonly ready: boolean
@@ -96,6 +98,7 @@ export class AdminServer {
       forceCloseConnections: true,
       serverFactory: (serve) => bounded(serve, strangers),
     })
+    refuseForeignHosts(app, [config.host, ...(config.hosts ?? [])])
     // No request needs a body, so none is read.
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('*', (_request, _body, done) => done(null))

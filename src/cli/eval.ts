@@ -5,7 +5,7 @@ import { readArchive } from '../bundle/archive.ts'
 import { loadConfig } from '../config/load.ts'
 import type { GateConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
-import { parseMethod } from '../listener/headers.ts'
+import { checkMethod, parseMethod } from '../listener/headers.ts'
 import { parseBody } from '../policy/body.ts'
 import { compileModule } from '../policy/compile.ts'
 import { ActivePolicy } from '../policy/engine.ts'
@@ -13,7 +13,7 @@ import { buildInput, type InputParts, type InputState } from '../policy/input.ts
 import { findPolicyUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
 import { RouteTable } from '../route/table.ts'
-import { parseRequestTarget } from '../route/target.ts'
+import { checkTarget, parseRequestTarget } from '../route/target.ts'
 import { print } from './output.ts'
 
 /** A request as options of the command; `input` gives a whole input instead. */
@@ -179,20 +179,20 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
       hint: 'write for example --path /orders',
     })
   }
-  const target = parseRequestTarget(method, request.path, host, {
-    scheme: 'http',
-    maxBytes: 1 << 16,
-  })
-  const route = new RouteTable(config.routes).find(target)
+  const options = { scheme: 'http', maxBytes: 1 << 16 } as const
+  const asked = parseRequestTarget(method, request.path, host, options)
+  const route = new RouteTable(config.routes).find(asked)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
   const { methods } = route.config
-  if (methods !== undefined && !methods.includes(method)) {
+  if (methods === undefined) checkMethod(method, methods)
+  else if (!methods.includes(method)) {
     throw new GateError(
       'ERR_METHOD_NOT_ALLOWED',
       `route ${route.config.name} allows only ${methods.join(', ')}`,
     )
   }
+  const target = checkTarget(asked, route.config)
   const headers = request.headers.flatMap(headerOfLine)
   const headerOf = (wanted: string): string | undefined => {
     const at = headers.findIndex((name, i) => i % 2 === 0 && name === wanted)

@@ -8,6 +8,7 @@ import { createSecureContext } from 'node:tls'
 import { databaseHosts } from '../domain/database-url.ts'
 import { namesOf, tenantPlace } from '../domain/issuer-pattern.ts'
 import { networkProblem } from '../domain/network.ts'
+import { isIdentityHeader } from '../domain/proxy-headers.ts'
 import type { GateError } from '../errors.ts'
 import { checkFetch } from './check-fetch.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
@@ -209,12 +210,29 @@ function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
   if (cors?.credentials && cors.origins.includes('*')) {
     value(`${at}.cors.credentials`, 'true cannot be used with the origin *; name each origin')
   }
+  checkPassed(route.forward, `${at}.forward`, value)
   if (tls === undefined) return
   if (!route.upstream.startsWith('https:'))
     value(`${at}.tls`, 'tls is set, but the upstream is not an https origin')
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
     value(`${at}.tls`, 'expected both cert and key, or neither')
   } else checkKeyPair(tls, `${at}.tls`, value)
+}
+
+/** A route passes only what it would lose otherwise, and never what says how the request came here. */
+function checkPassed(
+  { pass = [], remove }: RouteConfig['forward'],
+  at: string,
+  value: AddProblem,
+): void {
+  for (const [i, name] of pass.entries()) {
+    if (remove?.includes(name)) value(`${at}.pass[${i}]`, `${name} is in remove too; expected one`)
+    else if (!isIdentityHeader(name))
+      value(
+        `${at}.pass[${i}]`,
+        `${name} is not a header by which another proxy names the caller, so this changes nothing; see docs/reference/removed-headers.md`,
+      )
+  }
 }
 
 function checkNetworks(
@@ -388,26 +406,28 @@ function originProblem(text: string): string | undefined {
   }
 }
 
+/** Schemes of URLs that no page has, or whose pages have no origin (HTML section 7.1.1): browsers send `null` there. */
+const pageless = /^(?:wss?|ftp|file|filesystem|blob|data|about|javascript|view-source):/
+
 /** Origins of web pages are compared exactly with what a browser sends, so another spelling would match no page. */
 function checkPages(origins: readonly string[], at: string, value: AddProblem): void {
   for (const [i, text] of origins.entries()) {
-    // Other schemes (of browser extensions) have no origin that could be computed here.
-    if (!/^https?:/i.test(text)) continue
-    if (text.includes('*')) {
-      value(
-        `${at}[${i}]`,
-        `${text} has a wildcard, and origins are compared exactly; write out each origin`,
-      )
-      continue
-    }
-    try {
-      const { origin } = new URL(text)
-      if (origin !== text) value(`${at}[${i}]`, `browsers do not send ${text}; write ${origin}`)
-    } catch {
-      value(
-        `${at}[${i}]`,
-        `${text} is malformed; expected an origin such as https://app.example.com`,
-      )
-    }
+    const problem = text === '*' ? undefined : pageProblem(text)
+    if (problem !== undefined) value(`${at}[${i}]`, problem)
+  }
+}
+
+function pageProblem(text: string): string | undefined {
+  if (text.includes('*'))
+    return `${text} has a wildcard, and origins are compared exactly; write out each origin`
+  if (pageless.test(text))
+    return `no page has the origin ${text}; write that of the page, such as https://app.example.com`
+  // Other schemes (of browser extensions) have no origin that could be computed here.
+  if (!/^https?:/.test(text)) return undefined
+  try {
+    const { origin } = new URL(text)
+    return origin === text ? undefined : `browsers do not send ${text}; write ${origin}`
+  } catch {
+    return `${text} is malformed; expected an origin such as https://app.example.com`
   }
 }

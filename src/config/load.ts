@@ -510,13 +510,18 @@ function finishRoute(
   certificates: readonly string[],
 ): RouteConfig {
   const { decision = standard, upstream, forward } = route as Partial<RouteConfig>
-  const own = forward?.remove?.map((name) => name.toLowerCase())
+  const lower = (names: readonly string[] | undefined) => names?.map((name) => name.toLowerCase())
+  const [own, pass] = [lower(forward?.remove), lower(forward?.pass)]
   const remove = certificates.length === 0 ? own : [...(own ?? []), ...certificates]
   return {
     ...route,
     decision,
     upstream: upstream?.replace(/\/$/, '') as string,
-    forward: { ...forward, ...(remove === undefined ? {} : { remove }) } as RouteConfig['forward'],
+    forward: {
+      ...forward,
+      ...(remove === undefined ? {} : { remove }),
+      ...(pass === undefined ? {} : { pass }),
+    } as RouteConfig['forward'],
   }
 }
 

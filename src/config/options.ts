@@ -6,7 +6,7 @@
  * (load.ts), the JSON Schema for editors (`dropgate.schema.json`) and docs/reference/configuration.md (schema.ts) are made from
  * it. An option with a unit is a text in the file (`5s`, `16KiB`) and a number (ms, bytes) in the program.
  */
-import { methods, tokenCharacters } from '../domain/http.ts'
+import { davMethods, methods, tokenCharacters } from '../domain/http.ts'
 import { presetNames } from './presets.ts'
 import { listOf, objectOf, optional, shape, type ValueOf } from './shape.ts'
 
@@ -354,9 +354,11 @@ const route = group({
   ),
   methods: optional(
     texts(
-      { why: 'Accepted request methods; all methods when absent.' },
-      `some of ${methods.join(', ')}`,
-      `^(?:${methods.join('|')})$`,
+      {
+        why: `Accepted request methods; ${methods.join(', ')} when absent. Methods of WebDAV are accepted only where they are listed. COPY and MOVE write to another path, their header \`destination\`: it must be served by the same route, and the policy has to look at it.`,
+      },
+      `some of ${[...methods, ...davMethods].join(', ')}`,
+      `^(?:${[...methods, ...davMethods].join('|')})$`,
     ),
   ),
   auth: choice(['required', 'optional', 'none'], {
@@ -370,7 +372,7 @@ const route = group({
   origins: optional(
     texts(
       {
-        why: 'Origins of the web pages that may open WebSockets on this route, or use a token that browsers add by themselves: in a cookie, or in the header of a proxy (`header:NAME`). Required if an issuer takes tokens from a cookie.',
+        why: 'Origins of the web pages that may open WebSockets on this route, or use a token that browsers add by themselves: in a cookie, or in the header of a proxy (`header:NAME`). Compared exactly with `Origin`; where a browser hides it (`null`), pages of the host that is asked count if `Sec-Fetch-Site` is `same-origin`. Required if an issuer takes tokens from a cookie.',
       },
       'origins such as https://app.example.com',
       '^[a-z][a-z0-9+.-]*://[^/?#@\\s]+$',
@@ -433,7 +435,7 @@ const route = group({
   }),
   forward: group({
     authorization: choice(['strip', 'keep'], {
-      why: 'With `keep` the upstream gets the token of the caller, with `strip` it does not.',
+      why: 'With `keep` the upstream gets the token of the caller, with `strip` it does not. An `Authorization` that the gate does not read (with `auth: none`, or Basic beside a token in a cookie) belongs to the app and is always forwarded.',
       default: 'strip',
     }),
     identity: choice(['headers', 'none'], {
@@ -444,6 +446,15 @@ const route = group({
       texts(
         {
           why: 'Request headers of clients that are never forwarded. List the headers that the policy sets: when it does not set one, a client must not be able to send its own.',
+        },
+        'header names',
+        headerName,
+      ),
+    ),
+    pass: optional(
+      texts(
+        {
+          why: 'Headers that other proxies use to name the caller, and that this route takes from clients all the same: where the app uses such a name for something else. docs/reference/removed-headers.md lists them.',
         },
         'header names',
         headerName,
@@ -512,6 +523,18 @@ const route = group({
     why: '`pass` allows `;` and `%3B` in a path; the policy sees each segment without its parameters.',
     default: 'refuse',
   }),
+  empty_segments: choice(['refuse', 'merge', 'pass'], {
+    why: 'What happens to `//` in a path: `merge` makes it one slash before the decision, and sends that; `pass` sends it as it is, and the policy sees empty segments. The route is always found by the merged path. `pass` is for upstreams that tell `/a//b` from `/a/b`; it accepts no `//` at the beginning.',
+    default: 'refuse',
+  }),
+  stray_percent: choice(['refuse', 'encode'], {
+    why: '`encode` accepts a `%` in a query that two hexadecimal digits do not follow: `%25` is decided on and sent.',
+    default: 'refuse',
+  }),
+  non_ascii_headers: choice(['refuse', 'pass'], {
+    why: '`pass` accepts bytes above 0x7F in headers that the gate does not read itself. The policy sees UTF-8 decoded, and other bytes as characters of ISO 8859-1; the upstream gets the bytes as they came. In `cookie`, UTF-8 is always accepted.',
+    default: 'refuse',
+  }),
   policy_body: choice(['read', 'withhold'], {
     why: '`read` gives request bodies to a policy that reads them; `withhold` streams them to the upstream unread (`truncated_body` is true).',
     default: 'read',
@@ -548,6 +571,15 @@ export const schema = group({
   }),
   admin: group({
     host: text({ why: 'Address of the admin port.', default: '127.0.0.1' }),
+    hosts: optional(
+      texts(
+        {
+          why: 'Names under which the admin port is asked, as in `Host`, beside addresses, `admin.host`, names without a dot and those under `localhost`, `local`, `internal` and `svc`. Every other one gets 421, so that no web page reads this port through the browser of an operator.',
+        },
+        'host names in lower case, such as gate-1.example.com',
+        '^[a-z0-9_-]+(?:\\.[a-z0-9_-]+)*$',
+      ),
+    ),
     port: whole({ why: 'Port for operators; 0 lets the system choose.', default: 8081 }, 0, 65535),
     token_file: optional(
       path({

@@ -5,6 +5,7 @@
  * memory is touched. If all chunks are handed over, lines are dropped and counted: no request ever waits.
  */
 import type { MessagePort } from 'node:worker_threads'
+import { withoutMisleading } from '../domain/json.ts'
 import type { LogBatch } from '../messages.ts'
 
 export interface LogQueueOptions {
@@ -39,7 +40,7 @@ export class LogQueue {
     this.#options = options
   }
 
-  /** @param line Text without a final newline. */
+  /** @param line JSON text without a newline. What would mislead a reader in it is written as an escape, whoever sent it. */
   push(line: string): void {
     // UTF-8 needs at most three bytes per UTF-16 unit.
     const most = line.length * 3 + 1
@@ -50,11 +51,20 @@ export class LogQueue {
       return
     }
     if (most > chunkBytes) {
-      this.#pushLong(line, this.#chunk)
+      this.#pushLong(withoutMisleading(line), this.#chunk)
       return
     }
     const { bytes } = this.#chunk
-    this.#length += bytes.write(line, this.#length, 'utf8')
+    const written = bytes.write(line, this.#length, 'utf8')
+    // Most lines are ASCII, which the number of bytes tells at no cost.
+    if (written !== line.length) {
+      const safe = withoutMisleading(line)
+      if (safe !== line) {
+        this.push(safe)
+        return
+      }
+    }
+    this.#length += written
     bytes[this.#length++] = newline
     this.#lines++
     this.#timer ??= setTimeout(() => this.#flushInTurn(), batchMs)

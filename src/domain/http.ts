@@ -3,7 +3,7 @@
  * purpose says so in a comment.
  */
 
-/** The methods that a route may accept. CONNECT and TRACE are refused before any route is asked. */
+/** The methods that a route accepts when it lists none. CONNECT and TRACE are refused before any route is asked. */
 export const methods: readonly string[] = [
   'GET',
   'HEAD',
@@ -12,6 +12,26 @@ export const methods: readonly string[] = [
   'PATCH',
   'DELETE',
   'OPTIONS',
+]
+
+/**
+ * Methods of WebDAV and of what is built on it, CalDAV and Subversion (RFC 4918, 3744, 4791, 5323, 3253), as far as
+ * Node.js reads them. A route accepts those that it lists. Not BIND and REBIND, whose bodies name further resources.
+ */
+export const davMethods: readonly string[] = [
+  ...[
+    'PROPFIND',
+    'PROPPATCH',
+    'MKCOL',
+    'COPY',
+    'MOVE',
+    'LOCK',
+    'UNLOCK',
+    'ACL',
+    'SEARCH',
+    'REPORT',
+  ],
+  ...['MKCALENDAR', 'CHECKOUT', 'MERGE', 'MKACTIVITY'],
 ]
 
 /** Methods that change nothing (RFC 9110 section 9.2.1). */

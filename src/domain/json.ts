@@ -1,4 +1,5 @@
 /** Helpers for JSON text that is passed on: no digit may get lost, and no text may abort an evaluation. */
+import { isUtf8 } from 'node:buffer'
 
 const surrogateEscape =
   /\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\[\s\S]/g
@@ -14,6 +15,31 @@ const needsEscape = /[^\x20\x21\x23-\x5b\x5d-\x7e]/
 /** Writes a JSON string. Most texts need no escape; for those this takes half the time of `JSON.stringify`. */
 export function quote(text: string): string {
   return needsEscape.test(text) ? JSON.stringify(text) : `"${text}"`
+}
+
+/** As `quote`, for the value of a header with one character for each byte. */
+export function quoteBytes(bytes: string): string {
+  return needsEscape.test(bytes) ? JSON.stringify(textOfBytes(bytes)) : `"${bytes}"`
+}
+
+/** The text that these bytes are in UTF-8; where they are none, each is a character of ISO 8859-1. */
+export function textOfBytes(bytes: string): string {
+  const buffer = Buffer.from(bytes, 'latin1')
+  return isUtf8(buffer) ? buffer.toString() : bytes
+}
+
+/**
+ * Characters that change how a line is shown and not what it says: C1 controls, which terminals obey, directions (Unicode
+ * Bidi_Control), and line separators, at which some readers of logs split.
+ */
+const misleading = /[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+
+/** JSON text with these characters as escapes: it means the same, and is shown as it is. */
+export function withoutMisleading(json: string): string {
+  return json.replace(
+    misleading,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 /** Matches JSON text with a number that a double may not hold exactly; also some texts that have only a string of that form. */

@@ -13,4 +13,6 @@ export interface RequestHeaders {
   readonly connectionNames: readonly string[]
   /** The first header name that occurs more than once and is not a list header; undefined when there is none. */
   readonly repeated: string | undefined
+  /** A header with bytes above 0x7F that only some routes accept; undefined when there is none. */
+  readonly nonAscii: string | undefined
 }

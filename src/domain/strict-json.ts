@@ -1,6 +1,7 @@
 /**
  * Checks that JSON has exactly one meaning. Refuses JSON that two readers may understand differently: a name that
- * occurs twice in an object (RFC 8259 section 4), and more depth, members or digits than the caller allows.
+ * occurs twice in an object (RFC 8259 section 4), and more depth, members or digits than the caller allows. Where loose
+ * readers come after, also names that differ only by case, NUL and lone surrogates.
  */
 
 export interface StrictJson {
@@ -19,6 +20,12 @@ export interface StrictJson {
    * become U+FFFD.
    */
   readonly escapedNames: 'write-out' | 'keep'
+  /**
+   * True when a loose reader may get the text too: then two names also count as equal when they differ only by case, as
+   * for encoding/json of Go and Jackson's lenient modes, and no text may hold NUL, where readers in C end, or a lone
+   * surrogate, which readers replace or drop.
+   */
+  readonly loose?: boolean
   /** Makes the error to throw. */
   readonly refuse: (why: string) => Error
 }
@@ -33,6 +40,7 @@ export function strictJson(text: string, rules: StrictJson): string {
   const writeOut = rules.escapedNames === 'write-out'
   /** Names found so far in each enclosing object; undefined for a list. */
   const around: (Set<string> | undefined)[] = []
+  const odd = rules.loose === true && oddEscape.test(text)
   let isName = false
   let plain = ''
   let copied = 0
@@ -41,6 +49,7 @@ export function strictJson(text: string, rules: StrictJson): string {
     switch (code) {
       case 0x22: {
         const end = endOfString(text, at)
+        if (odd) checkText(text.slice(at, end), rules)
         const names = isName ? around.at(-1) : undefined
         if (names !== undefined) {
           let name = text.slice(at + 1, end - 1)
@@ -80,10 +89,30 @@ export function strictJson(text: string, rules: StrictJson): string {
   return copied === 0 ? text : plain + text.slice(copied)
 }
 
-function addName(names: Set<string>, name: string, { maxMembers, refuse }: StrictJson): void {
-  if (names.has(name)) throw refuse('a name comes twice in one object')
+function addName(names: Set<string>, name: string, rules: StrictJson): void {
+  const { maxMembers, refuse } = rules
+  const compared = rules.loose === true ? withoutCase(name) : name
+  if (names.has(compared)) {
+    const how = rules.loose === true ? ', as written or but for its case' : ''
+    throw refuse(`a name comes twice in one object${how}`)
+  }
   if (names.size === maxMembers) throw refuse('an object has too many members')
-  names.add(name)
+  names.add(compared)
+}
+
+/** Both ways: Go compares the Kelvin sign as `k` and the long s as `s` (Unicode simple case folding). */
+function withoutCase(name: string): string {
+  return name.toUpperCase().toLowerCase()
+}
+
+/** JSON text holds both of them in escapes only: NUL as RFC 8259 has it, surrogates since the bytes were UTF-8. */
+const oddEscape = /\\u(?:0000|[dD][89a-fA-F])/
+
+function checkText(quoted: string, { refuse }: StrictJson): void {
+  if (!oddEscape.test(quoted)) return
+  const text = JSON.parse(quoted) as string
+  if (text.includes('\0')) throw refuse('a text holds NUL')
+  if (!text.isWellFormed()) throw refuse('a text holds half a character, a lone surrogate')
 }
 
 /** Characters that a JSON string cannot hold without an escape. */

@@ -154,7 +154,8 @@ function askedOf(
 ): Pick<PolicyInput, 'logged' | 'erased' | 'masked'> {
   return askedInput({
     method: req.method ?? '',
-    path: target?.wire ?? req.url ?? '',
+    // What no route has accepted is shown as it came.
+    path: (target?.doubt === undefined ? target?.wire : undefined) ?? req.url ?? '',
     host: target?.authority,
     address: peer?.address,
     port: peer?.port,

@@ -32,12 +32,19 @@ import { checkBinding, checkScheme } from '../identity/binding.ts'
 import { checkExpiry } from '../identity/claims.ts'
 import { ambientBy, withoutCredential } from '../identity/credential.ts'
 import { type BodyLimits, collectBody } from '../listener/body.ts'
-import { checkRepeats, headerOf, parseHeaders, parseMethod } from '../listener/headers.ts'
+import {
+  checkHeaders,
+  checkMethod,
+  headerOf,
+  parseHeaders,
+  parseMethod,
+} from '../listener/headers.ts'
 import { resolvePeer, type Via } from '../listener/peer.ts'
 import type { Upgrade } from '../listener/upgrade.ts'
 import { answerPreflight } from '../response/deny.ts'
 import { Relay } from '../response/relay.ts'
 import { corsHeaders, preflightHeaders } from '../route/cors.ts'
+import { checkDestination } from '../route/destination.ts'
 import { checkOrigin } from '../route/origin.ts'
 import type { Route } from '../route/table.ts'
 import { checkTarget, parseRequestTarget, type Target, urlOf } from '../route/target.ts'
@@ -96,25 +103,34 @@ export function arrive(
   const { pairs, contentLength } = headers
   const peer = resolvePeer(head.socket, pairs, via)
   trace.peer = peer
-  const target = parseRequestTarget(method, head.url ?? '', headers.host, {
+  const asked = parseRequestTarget(method, head.url ?? '', headers.host, {
     scheme: peer.scheme,
     maxBytes: limits.target_bytes,
   })
-  trace.target = target
-  const route = findRoute(context, head, target)
+  trace.target = asked
+  const route = findRoute(context, head, asked)
   trace.route = route
   const { config } = route
-  checkTarget(target, config)
+  const target = checkTarget(asked, config)
+  trace.target = target
   const { credentials } = context
   const credential =
     config.auth === 'none' ? undefined : credentials.find(pairs, upgrade, peer.proxied)
   trace.scheme = credential?.scheme ?? 'Bearer'
-  checkRepeats(headers, config)
+  checkHeaders(headers, config)
   const withheld = credentials.withheld(config, peer.proxied)
-  const passedHeaders = passedOn(headers, config.forward.remove, withheld)
+  const passedHeaders = passedOn(headers, config.forward, withheld, credentials.headers)
   const ambient = credential === undefined ? undefined : ambientBy(credential)
   if (upgrade || ambient !== undefined) {
-    checkOrigin(config, headerOf(pairs, 'origin'), { method, upgrade, ambient })
+    const fetchSite = headerOf(pairs, 'sec-fetch-site')
+    const { authority } = target
+    checkOrigin(config, headerOf(pairs, 'origin'), {
+      method,
+      upgrade,
+      ambient,
+      authority,
+      fetchSite,
+    })
   }
   if (limits.body_bytes > 0 && contentLength > limits.body_bytes) {
     throw new GateError('ERR_BODY_TOO_LARGE')
@@ -130,6 +146,9 @@ function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Ta
     throw new GateError('ERR_HOST_UNKNOWN')
   }
   const route = context.routes.find(target)
+  // No route accepts the target by its own word.
+  if (typeof route === 'string' && target.doubt !== undefined)
+    throw new GateError('ERR_TARGET_MALFORMED')
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
   return route
@@ -141,7 +160,7 @@ function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Ta
  */
 function crossOrigin(
   exchange: Exchange,
-  { route, headers, method }: Arrived,
+  { route, headers, method, target, peer }: Arrived,
 ): 'answered' | 'goes on' {
   const { context, res, req, id: decisionId } = exchange
   const { cors, methods } = route.config
@@ -163,8 +182,13 @@ function crossOrigin(
       return 'answered'
     }
   }
-  if (methods !== undefined && !methods.includes(method)) {
-    throw new GateError('ERR_METHOD_NOT_ALLOWED')
+  checkMethod(method, methods)
+  const destination =
+    method === 'COPY' || method === 'MOVE' ? headerOf(pairs, 'destination') : undefined
+  if (destination !== undefined) {
+    const { scheme } = peer
+    const maxBytes = context.config.limits.target_bytes
+    checkDestination(destination, target, { route, routes: context.routes }, { scheme, maxBytes })
   }
   return 'goes on'
 }
@@ -320,22 +344,32 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
   const { answer } = decided.evaluation!
   const target = decided.sentTarget ?? arrived.target
   res.on('close', () => open.onClosed())
-  const strip = credential !== undefined && config.forward.authorization === 'strip'
+  const stripped =
+    config.forward.authorization === 'keep'
+      ? undefined
+      : (credential ?? context.credentials.unasked(passedHeaders))
+  const withoutAuthorization = stripped?.source === 'authorization'
   const request: UpstreamRequest = {
     method: arrived.method,
     path: target.wire,
     ...(upgrade === undefined ? {} : { upgrade: 'websocket' }),
-    headers: upstreamHeaders(strip ? withoutCredential(passedHeaders, credential) : passedHeaders, {
-      forward: config.forward,
-      route: config.name,
-      principal,
-      decisionId: id,
-      clientAddress: peer.address,
-      scheme: peer.scheme,
-      host: target.authority,
-      policyHeaders: answer.headers,
-      removed: answer.removeHeaders,
-    }),
+    headers: upstreamHeaders(
+      stripped === undefined ? passedHeaders : withoutCredential(passedHeaders, stripped),
+      {
+        forward: config.forward,
+        withoutAuthorization,
+        withoutProof:
+          withoutAuthorization || (stripped !== undefined && principal?.boundTo?.key !== undefined),
+        route: config.name,
+        principal,
+        decisionId: id,
+        clientAddress: peer.address,
+        scheme: peer.scheme,
+        host: target.authority,
+        policyHeaders: answer.headers,
+        removed: answer.removeHeaders,
+      },
+    ),
     // A body that the policy read is sent as exactly the bytes that it saw.
     body: hasBody ? (body ?? requestBody(req, limits, (bytes) => open.passed(bytes, 0))) : null,
   }

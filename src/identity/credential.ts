@@ -1,8 +1,10 @@
 /**
  * Finds the caller's credential; does not verify it. A request with two credentials is refused: the upstream might read
- * the one that the gate did not verify.
+ * the one that the gate did not verify. What the gate reads nowhere belongs to the app: an `Authorization` where no
+ * issuer takes tokens from it, or Basic beside a token in a cookie.
  */
 import type { IssuerConfig, RouteConfig } from '../config/options.ts'
+import { tokenCharacters } from '../domain/http.ts'
 import { IssuerNames } from '../domain/issuer-pattern.ts'
 import { GateError } from '../errors.ts'
 
@@ -21,6 +23,8 @@ export type Scheme = 'Bearer' | 'DPoP'
 
 const bearer = /^bearer +(.*)$/i
 const dpop = /^dpop +(.*)$/i
+/** Everything that some reader may take for one of these schemes, also with a tab or nothing after it. */
+const tokenLike = new RegExp(`^(?:bearer|dpop)(?![${tokenCharacters}])`, 'i')
 /**
  * A browser cannot set headers on a WebSocket handshake, except the list of subprotocols. So the token is sent as a
  * subprotocol with this prefix.
@@ -30,13 +34,15 @@ const cookiePrefix = 'cookie:'
 const headerPrefix = 'header:'
 
 export class CredentialSources {
+  /** Headers that carry a token of their own (`header:NAME`), in lower case. */
+  readonly headers: readonly string[]
   readonly #byIssuer: IssuerNames<readonly CredentialSource[]>
   readonly #cookies: ReadonlySet<string>
   readonly #hidden: RegExp
   readonly #spelled: ReadonlySet<string>
-  readonly #headers: readonly string[]
   readonly #fromProxies: readonly string[]
   readonly #protocol: boolean
+  readonly #authorization: boolean
 
   constructor(issuers: readonly IssuerConfig[]) {
     this.#byIssuer = new IssuerNames(issuers.map((each) => [each, each.from] as const))
@@ -44,9 +50,10 @@ export class CredentialSources {
     this.#cookies = new Set(namesIn(all, cookiePrefix))
     this.#hidden = cookieWithin(this.#cookies)
     this.#spelled = new Set([...this.#cookies].map(phpName))
-    this.#headers = namesIn(all, headerPrefix)
-    this.#fromProxies = this.#headers.length === 0 ? none : [...this.#headers, ...proxyHeaders]
+    this.headers = namesIn(all, headerPrefix)
+    this.#fromProxies = this.headers.length === 0 ? none : [...this.headers, ...proxyHeaders]
     this.#protocol = all.includes('websocket-protocol')
+    this.#authorization = all.includes('authorization')
   }
 
   /**
@@ -58,6 +65,7 @@ export class CredentialSources {
    */
   find(pairs: readonly string[], upgrade: boolean, proxied: boolean): Credential | undefined {
     let found: Credential | undefined
+    let unread = false
     const note = (token: string | undefined, source: CredentialSource, scheme?: Scheme): void => {
       if (token === undefined) return
       if (found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
@@ -66,11 +74,15 @@ export class CredentialSources {
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
       switch (pairs[i]) {
-        case 'authorization':
-          note(bearerToken(value), 'authorization', 'Bearer')
-          if (found?.source !== 'authorization')
-            note(dpop.exec(value)?.[1], 'authorization', 'DPoP')
+        case 'authorization': {
+          if (!this.#authorization) break
+          const bare = bearerToken(value)
+          const proven = bare === undefined ? dpop.exec(value)?.[1] : undefined
+          note(bare, 'authorization', 'Bearer')
+          note(proven, 'authorization', 'DPoP')
+          unread = bare === undefined && proven === undefined && tokenLike.test(value)
           break
+        }
         case 'cookie':
           if (this.#cookies.size === 0) break
           for (const { name, content, text } of crumbs(value)) {
@@ -88,15 +100,36 @@ export class CredentialSources {
           }
           break
         default:
-          if (proxied && this.#headers.includes(pairs[i]!)) note(value, headerPrefix + pairs[i]!)
+          if (proxied && this.headers.includes(pairs[i]!)) note(value, headerPrefix + pairs[i]!)
       }
     }
+    if (unread && found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
     return found
   }
 
   /**
+   * The token in `Authorization` on a route that reads none, if it names an issuer whose tokens come there: it is a
+   * credential for the gate all the same, and the upstream gets it only where the route forwards credentials. Every
+   * other value is the app's own. Nothing is verified here, and nothing but what is forwarded depends on it.
+   */
+  unasked(pairs: readonly string[]): Credential | undefined {
+    if (!this.#authorization) return undefined
+    for (let i = 0; i < pairs.length; i += 2) {
+      if (pairs[i] !== 'authorization') continue
+      const value = pairs[i + 1]!
+      const token = bearerToken(value) ?? dpop.exec(value)?.[1]
+      const from = token === undefined ? undefined : this.#byIssuer.get(issuerIn(token))
+      return from?.includes('authorization')
+        ? { token: token!, source: 'authorization' }
+        : undefined
+    }
+    return undefined
+  }
+
+  /**
    * The refusal of a request in which `find` found nothing. On a route where the token is optional, only a request that
-   * carries no credential of any kind is anonymous: an upstream could believe one that the gate has not read.
+   * carries no credential of any kind is anonymous: an upstream could believe one that the gate has not read. Where no
+   * issuer takes tokens from `Authorization`, that header is the app's own and no credential of the gate.
    * @param auth `auth` of the route
    * @param proxied As for `find`.
    * @returns undefined when the request may pass without a caller
@@ -109,8 +142,11 @@ export class CredentialSources {
     let why: string | undefined
     for (let i = 0; i < pairs.length; i += 2) {
       const value = pairs[i + 1]!
-      if (pairs[i] === 'authorization') return missing(`its Authorization ${schemeText(value)}`)
-      if (!proxied && this.#headers.includes(pairs[i]!))
+      if (pairs[i] === 'authorization') {
+        if (this.#authorization) return missing(`its Authorization ${schemeText(value)}`)
+        why = 'its Authorization is not read: issuers[].from names it for no issuer'
+      }
+      if (!proxied && this.headers.includes(pairs[i]!))
         why = `its ${pairs[i]} is read from trusted proxies only, and its sender is none`
       if (pairs[i] !== 'sec-websocket-protocol' || !this.#protocol) continue
       if (list(value).some((each) => each.startsWith(protocolPrefix)))
@@ -128,7 +164,7 @@ export class CredentialSources {
     proxied: boolean,
   ): readonly string[] {
     if (!proxied) return this.#fromProxies
-    return auth !== 'none' || forward.authorization === 'keep' ? none : this.#headers
+    return auth !== 'none' || forward.authorization === 'keep' ? none : this.headers
   }
 
   /**
@@ -162,6 +198,21 @@ function missing(cause: string | undefined): GateError {
   return new GateError('ERR_CREDENTIAL_MISSING', undefined, { cause })
 }
 
+/** Claim `iss` of a token, unverified; undefined for what is no token. */
+function issuerIn(token: string): unknown {
+  const payload = token.length > maxPeeked ? undefined : token.split('.', 3)[1]
+  if (payload === undefined) return undefined
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(payload, 'base64url').toString())
+    return (claims as { iss?: unknown } | null)?.iss
+  } catch {
+    return undefined
+  }
+}
+
+/** Longer than any token that the gate accepts, see shape.ts. */
+const maxPeeked = 16 * 1024
+
 /** Never the value itself: without its scheme, it may be a token. */
 function schemeText(value: string): string {
   const [, scheme] = /^([A-Za-z][A-Za-z-]{0,19}) /.exec(value) ?? []
@@ -181,7 +232,7 @@ export function ambientBy({ source }: Credential): Ambient {
   return source.startsWith(headerPrefix) ? 'proxy' : undefined
 }
 
-/** The headers without the credential. `Authorization` stays in: `upstream/headers` handles it. */
+/** The headers without the credential. `Authorization` stays in, so that most requests need no copy: `upstream/headers` leaves it out. */
 export function withoutCredential(
   pairs: readonly string[],
   { source }: Credential,
@@ -262,12 +313,25 @@ function hiddenCookie(): GateError {
 
 function* crumbs(cookie: string): Generator<Crumb> {
   for (const part of cookie.split(';')) {
-    const text = part.trim()
+    const text = trimmed(part)
     if (text === '') continue
     const split = text.indexOf('=')
-    const name = split === -1 ? '' : text.slice(0, split).trim()
-    yield { name, content: text.slice(split + 1).trim(), text }
+    const name = split === -1 ? '' : trimmed(text.slice(0, split))
+    yield { name, content: trimmed(text.slice(split + 1)), text }
   }
+}
+
+/** Without spaces and tabs around it (RFC 6265 section 5.4). `trim` also takes 0xA0 away, which ends `à` in UTF-8. */
+function trimmed(text: string): string {
+  let from = 0
+  let to = text.length
+  while (from < to && isBlank(text.charCodeAt(from))) from++
+  while (to > from && isBlank(text.charCodeAt(to - 1))) to--
+  return text.slice(from, to)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }
 
 function bearerToken(value: string): string | undefined {

@@ -2,8 +2,9 @@
  * Reads the request's headers from what came over the wire (`rawHeaders`), never from Node's merged view, which hides
  * repeated headers. Headers that a later hop could read differently are refused.
  */
+import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
-import { foldedName, methods, valueCharacters } from '../domain/http.ts'
+import { davMethods, foldedName, methods, obsText, valueCharacters } from '../domain/http.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
 
@@ -14,7 +15,8 @@ export interface HeaderLimits {
   readonly cookies: number
 }
 
-const knownMethods: ReadonlySet<string> = new Set(methods)
+const knownMethods: ReadonlySet<string> = new Set([...methods, ...davMethods])
+const usualMethods: ReadonlySet<string> = new Set(methods)
 
 /** @throws GateError ERR_METHOD_UNKNOWN, ERR_METHOD_NOT_ALLOWED */
 export function parseMethod(method: string | undefined): string {
@@ -24,6 +26,12 @@ export function parseMethod(method: string | undefined): string {
   )
 }
 
+/** @throws GateError ERR_METHOD_NOT_ALLOWED, ERR_METHOD_UNKNOWN when the route does not accept the method. */
+export function checkMethod(method: string, accepted: readonly string[] | undefined): void {
+  if (accepted === undefined ? usualMethods.has(method) : accepted.includes(method)) return
+  throw new GateError(usualMethods.has(method) ? 'ERR_METHOD_NOT_ALLOWED' : 'ERR_METHOD_UNKNOWN')
+}
+
 /**
  * Fewer characters than a token may hold (RFC 9110 section 5.6.2): CGI-like upstreams turn every other character into
  * `_`, so a client could send a second spelling of a header name that the gate sets.
@@ -31,6 +39,7 @@ export function parseMethod(method: string | undefined): string {
 const goodName = /^[0-9a-z-]+$/
 /** No bytes above 0x7f (obs-text), which RFC 9110 allows: regular expressions and upstreams decode them differently. */
 const goodValue = new RegExp(`^[${valueCharacters}]*$`)
+const anyValue = new RegExp(`^[${valueCharacters}${obsText}]*$`)
 
 /**
  * Headers that are refused when they occur twice, on every route; `host` and `authorization` have their own codes
@@ -40,6 +49,7 @@ const single = new Set([
   'access-control-request-method',
   'content-length',
   'content-type',
+  'destination',
   'dpop',
   'expect',
   'host',
@@ -103,13 +113,15 @@ export function parseHeaders(
   let expect: string | undefined
   let connectionNames = none
   let repeated: string | undefined
+  let nonAscii: string | undefined
   let bytes = 0
   let cookies = 0
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!.toLowerCase()
     const value = raw[i + 1]!
     bytes += name.length + value.length + 4
-    if (!goodName.test(name) || !goodValue.test(value)) throw new GateError('ERR_HEADER_MALFORMED')
+    if (!goodName.test(name)) throw new GateError('ERR_HEADER_MALFORMED')
+    if (!goodValue.test(value)) nonAscii = checkBytes(name, value) ?? nonAscii
     if (value.length > limits.header_value_bytes) throw new GateError('ERR_HEADERS_TOO_LARGE')
     for (let k = 0; k < i; k += 2) {
       if (pairs[k] !== name) continue
@@ -150,7 +162,23 @@ export function parseHeaders(
     expectContinue: expects,
     connectionNames,
     repeated,
+    nonAscii,
   }
+}
+
+/** Headers whose values the gate or the other end splits and compares, beside `single` and `lists`. */
+const ascii = /^(?:authorization|access-control-.*|forwarded|sec-.*|x-dropgate-.*|x-forwarded-.*)$/
+
+/**
+ * Looks at a value with other bytes than visible ASCII. Browsers send cookies in UTF-8, since pages set them so.
+ * @returns the name, if only some routes accept such a value of it. @throws GateError ERR_HEADER_MALFORMED
+ */
+function checkBytes(name: string, value: string): string | undefined {
+  if (!anyValue.test(value)) throw new GateError('ERR_HEADER_MALFORMED')
+  if (name === 'cookie' && isUtf8(Buffer.from(value, 'latin1'))) return undefined
+  if (name !== 'cookie' && (single.has(name) || lists.has(name) || ascii.test(name)))
+    throw new GateError('ERR_HEADER_MALFORMED')
+  return name
 }
 
 /** The header's value, joined when it is a list; undefined when it is absent. */
@@ -164,11 +192,19 @@ export function headerValue(headers: RequestHeaders, name: string): string | und
   return value
 }
 
-/** @throws GateError ERR_HEADER_REPEATED when a header occurs twice, unless the route joins repeated headers. */
-export function checkRepeats(
+/**
+ * @throws GateError ERR_HEADER_REPEATED when a header occurs twice, ERR_HEADER_MALFORMED when one has bytes above 0x7F;
+ * each unless the route accepts it.
+ */
+export function checkHeaders(
   headers: RequestHeaders,
-  route: { readonly repeated_headers: 'refuse' | 'join' },
+  route: {
+    readonly repeated_headers: 'refuse' | 'join'
+    readonly non_ascii_headers: 'refuse' | 'pass'
+  },
 ): void {
+  if (headers.nonAscii !== undefined && route.non_ascii_headers === 'refuse')
+    throw new GateError('ERR_HEADER_MALFORMED')
   if (headers.repeated !== undefined && route.repeated_headers === 'refuse') {
     throw new GateError('ERR_HEADER_REPEATED')
   }

@@ -63,21 +63,14 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
   const peer = via.peers.get(socket) ?? readPeer(socket, via)
   const { trusted } = via
   if (trusted === undefined || !trusted.has(peer.address) || via.unnamed.has(socket)) return peer
-  const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
-  let { address } = peer
-  for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {
-    const hop = told.hops[i]!
-    // A trusted proxy that names no client is itself the peer.
-    if (hop === undefined) break
-    address = hop
-  }
+  const read = via.clientHeader === 'forwarded' ? readForwarded : readForwardedFor
+  const { address, scheme = peer.scheme } = read(pairs, peer.address, trusted)
   const port = address === peer.address ? peer.port : 0
   // A proxy that passes certificates on speaks for its clients: its own certificate is never taken for that of a client.
   const certificate =
     via.certificateHeader === undefined
       ? peer.certificate
       : forwardedCertificate(pairs, via.certificateHeader)
-  const scheme = told.scheme ?? peer.scheme
   return { ...peer, proxied: true, address, port, scheme, certificate }
 }
 
@@ -115,68 +108,104 @@ function endsOf(socket: Socket): Ends {
 }
 
 interface ForwardedPeer {
-  /** The hops, leftmost first; undefined for a hop that hides its address. */
-  readonly hops: readonly (string | undefined)[]
+  readonly address: string
   readonly scheme: 'http' | 'https' | undefined
 }
 
-function readForwardedFor(pairs: readonly string[]): ForwardedPeer {
-  const hops: string[] = []
+/**
+ * Reads hops from the right until one is not trusted: what is left of it the client may have written, and is not read.
+ * @param own Address of the trusted proxy at the other end of the connection.
+ */
+function readForwardedFor(
+  pairs: readonly string[],
+  own: string,
+  trusted: NetworkSet,
+): ForwardedPeer {
+  let address = own
   let scheme: ForwardedPeer['scheme']
-  for (let i = 0; i < pairs.length; i += 2) {
-    if (pairs[i] === 'x-forwarded-for') {
-      for (const part of pairs[i + 1]!.split(',')) hops.push(readHop(part.trim()))
-    } else if (pairs[i] === 'x-forwarded-proto') {
-      scheme = readScheme(pairs[i + 1]!.split(',').at(-1)!.trim())
+  let hops = 0
+  for (let i = pairs.length - 2; i >= 0; i -= 2) {
+    const value = pairs[i + 1]!
+    if (pairs[i] === 'x-forwarded-proto') {
+      scheme ??= readScheme(value.slice(value.lastIndexOf(',') + 1).trim())
+    } else if (pairs[i] === 'x-forwarded-for') {
+      for (let end = value.length; end >= 0 && trusted.has(address); ) {
+        const start = end === 0 ? 0 : value.lastIndexOf(',', end - 1) + 1
+        if (++hops > maxHops) throw new GateError('ERR_HEADER_MALFORMED')
+        address = readHop(value.slice(start, end).trim())
+        end = start - 1
+      }
     }
   }
-  return { hops: capped(hops), scheme }
+  return { address, scheme }
 }
 
-/** RFC 7239: elements are separated by commas, pairs by semicolons; values are tokens or quoted strings. */
-function readForwarded(pairs: readonly string[]): ForwardedPeer {
-  const hops: (string | undefined)[] = []
+/**
+ * RFC 7239: elements are separated by commas, pairs by semicolons; values are tokens or quoted strings. As for
+ * `X-Forwarded-For`, elements are read from the right, and quotes are counted from there: one that a client leaves open
+ * reaches no element of a proxy.
+ */
+function readForwarded(pairs: readonly string[], own: string, trusted: NetworkSet): ForwardedPeer {
+  let address = own
   let scheme: ForwardedPeer['scheme']
-  for (let i = 0; i < pairs.length; i += 2) {
+  let hops = 0
+  for (let i = pairs.length - 2; i >= 0; i -= 2) {
     if (pairs[i] !== 'forwarded') continue
-    for (const element of outsideQuotes(pairs[i + 1]!, ',')) {
-      let hop: string | undefined
+    const value = pairs[i + 1]!
+    for (let end = value.length; end >= 0 && trusted.has(address); ) {
+      const start = startOfLast(value, 0, end, ',')
+      const element = readElement(value, start, end)
       // Only the last element was written by the trusted proxy itself.
-      scheme = undefined
-      for (const pair of outsideQuotes(element, ';')) {
-        const [, name = '', token = '', quoted] = forwardedPair.exec(pair.trim()) ?? []
-        if (name === '') throw new GateError('ERR_HEADER_MALFORMED')
-        const value = quoted ?? token
-        // `unknown` and `_names` hide the hop (RFC 7239 sections 6.2 and 6.3).
-        if (name.toLowerCase() === 'for' && value !== 'unknown' && !value.startsWith('_'))
-          hop = readHop(value)
-        if (name.toLowerCase() === 'proto') scheme = readScheme(value)
-      }
-      hops.push(hop)
+      if (++hops === 1) scheme = element.scheme
+      if (hops > maxHops) throw new GateError('ERR_HEADER_MALFORMED')
+      // A trusted proxy that names no client is itself the peer.
+      if (element.address === undefined) return { address, scheme }
+      address = element.address
+      end = start - 1
     }
   }
-  return { hops: capped(hops), scheme }
+  return { address, scheme }
+}
+
+/** @returns its address; undefined for a hop that hides it. */
+function readElement(
+  text: string,
+  from: number,
+  to: number,
+): { address: string | undefined; scheme: ForwardedPeer['scheme'] } {
+  let address: string | undefined
+  let scheme: ForwardedPeer['scheme']
+  let named = false
+  for (let end = to; end >= from; ) {
+    const start = startOfLast(text, from, end, ';')
+    const [, name = '', token = '', quoted] =
+      forwardedPair.exec(text.slice(start, end).trim()) ?? []
+    if (name === '') throw new GateError('ERR_HEADER_MALFORMED')
+    const value = quoted ?? token
+    const lower = name.toLowerCase()
+    if (lower === 'for') {
+      if (named) throw new GateError('ERR_HEADER_MALFORMED')
+      named = true
+      // `unknown` and `_names` hide the hop (RFC 7239 sections 6.2 and 6.3).
+      if (value !== 'unknown' && !value.startsWith('_')) address = readHop(value)
+    } else if (lower === 'proto') scheme ??= readScheme(value)
+    end = start - 1
+  }
+  return { address, scheme }
 }
 
 /** More than RFC 7239 allows without quotes: `:` and brackets too, since proxies write IPv6 addresses and ports that way. */
 const forwardedPair = new RegExp(`^([A-Za-z]+)=(?:([${tokenCharacters}:[\\]]+)|"([^"\\\\]*)")$`)
 
-/** Splits at separators outside quotes. */
-function outsideQuotes(text: string, separator: ',' | ';'): string[] {
-  if (!text.includes('"')) return text.split(separator)
-  const parts: string[] = []
+/** Where the last part of `text` from `from` to `end` begins: behind the last separator outside quotes. */
+function startOfLast(text: string, from: number, end: number, separator: ',' | ';'): number {
   let quoted = false
-  let from = 0
-  for (let at = 0; at < text.length; at++) {
+  for (let at = end - 1; at >= from; at--) {
     if (text[at] === '"') quoted = !quoted
-    else if (text[at] === separator && !quoted) {
-      parts.push(text.slice(from, at))
-      from = at + 1
-    }
+    else if (text[at] === separator && !quoted) return at + 1
   }
   if (quoted) throw new GateError('ERR_HEADER_MALFORMED')
-  parts.push(text.slice(from))
-  return parts
+  return from
 }
 
 const withPort = /^(?:\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5})$/
@@ -189,13 +218,16 @@ function readHop(text: string): string {
   return address
 }
 
+/** Traefik and others write `wss` and `ws` for a WebSocket handshake over https and http. */
 function readScheme(text: string): 'http' | 'https' {
-  const lower = text.toLowerCase()
-  if (lower === 'http' || lower === 'https') return lower
-  throw new GateError('ERR_HEADER_MALFORMED')
-}
-
-function capped<T>(hops: readonly T[]): readonly T[] {
-  if (hops.length > maxHops) throw new GateError('ERR_HEADER_MALFORMED')
-  return hops
+  switch (text.toLowerCase()) {
+    case 'https':
+    case 'wss':
+      return 'https'
+    case 'http':
+    case 'ws':
+      return 'http'
+    default:
+      throw new GateError('ERR_HEADER_MALFORMED')
+  }
 }

@@ -1,12 +1,11 @@
 /**
  * Reads a request body for the policy. A body that two readers could understand differently is refused before the
- * decision: bytes that are not UTF-8, a content coding, a type that is neither JSON nor a form, a repeated key, too
- * much depth or too many keys. If the policy saw an empty `parsed_body` instead, such a body would get past every rule
- * about bodies.
+ * decision: bytes that are not UTF-8, a content coding, a type that is neither JSON nor a form, a repeated key (in JSON
+ * also one in another case), NUL, half a character, too much depth or too many keys. If the policy saw an empty
+ * `parsed_body` instead, such a body would get past every rule about bodies.
  */
 import { encodedName, encodedValue, formDecodeStrict } from '../domain/form.ts'
 import { tokenCharacters } from '../domain/http.ts'
-import { wellFormedJson } from '../domain/json.ts'
 import { type StrictJson, strictJson } from '../domain/strict-json.ts'
 import { GateError } from '../errors.ts'
 import type { BodyTexts } from './input.ts'
@@ -18,6 +17,7 @@ const oneReading: StrictJson = {
   maxMembers,
   maxNumber: { characters: 64, exponent: 400 },
   escapedNames: 'keep',
+  loose: true,
   refuse: malformed,
 }
 
@@ -62,8 +62,7 @@ export function parseBody(bytes: Buffer, headers: BodyHeaders, parse: boolean): 
 }
 
 /**
- * Checks that all readers understand this JSON the same way. @returns the text with its numbers as written and lone
- * surrogates as U+FFFD.
+ * Checks that all readers understand this JSON the same way. @returns the text, with its numbers as written.
  * @throws GateError ERR_BODY_MALFORMED
  */
 function checkJson(text: string): string {
@@ -72,7 +71,7 @@ function checkJson(text: string): string {
   } catch (error) {
     throw new GateError('ERR_BODY_MALFORMED', undefined, { cause: error })
   }
-  return wellFormedJson(strictJson(text, oneReading))
+  return strictJson(text, oneReading)
 }
 
 /** A form as JSON text: `{name: [values]}`. @throws GateError ERR_BODY_MALFORMED */
@@ -97,6 +96,7 @@ function parseForm(text: string): string {
 function formText(text: string): string {
   const decoded = formDecodeStrict(text)
   if (decoded === undefined) throw malformed('a form field is not percent-encoded UTF-8')
+  if (decoded.includes('\0')) throw malformed('a form field holds NUL')
   return decoded
 }
 

@@ -6,7 +6,7 @@
  */
 
 import { encodedName, encodedValue, formDecode } from '../domain/form.ts'
-import { parseKeepingDigits, quote } from '../domain/json.ts'
+import { parseKeepingDigits, quote, quoteBytes, textOfBytes } from '../domain/json.ts'
 import { hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { inputUsageOf, type UsedField } from './input-usage.ts'
 
@@ -280,16 +280,17 @@ function readHeaderTexts(flat: readonly string[], plan: InputPlan): HeaderTexts 
       if (!read && !valuesRead) continue
     }
     const value = flat[i + 1]!
-    let joined = value
-    let values = quote(value)
+    let joined: string | undefined
+    let values = quoteBytes(value)
     for (let k = i + 2; k < flat.length; k += 2) {
       if (flat[k] !== name) continue
       // Repeated cookie headers are joined by "; " (RFC 9113 section 8.2.3), lists by ", " (RFC 9110 section 5.3).
-      joined += (name === 'cookie' ? '; ' : ', ') + flat[k + 1]!
-      values += `,${quote(flat[k + 1]!)}`
+      const more = flat[k + 1]!
+      joined = `${joined ?? textOfBytes(value)}${name === 'cookie' ? '; ' : ', '}${textOfBytes(more)}`
+      values += `,${quoteBytes(more)}`
     }
     const key = quote(name)
-    const member = `${key}:${joined === value ? values : quote(joined)}`
+    const member = `${key}:${joined === undefined ? values : quote(joined)}`
     if (!secret) texts.open = joinTexts(texts.open, member)
     if (read) texts.read = joinTexts(texts.read, member)
     if (!valuesRead) continue

@@ -6,7 +6,13 @@
 import { isIPv6 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import type { RouteConfig } from '../config/options.ts'
-import { checkTarget, parseRequestTarget, readAuthority, type Target } from './target.ts'
+import {
+  checkTarget,
+  parseRequestTarget,
+  readAuthority,
+  type Target,
+  type TargetRules,
+} from './target.ts'
 
 /** What is wrong and what to write; `readRoutePath` and `readRouteHost` return it as a text. */
 type Problem = string
@@ -17,7 +23,7 @@ export interface RoutePath {
   readonly segments: readonly string[]
 }
 
-type PathRules = Pick<RouteConfig, 'path' | 'encoded_slashes' | 'matrix_parameters'>
+type PathRules = Pick<RouteConfig, 'path'> & TargetRules
 
 export function readRoutePath(route: PathRules): RoutePath | Problem {
   const exact = route.path.startsWith('=')
@@ -89,7 +95,8 @@ function encode(text: string): string {
 
 function parse(path: string): Target | undefined {
   try {
-    return parseRequestTarget('GET', path, 'localhost', { scheme: 'http', maxBytes: 4096 })
+    const target = parseRequestTarget('GET', path, 'localhost', { scheme: 'http', maxBytes: 4096 })
+    return target.doubt === undefined ? target : undefined
   } catch {
     return undefined
   }

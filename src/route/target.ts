@@ -1,6 +1,7 @@
 /**
  * The canonical request target. It is made once, before routing: the policy sees it, the route table matches it and
- * undici sends it, byte for byte. A target that could be read in two ways is refused, never repaired.
+ * undici sends it, byte for byte. A target that could be read in two ways is refused; what a route may accept by its own
+ * word is kept apart as a doubt, until the route is known.
  */
 import { isIPv4, isIPv6 } from 'node:net'
 import { encodedName, formDecode } from '../domain/form.ts'
@@ -26,6 +27,15 @@ export interface Target {
   readonly encodedSlash: boolean
   /** True if the path contains `;`, plain or encoded. */
   readonly matrix: boolean
+  /** What only some routes accept, see `checkTarget`; undefined for most targets. */
+  readonly doubt: Doubt | undefined
+}
+
+interface Doubt {
+  /** The target with its empty segments; the target itself has them merged. Undefined when it has none. */
+  readonly apart: Target | undefined
+  /** True if the query had a `%` without two hexadecimal digits, which is encoded now. */
+  readonly strayPercent: boolean
 }
 
 export interface TargetOptions {
@@ -42,9 +52,16 @@ const maxQueryPairs = 256
  */
 const plainPath = /^\/[A-Za-z0-9\-_~!$&'()*+,=:@./]*$/
 const doubtful = /\/\/|\/\./
-/** Allowed characters of a path: pchar of RFC 3986, `/` and `;`. Every other byte is refused. */
-const pathAlphabet = /^(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*$/
+/**
+ * Allowed characters of a path: pchar of RFC 3986, `/` and `;`, and those that browsers send as they are although RFC
+ * 3986 has them encoded (URL Standard, path percent-encode set). Every other byte is refused.
+ */
+const pathAlphabet = /^(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/[\]|^]|%[0-9A-Fa-f]{2})*$/
+/** What is not in its one spelling: a triplet, or a character that is sent as one. */
+const unsettled = /%([0-9A-Fa-f]{2})|[[\]|^]/g
 const queryAlphabet = /^(?:[\x21-\x22\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*$/
+const queryBytes = /^[\x21-\x22\x24-\x7e]*$/
+const strayPercents = /%(?![0-9A-Fa-f]{2})/g
 
 /**
  * @param raw Request target as received, one character per byte.
@@ -70,14 +87,15 @@ export function parseRequestTarget(
       authority,
       encodedSlash: false,
       matrix: false,
+      doubt: undefined,
     }
   }
   const local = raw.charCodeAt(0) === 0x2f ? raw : ofAbsolute(raw, place, options.scheme)
   const mark = local.indexOf('?')
   const rawPath = mark === -1 ? local : local.slice(0, mark)
-  const query = mark === -1 ? null : local.slice(mark + 1)
-  if (query !== null) checkQuery(query)
-  if (plainPath.test(rawPath) && !doubtful.test(rawPath)) {
+  const rawQuery = mark === -1 ? null : local.slice(mark + 1)
+  const query = rawQuery === null ? null : canonicalQuery(rawQuery)
+  if (query === rawQuery && plainPath.test(rawPath) && !doubtful.test(rawPath)) {
     const segments = rawPath === '/' ? [] : rawPath.slice(1).split('/')
     return {
       wire: local,
@@ -88,21 +106,55 @@ export function parseRequestTarget(
       authority,
       encodedSlash: false,
       matrix: false,
+      doubt: undefined,
     }
   }
-  if (!pathAlphabet.test(rawPath)) throw new GateError('ERR_TARGET_MALFORMED')
-  let encodedSlash = false
-  // Decode unreserved characters; write all other triplets in upper case (RFC 3986 section 6.2.2).
-  const path = rawPath.replace(/%([0-9A-Fa-f]{2})/g, (triplet, hex: string) => {
+  const path = canonicalPath(rawPath)
+  const target = targetOf(path, query, place, options)
+  const empty = path.includes('//')
+  if (!empty && query === rawQuery) return target
+  const one = empty ? targetOf(path.replace(/\/{2,}/g, '/'), query, place, options) : target
+  return {
+    ...one,
+    doubt: { apart: empty ? target : undefined, strayPercent: query !== rawQuery },
+  }
+}
+
+/**
+ * Decodes unreserved characters; writes all other triplets in upper case (RFC 3986 section 6.2.2), and as triplets the
+ * characters that browsers leave as they are. @throws GateError ERR_TARGET_MALFORMED
+ */
+function canonicalPath(raw: string): string {
+  if (!pathAlphabet.test(raw)) throw new GateError('ERR_TARGET_MALFORMED')
+  return raw.replace(unsettled, (found, hex: string | undefined) => {
+    if (hex === undefined) return `%${found.charCodeAt(0).toString(16).toUpperCase()}`
     const code = Number.parseInt(hex, 16)
-    if (code === 0x2f || code === 0x25) encodedSlash = true
-    return unreserved(code) ? String.fromCharCode(code) : triplet.toUpperCase()
+    return unreserved(code) ? String.fromCharCode(code) : found.toUpperCase()
   })
-  const segments = readSegments(path)
+}
+
+/** @param path In its canonical form. @throws GateError ERR_TARGET_MALFORMED, ERR_TARGET_TOO_LONG */
+function targetOf(
+  path: string,
+  query: string | null,
+  { host, authority }: Authority,
+  { maxBytes }: TargetOptions,
+): Target {
   const wire = query === null ? path : `${path}?${query}`
-  // An encoded `;` counts too: an upstream that decodes first would cut parameters off at it.
-  const matrix = path.includes(';') || path.includes('%3B')
-  return { wire, path, query, segments, host, authority, encodedSlash, matrix }
+  // What was written as a triplet here has made it longer.
+  if (wire.length > maxBytes) throw new GateError('ERR_TARGET_TOO_LONG')
+  return {
+    wire,
+    path,
+    query,
+    segments: readSegments(path),
+    host,
+    authority,
+    encodedSlash: path.includes('%2F') || path.includes('%25'),
+    // An encoded `;` counts too: an upstream that decodes first would cut parameters off at it.
+    matrix: path.includes(';') || path.includes('%3B'),
+    doubt: undefined,
+  }
 }
 
 /**
@@ -130,7 +182,9 @@ export function withQuery(
     .map(([name, value]) => `${encode(name)}=${encode(value)}`)
   const query = [...kept, ...set].join('&')
   const wire = query === '' ? target.path : `${target.path}?${query}`
-  const sent = parseRequestTarget(method, wire, target.authority, options)
+  const parsed = parseRequestTarget(method, wire, target.authority, options)
+  // The route has passed the empty segments already.
+  const sent = parsed.doubt?.apart ?? parsed
   if (sent.path !== target.path) throw new GateError('ERR_TARGET_MALFORMED')
   return sent
 }
@@ -142,7 +196,7 @@ function encode(text: string): string {
   )
 }
 
-/** The URL of a request without its query, as its client wrote it, in the form of `canonicalUrl`. */
+/** The URL of a request without its query, as it is decided on and sent, in the form of `canonicalUrl`. */
 export function urlOf(scheme: 'http' | 'https', { authority, path }: Target): string {
   return `${scheme}://${authority}${path}`
 }
@@ -158,26 +212,47 @@ export function canonicalUrl(text: string): string | undefined {
   const [, scheme = '', authority = '', path = '/'] = httpUrl.exec(text) ?? []
   const lower = scheme.toLowerCase()
   if (lower !== 'http' && lower !== 'https') return undefined
-  const options = { scheme: lower, maxBytes: text.length } as const
+  // A character becomes three at most.
+  const options = { scheme: lower, maxBytes: text.length * 3 } as const
   try {
-    return urlOf(lower, parseRequestTarget('GET', path, authority, options))
+    const target = parseRequestTarget('GET', path, authority, options)
+    return urlOf(lower, target.doubt?.apart ?? target)
   } catch {
     return undefined
   }
 }
 
-/** Refuses features that a route must allow explicitly. @throws GateError ERR_TARGET_MALFORMED */
-export function checkTarget(
-  target: Target,
-  route: {
-    readonly encoded_slashes: 'refuse' | 'pass'
-    readonly matrix_parameters: 'refuse' | 'pass'
-  },
-): void {
-  if (target.encodedSlash && route.encoded_slashes === 'refuse')
+/** The rules of a route about targets. */
+export interface TargetRules {
+  readonly encoded_slashes: 'refuse' | 'pass'
+  readonly matrix_parameters: 'refuse' | 'pass'
+  readonly empty_segments: 'refuse' | 'merge' | 'pass'
+  readonly stray_percent: 'refuse' | 'encode'
+}
+
+/**
+ * Refuses features that a route must allow explicitly. The route was found by the merged path, so that empty segments
+ * lead no request around a route with stricter rules.
+ * @returns the target to decide on and to send
+ * @throws GateError ERR_TARGET_MALFORMED
+ */
+export function checkTarget(target: Target, route: TargetRules): Target {
+  const settled = target.doubt === undefined ? target : settle(target, target.doubt, route)
+  if (settled.encodedSlash && route.encoded_slashes === 'refuse')
     throw new GateError('ERR_TARGET_MALFORMED')
-  if (target.matrix && route.matrix_parameters === 'refuse')
+  if (settled.matrix && route.matrix_parameters === 'refuse')
     throw new GateError('ERR_TARGET_MALFORMED')
+  return settled
+}
+
+function settle(target: Target, { apart, strayPercent }: Doubt, route: TargetRules): Target {
+  if (strayPercent && route.stray_percent === 'refuse') throw new GateError('ERR_TARGET_MALFORMED')
+  if (apart === undefined || route.empty_segments === 'merge')
+    return { ...target, doubt: undefined }
+  // Some upstreams read what follows two slashes at the beginning as a host (RFC 3986 section 4.2).
+  if (route.empty_segments === 'refuse' || apart.path.startsWith('//'))
+    throw new GateError('ERR_TARGET_MALFORMED')
+  return apart
 }
 
 interface Authority {
@@ -247,23 +322,26 @@ function ofAbsolute(raw: string, place: Authority, scheme: 'http' | 'https'): st
   return rest.startsWith('/') ? rest : `/${rest}`
 }
 
-function checkQuery(query: string): void {
-  if (!queryAlphabet.test(query)) throw new GateError('ERR_TARGET_MALFORMED')
+/** @returns the query, with stray percent signs encoded. @throws GateError ERR_TARGET_MALFORMED */
+function canonicalQuery(query: string): string {
   let pairs = 1
   for (let at = query.indexOf('&'); at !== -1; at = query.indexOf('&', at + 1)) pairs++
   if (pairs > maxQueryPairs) throw new GateError('ERR_TARGET_MALFORMED')
+  if (queryAlphabet.test(query)) return query
+  if (!queryBytes.test(query)) throw new GateError('ERR_TARGET_MALFORMED')
+  return query.replace(strayPercents, '%25')
 }
 
 /** Returns the decoded segments of a canonical path. @throws GateError ERR_TARGET_MALFORMED */
 function readSegments(path: string): string[] {
   if (path === '/') return []
   const parts = path.slice(1).split('/')
-  return parts.map((part, i) => {
+  return parts.map((part) => {
     const whole = decodeSegment(part)
     const end = whole.indexOf(';')
     const decoded = end === -1 ? whole : whole.slice(0, end)
-    const last = i === parts.length - 1
-    if (part === '' ? !last : decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
+    // Nothing but parameters: some upstreams take that for an empty segment.
+    if (part !== '' && decoded === '') throw new GateError('ERR_TARGET_MALFORMED')
     refuseDots(whole)
     // The policy does not see the part after the semicolon, so no slash may hide there.
     if (end !== -1 && /%2f|\//i.test(whole.slice(end))) throw new GateError('ERR_TARGET_MALFORMED')

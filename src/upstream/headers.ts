@@ -5,14 +5,16 @@
 import { isCors } from '../domain/cors.ts'
 import { foldedName, hopByHop, isToken, obsText, valueCharacters } from '../domain/http.ts'
 import type { Principal } from '../domain/principal.ts'
+import { headerTest, identityHeaders, neverPassed } from '../domain/proxy-headers.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
 
 export interface UpstreamHeaderOptions {
-  readonly forward: {
-    readonly authorization: 'strip' | 'keep'
-    readonly identity: 'headers' | 'none'
-  }
+  readonly forward: { readonly identity: 'headers' | 'none' }
+  /** True when `Authorization` holds the credential of the gate, and the route does not forward it. */
+  readonly withoutAuthorization: boolean
+  /** The same for `DPoP`: a proof belongs to the token, is good for the gate alone, and used up. */
+  readonly withoutProof: boolean
   readonly route: string
   readonly principal: Principal | undefined
   readonly decisionId: string
@@ -25,48 +27,30 @@ export interface UpstreamHeaderOptions {
   readonly removed: readonly string[]
 }
 
-/**
- * Headers that are never taken from a client, on any route: hop-by-hop headers, headers that the gate writes, headers
- * that upstreams believe from a proxy, and headers that would change the method after the decision.
- */
-const dropped = new Set([
-  ...hopByHop,
-  'http2-settings',
-  'expect',
-  'forwarded',
-  'x-real-ip',
-  'x-client-ip',
-  'x-cluster-client-ip',
-  'true-client-ip',
-  'cf-connecting-ip',
-  'client-cert',
-  'client-cert-chain',
-  'remote-user',
-  'x-rewrite-url',
-  'x-http-method',
-  'x-http-method-override',
-  'x-method-override',
+/** Headers that are never taken from a client, but for those that a route passes. */
+const isRemoved = headerTest([
+  { of: 'one hop', names: [...hopByHop] },
+  ...neverPassed,
+  ...identityHeaders,
 ])
-const droppedPrefix =
-  /^(?:x-(?:(?:dropgate|forwarded|original|envoy|auth|authenticated|remote|consumer|ssl|amzn-mtls)(?:-|$)|user)|ssl-client-)/
 
 /**
  * Returns the client's headers for both the policy and the upstream, so that the upstream gets no header that the
  * policy did not see. `host` is kept for the policy; `listener/headers` has already put the names in lower case.
- * @param remove The header names that the route removes, in lower case.
+ * @param forward The header names that the route removes, and those that it passes, in lower case.
  * @param withheld Headers with a token that nobody has verified, in lower case.
+ * @param tokens Headers that carry tokens of their own; what is not withheld of them is passed on.
  */
 export function passedOn(
   { pairs, connectionNames }: RequestHeaders,
-  remove: readonly string[] | undefined,
+  { remove, pass }: { readonly remove?: readonly string[]; readonly pass?: readonly string[] },
   withheld: readonly string[],
+  tokens: readonly string[],
 ): readonly string[] {
   const out: string[] = []
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (dropped.has(name)) continue
-    const first = name.charCodeAt(0)
-    if ((first === 0x78 || first === 0x73) && droppedPrefix.test(name)) continue
+    if (isRemoved(name) && !tokens.includes(name) && pass?.includes(name) !== true) continue
     if (remove?.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     if (connectionNames.length > 0 && connectionNames.includes(name)) continue
@@ -88,9 +72,8 @@ export function upstreamHeaders(
   const out: string[] = ['host', options.host]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (name === 'host') continue
-    // A proof belongs to the token: it is good for the gate alone, and used up.
-    if ((name === 'authorization' || name === 'dpop') && forward.authorization === 'strip') continue
+    if (name === 'host' || (name === 'authorization' && options.withoutAuthorization)) continue
+    if (name === 'dpop' && options.withoutProof) continue
     if (set.length > 0 && set.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     out.push(name, pairs[i + 1]!)

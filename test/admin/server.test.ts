@@ -17,7 +17,13 @@ const token_file = join(folder, 'token')
 const metrics = 'dropgate_x 1\n'.repeat(300_000)
 let answerLive: ((page: LivePage) => void) | undefined
 const admin = new AdminServer({
-  config: { host: '127.0.0.1', port: 0, token_file, metrics_open: true },
+  config: {
+    host: '127.0.0.1',
+    hosts: ['gate-1.example.com'],
+    port: 0,
+    token_file,
+    metrics_open: true,
+  },
   readiness: () => ({ ready: true, reasons: [], warnings: [] }),
   status: () => ({}),
   metrics: () => metrics,
@@ -101,6 +107,32 @@ t.test('a head may come in pieces, and a body is not read', async (t) => {
   const cut = await fetch(`${url}/v1/live/x/cut`, { method: 'POST', headers: { authorization } })
   t.equal(cut.status, 404)
 })
+
+t.test(
+  'a Host that a stranger may have gets one answer on every path, with the token or without',
+  async (t) => {
+    const own = [
+    '127.0.0.1', '127.0.0.1:8081', '10.1.2.3:8081', '[::1]:8081', '[fe80::1]', 'localhost:8081', 'LOCALHOST.', 'a.localhost', 'dropgate', 'dropgate:8081',
+    'dropgate.prod.svc:8081', 'dropgate.prod.svc.cluster.local', 'gate.internal', 'gate-1.example.com:8081', 'GATE-1.example.com',
+  ] // biome-ignore format: a table
+    const strangers = [
+    'evil.example', 'evil.example:8081', 'localhost.evil.example', '127.0.0.1.evil.example', 'evil-localhost.com', 'xlocalhost.example', '127.0.0.1@evil.example',
+    'gate-2.example.com', 'a.gate-1.example.com', '127.0.0.1.nip.io', 'evil.example/', 'evil.example#.localhost', '1.2.3', '[::1', '', 'a b',
+    'evil.example\r\nHost: localhost', 'localhost\r\nHost: evil.example', 'localhost\r\nHost: localhost', '\xe9.localhost',
+  ] // biome-ignore format: a table
+    const ask = (path: string, host: string): Promise<string> =>
+      say(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: ${authorization}\r\n\r\n`)
+    for (const host of own) t.match(await ask('/livez', host), /^HTTP\/1\.1 200 /, host)
+    for (const host of strangers)
+      t.match(await ask('/livez', host), /^HTTP\/1\.1 4(?:21|00) /, JSON.stringify(host))
+    for (const path of ['/livez', '/readyz', '/metrics', '/v1/status', '/v1/live', '/nowhere']) {
+      const answer = await ask(path, 'evil.example')
+      t.match(answer, /^HTTP\/1\.1 421 [\s\S]*"code":"ERR_HOST_UNKNOWN"/, path)
+      t.notMatch(answer, /dropgate_x|ready/)
+    }
+    t.match(await say('GET /livez HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 /, 'a probe of HTTP/1.0')
+  },
+)
 
 t.test('a long answer arrives whole', async (t) => {
   t.equal(await (await fetch(`${url}/metrics`)).text(), metrics)

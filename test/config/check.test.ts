@@ -102,6 +102,12 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withFetch({ proxy: 'http://proxy:3128' }, { jwks_uri: 'http://127.0.0.1/jwks' }), 'issuers[0].jwks_uri', 'expected an https URL'],
   [withFetch({ headers: { 'x-key': 'a' } }, { jwks_file: keySetFile }), 'issuers[0].fetch', 'nothing is fetched'],
   [withIssuer({ jwks_file: '/no/such' }), 'issuers[0].jwks_file', '/no/such cannot be read (ENOENT)'],
+  // Headers that a route passes: only those of the list, and not what it removes.
+  [withRoute({ forward: { pass: ['X-Dropgate-Subject'] } }), 'routes[0].forward.pass[0]', 'is not a header by which another proxy names'],
+  [withRoute({ forward: { pass: ['remote-user', 'x-forwarded-user'] } }), 'routes[0].forward.pass[1]', 'is not a header by which another proxy names'],
+  [withRoute({ forward: { pass: ['connection'] } }), 'routes[0].forward.pass[0]', 'is not a header by which another proxy names'],
+  [withRoute({ forward: { pass: ['x-auth-token'] } }), 'routes[0].forward.pass[0]', 'so this changes nothing'],
+  [withRoute({ forward: { pass: ['X-User'], remove: ['x-user'] } }), 'routes[0].forward.pass[0]', 'x-user is in remove too'],
   // Certificates that proxies pass on.
   [withListen({ client_cert_form: 'client-cert' }), 'listen[0].trusted_proxies', 'list the proxies that may pass on client certificates'],
   [withListen({ ...behind, client_cert_form: 'envoy' }), 'listen[0].client_cert_form', 'expected one of none, client-cert, nginx, xfcc'],
@@ -116,6 +122,16 @@ const refused: readonly (readonly [object, string, string])[] = [
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
   [withRoute({ origins: ['https://*.example'] }), 'routes[0].origins[0]', 'write out each origin'],
+  ...['chrome-extension://*', '*://app.example', 'https://app.example:*'].flatMap((origin) => [
+    [withRoute({ origins: [origin] }), 'routes[0].origins[0]', origin.startsWith('*') ? 'expected origins' : 'write out each origin'],
+    [withRoute({ cors: { origins: [origin] } }), 'routes[0].cors.origins[0]', origin.startsWith('*') ? 'expected origins' : 'write out each origin'],
+  ] as const),
+  ...['wss://app.example', 'ws://app.example', 'file://app', 'ftp://app.example', 'data://a', 'blob://a'].map((origin) =>
+    [withRoute({ origins: [origin] }), 'routes[0].origins[0]', 'no page has the origin'] as const),
+  [withRoute({ origins: ['null'] }), 'routes[0].origins[0]', 'expected origins'],
+  [withRoute({ origins: ['https://b\u00fccher.example'] }), 'routes[0].origins[0]', 'write https://xn--bcher-kva.example'],
+  [withRoute({ origins: ['https://app.example:0443'] }), 'routes[0].origins[0]', 'write https://app.example'],
+  [withRoute({ origins: ['https://0x7f.1'] }), 'routes[0].origins[0]', 'write https://127.0.0.1'],
   [withRoute({ origins: ['https://App.example'] }), 'routes[0].origins[0]', 'write https://app.example'],
   [withRoute({ cors: { origins: ['https://a.example:443'] } }), 'routes[0].cors.origins[0]', 'write https://a.example'],
   // Values that are nearly right.

@@ -118,7 +118,7 @@ function pathOf(random: Random, wrong: boolean): Path {
   if (wrong) {
     const bad = pick(random, [
       '/..', '/../a', '/.', '/%2e%2e/a', '/.%2E', '//', '/a%00', '/a%0d%0a', '/a%7F', '/%c0%af', '/%ff', '/%', '/%4', '/%zz', '/a\\b', '/a"b',
-      '/a|b', '/a%5c', '/..;', '/;', '/%252e%252e/a', '/..%2f', '/a%2f..', '/<', '/^', '/`',
+      '/a%5c', '/..;', '/;', '/%252e%252e/a', '/..%2f', '/a%2f..', '/<', '/`', '/a//b',
       ...(route === 'public' ? ['/a;b', '/a%2fb', '/a%25b', '/a;'] : []),
     ]) // biome-ignore format: a table
     return { text: text + bad, wire: '', route, defect: target }
@@ -156,6 +156,11 @@ function character(random: Random, route: string): { text: string; wire: string 
   if (kind < 0.5) {
     const plain = pick(random, [...unreserved])
     return { text: random() < 0.8 ? plain : encoded(random, plain), wire: plain }
+  }
+  if (kind < 0.55) {
+    const raw = pick(random, [...'[]|^'])
+    const wire = `%${raw.charCodeAt(0).toString(16).toUpperCase()}`
+    return { text: random() < 0.8 ? raw : encoded(random, raw), wire }
   }
   if (kind < 0.7) {
     const delim = pick(random, [...delims])

@@ -71,6 +71,34 @@ t.test('lines of every length from two workers are written whole and in order', 
   for (const { dropped } of queues) t.equal(dropped(), 0)
 })
 
+t.test('what would mislead who reads a line is an escape in it, and means the same', async (t) => {
+  const file = join(folder, 'misleading.jsonl')
+  const log = await opened(file)
+  const { queue } = queueTo(log.port())
+  const range = (from: number, to: number): string =>
+    Array.from({ length: to - from + 1 }, (_, i) => String.fromCharCode(from + i)).join('')
+  const misleading = `${range(0x80, 0x9f)}\u061c\u200e\u200f${range(0x2028, 0x202e)}${range(0x2066, 0x2069)}`
+  const texts = [
+    ...misleading,
+    misleading,
+    `é€😀\u200d${misleading}é`,
+    // Longer than a chunk, and longer only with its escapes.
+    misleading.repeat(4000),
+    '\u202e'.repeat(60_000),
+    'x'.repeat(200_000) + misleading,
+    'é€😀\u200d',
+  ]
+  const lines = texts.map((text) => JSON.stringify({ path: text, names: { [text]: [text] } }))
+  for (const line of lines) queue.push(line)
+  queue.flush()
+  await log.close()
+  const written = readFileSync(file, 'utf8').split('\n').slice(0, -1)
+  t.same(written.length, lines.length)
+  t.ok(written.every((line, i) => JSON.stringify(JSON.parse(line)) === lines[i]))
+  t.notMatch(written.join(''), /[\x7f-\x9f]|\p{Bidi_Control}|[\u2028\u2029]/u)
+  t.match(written.at(-1), 'é€😀\u200d', 'and nothing else is')
+})
+
 t.test('a few lines are written without waiting for more', async (t) => {
   const file = join(folder, 'few.jsonl')
   const log = await opened(file)

@@ -22,6 +22,8 @@ const separators = [
   '%ef%bc%8f',
   '/\t/',
   '%00/',
+  '|',
+  '/[/',
 ]
 
 const ups = [
@@ -46,6 +48,9 @@ const ups = [
   '%2e%2e%2f',
   '..%2f',
   '..%09',
+  '..|',
+  '[..]',
+  '^..',
 ]
 
 const endings = [
@@ -73,6 +78,11 @@ const endings = [
   '/..',
   ';/../secret',
   '#/../..',
+  '|',
+  '[id]',
+  '?%',
+  '?a=%zz/../secret',
+  '//',
 ]
 
 /** Known to reach a denied place on one server or another, where no reader looks at the target as a whole. */

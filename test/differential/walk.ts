@@ -51,7 +51,7 @@ export class DifferentialWalk {
   #gate!: TestGate
   #servers: readonly DifferentialServer[] = []
 
-  /** Each server gets two routes: one that refuses matrix parameters and one that lets them pass. */
+  /** Each server gets two routes: one that refuses all in doubt, and one that passes matrix parameters and merges slashes. */
   static async start(
     starters: Readonly<Record<string, StartServers>>,
   ): Promise<{ walk: DifferentialWalk; absent: string[] }> {
@@ -77,6 +77,9 @@ export class DifferentialWalk {
           labels: { visibility: 'public' },
           upstream: server.origin,
           matrix_parameters,
+          ...(matrix_parameters === 'pass'
+            ? { empty_segments: 'merge', stray_percent: 'encode' }
+            : {}),
         })
         const result = { name, allowed: 0, refused: 0, resolved: 0, reached: [], naive: 0 }
         walk.serverRoutes.push({ server, host, result })

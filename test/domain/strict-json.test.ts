@@ -64,3 +64,24 @@ t.test('names with an escape', async (t) => {
   for (const name of ['\\n', '\\"', '\\\\', '\\u0000'])
     t.throws(() => writtenOut(`{"${name}":1}`), /escape/, name)
 })
+
+t.test(
+  'where loose readers come after: names without case, no NUL, no half character',
+  async (t) => {
+    const loose = (text: string): string =>
+      strictJson(text, { ...rules, maxMembers: 9, maxDepth: 9, loose: true })
+    for (const text of [
+    '{"a":1,"b":{"A":2}}', '[{"a":1},{"A":1}]', '{"a":"A","A\u0308":1}', '{"\\u00e9":1,"e":2}', '{"x":"\\ud83d\\ude00"}', '{"\\ud83d\\ude00":1}',
+    '{"x":"\\\\u0000"}', '{"x":"\\\\ud800"}', '{"x":"\\u0001\\u00000"}'.replace('\\u0000', '\\u0002'), '{"\u00e9":1,"e\u0301":2}',
+  ]) // biome-ignore format: a table
+      t.equal(loose(text), text)
+    for (const [text, why] of [
+    ['{"role":1,"Role":2}', /case/], ['{"role":1,"ROLE":2}', /case/], ['{"a":[{"b":1,"x":0,"B":2}]}', /case/], ['{"a":1,"\\u0041":2}', /case/],
+    // Unicode simple folding, as Go does it: the Kelvin sign, the long s; and letters that are not ASCII.
+    ['{"k":1,"\u212a":2}', /case/], ['{"s":1,"\u017f":2}', /case/], ['{"\u00e9":1,"\u00c9":2}', /case/], ['{"\u03c3":1,"\u03c2":2}', /case/],
+    ['{"role":1,"role":2}', /twice/], ['{"a\\u0000":1}', /NUL/], ['{"a":"b\\u0000c"}', /NUL/], ['["\\\\\\u0000"]', /NUL/],
+    ['{"\\ud800":1}', /surrogate/], ['{"a":"\\udc00"}', /surrogate/], ['["\\ud83d\\ud83d\\ude00"]', /surrogate/], ['{"a":"\\uDFFF\\uD800"}', /surrogate/],
+  ] as const) // biome-ignore format: a table
+      t.throws(() => loose(text), why, text)
+  },
+)

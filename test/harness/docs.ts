@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { makeProgram } from '../../src/cli/program.ts'
 import { writeJsonSchema, writeTables } from '../../src/config/schema.ts'
+import { identityHeaders, neverPassed, type ProxyHeaders } from '../../src/domain/proxy-headers.ts'
 import { codes } from '../../src/errors.ts'
 import { builtinsDocument } from './builtins.ts'
 
@@ -18,6 +19,10 @@ export function documents(): ReadonlyMap<string, string> {
     ['docs/reference/configuration.md', within('docs/reference/configuration.md', writeTables())],
     ['docs/reference/command-line.md', within('docs/reference/command-line.md', commandLine())],
     ['docs/reference/errors.md', errorsPage('docs/reference/errors.md')],
+    [
+      'docs/reference/removed-headers.md',
+      within('docs/reference/removed-headers.md', removedHeaders()),
+    ],
   ])
 }
 
@@ -29,6 +34,17 @@ function within(page: string, text: string): string {
   const [from, to] = [whole.indexOf(marks[0]), whole.indexOf(marks[1])]
   if (from === -1 || to < from) throw new Error(`${page} has no place for what is written there`)
   return `${whole.slice(0, from)}${marks[0]}\n${text}\n${whole.slice(to)}`
+}
+
+function removedHeaders(): string {
+  const table = (lists: readonly ProxyHeaders[]): string[] => [
+    '| Whose | Names |',
+    '| --- | --- |',
+    ...lists.map(({ of, names }) => `| ${of} | ${names.map((name) => `\`${name}\``).join(', ')} |`),
+    '',
+  ]
+  const what = ['## Of other proxies', '', ...table(identityHeaders)]
+  return [...what, '## On no route', '', ...table(neverPassed)].join('\n')
 }
 
 function errorsPage(page: string): string {

@@ -16,7 +16,7 @@ export interface Arrived {
 }
 
 const requestLine = /^[A-Z]+ (?:\/[\x21-\x7e]*|\*) HTTP\/1\.1$/
-const headerLine = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([\t\x20-\x7e]*)$/
+const headerLine = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([\t\x20-\x7e\x80-\xff]*)$/
 
 export class Recorder {
   /** Whole requests. */

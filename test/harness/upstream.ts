@@ -56,7 +56,10 @@ export class Upstream {
           const [requestLine = '', ...lines] = head.split('\r\n')
           const headers = lines.map((line) => {
             const split = line.indexOf(':')
-            return [line.slice(0, split).toLowerCase(), line.slice(split + 1).trim()] as const
+            return [
+              line.slice(0, split).toLowerCase(),
+              line.slice(split + 1).replace(/^[ \t]+|[ \t]+$/g, ''),
+            ] as const
           })
           const headerOf = (name: string): string | undefined =>
             headers.find(([each]) => each === name)?.[1]

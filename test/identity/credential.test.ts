@@ -147,3 +147,52 @@ t.test('a token header that nobody has verified reaches neither policy nor upstr
     'b',
   ])
 })
+
+t.test('an Authorization that no issuer takes tokens from belongs to the app', async (t) => {
+  const cookie = sourcesOf('cookie:s')
+  for (const value of ['Bearer T', 'Basic YTpi', 'bearer\tT', 'Token T']) {
+    t.match(
+      cookie.find(['authorization', value, 'cookie', 's=C'], false, false),
+      { token: 'C', source: 'cookie:s' },
+      value,
+    )
+    t.equal(cookie.find(['authorization', value], false, false), undefined, value)
+    t.equal(cookie.refusal(['authorization', value], 'optional', false), undefined, value)
+    t.match(
+      cookie.refusal(['authorization', value], 'required', false),
+      { cause: /names it for no issuer/ },
+      value,
+    )
+  }
+})
+
+t.test('where one does, all that reads as Bearer counts as a second credential', async (t) => {
+  const cookie = ['cookie', 's=C']
+  for (const value of ['Bearer T', 'bearer T', 'Bearer', 'BEARER\tT', 'Bearer,T', 'Bearer=T', 'bearer"T', 'DPoP T', 'dpop', 'DPOP\tT'])
+    for (const pairs of [[...cookie, 'authorization', value], ['authorization', value, ...cookie]])
+      t.throws(() => all.find(pairs, false, false), { code: 'ERR_CREDENTIAL_REPEATED' }, value)
+  for (const value of ['Basic YTpi', 'Digest a="b"', 'Bearerx T', 'DPoPx T', 'Token T', ''])
+    t.match(all.find([...cookie, 'authorization', value], false, false), { token: 'C' }, value)
+}) // biome-ignore format: a table
+
+t.test('a route that reads none still knows a token of the gate from one of the app', async (t) => {
+  const token = (payload: unknown): string =>
+    `e30.${Buffer.from(JSON.stringify(payload)).toString('base64url')}.x`
+  const own = token({ iss: 'https://idp.example' })
+  const cases: [sources: CredentialSources, value: string, own: boolean][] = [
+    [all, `Bearer ${own}`, true],
+    [all, `bEARER   ${own}`, true],
+    [all, `DPoP ${own}`, true],
+    [all, `Basic ${own}`, false],
+    [all, `Bearer ${token({ iss: 'https://app.example' })}`, false],
+    [all, `Bearer ${token(null)}`, false],
+    [all, `Bearer ${token(['https://idp.example'])}`, false],
+    [all, 'Bearer ghp_0123', false],
+    [all, 'Bearer ..', false],
+    [all, 'Bearer', false],
+    [sourcesOf('cookie:s'), `Bearer ${own}`, false],
+  ] // biome-ignore format: a table
+  for (const [sources, value, expected] of cases)
+    t.equal(sources.unasked(['a', 'b', 'authorization', value]) !== undefined, expected, value)
+  t.equal(all.unasked(['a', 'b']), undefined)
+})

@@ -2,6 +2,7 @@
  * What a list of headers means by docs/boundary.md (R1, R3, R15 to R20) and what of it an upstream gets, worked out
  * from folded names and plain loops, apart from src/listener/headers.ts and src/upstream/headers.ts.
  */
+import { decode } from './target.ts'
 
 /** The refusals that are right: all of them where there is more than one reason. */
 export type Reasons = ReadonlySet<string>
@@ -24,7 +25,7 @@ export const listNames: readonly string[] = [
 ] // biome-ignore format: a table
 
 const once: readonly string[] = [
-  'content-length', 'content-type', 'dpop', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
+  'content-length', 'content-type', 'destination', 'dpop', 'expect', 'origin', 'proxy-authorization', 'transfer-encoding', 'upgrade', 'x-forwarded-method', 'x-forwarded-uri',
 ] // biome-ignore format: a table
 
 /** Never taken from a client, whatever it says. */
@@ -33,14 +34,27 @@ export function isReserved(name: string): boolean {
   const exact = [
     'connection', 'keep-alive', 'proxy-connection', 'proxy-authorization', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade',
     'http2-settings', 'expect', 'host', 'forwarded', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'x-rewrite-url', 'x-http-method',
-    'x-http-method-override', 'x-method-override', 'x-cluster-client-ip', 'cf-connecting-ip', 'client-cert', 'client-cert-chain', 'remote-user',
+    'x-http-method-override', 'x-method-override', 'x-cluster-client-ip', 'cf-connecting-ip', 'client-cert', 'client-cert-chain',
+    'cf-connecting-ipv6', 'cf-pseudo-ipv4', 'fastly-client-ip', 'fly-client-ip', 'x-azure-clientip', 'x-azure-socketip', 'x-appengine-user-ip',
+    'do-connecting-ip', 'x-nf-client-connection-ip', 'x-vercel-forwarded-for', 'proxy-client-ip', 'client-ip',
+    'remote-user', 'remote-groups', 'remote-name', 'remote-email', 'remote-sub', 'x-user', 'x-userinfo', 'x-jwt-assertion',
+    'x-client-cert', 'x-client-certificate', 'x-client-verify', 'x-client-dn', 'x-client-s-dn', 'x-tls-client-cert', 'x-arr-clientcert',
+    'x-auth-user', 'x-auth-userid', 'x-auth-username', 'x-auth-email', 'x-auth-name', 'x-auth-groups', 'x-auth-roles', 'x-auth-subject',
+    'x-auth-audience', 'x-auth-expiresin', 'x-credential-identifier', 'x-credential-username', 'x-anonymous-consumer',
+    'x-pomerium-jwt-assertion', 'x-pomerium-jwt-assertion-for', 'x-goog-iap-jwt-assertion', 'x-appengine-inbound-appid',
+    'x-endpoint-api-userinfo', 'x-apigateway-api-userinfo', 'cf-access-authenticated-user-email', 'cf-access-jwt-assertion',
+    'tailscale-login', 'tailscale-name', 'tailscale-tailnet', 'tailscale-profile-picture', 'tailscale-app-capabilities', 'teleport-jwt-assertion',
+    'l5d-client-id', 'l5d-remote-ip', 'l5d-dst-override', 'x-token-subject', 'x-token-user-name', 'x-token-user-email', 'x-token-user-roles',
+    'oidc-access-token', 'oidc-id-token', 'oidc-id-token-payload', 'iv-user', 'iv-user-l', 'iv-groups', 'iv-creds', 'oam-remote-user',
+    'sm-user', 'sm-userdn', 'sm-universalid', 'wl-proxy-client-cert', 'wl-proxy-client-ip', 'wl-proxy-ssl',
   ] // biome-ignore format: a table
   const families = [
-    ...['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth', 'x-authenticated'],
-    ...['x-remote', 'x-consumer', 'x-ssl', 'x-amzn-mtls'],
-  ]
-  if (folded.startsWith('ssl-client-')) return true
-  if (exact.includes(folded) || folded.startsWith('x-user')) return true
+    ...['x-dropgate', 'x-forwarded', 'x-original', 'x-envoy', 'x-auth-request', 'x-authenticated', 'ssl-client'],
+    ...['x-remote', 'x-consumer', 'x-ssl', 'x-authentik', 'x-pomerium-claim', 'x-goog-authenticated-user', 'x-appengine-user'],
+    ...['x-amzn-oidc', 'x-amzn-mtls', 'x-ms-client-principal', 'x-ms-token', 'tailscale-user', 'ngrok-auth', 'x-vouch', 'x-webauth'],
+    ...['oidc-claim', 'shib'],
+  ] // biome-ignore format: a table
+  if (exact.includes(folded)) return true
   return families.some((family) => folded === family || folded.startsWith(`${family}-`))
 }
 
@@ -82,7 +96,9 @@ export function reasonsAgainst(
       reasons.add('ERR_HEADER_MALFORMED')
     for (const sign of value) {
       const code = sign.charCodeAt(0)
-      if ((code < 0x20 && code !== 9) || code > 0x7e) reasons.add('ERR_HEADER_MALFORMED')
+      if ((code < 0x20 && code !== 9) || code === 0x7f || code > 0xff)
+        reasons.add('ERR_HEADER_MALFORMED')
+      if (code > 0x7f && isRead(lower)) reasons.add('ERR_HEADER_MALFORMED')
     }
     seen.set(lower, [...(seen.get(lower) ?? []), value])
   }
@@ -109,6 +125,25 @@ export function reasonsAgainst(
   }
   if (named(pairs).some(isProtected)) reasons.add('ERR_HEADER_MALFORMED')
   return reasons
+}
+
+/** Headers that the gate reads, or that are lists: bytes above 0x7F are refused there on every route. */
+function isRead(name: string): boolean {
+  if (name === 'cookie') return false
+  if (once.includes(name) || listNames.includes(name)) return true
+  const families = ['sec-', 'x-forwarded-', 'x-dropgate-', 'access-control-']
+  return (
+    ['host', 'authorization', 'forwarded'].includes(name) ||
+    families.some((each) => name.startsWith(each))
+  )
+}
+
+/** A value with bytes above 0x7F, for the route to say: any, but a cookie in UTF-8. */
+export function needsRoute(pairs: readonly (readonly [name: string, value: string])[]): boolean {
+  return pairs.some(([name, value]) => {
+    const high = [...value].some((sign) => sign > '\x7f')
+    return high && (name.toLowerCase() !== 'cookie' || decode(value) === undefined)
+  })
 }
 
 function isLength(text: string): boolean {

@@ -8,9 +8,9 @@ import type { RequestHeaders } from '../../src/domain/request-headers.ts'
 import { GateError } from '../../src/errors.ts'
 import { parseTokenShape } from '../../src/identity/shape.ts'
 import { parseHeaders } from '../../src/listener/headers.ts'
-import { parseRequestTarget } from '../../src/route/target.ts'
+import { parseRequestTarget, type Target } from '../../src/route/target.ts'
 import { passedOn, upstreamHeaders } from '../../src/upstream/headers.ts'
-import { passed, reasonsAgainst, repeats } from './headers.ts'
+import { needsRoute, passed, reasonsAgainst, repeats } from './headers.ts'
 import { meaningOf, meaningOfHost } from './target.ts'
 import { shapeOf } from './token.ts'
 
@@ -41,21 +41,39 @@ export function judgeTarget(method: string, raw: string): Judgement {
   const ourText =
     ours instanceof GateError
       ? ours.code
-      : JSON.stringify([ours.wire, ours.segments, ours.query, ours.encodedSlash, ours.matrix])
+      : JSON.stringify([...tuple(ours), ours.doubt?.strayPercent ?? false, apartOf(ours)])
   const theirText =
     typeof theirs === 'string'
       ? verdictCodes[theirs]
       : JSON.stringify([
-          theirs.wire,
-          theirs.segments,
-          theirs.query,
-          theirs.encodedSlash,
-          theirs.matrix,
+          ...tuple(theirs),
+          theirs.strayPercent,
+          theirs.apart === undefined ? null : [theirs.apart.wire, theirs.apart.segments],
         ])
   if (ourText !== theirText) return `${ourText}, the oracle: ${theirText}`
   if (ours instanceof GateError) return undefined
-  const again = attempt(() => parseRequestTarget(method, ours.wire, ours.authority, options))
-  return JSON.stringify(again) === JSON.stringify(ours) ? undefined : `read again: ${shown(again)}`
+  // What a route may accept is in its one spelling too, and the merged path holds no doubt any more.
+  for (const [wire, expected] of [
+    [ours.wire, [...tuple(ours), null]],
+    [ours.doubt?.apart?.wire, [...tuple(ours), apartOf(ours)]],
+  ] as const) {
+    if (wire === undefined) continue
+    const again = attempt(() => parseRequestTarget(method, wire, ours.authority, options))
+    const text =
+      again instanceof GateError ? again.code : JSON.stringify([...tuple(again), apartOf(again)])
+    if (text !== JSON.stringify(expected)) return `read again: ${text}`
+  }
+  return undefined
+}
+
+type Told = Pick<Target, 'wire' | 'segments' | 'query' | 'encodedSlash' | 'matrix'>
+
+function tuple({ wire, segments, query, encodedSlash, matrix }: Told): unknown[] {
+  return [wire, segments, query, encodedSlash, matrix]
+}
+
+function apartOf({ doubt }: Target): unknown {
+  return doubt?.apart === undefined ? null : [doubt.apart.wire, doubt.apart.segments]
 }
 
 export function judgeHost(raw: string): Judgement {
@@ -88,6 +106,7 @@ export function judgeHeaders(
   }
   if (reasons.size > 0) return `fine, the oracle: ${[...reasons].join(', ')}`
   if ((ours.repeated !== undefined) !== repeats(pairs)) return `repeated: ${ours.repeated}`
+  if ((ours.nonAscii !== undefined) !== needsRoute(pairs)) return `non-ASCII: ${ours.nonAscii}`
   return judgeUpstream(pairs, ours, 'strip') ?? judgeUpstream(pairs, ours, 'keep')
 }
 
@@ -96,8 +115,10 @@ function judgeUpstream(
   headers: RequestHeaders,
   authorization: 'strip' | 'keep',
 ): Judgement {
-  const out = upstreamHeaders(passedOn(headers, undefined, []), {
-    forward: { authorization, identity: 'headers' },
+  const out = upstreamHeaders(passedOn(headers, {}, [], []), {
+    forward: { identity: 'headers' },
+    withoutAuthorization: authorization === 'strip',
+    withoutProof: authorization === 'strip',
     route: 'r',
     principal: undefined,
     decisionId: 'd',

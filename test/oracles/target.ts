@@ -8,6 +8,9 @@ export interface Meaning {
   readonly query: string | null
   readonly encodedSlash: boolean
   readonly matrix: boolean
+  /** The path as it is without merging its slashes, where that makes a difference. */
+  readonly apart: { readonly wire: string; readonly segments: readonly string[] } | undefined
+  readonly strayPercent: boolean
 }
 
 export type Verdict = Meaning | 'target' | 'too long' | 'host'
@@ -15,6 +18,13 @@ export type Verdict = Meaning | 'target' | 'too long' | 'host'
 const inPath = new Set(
   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/",
 )
+/** Signs that browsers send as they are, and that go on as triplets. */
+const spelt: ReadonlyMap<string, string> = new Map([
+  ['[', '%5B'],
+  [']', '%5D'],
+  ['^', '%5E'],
+  ['|', '%7C'],
+])
 const plain = new Set('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~')
 const hex = '0123456789abcdef'
 
@@ -28,7 +38,8 @@ export function meaningOf(
   if (raw.length > maxBytes) return 'too long'
   if (raw === '*') {
     if (method !== 'OPTIONS') return 'target'
-    return { wire: '*', segments: [], query: null, encodedSlash: false, matrix: false }
+    const nothing = { apart: undefined, strayPercent: false }
+    return { wire: '*', segments: [], query: null, encodedSlash: false, matrix: false, ...nothing }
   }
   let local = raw
   if (raw[0] !== '/') {
@@ -45,10 +56,28 @@ export function meaningOf(
       break
     }
   }
-  if (query !== null && !isQuery(query)) return 'target'
+  const sent = query === null ? null : settled(query)
+  if (sent === undefined) return 'target'
+  const strayPercent = sent !== query
   const read = readPath(path)
   if (read === undefined) return 'target'
-  return { ...read, query, wire: query === null ? read.wire : `${read.wire}?${query}` }
+  const merged = mergedSlashes(read.wire)
+  const whole = merged === read.wire ? read : readPath(merged)
+  if (whole === undefined) return 'target'
+  const apart =
+    merged === read.wire ? undefined : { wire: withQuery(read.wire, sent), segments: read.segments }
+  if ((apart?.wire ?? withQuery(whole.wire, sent)).length > maxBytes) return 'too long'
+  return { ...whole, query: sent, wire: withQuery(whole.wire, sent), apart, strayPercent }
+}
+
+function withQuery(path: string, query: string | null): string {
+  return query === null ? path : `${path}?${query}`
+}
+
+function mergedSlashes(path: string): string {
+  let out = ''
+  for (const sign of path) if (sign !== '/' || out[out.length - 1] !== '/') out += sign
+  return out
 }
 
 function withoutOrigin(raw: string, authority: string): 'target' | 'host' | { local: string } {
@@ -63,18 +92,17 @@ function withoutOrigin(raw: string, authority: string): 'target' | 'host' | { lo
   return { local: raw[end] === '/' ? raw.slice(end) : `/${raw.slice(end)}` }
 }
 
-function isQuery(query: string): boolean {
+/** The query as it is sent: a percent sign that begins no triplet is written as one. */
+function settled(query: string): string | undefined {
   let pairs = 1
+  let out = ''
   for (let i = 0; i < query.length; i++) {
     const code = query.charCodeAt(i)
-    if (code < 0x21 || code > 0x7e || query[i] === '#') return false
+    if (code < 0x21 || code > 0x7e || query[i] === '#') return undefined
     if (query[i] === '&') pairs++
-    if (query[i] === '%') {
-      if (byteAt(query, i) === undefined) return false
-      i += 2
-    }
+    out += query[i] === '%' && byteAt(query, i) === undefined ? '%25' : query[i]
   }
-  return pairs <= 256
+  return pairs <= 256 ? out : undefined
 }
 
 /** The byte that a percent triplet means. */
@@ -84,7 +112,9 @@ function byteAt(text: string, at: number): number | undefined {
   return high < 0 || low < 0 ? undefined : high * 16 + low
 }
 
-function readPath(path: string): Omit<Meaning, 'query'> | undefined {
+function readPath(
+  path: string,
+): Pick<Meaning, 'wire' | 'segments' | 'encodedSlash' | 'matrix'> | undefined {
   let wire = ''
   let encodedSlash = false
   let matrix = false
@@ -101,7 +131,8 @@ function readPath(path: string): Omit<Meaning, 'query'> | undefined {
     } else if (inPath.has(sign)) {
       if (sign === ';') matrix = true
       wire += sign
-    } else return undefined
+    } else if (spelt.has(sign)) wire += spelt.get(sign)!
+    else return undefined
   }
   if (wire === '/') return { wire, segments: [], encodedSlash, matrix }
   const segments: string[] = []
@@ -120,7 +151,7 @@ function readPath(path: string): Omit<Meaning, 'query'> | undefined {
     // No part of the path is out of the policy's sight.
     const hidden = parameters.join(';').toLowerCase()
     if (hidden.includes('/') || hidden.includes('%2f')) return undefined
-    if (name === '' && !(part === '' && i === parts.length - 1)) return undefined
+    if (name === '' && part !== '') return undefined
     segments.push(name)
   }
   return { wire, segments, encodedSlash, matrix }
@@ -160,7 +191,7 @@ function split(text: string, sign: string): string[] {
 }
 
 /** Percent-decodes and reads UTF-8 (Unicode table 3-7); undefined where it is none. */
-function decode(text: string): string | undefined {
+export function decode(text: string): string | undefined {
   const bytes: number[] = []
   for (let i = 0; i < text.length; i++) {
     if (text[i] === '%') {

@@ -15,16 +15,16 @@ export const hostWords: readonly string[] = [
 
 export const headerNames: readonly string[] = [
   ...listNames,
-  'Host', 'host', 'HOST', 'Authorization', 'authorization', 'Content-Length', 'Transfer-Encoding', 'Content-Type', 'Expect', 'Origin', 'Upgrade', 'HTTP2-Settings',
+  'Host', 'host', 'HOST', 'Cookie', 'DPoP', 'Destination', 'Authorization', 'authorization', 'Content-Length', 'Transfer-Encoding', 'Content-Type', 'Expect', 'Origin', 'Upgrade', 'HTTP2-Settings',
   'Proxy-Authorization', 'Keep-Alive', 'Proxy-Connection', 'X-Dropgate-Subject', 'x-dropgate-route', 'X_Dropgate_Subject', 'X.Dropgate.Subject', 'X-Dropgate',
   'X-Forwarded-For', 'X-Forwarded-Uri', 'X-Forwarded-Method', 'X-Forwarded', 'X-Forwardedx', 'X-Original-URL', 'X-Rewrite-URL', 'X-Real-IP', 'X-Auth-User', 'X-Authx',
-  'X-User', 'X-Useful', 'X-HTTP-Method-Override', 'X-Envoy-A', 'X-A', 'x-a', 'X-B', 'X-Hop', '__proto__', 'constructor', '', 'a b', 'a:', '\xe9', "!#$%&'*+-^`|~",
+  'X-User', 'X-Useful', 'X-User-Id', 'X-Auth-Token', 'X-Auth', 'X-Auth-Request-User', 'X-Authentik-Uid', 'Remote-User', 'Remote-Desk', 'Cf-Access-Jwt-Assertion', 'Cf-Access-Client-Id', 'Tailscale-User-Login', 'Shib-Session-Id', 'Oidc-Claim-Sub', 'Oidc', 'X-HTTP-Method-Override', 'X-Envoy-A', 'X-A', 'x-a', 'X-B', 'X-Hop', '__proto__', 'constructor', '', 'a b', 'a:', '\xe9', "!#$%&'*+-^`|~",
 ] // biome-ignore format: a table
 
 export const headerValues: readonly string[] = [
   '', 'a', 'a, b', 'x-hop', 'X-HOP, close', ',, x-a ,', 'authorization', 'AUTHORIZATION', 'x_dropgate_subject', 'x.real.ip', 'content-length', 'cookie, x-b',
   'x-original-url', 'x-envoy-a', 'origin', 'chunked', 'CHUNKED', 'gzip, chunked', '5', '05', '+5', '5, 5', '9007199254740993', '99999999999999999', '100-continue', '100-CONTINUE', 'x',
-  'api.example.com', 'caf\xe9', 'a\0b', 'a\rb', 'a\nb', 'a\tb', '\x7f', 'Bearer a.b.c', 'a'.repeat(5000),
+  'api.example.com', 'caf\xe9', 'caf\xc3\xa9', '\xc3', '\xa0', '\xed\xa0\x80', 'a\0b', 'a\rb', 'a\nb', 'a\tb', '\x7f', 'Bearer a.b.c', 'a'.repeat(5000),
 ] // biome-ignore format: a table
 
 export const jsonWords: readonly string[] = [

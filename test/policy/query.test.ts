@@ -63,8 +63,7 @@ const names = [
 
 function readable(name: string): boolean {
   try {
-    read(`${name}=1`)
-    return true
+    return read(`${name}=1`).doubt === undefined
   } catch {
     return false
   }

@@ -13,12 +13,20 @@ function allows(
 ): boolean {
   try {
     const route = origins === undefined ? {} : { origins }
-    checkOrigin(route, origin, { method: 'POST', upgrade: false, ambient: undefined, ...check })
+    checkOrigin(route, origin, {
+      method: 'POST',
+      upgrade: false,
+      ambient: undefined,
+      authority: 'app.example.com',
+      fetchSite: undefined,
+      ...check,
+    })
     return true
   } catch (error) {
     const { code, cause } = error as GateError
     t.equal(code, 'ERR_ORIGIN_NOT_ALLOWED')
     t.match(cause, /^its Origin is ("|missing).* expected one of /)
+    if (check.fetchSite !== undefined) t.match(cause, `Sec-Fetch-Site "${check.fetchSite}"`)
     return false
   }
 }
@@ -59,3 +67,21 @@ t.test(
     t.notOk(allows([page], evil, { upgrade: true }))
   },
 )
+
+t.test('a hidden origin counts where the browser says that the page is of this very host', async (t) => {
+  const fine = { ambient: 'cookie', fetchSite: 'same-origin' } as const
+  for (const ambient of ['cookie', 'proxy'] as const)
+    for (const method of ['GET', 'POST', 'DELETE'])
+      t.ok(allows([page], 'null', { ...fine, ambient, method }), `${ambient} ${method}`)
+  t.ok(allows(['http://app.example.com'], 'null', fine), 'behind a proxy that ends TLS')
+  t.ok(allows(['https://app.example.com:8443'], 'null', { ...fine, authority: 'app.example.com:8443' }))
+  for (const fetchSite of ['none', 'same-site', 'cross-site', 'Same-Origin', 'same-origin, same-origin', ''])
+    t.notOk(allows([page], 'null', { ...fine, fetchSite }), fetchSite)
+  t.notOk(allows([page], 'null', { ambient: 'cookie' }), 'a browser that does not say')
+  t.notOk(allows([page], 'null', { ...fine, upgrade: true }), 'a handshake, whose origin is never hidden')
+  t.notOk(allows([page], evil, fine), 'an origin that is not hidden')
+  t.notOk(allows([page], undefined, fine), 'no origin')
+  t.notOk(allows([page], 'null', { ...fine, authority: 'api.example.com' }), 'a host whose pages are not listed')
+  t.notOk(allows([page], 'null', { ...fine, authority: 'app.example.com:8443' }))
+  t.notOk(allows(undefined, 'null', fine), 'a route that lists none')
+}) // biome-ignore format: a table

@@ -3,7 +3,9 @@ import t from 'tap'
 import { upstreamHeaders } from '../../src/upstream/headers.ts'
 
 const options = {
-  forward: { authorization: 'strip', identity: 'none' },
+  forward: { identity: 'none' },
+  withoutAuthorization: true,
+  withoutProof: true,
   route: 'a',
   principal: undefined,
   decisionId: 'd',

@@ -40,7 +40,7 @@ t.test('the policy sees the body, and exactly those bytes go on', async (t) => {
     ['{"amount":9007199254740993}', { 'content-type': 'Application/JSON; charset="UTF-8"' }],
     ['{"amount":1}', { 'content-type': 'application/merge-patch+json' }],
     ['amount=7&b=%20', { 'content-type': 'application/x-www-form-urlencoded' }],
-    ['{"amount":1,"x":"\\ud800"}', json],
+    ['{"amount":1,"x":{"Amount":"\\\\u0000"}}', json],
     ['{"amount":1}', { ...json, expect: '100-continue' }],
   ] as [string, Record<string, string>][]) {
     const { status } = await post(body, headers)
@@ -72,6 +72,12 @@ t.test('a body that is not allowed, or that can be read in two ways, is refused'
     ['a key twice, once escaped', '{"amount":1,"\\u0061mount":100}', json, 400, 'ERR_BODY_MALFORMED'],
     ['a key twice, deeper', '{"amount":1,"x":[{"a":1,"a":2}]}', json, 400, 'ERR_BODY_MALFORMED'],
     ['lone surrogates that become one key', '{"amount":1,"\\ud800":1,"\\udfff":2}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['a key in another case', '{"amount":1,"Amount":100}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['a key with a letter that folds to one', '{"kind":1,"amount":1,"\u212aind":2}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['NUL in a key', '{"amount":1,"amount\\u0000":100}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['NUL in a value', '{"amount":1,"x":"a\\u0000b"}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['a lone surrogate', '{"amount":1,"x":"\\ud800"}', json, 400, 'ERR_BODY_MALFORMED'],
+    ['NUL in a form', 'amount=7&amount%00=100', { 'content-type': 'application/x-www-form-urlencoded' }, 400, 'ERR_BODY_MALFORMED'],
     ['no JSON', '{"amount":1', json, 400, 'ERR_BODY_MALFORMED'],
     ['more than JSON', '{"amount":1}x', json, 400, 'ERR_BODY_MALFORMED'],
     ['a byte order mark', '\ufeff{"amount":1}', json, 400, 'ERR_BODY_MALFORMED'],

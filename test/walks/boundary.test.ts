@@ -65,7 +65,10 @@ async function recorded(seen: Seen | undefined): Promise<DecisionEvent> {
 }
 
 t.test('the client that a trusted proxy names is told to policy, log and upstream', async (t) => {
-  const forged = ['X-Forwarded-For: 6.6.6.6, 198.51.100.1, 10.0.0.9', 'X-Forwarded-Proto: https']
+  const forged = [
+    'X-Forwarded-For: 6.6.6.6, "unknown, 198.51.100.1, 10.0.0.9',
+    'X-Forwarded-Proto: wss',
+  ]
   t.match(await sendTo(behind, get(...forged)), /^HTTP\/1\.1 200/)
   const [seen] = gate.upstream.seen
   t.same(headerOf(seen, 'x-forwarded-for'), ['198.51.100.1'])

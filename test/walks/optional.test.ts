@@ -295,6 +295,43 @@ t.test(
   },
 )
 
+t.test(
+  'where no token is read, the Authorization of the app passes, and one of the gate ends',
+  async (t) => {
+    const own = `Bearer ${await gate.issuer.token('alice')}`
+    for (const value of [
+      'Basic YTpi',
+      'Bearer ghp_0123',
+      'Token x',
+      'AWS4-HMAC-SHA256 Credential=x',
+    ]) {
+      const { status, sent } = await ask('/none/a', undefined, {
+        headers: { authorization: value },
+      })
+      t.match([status, sent], [200, { authorization: value, 'x-dropgate-subject': undefined }])
+    }
+    const of = async (path: string): Promise<unknown> =>
+      (await ask(path, undefined, { headers: { authorization: own } })).sent?.authorization
+    t.same([await of('/none/a'), await of('/none/kept')], [undefined, own])
+    t.notMatch(JSON.stringify(gate.log), 'ghp_0123', 'no record has it')
+  },
+)
+
+t.test('beside a token in a cookie, Basic is the app and Bearer a second credential', async (t) => {
+  const cookie = `s=${await gate.issuer.token('alice')}; theme=dark`
+  const beside = (authorization: string, path: string): Promise<Walked> =>
+    ask(path, undefined, { headers: { cookie, authorization } })
+  for (const path of ['/required/a', '/optional/a']) {
+    const basic = await beside('Basic YTpi', path)
+    t.equal(basic.status, 200)
+    t.match(basic.sent, { 'x-dropgate-subject': 'alice', authorization: 'Basic YTpi', cookie: 'theme=dark' })
+    for (const value of ['Bearer x', 'Bearer\tx', 'bearer']) {
+      const { status, code, sent } = await beside(value, path)
+      t.same([status, code, sent], [400, 'ERR_CREDENTIAL_REPEATED', undefined], value)
+    }
+  }
+}) // biome-ignore format: short
+
 t.test('a token of 200 groups passes the limits of a gate that nobody has changed', async (t) => {
   const groups = Array.from({ length: 200 }, () => crypto.randomUUID())
   const filler = 'a'.repeat(1000)
