@@ -4,6 +4,7 @@
  * issuer takes tokens from it, or Basic beside a token in a cookie.
  */
 import type { IssuerConfig, RouteConfig } from '../config/options.ts'
+import { formDecode } from '../domain/form.ts'
 import { tokenCharacters } from '../domain/http.ts'
 import { IssuerNames } from '../domain/issuer-pattern.ts'
 import { GateError } from '../errors.ts'
@@ -294,12 +295,7 @@ function cookieWithin(names: Iterable<string>): RegExp {
 /** The name under which PHP has a cookie: percent-decoded (before 7.4.11), with `_` for dots and spaces, without an index. */
 function phpName(name: string): string {
   if (!/[%+. [\0]/.test(name)) return name
-  const decoded = name
-    .replaceAll('+', ' ')
-    .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
-      String.fromCharCode(Number.parseInt(hex, 16)),
-    )
-  return decoded
+  return formDecode(name)
     .replace(/[\0[].*$/s, '')
     .trimStart()
     .replace(/[. ]/g, '_')
