@@ -402,15 +402,15 @@ const route = group({
   }),
   timeouts: group({
     connect: duration({
-      why: 'Longest time until a connection to the upstream is open.',
+      why: 'Longest time until a connection to the upstream is open; 0s for no limit.',
       default: '2s',
     }),
     headers: duration({
-      why: 'Longest time from the end of the request to the headers of the response.',
+      why: 'Longest time from the moment at which all of the request has gone out to the headers of the response. Interim answers (102, 103) do not extend it. 0s for no limit.',
       default: '30s',
     }),
     idle: duration({
-      why: 'Longest time between two pieces of the response body.',
+      why: 'Longest time in which the upstream neither takes a piece of the request body nor sends a piece of the response body; 0s for no limit.',
       default: '60s',
     }),
   }),
@@ -507,9 +507,21 @@ const route = group({
     1,
     1000000,
   ),
+  max_streams: whole(
+    {
+      why: 'Most open event streams and other answers that last longer than 10 s, from this upstream, per worker. They do not count into `max_connections`. Further event streams get 503; other answers then keep counting as requests.',
+      default: 10000,
+    },
+    1,
+    1000000,
+  ),
+  max_connection_age: duration({
+    why: 'A connection to the upstream carries no further request after this time, so that a changed address of its name is followed. What is open on it is not cut. 0s for no limit.',
+    default: '5m',
+  }),
   max_connections: whole(
     {
-      why: 'Most concurrent requests to this upstream, per worker; further ones get 503.',
+      why: 'Most concurrent requests to this upstream, per worker, without streams and WebSockets; further ones get 503.',
       default: 256,
     },
     1,

@@ -14,11 +14,18 @@ import type { Answer } from '../domain/decision.ts'
 import type { Cut } from '../domain/exchange.ts'
 import { GateError } from '../errors.ts'
 import { protocolToEcho } from '../identity/credential.ts'
+import { headerOf } from '../listener/headers.ts'
 import { deny } from '../response/deny.ts'
 import { breakOff, type RelayedExchange } from '../response/relay.ts'
 import { switchingHead, Tunnel } from '../response/tunnel.ts'
 import type { Forwarding } from '../upstream/forward.ts'
-import { responseHeaders, withoutLength } from '../upstream/headers.ts'
+import {
+  asksForTrailers,
+  linksOf,
+  responseHeaders,
+  trailersOf,
+  withoutLength,
+} from '../upstream/headers.ts'
 import { recordEnd } from './events.ts'
 import { type Exchange, sinceS } from './exchange.ts'
 import type { Authorization, Decided, Identified, OpenExchange } from './stages.ts'
@@ -119,6 +126,19 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
     const own = cors === undefined ? undefined : this.#exchange.trace.cors
     const headers = responseHeaders(raw, own, this.#answerHeaders)
     return status === 204 ? withoutLength(headers) : headers
+  }
+
+  earlyLinks(raw: readonly Buffer[]): string[] {
+    // Headers that the policy sets replace those of the upstream, so a hint could contradict them.
+    if (this.#cutFor !== undefined || this.#answerHeaders.some(([name]) => name === 'link'))
+      return []
+    return linksOf(raw)
+  }
+
+  trailers(raw: readonly Buffer[]): [name: string, value: string][] {
+    const { headers } = this.identified.arrived
+    // RFC 9110 section 6.5.1: only for a client that says that it reads them.
+    return asksForTrailers(headerOf(headers.pairs, 'te')) ? trailersOf(raw) : []
   }
 
   onHead(status: number): void {

@@ -64,7 +64,11 @@ export function passedOn(
   const out: string[] = []
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
-    if (dropped.has(name)) continue
+    if (dropped.has(name)) {
+      // The one value of TE that has a meaning for the upstream: it says that trailers reach the client.
+      if (name === 'te' && asksForTrailers(pairs[i + 1])) out.push('te', 'trailers')
+      continue
+    }
     const first = name.charCodeAt(0)
     if ((first === 0x78 || first === 0x73) && droppedPrefix.test(name)) continue
     if (remove?.includes(name)) continue
@@ -198,6 +202,41 @@ export function responseHeaders(
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
   }
   return withPolicy(kept, given)
+}
+
+/**
+ * Headers that an answer may not have as trailers (RFC 9110 section 6.5.1): what frames it, what a client or a cache
+ * acts on before the body, and what logs in. A client that merges trailers would let them change what was decided.
+ */
+const noTrailer =
+  /^(?:content-.*|access-control-.*|(?:www|proxy)-authenticate|authentication-info|authorization|set-cookie2?|cookie|host|expect|range|age|cache-control|expires|date|location|refresh|retry-after|vary|warning|clear-site-data|strict-transport-security|x-frame-options|link|status)$/
+
+/** Returns the trailers that may be passed on. @param raw Flat list of names and values as undici gives it. */
+export function trailersOf(raw: readonly Buffer[]): [name: string, value: string][] {
+  const out: [name: string, value: string][] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = textOf(raw[i]!)
+    const value = textOf(raw[i + 1]!)
+    const lower = name.toLowerCase()
+    if (!isToken(name) || !fieldValue.test(value)) continue
+    if (hopByHop.has(lower) || isOurs(lower) || noTrailer.test(lower)) continue
+    out.push([name, value])
+  }
+  return out
+}
+
+export function asksForTrailers(te: string | undefined): boolean {
+  return te !== undefined && /(?:^|,)[ \t]*trailers[ \t]*(?:,|$)/i.test(te)
+}
+
+/** Returns the values of `Link` in an interim answer. */
+export function linksOf(raw: readonly Buffer[]): string[] {
+  const out: string[] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const value = textOf(raw[i + 1]!)
+    if (textOf(raw[i]!).toLowerCase() === 'link' && fieldValue.test(value)) out.push(value)
+  }
+  return out
 }
 
 /** True when an upstream may take this header for one that the gate writes. @param name Lower case. */
