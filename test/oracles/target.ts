@@ -74,7 +74,7 @@ function isQuery(query: string): boolean {
       i += 2
     }
   }
-  return pairs <= 256
+  return pairs <= 1024
 }
 
 /** The byte that a percent triplet means. */
