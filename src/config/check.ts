@@ -10,6 +10,7 @@ import { namesOf, tenantPlace } from '../domain/issuer-pattern.ts'
 import { networkProblem } from '../domain/network.ts'
 import type { GateError } from '../errors.ts'
 import { checkFetch } from './check-fetch.ts'
+import { checkUnits } from './check-units.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
 import { readPeppers } from './peppers.ts'
 import type { AddProblem, Problems } from './problems.ts'
@@ -27,6 +28,7 @@ export function check(config: GateConfig, problems: Problems): void {
   const file: AddProblem = (path, message) => problems.add('ERR_CONFIG_FILE', path, message)
   const sound: IsSound = (path) => problems.sound(path)
   const { database, routes, revocation, policy, limits, upstream_networks: networks } = config
+  checkUnits(config, problems, value)
   if (sound('database')) checkDatabase(database, value)
   const names = new Set<string>()
   const issuers = config.issuers.filter((_, i) => sound(`issuers[${i}]`))
@@ -220,9 +222,6 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
   if (wrong !== undefined) value(`${at}.issuer`, wrong)
   const wrongUri = uri === undefined ? undefined : placeProblem(uri)
   if (wrongUri !== undefined) value(`${at}.jwks_uri`, wrongUri)
-  for (const name of ['max_token_lifetime', 'keys_refresh', 'keys_max_stale'] as const) {
-    if (issuer[name] === 0) value(`${at}.${name}`, lifeless[name])
-  }
   if (path !== undefined && uri !== undefined)
     value(at, 'expected either jwks_uri or jwks_file, not both')
   if (path === undefined) {
@@ -263,14 +262,6 @@ function checkHeaderSources(
     }
   }
 }
-
-/** What 0s would mean for these options of an issuer. */
-const lifeless = {
-  max_token_lifetime:
-    'with 0s no token is accepted; write the longest lifetime of a token, such as 1h',
-  keys_refresh: 'with 0s the keys would be fetched without a pause; write for example 5m',
-  keys_max_stale: 'with 0s no fetched key could be used; write for example 24h',
-} as const
 
 /** Returns why issuer and tenants do not fit each other. */
 function issuerProblem({ issuer, tenants }: IssuerConfig): string | undefined {

@@ -39,6 +39,8 @@ export class Relay implements UpstreamAnswer {
   readonly #readIdleMs: number
   #flow: Flow | undefined
   #unread: NodeJS.Timeout | undefined
+  /** The upstream waits for the client to read. */
+  #held = false
   /**
    * Response headers that arrived in this turn of the event loop. They are sent at its end; until then the exchange
    * can still be refused with an error response.
@@ -49,7 +51,7 @@ export class Relay implements UpstreamAnswer {
   #first: Buffer | undefined
   #ended = false
 
-  /** @param readIdleMs How long a client may leave response data unread. */
+  /** @param readIdleMs How long a client may leave response data unread; 0 for no limit. */
   constructor(exchange: RelayedExchange, readIdleMs: number) {
     this.#exchange = exchange
     this.#readIdleMs = readIdleMs
@@ -134,12 +136,14 @@ export class Relay implements UpstreamAnswer {
     const { res } = this.#exchange
     if (res.destroyed || res.writableEnded || res.write(chunk)) return
     // More pieces may arrive although the upstream is paused. One timer covers all of them.
-    if (this.#unread !== undefined) return
+    if (this.#held) return
     this.#flow?.pause()
-    this.#unread = setTimeout(() => {
-      this.#exchange.onUnread()
-      breakOff(res)
-    }, this.#readIdleMs)
+    if (this.#readIdleMs > 0)
+      this.#unread = setTimeout(() => {
+        this.#exchange.onUnread()
+        breakOff(res)
+      }, this.#readIdleMs)
+    this.#held = true
     res.once('drain', this.#resume)
     res.once('close', this.#forget)
   }
@@ -165,7 +169,7 @@ export class Relay implements UpstreamAnswer {
 
   readonly #forget = (): void => {
     clearTimeout(this.#unread)
-    this.#unread = undefined
+    this.#held = false
   }
 }
 

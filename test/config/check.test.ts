@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
+import { schema } from '../../src/config/options.ts'
 import { warningsOf } from '../../src/config/warnings.ts'
 import type { GateError } from '../../src/errors.ts'
 
@@ -73,9 +74,6 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withIssuer({ from: ['cookie:a b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],
   [withIssuer({ from: ['cookie:a=b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],
   [withIssuer({ claims: { tenant: 'tid' } }), 'issuers[0].claims.tenant', 'write /tid'],
-  [withIssuer({ max_token_lifetime: '0s' }), 'issuers[0].max_token_lifetime', 'no token is accepted'],
-  [withIssuer({ keys_refresh: '0s' }), 'issuers[0].keys_refresh', 'without a pause'],
-  [withIssuer({ keys_max_stale: '0s' }), 'issuers[0].keys_max_stale', 'no fetched key'],
   // How an issuer's keys are fetched. No message has a header's value, a token or a proxy's password.
   [withFetch({ tls: { ca: '/no/such' } }), 'issuers[0].fetch.tls.ca', '/no/such cannot be read (ENOENT)'],
   [withFetch({ token_file: '/no/such' }), 'issuers[0].fetch.token_file', '/no/such cannot be read (ENOENT)'],
@@ -236,4 +234,61 @@ t.test('what is unusual and works is accepted', async (t) => {
     { ...least, listen: { host: 'localhost' } },
   ]
   for (const written of accepted) t.ok(read(written), JSON.stringify(written))
+})
+
+interface Node {
+  readonly properties?: Record<string, Node>
+  readonly items?: Node
+  readonly description?: string
+  readonly 'x-unit'?: string
+  readonly 'x-zero'?: string
+  readonly 'x-compared'?: true
+}
+
+/** The path of each duration and size in the table of options. */
+function unitsOf(
+  node: Node,
+  path: readonly string[] = [],
+): [path: readonly string[], node: Node][] {
+  if (node.properties !== undefined)
+    return Object.entries(node.properties).flatMap(([key, child]) => unitsOf(child, [...path, key]))
+  if (node.items?.properties !== undefined) return unitsOf(node.items, [...path, '0'])
+  const unit = node['x-unit']
+  return unit === 'duration' || unit === 'size' ? [[path, node]] : []
+}
+
+/** The least configuration with one more value. */
+function withValue(path: readonly string[], value: string): object {
+  const written = structuredClone({
+    ...withIssuer({}),
+    routes: [{ ...route, cors: { origins: ['https://a.example'] } }],
+  }) as Record<string, unknown>
+  let at = written
+  for (const key of path.slice(0, -1)) {
+    at[key] ??= {}
+    at = at[key] as Record<string, unknown>
+  }
+  at[path.at(-1)!] = value
+  return written
+}
+
+t.test('0 of a duration or size is what the table says, or is refused', async (t) => {
+  const units = unitsOf(schema as Node)
+  t.ok(units.length > 35)
+  for (const [path, node] of units) {
+    const name = path.join('.')
+    const zero = node['x-unit'] === 'size' ? '0B' : '0s'
+    if (node['x-zero'] !== undefined) {
+      t.ok(read(withValue(path, zero)), name)
+      t.match(node.description, new RegExp(zero), `${name} says what ${zero} means`)
+    } else {
+      const { problems } = refusal(withValue(path, zero))
+      t.equal(problems![0]!.path, name.replace(/\.0(?=\.)/g, '[0]'), name)
+      t.match(problems![0]!.message, /with 0[sB] nothing could work/, name)
+    }
+    if (node['x-unit'] === 'size') continue
+    if (node['x-compared']) t.ok(read(withValue(path, '400d')), name)
+    else t.match(refusal(withValue(path, '400d')).message, /no timer can wait for longer/, name)
+  }
+  t.equal(read({ ...least, drain_timeout: '0.1ms' }).drain_timeout, 1, 'very little is not nothing')
 })

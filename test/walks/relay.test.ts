@@ -11,18 +11,25 @@ import { Wire } from '../harness/wire.ts'
 
 const open = { auth: 'none', labels: { visibility: 'public' } }
 const gate = await TestGate.start({
-  config: { workers: 1 },
+  config: {
+    workers: 1,
+    limits: { read_idle: '0s', body_idle: '0s', policy_body_timeout: '0s' },
+  },
   bundle: null,
   prepare: (folder) =>
     writeFileSync(
       join(folder, 'bundles', 'gate.tar.gz'),
-      compile('default decision := false\n\ndecision if input.attributes.request.http.method'),
+      compile(
+        'default decision := false\n\ndecision if input.attributes.request.http.method\n\ndefault reads := false\n\nreads if input.parsed_body.ok',
+        ['gate/authz/decision', 'gate/authz/reads'],
+      ),
     ),
   routes: [
     { name: 'public', path: '/public', ...open },
     { name: 'patient', path: '/public/patient', ...open, timeouts: { headers: '2s', idle: '20s' } },
     { name: 'deaf', path: '/public/deaf', ...open, timeouts: { headers: '20s', idle: '600ms' } },
     { name: 'endless', path: '/public/endless', ...open, timeouts: { connect: '100ms', headers: '0s', idle: '0s' } },
+    { name: 'reads', path: '/public/reads', ...open, decision: 'gate/authz/reads' },
     { name: 'streams', path: '/public/streams', ...open, max_connections: 4 },
     { name: 'few', path: '/public/few', ...open, max_streams: 2 },
     { name: 'long', path: '/public/long', ...open, max_connections: 1 },
@@ -104,10 +111,42 @@ t.test('an upstream that does not answer in time is ended, whatever it does inst
 
 t.test('0s is no limit for an upstream', async (t) => {
   answer('/public/endless', async (socket, seen) => {
-    await pause(1700)
+    await pause(2500)
     ok(socket, seen)
   })
   t.equal((await gate.ask('/public/endless')).status, 200)
+})
+
+t.test('0s is no limit for a client', async (t) => {
+  const text = '{"ok": true}'
+  for (const path of ['/public', '/public/reads']) {
+    answer(path, async (socket, seen) => {
+      await until('all of it', () => seen.complete)
+      ok(socket, seen)
+    })
+    const client = await wire()
+    client.write(
+      `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${text.length}\r\n\r\n{`,
+    )
+    await pause(100)
+    client.write(text.slice(1))
+    t.equal((await client.answer())?.status, 200, path)
+  }
+  const length = 30 << 20
+  answer('/public', (socket) => {
+    socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${length}\r\n\r\n`)
+    socket.write(Buffer.alloc(length, 'x'))
+  })
+  const lazy = await wire()
+  lazy.socket.pause()
+  lazy.write(get('/public'))
+  await pause(500)
+  let got = 0
+  lazy.socket.removeAllListeners('data').on('data', (data) => {
+    got += data.length
+  })
+  lazy.socket.resume()
+  await until('all of it', () => got > length)
 })
 
 t.test('quiet event streams take no place from requests', async (t) => {
