@@ -459,6 +459,14 @@ const route = group({
       why: 'With `headers` the upstream gets the identity of the caller in `x-dropgate-*` headers.',
       default: 'headers',
     }),
+    host: text(
+      {
+        why: "`Host` that the upstream gets: the client's own (`keep`), that of the URL in `upstream` (`upstream`), or this name. `X-Forwarded-Host` is always the client's own.",
+        default: 'keep',
+      },
+      'keep, upstream, or a name such as app.internal',
+      '^[0-9A-Za-z._:\\[\\]-]+$',
+    ),
     remove: optional(
       texts(
         {

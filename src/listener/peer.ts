@@ -21,6 +21,11 @@ export interface Peer extends Ends {
   readonly scheme: 'http' | 'https'
   /** True when a trusted proxy sent the request: it is then believed about the client. */
   readonly proxied: boolean
+  /**
+   * The value of `X-Forwarded-For` for the upstream: the client, then the proxies that it came through. What stands to
+   * the left of the client in the header of a trusted proxy is left out, since the client may have written it.
+   */
+  readonly forwardedFor: string
   /** SHA-256 of the verified certificate on this connection, base64url (RFC 8705 section 3.1). */
   readonly certificate: string | undefined
 }
@@ -53,15 +58,17 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
   const { trusted } = via
   if (trusted === undefined || !trusted.has(peer.address)) return peer
   const told = via.clientHeader === 'forwarded' ? readForwarded(pairs) : readForwardedFor(pairs)
-  let { address } = peer
+  let { address, forwardedFor } = peer
   for (let i = told.hops.length - 1; i >= 0 && trusted.has(address); i--) {
     const hop = told.hops[i]!
     // A trusted proxy that names no client is itself the peer.
     if (hop === undefined) break
     address = hop
+    forwardedFor = `${hop}, ${forwardedFor}`
   }
   const port = address === peer.address ? peer.port : 0
-  return { ...peer, proxied: true, address, port, scheme: told.scheme ?? peer.scheme }
+  const scheme = told.scheme ?? peer.scheme
+  return { ...peer, proxied: true, address, forwardedFor, port, scheme }
 }
 
 /**
@@ -80,7 +87,8 @@ export function hasPeer(socket: Socket): boolean {
 function readPeer(socket: Socket, via: Via): Peer {
   const ends = via.named.get(socket) ?? endsOf(socket)
   const { scheme } = via
-  const peer = { ...ends, scheme, proxied: false, certificate: via.certificates.get(socket) }
+  const certificate = via.certificates.get(socket)
+  const peer = { ...ends, scheme, proxied: false, forwardedFor: ends.address, certificate }
   via.peers.set(socket, peer)
   return peer
 }

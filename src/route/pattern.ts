@@ -139,3 +139,23 @@ function plainHost(text: string): string | undefined {
     return undefined
   }
 }
+
+/** Reads `forward.host`: what the upstream is told in place of the request's host. */
+export function readSentHost({ forward, upstream }: Pick<RouteConfig, 'forward' | 'upstream'>): {
+  readonly host?: string
+  readonly problem?: Problem
+} {
+  const { host } = forward
+  if (host === 'keep') return {}
+  const { host: origin, protocol } = new URL(upstream)
+  if (host === 'upstream') return { host: origin }
+  try {
+    const { authority } = readAuthority(host, protocol === 'https:' ? 'https' : 'http')
+    if (authority === host) return { host }
+    return { problem: `${host} is not how a host is written; write ${authority}` }
+  } catch {
+    return {
+      problem: `${host} is malformed; expected keep, upstream, or a name such as app.internal`,
+    }
+  }
+}

@@ -92,8 +92,7 @@ export class Forwarding implements Linked<Forwarding> {
         body,
         upgrade,
         servername,
-        // undici would close the connection after each HEAD. An upstream that sends a body with the answer loses its
-        // connection all the same: bytes that belong to no request end it.
+        // undici would close the connection after each HEAD; the pool lets it rest instead.
         reset: method === 'HEAD' ? false : null,
       }
       this.#connection.client.dispatch(options as Dispatcher.DispatchOptions, this)
@@ -264,7 +263,11 @@ export class Forwarding implements Linked<Forwarding> {
     if (this.#settled) return false
     this.#settled = true
     this.#file(undefined)
-    this.#upstream.release(this.#connection, { clean, stream: this.#stream })
+    this.#upstream.release(this.#connection, {
+      clean,
+      stream: this.#stream,
+      head: this.#request.method === 'HEAD',
+    })
     giveUp(this.#request)
     return true
   }

@@ -17,9 +17,13 @@ export interface UpstreamHeaderOptions {
   readonly principal: Principal | undefined
   readonly decisionId: string
   readonly clientAddress: string
+  /** The client and the proxies that the request came through. */
+  readonly forwardedFor: string
   readonly scheme: string
   /** Host and port on which the policy decided. */
   readonly host: string
+  /** Host and port that the upstream is told in their place. */
+  readonly sentHost: string
   readonly policyHeaders: readonly (readonly [name: string, value: string])[]
   /** Header names that the policy removes, including headers that it set itself. */
   readonly removed: readonly string[]
@@ -89,7 +93,7 @@ export function upstreamHeaders(
   // one header.
   const set = policyHeaders.length === 0 ? none : policyHeaders.map(([name]) => foldedName(name))
   const withheld = removed.length === 0 ? none : removed.map(foldedName)
-  const out: string[] = ['host', options.host]
+  const out: string[] = ['host', options.sentHost]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
     if (name === 'host' || (name === 'authorization' && forward.authorization === 'strip')) continue
@@ -99,11 +103,15 @@ export function upstreamHeaders(
   }
   out.push(
     'x-forwarded-for',
+    options.forwardedFor,
+    'x-real-ip',
     options.clientAddress,
     'x-forwarded-proto',
     options.scheme,
     'x-forwarded-host',
     options.host,
+    'x-forwarded-port',
+    portOf(options.host, options.scheme),
   )
   if (forward.identity === 'headers') {
     out.push(
@@ -121,6 +129,14 @@ export function upstreamHeaders(
 }
 
 const none: readonly string[] = []
+
+/** @param authority Host and port; the port is absent when it is that of the scheme. */
+function portOf(authority: string, scheme: string): string {
+  const colon = authority.lastIndexOf(':')
+  // The colons of an IPv6 address stand in brackets.
+  if (colon > authority.lastIndexOf(']')) return authority.slice(colon + 1)
+  return scheme === 'https' ? '443' : '80'
+}
 
 /** Cache of identity headers by principal: they are the same for each request with its token. */
 const identities = new WeakMap<Principal, readonly string[]>()

@@ -38,12 +38,22 @@ export interface Upstream {
   renew(connection: Connection): Connection
   /** Moves a request to a place of a stream. @returns false when all of these are taken; it then keeps its place. */
   becomeStream(): boolean
-  /**
-   * Frees the place; to be called exactly once for each `admit`.
-   * @param clean The answer came to its end, so the connection may carry another request.
-   */
-  release(connection: Connection, end: { readonly clean: boolean; readonly stream: boolean }): void
+  /** Frees the place; to be called exactly once for each `admit`. */
+  release(connection: Connection, end: Ending): void
 }
+
+export interface Ending {
+  /** The answer came to its end, so the connection may carry another request. */
+  readonly clean: boolean
+  readonly stream: boolean
+  readonly head: boolean
+}
+
+/**
+ * How long in ms a connection rests after the answer to a HEAD. An upstream that wrongly sends a body with it does so at
+ * once; bytes on a resting connection end it, and are never taken for the answer to the next request.
+ */
+const restMs = 50
 
 export class UpstreamPool implements Upstream {
   readonly options: PoolOptions
@@ -100,10 +110,16 @@ export class UpstreamPool implements Upstream {
     return true
   }
 
-  release(connection: Connection, { clean, stream }: { clean: boolean; stream: boolean }): void {
+  release(connection: Connection, { clean, stream, head }: Ending): void {
     if (stream) this.#streams--
     else this.#requests--
-    if (clean && !this.#closed && connection.usable) this.#idle.add(connection)
+    if (!clean) this.#end(connection)
+    else if (head) setTimeout(() => this.#keep(connection), restMs).unref()
+    else this.#keep(connection)
+  }
+
+  #keep(connection: Connection): void {
+    if (!this.#closed && connection.usable) this.#idle.add(connection)
     else this.#end(connection)
   }
 

@@ -8,8 +8,10 @@ const options = {
   principal: undefined,
   decisionId: 'd',
   clientAddress: '192.0.2.1',
+  forwardedFor: '192.0.2.1',
   scheme: 'https',
   host: 'api.example',
+  sentHost: 'api.example',
 } as const
 
 /** Values of the headers that a CGI-like upstream reads under this name. */
