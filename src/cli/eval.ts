@@ -12,6 +12,7 @@ import { ActivePolicy } from '../policy/engine.ts'
 import { buildInput, type InputParts, type InputState } from '../policy/input.ts'
 import { findPolicyUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
+import { rewrittenTarget } from '../route/rewrite.ts'
 import { RouteTable } from '../route/table.ts'
 import { parseRequestTarget } from '../route/target.ts'
 import { print } from './output.ts'
@@ -179,10 +180,8 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
       hint: 'write for example --path /orders',
     })
   }
-  const target = parseRequestTarget(method, request.path, host, {
-    scheme: 'http',
-    maxBytes: 1 << 16,
-  })
+  const rules = { scheme: 'http', maxBytes: 1 << 16 } as const
+  const target = parseRequestTarget(method, request.path, host, rules)
   const route = new RouteTable(config.routes).find(target)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
@@ -217,6 +216,8 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
     destinationPort: config.listen[0]!.port,
     parsedPath: target.segments,
     query: target.query,
+    sentTarget:
+      route.rewrite && rewrittenTarget(method, target, route.rewrite, route.config, rules).wire,
     routeJson: route.routeJson,
     labelsJson: route.labelsJson,
     principal: principalOf(subject, request.claims),

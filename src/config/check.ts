@@ -178,6 +178,8 @@ function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
   if (cors?.credentials && cors.origins.includes('*')) {
     value(`${at}.cors.credentials`, 'true cannot be used with the origin *; name each origin')
   }
+  if (cors !== undefined && route.preflight === 'pass')
+    value(`${at}.preflight`, 'pass cannot be used beside cors, which answers preflights')
   if (tls === undefined) return
   if (!route.upstream.startsWith('https:'))
     value(`${at}.tls`, 'tls is set, but the upstream is not an https origin')
@@ -329,6 +331,7 @@ function checkFolder(folder: string, at: string, file: AddProblem): void {
 
 /** Returns what is wrong with the origin of an upstream; the schema has refused a path, a query and credentials. */
 function originProblem(text: string): string | undefined {
+  if (text.startsWith('unix:')) return socketProblem(text.slice('unix:'.length))
   const example = 'an origin such as http://127.0.0.1:9001'
   try {
     const { origin } = new URL(text)
@@ -336,6 +339,17 @@ function originProblem(text: string): string | undefined {
   } catch {
     return `the host or port is malformed; expected ${example}`
   }
+}
+
+/** Longest path that the operating system takes for a socket (`sun_path` of unix(7)), in bytes. */
+const maxSocketPath = 107
+
+function socketProblem(path: string): string | undefined {
+  if (path.endsWith('/'))
+    return 'is a folder; expected the path of a socket, such as unix:/run/app.sock'
+  return Buffer.byteLength(path) <= maxSocketPath
+    ? undefined
+    : `the path of a socket has at most ${maxSocketPath} bytes`
 }
 
 /** Origins of web pages are compared exactly with what a browser sends, so another spelling would match no page. */

@@ -509,7 +509,7 @@ function finishRoute(route: RouteConfig, standard: string): RouteConfig {
   return {
     ...route,
     decision,
-    upstream: upstream?.replace(/\/$/, '') as string,
+    upstream: upstream?.replace(/^(https?:.*)\/$/, '$1') as string,
     forward: { ...forward, ...(remove === undefined ? {} : { remove }) } as RouteConfig['forward'],
   }
 }

@@ -363,9 +363,24 @@ const route = group({
     '^=?/',
   ),
   upstream: text(
-    { why: 'Origin to which allowed requests are sent.' },
-    'an origin such as http://127.0.0.1:9001, without a path (the path of the request is sent on as it is), user or password',
-    '^https?://[^/?#@]+/?$',
+    {
+      why: 'Origin to which allowed requests are sent, or `unix:/path` for a Unix socket, on which plain HTTP is spoken.',
+    },
+    'an origin such as http://127.0.0.1:9001, without a path (base_path sets one), user or password; or unix:/run/app.sock',
+    '^(?:https?://[^/?#@]+/?|unix:/[^?#]+)$',
+  ),
+  strip_prefix: flag({
+    why: 'Cuts `path` off before the request is sent: `/app/users` of a route with `path: /app` goes to the upstream as `/users`, with `/app` in `X-Forwarded-Prefix`. The policy sees both (`input.sent_target`). `Location` and cookie paths of the upstream are changed back.',
+    default: false,
+  }),
+  base_path: optional(
+    text(
+      {
+        why: 'Path that is put in front before the request is sent, after `strip_prefix`. `Location` and cookie paths of the upstream are changed back.',
+      },
+      'a path that begins with / and does not end with it, such as /v1',
+      '^/.*[^/]$',
+    ),
   ),
   methods: optional(
     texts(
@@ -529,6 +544,10 @@ const route = group({
       ),
     }),
   ),
+  preflight: choice(['refuse', 'pass'], {
+    why: 'With `pass` a cross-origin preflight request without a credential is anonymous, whatever `auth` and `methods` say: the policy decides on it, and with its allow the upstream answers it. For applications with cross-origin rules of their own; not beside `cors`.',
+    default: 'refuse',
+  }),
   repeated_headers: choice(['refuse', 'join'], {
     why: 'What happens to a repeated request header that is not a list: refuse the request, or join the values.',
     default: 'refuse',

@@ -26,6 +26,7 @@ import {
   trailersOf,
   withoutLength,
 } from '../upstream/headers.ts'
+import { type PublicUrls, publicUrlsOf } from '../upstream/public-urls.ts'
 import { recordEnd } from './events.ts'
 import { type Exchange, sinceS } from './exchange.ts'
 import type { Authorization, Decided, Identified, OpenExchange } from './stages.ts'
@@ -124,8 +125,13 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
   answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[] {
     const { cors } = this.identified.arrived.route.config
     const own = cors === undefined ? undefined : this.#exchange.trace.cors
-    const headers = responseHeaders(raw, own, this.#answerHeaders)
+    const headers = responseHeaders(raw, own, this.#answerHeaders, this.#publicUrls())
     return status === 204 ? withoutLength(headers) : headers
+  }
+
+  #publicUrls(): PublicUrls | undefined {
+    const { route, target } = this.identified.arrived
+    return publicUrlsOf(route, target.authority)
   }
 
   earlyLinks(raw: readonly Buffer[]): string[] {
@@ -159,7 +165,7 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
       const { credential, headers, route } = this.identified.arrived
       const kept = credential === undefined || route.config.forward.authorization === 'keep'
       const echo = kept ? undefined : protocolToEcho(headers.pairs, credential)
-      const answer = responseHeaders(raw, undefined, this.#answerHeaders)
+      const answer = responseHeaders(raw, undefined, this.#answerHeaders, this.#publicUrls())
       const head = switchingHead(raw, answer, upgrade!.key, echo)
       context.metrics.count('dropgate_requests_total', 'allowed')
       const client = upgrade!.take()

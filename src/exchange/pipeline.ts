@@ -39,6 +39,7 @@ import { answerPreflight } from '../response/deny.ts'
 import { Relay } from '../response/relay.ts'
 import { corsHeaders, preflightHeaders } from '../route/cors.ts'
 import { checkOrigin } from '../route/origin.ts'
+import { rewrittenTarget } from '../route/rewrite.ts'
 import type { Route } from '../route/table.ts'
 import { checkTarget, parseRequestTarget, type Target } from '../route/target.ts'
 import { requestBody } from '../upstream/body.ts'
@@ -96,15 +97,16 @@ export function arrive(
   const { pairs, contentLength } = headers
   const peer = resolvePeer(head.socket, pairs, via)
   trace.peer = peer
-  const target = parseRequestTarget(method, head.url ?? '', headers.host, {
-    scheme: peer.scheme,
-    maxBytes: limits.target_bytes,
-  })
+  const rules = { scheme: peer.scheme, maxBytes: limits.target_bytes }
+  const target = parseRequestTarget(method, head.url ?? '', headers.host, rules)
   trace.target = target
   const route = findRoute(context, head, target)
   trace.route = route
   const { config } = route
   checkTarget(target, config)
+  const { rewrite } = route
+  const sentTarget =
+    rewrite === undefined ? undefined : rewrittenTarget(method, target, rewrite, config, rules)
   const { credentials } = context
   const credential =
     config.auth === 'none' ? undefined : credentials.find(pairs, upgrade, peer.proxied)
@@ -120,7 +122,18 @@ export function arrive(
   }
   const hasBody = headers.chunked || contentLength > 0
   const protocol = `HTTP/${head.httpVersion}`
-  return { method, protocol, headers, passedHeaders, hasBody, peer, target, route, credential }
+  return {
+    method,
+    protocol,
+    headers,
+    passedHeaders,
+    hasBody,
+    peer,
+    target,
+    sentTarget,
+    route,
+    credential,
+  }
 }
 
 function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Target): Route {
@@ -138,10 +151,8 @@ function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Ta
  * Applies the route's cross-origin rules: sets headers for the answer, and answers a preflight. Methods are checked
  * here too, since a preflight is an OPTIONS request even on a route that does not allow OPTIONS.
  */
-function crossOrigin(
-  exchange: Exchange,
-  { route, headers, method }: Arrived,
-): 'answered' | 'goes on' {
+function crossOrigin(exchange: Exchange, arrived: Arrived): 'answered' | 'goes on' {
+  const { route, headers, method } = arrived
   const { context, res, req, id: decisionId } = exchange
   const { cors, methods } = route.config
   const { pairs } = headers
@@ -162,21 +173,38 @@ function crossOrigin(
       return 'answered'
     }
   }
-  if (methods !== undefined && !methods.includes(method)) {
+  if (methods !== undefined && !methods.includes(method) && !passesPreflight(arrived)) {
     throw new GateError('ERR_METHOD_NOT_ALLOWED')
   }
   return 'goes on'
 }
 
+/**
+ * True for a preflight that goes to the policy as an anonymous request, on a route that says so. Browsers send it without
+ * a credential and without a body; a request with either is no preflight.
+ */
+function passesPreflight({ route, method, headers, hasBody, credential }: Arrived): boolean {
+  return (
+    route.config.preflight === 'pass' &&
+    method === 'OPTIONS' &&
+    credential === undefined &&
+    !hasBody &&
+    headerOf(headers.pairs, 'origin') !== undefined &&
+    headerOf(headers.pairs, 'access-control-request-method') !== undefined
+  )
+}
+
 /** Returns the verified caller: at once when the token is in the cache, otherwise after its verification. */
 export function identify(
   context: ExchangeContext,
-  { route, credential, headers, peer }: Arrived,
+  arrived: Arrived,
 ): Principal | undefined | Promise<Principal> {
+  const { route, credential, headers, peer } = arrived
   const { auth } = route.config
   if (auth === 'none') return undefined
   if (credential === undefined) {
-    const refusal = context.credentials.refusal(headers.pairs, auth, peer.proxied)
+    const asked = passesPreflight(arrived) ? 'optional' : auth
+    const refusal = context.credentials.refusal(headers.pairs, asked, peer.proxied)
     if (refusal === undefined) return undefined
     throw refusal
   }
@@ -300,6 +328,7 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
       scheme: peer.scheme,
       host: target.authority,
       sentHost: arrived.route.sentHost ?? target.authority,
+      prefix: arrived.route.rewrite?.prefix ?? '',
       policyHeaders: answer.headers,
       removed: answer.removeHeaders,
     }),

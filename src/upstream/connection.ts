@@ -10,6 +10,7 @@ import { hookReads, hookWrites } from '../node-quirks.ts'
 import { ContinueFilter } from './continue.ts'
 
 export interface ConnectionOptions {
+  /** An origin, or `unix:` with the path of a socket. */
   readonly origin: string
   /** Longest time until a connection is open, longest silence of a body, longest age; each in ms, 0 for no limit. */
   readonly connectMs: number
@@ -38,7 +39,9 @@ export class Connection implements Linked<Connection> {
   #old = false
 
   constructor(options: ConnectionOptions, connect: buildConnector.connector) {
-    this.client = new Client(options.origin, {
+    // undici wants an origin for a Unix socket too; nothing is sent of it.
+    const origin = socketPathOf(options.origin) === undefined ? options.origin : 'http://localhost'
+    this.client = new Client(origin, {
       pipelining: 1,
       allowH2: false,
       connect: (dial, done) => {
@@ -100,12 +103,18 @@ export class Connection implements Linked<Connection> {
   }
 }
 
+function socketPathOf(origin: string): string | undefined {
+  return origin.startsWith('unix:') ? origin.slice('unix:'.length) : undefined
+}
+
 /** @param lookup Resolves names of this upstream to allowed addresses. */
 export function connectorOf(
-  { connectMs, tls }: ConnectionOptions,
+  { origin, connectMs, tls }: ConnectionOptions,
   lookup: LookupFunction,
 ): buildConnector.connector {
+  const socketPath = socketPathOf(origin)
   const connect = buildConnector({
+    ...(socketPath === undefined ? {} : { socketPath }),
     timeout: connectMs,
     lookup,
     allowH2: false,

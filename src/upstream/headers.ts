@@ -7,6 +7,7 @@ import { foldedName, hopByHop, isToken, obsText, valueCharacters } from '../doma
 import type { Principal } from '../domain/principal.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
+import type { PublicUrls } from './public-urls.ts'
 
 export interface UpstreamHeaderOptions {
   readonly forward: {
@@ -24,6 +25,8 @@ export interface UpstreamHeaderOptions {
   readonly host: string
   /** Host and port that the upstream is told in their place. */
   readonly sentHost: string
+  /** Path that the route has cut off; '' for none. */
+  readonly prefix: string
   readonly policyHeaders: readonly (readonly [name: string, value: string])[]
   /** Header names that the policy removes, including headers that it set itself. */
   readonly removed: readonly string[]
@@ -113,6 +116,7 @@ export function upstreamHeaders(
     'x-forwarded-port',
     portOf(options.host, options.scheme),
   )
+  if (options.prefix !== '') out.push('x-forwarded-prefix', options.prefix)
   if (forward.identity === 'headers') {
     out.push(
       'x-dropgate-decision-id',
@@ -182,12 +186,14 @@ const fieldValue = new RegExp(`^[${valueCharacters}${obsText}]*$`)
  * @param cors Flat list of the cross-origin headers of the route, which replace those of the upstream and the policy;
  * undefined if the route has no cross-origin rules.
  * @param set Headers of the policy, which replace those of the upstream with the same names.
+ * @param publicUrls Changes what the upstream says of its own URLs; undefined if there is nothing to change.
  * @throws GateError ERR_UPSTREAM_MALFORMED
  */
 export function responseHeaders(
   raw: readonly Buffer[] | readonly string[],
   cors: readonly string[] | undefined,
   set: readonly (readonly [name: string, value: string])[],
+  publicUrls: PublicUrls | undefined,
 ): string[] {
   const out: string[] = []
   let named: string[] | undefined
@@ -208,7 +214,7 @@ export function responseHeaders(
     if (hopByHop.has(lower) || isOurs(lower)) continue
     // A cookie of the policy is added to those of the upstream; every other header is replaced.
     if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
-    out.push(name, value)
+    out.push(name, publicUrls === undefined ? value : publicUrls(lower, value))
   }
   const given = cors === undefined ? set : set.filter(([name]) => !isCors(name))
   if (named === undefined) return withPolicy(cors === undefined ? out : [...out, ...cors], given)

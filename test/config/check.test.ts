@@ -33,12 +33,19 @@ function refusal(written: object): GateError {
 /** Each is the only problem of its configuration. */
 const refused: readonly (readonly [object, string, string])[] = [
   // Upstreams: an origin, since the path that was decided on is the path that is sent.
-  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'user or password, found a URL with the path /v1'],
+  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'found a URL with the path /v1'],
   [withRoute({ upstream: 'http://a/v1?k=secret' }), 'routes[0].upstream', 'the path /v1 and a query'],
   [withRoute({ upstream: 'http://u:secret@a' }), 'routes[0].upstream', 'found a URL with a user or password'],
   [withRoute({ upstream: 'ws://a' }), 'routes[0].upstream', 'found a URL with the scheme ws'],
   [withRoute({ upstream: 'http://a:80' }), 'routes[0].upstream', 'write http://a'],
   [withRoute({ upstream: 'http://a:99999' }), 'routes[0].upstream', 'the host or port is malformed'],
+  [withRoute({ upstream: 'unix:run/a.sock' }), 'routes[0].upstream', 'or unix:/run/app.sock'],
+  [withRoute({ upstream: 'unix:/run/' }), 'routes[0].upstream', 'is a folder'],
+  [withRoute({ upstream: `unix:/${'a'.repeat(107)}` }), 'routes[0].upstream', 'at most 107 bytes'],
+  [withRoute({ upstream: 'unix:/run/a.sock', tls: {} }), 'routes[0].tls', 'not an https origin'],
+  [withRoute({ base_path: 'v1' }), 'routes[0].base_path', 'such as /v1'],
+  [withRoute({ base_path: '/v1/' }), 'routes[0].base_path', 'such as /v1'],
+  [withRoute({ preflight: 'pass', cors: { origins: ['https://a.example'] } }), 'routes[0].preflight', 'beside cors'],
   // Issuers and their tokens.
   [withIssuer({ issuer: 'https://login.example/{tenantid}/v2.0' }), 'issuers[0].issuer', '{tenantid} needs tenants: list the ids'],
   [withIssuer({ issuer: 'https://login.example/{tenant}/v2.0' }), 'issuers[0].issuer', '{tenant} is a placeholder'],

@@ -106,6 +106,7 @@ function judgeUpstream(
     scheme: 'http',
     host: 'h',
     sentHost: 's',
+    prefix: '',
     policyHeaders: [],
     removed: [],
   })

@@ -12,6 +12,7 @@ const options = {
   scheme: 'https',
   host: 'api.example',
   sentHost: 'api.example',
+  prefix: '',
 } as const
 
 /** Values of the headers that a CGI-like upstream reads under this name. */
