@@ -107,8 +107,6 @@ export function upstreamHeaders(
   out.push(
     'x-forwarded-for',
     options.forwardedFor,
-    'x-real-ip',
-    options.clientAddress,
     'x-forwarded-proto',
     options.scheme,
     'x-forwarded-host',
@@ -116,6 +114,9 @@ export function upstreamHeaders(
     'x-forwarded-port',
     portOf(options.host, options.scheme),
   )
+  // Unlike the others, this one a policy may set or remove.
+  if (!set.includes('x-real-ip') && !withheld.includes('x-real-ip'))
+    out.push('x-real-ip', options.clientAddress)
   if (options.prefix !== '') out.push('x-forwarded-prefix', options.prefix)
   if (forward.identity === 'headers') {
     out.push(

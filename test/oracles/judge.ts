@@ -114,8 +114,8 @@ function judgeUpstream(
     'host',
     's',
     ...passed(pairs, authorization === 'keep').flat(),
-    ...['x-forwarded-for', 'c, p', 'x-real-ip', 'c', 'x-forwarded-proto', 'http'],
-    ...['x-forwarded-host', 'h', 'x-forwarded-port', '80'],
+    ...['x-forwarded-for', 'c, p', 'x-forwarded-proto', 'http'],
+    ...['x-forwarded-host', 'h', 'x-forwarded-port', '80', 'x-real-ip', 'c'],
     ...['x-dropgate-decision-id', 'd', 'x-dropgate-route', 'r'],
   ]
   return shown(out) === shown(expected)
