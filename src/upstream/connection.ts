@@ -30,7 +30,7 @@ export class Connection implements Linked<Connection> {
   before: Connection | undefined
   after: Connection | undefined
   linked = false
-  readonly client: Client
+  #client: Client | undefined
   /** Called when no further request may be sent on this connection: it is lost or too old. */
   onUnusable: () => void = () => {}
   readonly #continues = new ContinueFilter()
@@ -41,7 +41,7 @@ export class Connection implements Linked<Connection> {
   constructor(options: ConnectionOptions, connect: buildConnector.connector) {
     // undici wants an origin for a Unix socket too; nothing is sent of it.
     const origin = socketPathOf(options.origin) === undefined ? options.origin : 'http://localhost'
-    this.client = new Client(origin, {
+    this.#client = new Client(origin, {
       pipelining: 1,
       allowH2: false,
       connect: (dial, done) => {
@@ -56,6 +56,10 @@ export class Connection implements Linked<Connection> {
       keepAliveTimeout: keepAliveMs,
       maxHeaderSize: 32 * 1024,
     })
+  }
+
+  get client(): Client {
+    return this.#client!
   }
 
   /** False when a further request would need a new connection. */
@@ -83,7 +87,10 @@ export class Connection implements Linked<Connection> {
   end(): void {
     clearTimeout(this.#age)
     this.onUnusable = () => {}
-    this.client.destroy().catch(() => {})
+    this.#client?.destroy().catch(() => {})
+    // The socket of a WebSocket leads here and may live for days; the client need not.
+    this.#client = undefined
+    this.#socket = undefined
   }
 
   #opened(socket: Socket, maxAgeMs: number): void {

@@ -38,6 +38,7 @@ export class Forwarding implements Linked<Forwarding> {
   readonly #request: UpstreamRequest
   readonly #answer: UpstreamAnswer
   #list: LinkedList<Forwarding> | undefined
+  #dispatched = false
   #retried = false
   #hints = 0
   #others = 0
@@ -84,6 +85,7 @@ export class Forwarding implements Linked<Forwarding> {
   #dispatch(): void {
     const { method, path, headers, body, upgrade = null } = this.#request
     const { serverName: servername } = this.#upstream
+    this.#dispatched = true
     try {
       const options = {
         method: method as Dispatcher.HttpMethod,
@@ -109,7 +111,9 @@ export class Forwarding implements Linked<Forwarding> {
   abort(why: Error): void {
     if (this.#settled) return
     this.#abortedWith ??= why
-    this.#controller?.abort(why)
+    if (this.#controller !== undefined) this.#controller.abort(why)
+    // The connection is not open yet. undici would tell of the end only then, and the place would be taken until then.
+    else if (this.#dispatched) this.onResponseError(undefined, why)
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
@@ -217,7 +221,7 @@ export class Forwarding implements Linked<Forwarding> {
     const limitMs = this.#limitMs(nowUs)
     if (limitMs === 0 || nowUs - this.#sinceUs < limitMs * 1000) return
     this.abort(new GateError('ERR_UPSTREAM_TIMEOUT'))
-    // undici has not told of the end: it holds the request back, or still opens the connection.
+    // undici has not told of the end.
     if (this.#settle(false)) this.#answer.onError(new GateError('ERR_UPSTREAM_TIMEOUT'))
   }
 

@@ -44,7 +44,9 @@ function publicUrl(
     const host = origin.replace(/^(?:https?:)?\/\//i, '').toLowerCase()
     if (!hosts.includes(host)) return value
   } else if (path === '' || path.startsWith('//')) return value
-  return toPublic(path === '' ? '/' : path) + rest
+  const own = toPublic(path === '' ? '/' : path)
+  // What is left of `/v1//other.example` would lead a browser to another origin.
+  return /^\/\t*[/\\]/.test(own) ? value : own + rest
 }
 
 function publicCookie(value: string, toPublic: (path: string) => string): string {

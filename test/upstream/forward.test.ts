@@ -294,3 +294,29 @@ t.test(
     await until('its place is given back', () => pool.inFlight === 0)
   },
 )
+
+t.test('a request that is given up while its connection is being opened frees its place at once', async (t) => {
+  // An address that answers nothing, not even with a refusal.
+  const limits = { maxConnections: 1, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 0, idleMs: 0 }
+  const pool = new UpstreamPool({ origin: 'http://192.0.2.1', ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const codes: string[] = []
+  for (let i = 0; i < 3; i++) {
+    const sending = Forwarding.start(
+      pool,
+      { method: 'GET', path: '/', headers: ['host', 'a'], body: null },
+      {
+        onEarlyHints: () => {},
+        onHead: () => {},
+        onData: () => {},
+        onEnd: () => {},
+        onError: ({ code }) => codes.push(code),
+        onSwitched: () => {},
+      },
+    )
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    sending.abort(new Error('cut'))
+    t.equal(pool.inFlight, 0)
+  }
+  t.equal(codes.length, 3)
+  pool.close()
+}) // biome-ignore format: short
