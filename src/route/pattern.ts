@@ -178,7 +178,7 @@ export function readRewrite(
   const message = base === '' ? undefined : basePathProblem(base)
   if (message !== undefined) return { problem: { key: 'base_path', message } }
   if (!strip && base === '') return {}
-  const prefix = strip ? config.path.replace(/^=/, '') : ''
+  const prefix = strip ? config.path.replace(/^=|\/$/g, '') : ''
   return { rewrite: { stripped: strip ? segments.length : 0, base, prefix } }
 }
 
