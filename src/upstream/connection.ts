@@ -34,6 +34,8 @@ export class Connection implements Linked<Connection> {
   /** Called when no further request may be sent on this connection: it is lost or too old. */
   onUnusable: () => void = () => {}
   readonly #continues = new ContinueFilter()
+  /** The socket while it is being opened. */
+  #opening: Socket | undefined
   #socket: Socket | undefined
   #age: NodeJS.Timeout | undefined
   #old = false
@@ -45,10 +47,12 @@ export class Connection implements Linked<Connection> {
       pipelining: 1,
       allowH2: false,
       connect: (dial, done) => {
-        connect(dial, (...result) => {
+        // undici's connector returns the socket, which its types do not say.
+        this.#opening = connect(dial, (...result) => {
+          this.#opening = undefined
           if (result[0] === null) this.#opened(result[1], options.maxAgeMs)
           done(...result)
-        })
+        }) as unknown as Socket | undefined
       },
       // forward.ts ends a request that is not answered in time: this timeout would count while the body goes up.
       headersTimeout: 0,
@@ -88,6 +92,8 @@ export class Connection implements Linked<Connection> {
     clearTimeout(this.#age)
     this.onUnusable = () => {}
     this.#client?.destroy().catch(() => {})
+    // undici would go on opening it until its own timeout.
+    this.#opening?.destroy()
     // The socket of a WebSocket leads here and may live for days; the client need not.
     this.#client = undefined
     this.#socket = undefined

@@ -296,9 +296,14 @@ t.test(
 )
 
 t.test('a request that is given up while its connection is being opened frees its place at once', async (t) => {
-  // An address that answers nothing, not even with a refusal.
+  // It never answers the TLS handshake.
+  const accepted: Socket[] = []
+  const server = createServer((socket) => accepted.push(socket.on('error', () => {})))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const origin = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
   const limits = { maxConnections: 1, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 0, idleMs: 0 }
-  const pool = new UpstreamPool({ origin: 'http://192.0.2.1', ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
   const codes: string[] = []
   for (let i = 0; i < 3; i++) {
     const sending = Forwarding.start(
@@ -313,9 +318,11 @@ t.test('a request that is given up while its connection is being opened frees it
         onSwitched: () => {},
       },
     )
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await until('it is being opened', () => accepted.length > i)
     sending.abort(new Error('cut'))
     t.equal(pool.inFlight, 0)
+    accepted[i]!.resume()
+    await until('nothing is opened any more', () => accepted[i]!.destroyed)
   }
   t.equal(codes.length, 3)
   pool.close()
