@@ -77,6 +77,22 @@ export function hookWrites(socket: Socket, { onWrite, onFailed }: WriteHooks): v
 }
 
 /**
+ * Lets a function change the bytes that a socket has received, before anything reads them.
+ *
+ * Node passes each piece that arrives to the `push` of the socket, and null at the end, and has no event before a read.
+ * @param change Returns what is passed on; empty bytes to pass nothing on.
+ */
+export function hookReads(socket: Socket, change: (bytes: Buffer | null) => Buffer): void {
+  const push = socket.push.bind(socket)
+  socket.push = (bytes: Buffer | null) => {
+    const rest = change(bytes)
+    if (bytes !== null) return rest.length === 0 || push(rest)
+    if (rest.length > 0) push(rest)
+    return push(null)
+  }
+}
+
+/**
  * Replaces what happens after the last answer of a connection is written.
  *
  * Node calls `destroySoon`, which closes the socket at once, even with unread bytes. The operating system then resets

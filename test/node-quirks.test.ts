@@ -3,6 +3,7 @@
  * that Node by itself still does what makes it necessary. A failure here after an update of Node is read with
  * src/node-quirks.ts beside it.
  */
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import {
   createServer as createHttpServer,
@@ -23,6 +24,7 @@ import { connect as connectTls } from 'node:tls'
 import t from 'tap'
 import {
   closeLastBy,
+  hookReads,
   hookWrites,
   keepIdleWhile,
   readOn,
@@ -174,6 +176,27 @@ t.test(
     await until('the error is out', () => error !== undefined && socket.destroyed)
   },
 )
+
+t.test('hookReads: sees each piece before any reader, and may keep or change it', async (t) => {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const [[accepted], client] = await Promise.all([
+    once(server, 'connection') as Promise<[Socket]>,
+    connect((server.address() as AddressInfo).port, '127.0.0.1'),
+  ])
+  let held = ''
+  hookReads(accepted, (bytes) => {
+    held += bytes ?? '.'
+    return bytes === null ? Buffer.from(held) : Buffer.alloc(0)
+  })
+  client.write('one')
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  client.end('two')
+  const read: Buffer[] = []
+  for await (const bytes of accepted) read.push(bytes)
+  t.equal(Buffer.concat(read).toString(), 'onetwo.')
+})
 
 t.test('closeLastBy: after the last answer the socket is closed as it says', async (t) => {
   let closing: (() => void) | undefined

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readArchive } from '../bundle/archive.ts'
 import { loadConfig } from '../config/load.ts'
-import type { GateConfig } from '../config/options.ts'
+import type { GateConfig, RouteConfig } from '../config/options.ts'
 import { GateError } from '../errors.ts'
 import { checkMethod, parseMethod } from '../listener/headers.ts'
 import { parseBody } from '../policy/body.ts'
@@ -12,6 +12,7 @@ import { ActivePolicy } from '../policy/engine.ts'
 import { buildInput, type InputParts, type InputState } from '../policy/input.ts'
 import { findPolicyUsage } from '../policy/input-usage.ts'
 import { prepareModule } from '../policy/module.ts'
+import { rewrittenTarget } from '../route/rewrite.ts'
 import { RouteTable } from '../route/table.ts'
 import { checkTarget, parseRequestTarget } from '../route/target.ts'
 import { print } from './output.ts'
@@ -179,19 +180,12 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
       hint: 'write for example --path /orders',
     })
   }
-  const options = { scheme: 'http', maxBytes: 1 << 16 } as const
-  const asked = parseRequestTarget(method, request.path, host, options)
+  const rules = { scheme: 'http', maxBytes: 1 << 16 } as const
+  const asked = parseRequestTarget(method, request.path, host, rules)
   const route = new RouteTable(config.routes).find(asked)
   if (route === 'host-unknown') throw new GateError('ERR_HOST_UNKNOWN')
   if (route === 'no-route') throw new GateError('ERR_ROUTE_NOT_FOUND')
-  const { methods } = route.config
-  if (methods === undefined) checkMethod(method, methods)
-  else if (!methods.includes(method)) {
-    throw new GateError(
-      'ERR_METHOD_NOT_ALLOWED',
-      `route ${route.config.name} allows only ${methods.join(', ')}`,
-    )
-  }
+  checkMethodOf(route.config, method)
   const target = checkTarget(asked, route.config)
   const headers = request.headers.flatMap(headerOfLine)
   const headerOf = (wanted: string): string | undefined => {
@@ -217,6 +211,8 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
     destinationPort: config.listen[0]!.port,
     parsedPath: target.segments,
     query: target.query,
+    sentTarget:
+      route.rewrite && rewrittenTarget(method, target, route.rewrite, route.config, rules).wire,
     routeJson: route.routeJson,
     labelsJson: route.labelsJson,
     principal: principalOf(subject, request.claims),
@@ -239,6 +235,13 @@ function fromFlags(config: EvalConfig, request: EvalRequest, policy: ActivePolic
   }
   const { text } = buildInput(parts, state, plan)
   return { text, decision }
+}
+
+/** @throws GateError ERR_METHOD_NOT_ALLOWED, ERR_METHOD_UNKNOWN */
+function checkMethodOf({ name, methods }: RouteConfig, method: string): void {
+  if (methods === undefined) checkMethod(method, methods)
+  else if (!methods.includes(method))
+    throw new GateError('ERR_METHOD_NOT_ALLOWED', `route ${name} allows only ${methods.join(', ')}`)
 }
 
 /** @returns name in lower case, value. @throws GateError ERR_USAGE */

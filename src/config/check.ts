@@ -11,6 +11,7 @@ import { networkProblem } from '../domain/network.ts'
 import { isIdentityHeader } from '../domain/proxy-headers.ts'
 import type { GateError } from '../errors.ts'
 import { checkFetch } from './check-fetch.ts'
+import { checkUnits } from './check-units.ts'
 import type { GateConfig, IssuerConfig, RouteConfig } from './options.ts'
 import { readPeppers } from './peppers.ts'
 import { anyAudience } from './presets.ts'
@@ -29,6 +30,7 @@ export function check(config: GateConfig, problems: Problems): void {
   const file: AddProblem = (path, message) => problems.add('ERR_CONFIG_FILE', path, message)
   const sound: IsSound = (path) => problems.sound(path)
   const { database, routes, revocation, policy, limits, upstream_networks: networks } = config
+  checkUnits(config, problems, value)
   if (sound('database')) checkDatabase(database, value)
   const names = new Set<string>()
   const issuers = config.issuers.filter((_, i) => sound(`issuers[${i}]`))
@@ -211,6 +213,14 @@ function checkRoute(route: RouteConfig, at: string, value: AddProblem): void {
     value(`${at}.cors.credentials`, 'true cannot be used with the origin *; name each origin')
   }
   checkPassed(route.forward, `${at}.forward`, value)
+  if (cors !== undefined && route.preflight === 'pass')
+    value(`${at}.preflight`, 'pass cannot be used beside cors, which answers preflights')
+  if (route.strip_prefix || route.base_path !== undefined) {
+    // Their header `destination` names a path of the clients, which the upstream would take for one of its own.
+    const [writes] = (route.methods ?? []).filter((one) => one === 'COPY' || one === 'MOVE')
+    if (writes !== undefined)
+      value(`${at}.methods`, `${writes} cannot be used beside strip_prefix and base_path`)
+  }
   if (tls === undefined) return
   if (!route.upstream.startsWith('https:'))
     value(`${at}.tls`, 'tls is set, but the upstream is not an https origin')
@@ -278,9 +288,6 @@ function checkIssuer(issuer: IssuerConfig, at: string, value: AddProblem, file: 
   }
   const wrongUri = uri === undefined ? undefined : placeProblem(uri)
   if (wrongUri !== undefined) value(`${at}.jwks_uri`, wrongUri)
-  for (const name of ['max_token_lifetime', 'keys_refresh', 'keys_max_stale'] as const) {
-    if (issuer[name] === 0) value(`${at}.${name}`, lifeless[name])
-  }
   if (path !== undefined && uri !== undefined)
     value(at, 'expected either jwks_uri or jwks_file, not both')
   if (path === undefined) {
@@ -322,14 +329,6 @@ function checkHeaderSources(
     }
   }
 }
-
-/** What 0s would mean for these options of an issuer. */
-const lifeless = {
-  max_token_lifetime:
-    'with 0s no token is accepted; write the longest lifetime of a token, such as 1h',
-  keys_refresh: 'with 0s the keys would be fetched without a pause; write for example 5m',
-  keys_max_stale: 'with 0s no fetched key could be used; write for example 24h',
-} as const
 
 /** Returns why issuer and tenants do not fit each other. */
 function issuerProblem({ issuer, tenants }: IssuerConfig): string | undefined {
@@ -397,6 +396,7 @@ function checkFolder(folder: string, at: string, file: AddProblem): void {
 
 /** Returns what is wrong with the origin of an upstream; the schema has refused a path, a query and credentials. */
 function originProblem(text: string): string | undefined {
+  if (text.startsWith('unix:')) return socketProblem(text.slice('unix:'.length))
   const example = 'an origin such as http://127.0.0.1:9001'
   try {
     const { origin } = new URL(text)
@@ -408,6 +408,16 @@ function originProblem(text: string): string | undefined {
 
 /** Schemes of URLs that no page has, or whose pages have no origin (HTML section 7.1.1): browsers send `null` there. */
 const pageless = /^(?:wss?|ftp|file|filesystem|blob|data|about|javascript|view-source):/
+/** Longest path that the operating system takes for a socket (`sun_path` of unix(7)), in bytes. */
+const maxSocketPath = 107
+
+function socketProblem(path: string): string | undefined {
+  if (path.endsWith('/'))
+    return 'is a folder; expected the path of a socket, such as unix:/run/app.sock'
+  return Buffer.byteLength(path) <= maxSocketPath
+    ? undefined
+    : `the path of a socket has at most ${maxSocketPath} bytes`
+}
 
 /** Origins of web pages are compared exactly with what a browser sends, so another spelling would match no page. */
 function checkPages(origins: readonly string[], at: string, value: AddProblem): void {

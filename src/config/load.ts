@@ -470,7 +470,9 @@ function readPem(file: string, at: string, { onRead, problems }: ResolveContext)
 
 function withUnit(text: string, units: Readonly<Record<string, number>>): number {
   const digits = /^[\d.]+/.exec(text)![0]
-  return Math.round(Number(digits) * units[text.slice(digits.length)]!)
+  const amount = Number(digits) * units[text.slice(digits.length)]!
+  // 0 means something else than very little.
+  return amount > 0 ? Math.max(1, Math.round(amount)) : 0
 }
 
 /** Fills in values that come from other options. The input may have problems: a missing option stays missing. */
@@ -516,7 +518,7 @@ function finishRoute(
   return {
     ...route,
     decision,
-    upstream: upstream?.replace(/\/$/, '') as string,
+    upstream: upstream?.replace(/^(https?:.*)\/$/, '$1') as string,
     forward: {
       ...forward,
       ...(remove === undefined ? {} : { remove }),

@@ -18,21 +18,37 @@ interface Facts {
   readonly default?: unknown
 }
 
-const duration = (facts: Facts) =>
+/** Facts of a duration or size. */
+interface UnitFacts extends Facts {
+  /**
+   * What 0 means: no limit, an act that is never done, or nothing of it. `why` says so too. Where 0 could not work it is
+   * absent, and 0 is refused.
+   */
+  readonly zero?: 'no limit' | 'never' | 'nothing'
+  /** True for a duration that no timer waits for: it may be longer than `longestTimerMs`. */
+  readonly compared?: true
+}
+
+/** Longest time in ms for which Node can set a timer; a longer one would end at once. */
+export const longestTimerMs = 2 ** 31 - 1
+
+const duration = (facts: UnitFacts) =>
   shape<number>({
     type: 'string',
     pattern: '^\\d+(?:\\.\\d+)?(?:ms|s|m|h|d)$',
     'x-unit': 'duration',
     'x-expected': 'a duration such as 500ms, 5s, 15m or 24h',
+    ...units(facts),
     ...shown(facts),
   })
 
-const size = (facts: Facts) =>
+const size = (facts: UnitFacts) =>
   shape<number>({
     type: 'string',
     pattern: '^\\d+(?:B|KiB|MiB|GiB)$',
     'x-unit': 'size',
     'x-expected': 'a size such as 64KiB or 16MiB',
+    ...units(facts),
     ...shown(facts),
   })
 
@@ -101,6 +117,13 @@ const group = <P extends Parameters<typeof objectOf>[0]>(properties: P, expected
 
 function shown({ why, default: standard }: Facts): Record<string, unknown> {
   return standard === undefined ? { description: why } : { description: why, default: standard }
+}
+
+function units({ zero, compared }: UnitFacts): Record<string, unknown> {
+  return {
+    ...(zero === undefined ? {} : { 'x-zero': zero }),
+    ...(compared === undefined ? {} : { 'x-compared': true }),
+  }
 }
 
 const cidr = '^[0-9A-Fa-f:.]+(?:/\\d{1,3})?$'
@@ -309,10 +332,13 @@ const issuer = group({
   max_token_lifetime: duration({
     why: 'Tokens with a longer `exp - iat` are refused, so that no revocation has to be kept longer than this.',
     default: '24h',
+    compared: true,
   }),
   clock_skew: duration({
-    why: 'How far the clock of the issuer may differ from that of the gate.',
+    why: 'How far the clock of the issuer may differ from that of the gate; 0s for not at all.',
     default: '5s',
+    zero: 'nothing',
+    compared: true,
   }),
   boundary: choice(['inclusive', 'exclusive'], {
     why: 'A revocation by issue time also revokes tokens issued in the same second (`inclusive`), or leaves those valid (`exclusive`).',
@@ -323,12 +349,14 @@ const issuer = group({
     default: '5m',
   }),
   keys_cooldown: duration({
-    why: 'A token with an unknown key makes the gate fetch the keys at once, but not sooner than this after the last such fetch, or after a failed one.',
+    why: 'A token with an unknown key makes the gate fetch the keys at once, but not sooner than this after the last such fetch, or after a failed one; 0s for no pause.',
     default: '30s',
+    zero: 'nothing',
   }),
   keys_max_stale: duration({
     why: 'How long the last fetched keys are used while the issuer cannot be reached.',
     default: '24h',
+    compared: true,
   }),
 })
 
@@ -348,9 +376,24 @@ const route = group({
     '^=?/',
   ),
   upstream: text(
-    { why: 'Origin to which allowed requests are sent.' },
-    'an origin such as http://127.0.0.1:9001, without a path (the path of the request is sent on as it is), user or password',
-    '^https?://[^/?#@]+/?$',
+    {
+      why: 'Origin to which allowed requests are sent, or `unix:/path` for a Unix socket, on which plain HTTP is spoken.',
+    },
+    'an origin such as http://127.0.0.1:9001, without a path (base_path sets one), user or password; or unix:/run/app.sock',
+    '^(?:https?://[^/?#@]+/?|unix:/[^?#]+)$',
+  ),
+  strip_prefix: flag({
+    why: 'Cuts `path` off before the request is sent: `/app/users` of a route with `path: /app` goes to the upstream as `/users`, with `/app` in `X-Forwarded-Prefix`. The policy sees both (`input.sent_target`). `Location` and cookie paths of the upstream are changed back.',
+    default: false,
+  }),
+  base_path: optional(
+    text(
+      {
+        why: 'Path that is put in front before the request is sent, after `strip_prefix`. `Location` and cookie paths of the upstream are changed back.',
+      },
+      'a path that begins with / and does not end with it, such as /v1',
+      '^/.*[^/]$',
+    ),
   ),
   methods: optional(
     texts(
@@ -405,14 +448,19 @@ const route = group({
     idle: duration({
       why: 'An exchange without any byte in either direction for this long is cut; 0s for no limit.',
       default: '1h',
+      zero: 'no limit',
+      compared: true,
     }),
     age: duration({
       why: 'An exchange is cut when it has been open for this long; 0s for no limit.',
       default: '0s',
+      zero: 'no limit',
+      compared: true,
     }),
     bytes: size({
       why: 'An exchange is cut after this many bytes, both directions together; 0B for no limit.',
       default: '0B',
+      zero: 'no limit',
     }),
   }),
   labels: labels({
@@ -421,16 +469,19 @@ const route = group({
   }),
   timeouts: group({
     connect: duration({
-      why: 'Longest time until a connection to the upstream is open.',
+      why: 'Longest time until a connection to the upstream is open; 0s for no limit.',
       default: '2s',
+      zero: 'no limit',
     }),
     headers: duration({
-      why: 'Longest time from the end of the request to the headers of the response.',
+      why: 'Longest time from the moment at which all of the request has gone out to the headers of the response. Interim answers (102, 103) do not extend it. 0s for no limit.',
       default: '30s',
+      zero: 'no limit',
     }),
     idle: duration({
-      why: 'Longest time between two pieces of the response body.',
+      why: 'Longest time in which the upstream neither takes a piece of the request body nor sends a piece of the response body; 0s for no limit.',
       default: '60s',
+      zero: 'no limit',
     }),
   }),
   forward: group({
@@ -442,6 +493,14 @@ const route = group({
       why: 'With `headers` the upstream gets the identity of the caller in `x-dropgate-*` headers.',
       default: 'headers',
     }),
+    host: text(
+      {
+        why: "`Host` that the upstream gets: the client's own (`keep`), that of the URL in `upstream` (`upstream`), or this name. `X-Forwarded-Host` is always the client's own.",
+        default: 'keep',
+      },
+      'keep, upstream, or a name such as app.internal',
+      '^[0-9A-Za-z._:\\[\\]-]+$',
+    ),
     remove: optional(
       texts(
         {
@@ -488,8 +547,10 @@ const route = group({
         default: false,
       }),
       max_age: duration({
-        why: 'How long a browser may remember the answer to a preflight request.',
+        why: 'How long a browser may remember the answer to a preflight request. 0s for not at all.',
         default: '10m',
+        zero: 'nothing',
+        compared: true,
       }),
     }),
   ),
@@ -511,6 +572,10 @@ const route = group({
       ),
     }),
   ),
+  preflight: choice(['refuse', 'pass'], {
+    why: 'With `pass` a cross-origin preflight request without a credential is anonymous, whatever `auth` and `methods` say: the policy decides on it, and with its allow the upstream answers it. For applications with cross-origin rules of their own; not beside `cors`.',
+    default: 'refuse',
+  }),
   repeated_headers: choice(['refuse', 'join'], {
     why: 'What happens to a repeated request header that is not a list: refuse the request, or join the values.',
     default: 'refuse',
@@ -547,9 +612,22 @@ const route = group({
     1,
     1000000,
   ),
+  max_streams: whole(
+    {
+      why: 'Most open event streams and other answers that last longer than 10 s, from this upstream, per worker. They do not count into `max_connections`. Further event streams get 503; other answers then keep counting as requests.',
+      default: 10000,
+    },
+    1,
+    1000000,
+  ),
+  max_connection_age: duration({
+    why: 'A connection to the upstream carries no further request after this time, so that a changed address of its name is followed. What is open on it is not cut. 0s for no limit.',
+    default: '5m',
+    zero: 'no limit',
+  }),
   max_connections: whole(
     {
-      why: 'Most concurrent requests to this upstream, per worker; further ones get 503.',
+      why: 'Most concurrent requests to this upstream, per worker, without streams and WebSockets; further ones get 503.',
       default: 256,
     },
     1,
@@ -663,8 +741,9 @@ export const schema = group({
       default: '5s',
     }),
     settle: duration({
-      why: 'How long a bundle file must stay unchanged before it is read.',
+      why: 'How long a bundle file must stay unchanged before it is read; 0s for no wait.',
       default: '100ms',
+      zero: 'nothing',
     }),
     max_memory: size({
       why: 'Most memory of one policy instance: about 2 to 4 bytes for each byte of its data, and what an evaluation needs. Each worker has one, and for a moment two when another bundle is activated.',
@@ -681,10 +760,12 @@ export const schema = group({
     cut_after: duration({
       why: 'After this long without proof, open exchanges on routes with `stale: deny` are cut as well.',
       default: '30s',
+      compared: true,
     }),
     hard_stop: duration({
       why: 'After this long without proof, every route answers 503 and all open exchanges are cut.',
       default: '15m',
+      compared: true,
     }),
     tick: duration({
       why: 'How often the gate proves that its revocations are up to date; new revocations are announced at once and do not wait for it.',
@@ -693,10 +774,12 @@ export const schema = group({
     purge: duration({
       why: 'How often one of the gates deletes revocations that can no longer match any token; 0s for never.',
       default: '1h',
+      zero: 'never',
     }),
     canary: duration({
       why: 'How often one of the gates writes a revocation that hits no token, so that every gate can tell how fast revocations come into force; 0s: this gate writes none.',
       default: '60s',
+      zero: 'never',
     }),
     pepper_file: optional(
       path({
@@ -711,6 +794,7 @@ export const schema = group({
     verify: duration({
       why: 'How often the gate compares all revocations in memory with the database, in the background; 0s for never.',
       default: '10m',
+      zero: 'never',
     }),
     spare: whole(
       {
@@ -758,8 +842,9 @@ export const schema = group({
     default: 'auto',
   }),
   drain_timeout: duration({
-    why: 'How long a stopping gate waits for open exchanges to end. For at most half of this time it still accepts new connections, until no more requests come.',
+    why: 'How long a stopping gate waits for open exchanges to end. For at most half of this time it still accepts new connections, until no more requests come. With 0s all are cut at once.',
     default: '30s',
+    zero: 'nothing',
   }),
   limits: group({
     header_bytes: size({ why: 'Largest total size of the request headers.', default: '24KiB' }),
@@ -770,30 +855,38 @@ export const schema = group({
     }),
     cookies: whole({ why: 'Most cookies in a request.', default: 64 }, 0, 1000),
     target_bytes: size({ why: 'Largest request target (path and query).', default: '8KiB' }),
-    body_bytes: size({ why: 'Largest request body; 0B for no limit.', default: '0B' }),
+    body_bytes: size({
+      why: 'Largest request body; 0B for no limit.',
+      default: '0B',
+      zero: 'no limit',
+    }),
     policy_body: size({
       why: 'Largest request body on routes whose policy reads bodies; the gate reads it whole before the decision.',
       default: '64KiB',
     }),
     policy_body_timeout: duration({
-      why: 'Longest time until a body that the policy reads is complete.',
+      why: 'Longest time until a body that the policy reads is complete; 0s for no limit.',
       default: '10s',
+      zero: 'no limit',
     }),
     header_timeout: duration({
-      why: 'Longest time until the request headers are complete.',
+      why: 'Longest time until the request headers are complete, and a TLS handshake.',
       default: '10s',
     }),
     request_timeout: duration({
       why: 'Longest time until the request body is complete; 0s for no limit.',
       default: '0s',
+      zero: 'no limit',
     }),
     body_idle: duration({
-      why: 'Longest time between two pieces of a request body that the upstream is waiting for.',
+      why: 'Longest time between two pieces of a request body that the upstream is waiting for; 0s for no limit.',
       default: '30s',
+      zero: 'no limit',
     }),
     read_idle: duration({
-      why: 'How long a client may leave response data unread.',
+      why: 'How long a client may leave response data unread; 0s for no limit.',
       default: '60s',
+      zero: 'no limit',
     }),
     connections: whole({ why: 'Most client connections, per worker.', default: 10000 }, 1, 1000000),
     requests: whole(

@@ -20,6 +20,11 @@ export class LinkedList<E extends Linked<E>> implements Iterable<E> {
     return this.#size
   }
 
+  /** The object that was added last. */
+  get last(): E | undefined {
+    return this.#last
+  }
+
   add(item: E): void {
     const last = this.#last
     item.before = last

@@ -183,14 +183,15 @@ class Decision {
   }
 
   /**
-   * Applies the policy's changes to the query. The result passes the same checks as the client's query (design law 5).
+   * Chooses the target to send and applies the policy's changes to its query. The result passes the same checks as the client's query (design law 5).
    */
   rewriteQuery(): void {
     const { query } = this.#evaluation!.answer
+    const { method, target, sentTarget, peer } = this.#identified.arrived
+    this.#sentTarget = sentTarget
     if (query === undefined) return
-    const { method, target, peer } = this.#identified.arrived
     try {
-      this.#sentTarget = withQuery(method, target, query, {
+      this.#sentTarget = withQuery(method, sentTarget ?? target, query, {
         scheme: peer.scheme,
         maxBytes: this.#context.config.limits.target_bytes,
       })
@@ -223,6 +224,7 @@ function inputPartsOf(
     destinationPort: peer.localPort,
     parsedPath: target.segments,
     query: target.query,
+    sentTarget: arrived.sentTarget?.wire,
     routeJson: route.routeJson,
     labelsJson: route.labelsJson,
     principal,

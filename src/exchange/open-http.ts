@@ -14,11 +14,19 @@ import type { Answer } from '../domain/decision.ts'
 import type { Cut } from '../domain/exchange.ts'
 import { GateError } from '../errors.ts'
 import { protocolToEcho } from '../identity/credential.ts'
+import { headerOf } from '../listener/headers.ts'
 import { deny } from '../response/deny.ts'
 import { breakOff, type RelayedExchange } from '../response/relay.ts'
 import { switchingHead, Tunnel } from '../response/tunnel.ts'
 import type { Forwarding } from '../upstream/forward.ts'
-import { responseHeaders, withoutLength } from '../upstream/headers.ts'
+import {
+  asksForTrailers,
+  linksOf,
+  responseHeaders,
+  trailersOf,
+  withoutLength,
+} from '../upstream/headers.ts'
+import { type PublicUrls, publicUrlsOf } from '../upstream/public-urls.ts'
 import { recordEnd } from './events.ts'
 import { type Exchange, sinceS } from './exchange.ts'
 import type { Authorization, Decided, Identified, OpenExchange, Trace } from './stages.ts'
@@ -117,8 +125,27 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
   answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[] {
     const { cors } = this.identified.arrived.route.config
     const own = cors === undefined ? undefined : this.#exchange.trace.cors
-    const headers = withNonce(responseHeaders(raw, own, this.#answerHeaders), this.#exchange.trace)
+    const plain = responseHeaders(raw, own, this.#answerHeaders, this.#publicUrls())
+    const headers = withNonce(plain, this.#exchange.trace)
     return status === 204 ? withoutLength(headers) : headers
+  }
+
+  #publicUrls(): PublicUrls | undefined {
+    const { route, target } = this.identified.arrived
+    return publicUrlsOf(route, target.authority)
+  }
+
+  earlyLinks(raw: readonly Buffer[]): string[] {
+    // Headers that the policy sets replace those of the upstream, so a hint could contradict them.
+    if (this.#cutFor !== undefined || this.#answerHeaders.some(([name]) => name === 'link'))
+      return []
+    return linksOf(raw)
+  }
+
+  trailers(raw: readonly Buffer[]): [name: string, value: string][] {
+    const { headers } = this.identified.arrived
+    // RFC 9110 section 6.5.1: only for a client that says that it reads them.
+    return asksForTrailers(headerOf(headers.pairs, 'te')) ? trailersOf(raw) : []
   }
 
   onHead(status: number): void {
@@ -139,7 +166,7 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
       const { credential, headers, route } = this.identified.arrived
       const kept = credential === undefined || route.config.forward.authorization === 'keep'
       const echo = kept ? undefined : protocolToEcho(headers.pairs, credential)
-      const plain = responseHeaders(raw, undefined, this.#answerHeaders)
+      const plain = responseHeaders(raw, undefined, this.#answerHeaders, this.#publicUrls())
       const answer = withNonce(plain, this.#exchange.trace)
       const head = switchingHead(raw, answer, upgrade!.key, echo)
       context.metrics.count('dropgate_requests_total', 'allowed')

@@ -46,6 +46,7 @@ import { Relay } from '../response/relay.ts'
 import { corsHeaders, preflightHeaders } from '../route/cors.ts'
 import { checkDestination } from '../route/destination.ts'
 import { checkOrigin } from '../route/origin.ts'
+import { rewrittenTarget } from '../route/rewrite.ts'
 import type { Route } from '../route/table.ts'
 import { checkTarget, parseRequestTarget, type Target, urlOf } from '../route/target.ts'
 import { requestBody } from '../upstream/body.ts'
@@ -103,16 +104,16 @@ export function arrive(
   const { pairs, contentLength } = headers
   const peer = resolvePeer(head.socket, pairs, via)
   trace.peer = peer
-  const asked = parseRequestTarget(method, head.url ?? '', headers.host, {
-    scheme: peer.scheme,
-    maxBytes: limits.target_bytes,
-  })
+  const rules = { scheme: peer.scheme, maxBytes: limits.target_bytes }
+  const asked = parseRequestTarget(method, head.url ?? '', headers.host, rules)
   trace.target = asked
   const route = findRoute(context, head, asked)
   trace.route = route
-  const { config } = route
+  const { config, rewrite } = route
   const target = checkTarget(asked, config)
   trace.target = target
+  const sentTarget =
+    rewrite === undefined ? undefined : rewrittenTarget(method, target, rewrite, config, rules)
   const { credentials } = context
   const credential =
     config.auth === 'none' ? undefined : credentials.find(pairs, upgrade, peer.proxied)
@@ -137,7 +138,18 @@ export function arrive(
   }
   const hasBody = headers.chunked || contentLength > 0
   const protocol = `HTTP/${head.httpVersion}`
-  return { method, protocol, headers, passedHeaders, hasBody, peer, target, route, credential }
+  return {
+    method,
+    protocol,
+    headers,
+    passedHeaders,
+    hasBody,
+    peer,
+    target,
+    sentTarget,
+    route,
+    credential,
+  }
 }
 
 function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Target): Route {
@@ -158,10 +170,8 @@ function findRoute(context: ExchangeContext, { socket }: RequestHead, target: Ta
  * Applies the route's cross-origin rules: sets headers for the answer, and answers a preflight. Methods are checked
  * here too, since a preflight is an OPTIONS request even on a route that does not allow OPTIONS.
  */
-function crossOrigin(
-  exchange: Exchange,
-  { route, headers, method, target, peer }: Arrived,
-): 'answered' | 'goes on' {
+function crossOrigin(exchange: Exchange, arrived: Arrived): 'answered' | 'goes on' {
+  const { route, headers, method, target, peer } = arrived
   const { context, res, req, id: decisionId } = exchange
   const { cors, methods } = route.config
   const { pairs } = headers
@@ -182,7 +192,7 @@ function crossOrigin(
       return 'answered'
     }
   }
-  checkMethod(method, methods)
+  if (!passesPreflight(arrived)) checkMethod(method, methods)
   const destination =
     method === 'COPY' || method === 'MOVE' ? headerOf(pairs, 'destination') : undefined
   if (destination !== undefined) {
@@ -193,15 +203,32 @@ function crossOrigin(
   return 'goes on'
 }
 
+/**
+ * True for a preflight that goes to the policy as an anonymous request, on a route that says so. Browsers send it without
+ * a credential and without a body; a request with either is no preflight.
+ */
+function passesPreflight({ route, method, headers, hasBody, credential }: Arrived): boolean {
+  return (
+    route.config.preflight === 'pass' &&
+    method === 'OPTIONS' &&
+    credential === undefined &&
+    !hasBody &&
+    headerOf(headers.pairs, 'origin') !== undefined &&
+    headerOf(headers.pairs, 'access-control-request-method') !== undefined
+  )
+}
+
 /** Returns the verified caller: at once when the token is in the cache, otherwise after its verification. */
 export function identify(
   context: ExchangeContext,
-  { route, credential, headers, peer }: Arrived,
+  arrived: Arrived,
 ): Principal | undefined | Promise<Principal> {
+  const { route, credential, headers, peer } = arrived
   const { auth } = route.config
   if (auth === 'none') return undefined
   if (credential === undefined) {
-    const refusal = context.credentials.refusal(headers.pairs, auth, peer.proxied)
+    const asked = passesPreflight(arrived) ? 'optional' : auth
+    const refusal = context.credentials.refusal(headers.pairs, asked, peer.proxied)
     if (refusal === undefined) return undefined
     throw refusal
   }
@@ -364,8 +391,11 @@ function send(exchange: Exchange, open: OpenHttpExchange, decided: Decided): voi
         principal,
         decisionId: id,
         clientAddress: peer.address,
+        forwardedFor: peer.forwardedFor,
         scheme: peer.scheme,
         host: target.authority,
+        sentHost: arrived.route.sentHost ?? target.authority,
+        prefix: arrived.route.rewrite?.prefix ?? '',
         policyHeaders: answer.headers,
         removed: answer.removeHeaders,
       },

@@ -59,6 +59,8 @@ export interface Arrived {
   readonly hasBody: boolean
   readonly peer: Peer
   readonly target: Target
+  /** The target to send upstream when the route changes the path. */
+  readonly sentTarget: Target | undefined
   readonly route: Route
   readonly credential: Credential | undefined
 }
@@ -92,7 +94,7 @@ export interface Decided {
   /** Undefined when no policy was asked. */
   readonly policy: ActivePolicy | undefined
   readonly evaluation: Evaluation | undefined
-  /** The target to send upstream when the policy has changed the query. */
+  /** The target to send upstream when the route has changed the path, or the policy the query. */
   readonly sentTarget: Target | undefined
 }
 

@@ -37,7 +37,8 @@ export function collectBody(
         req.pause()
         reject(error)
       })
-    const timer = setTimeout(() => fail(new GateError('ERR_BODY_TIMEOUT')), limits.timeoutMs)
+    const late = (): void => fail(new GateError('ERR_BODY_TIMEOUT'))
+    const timer = limits.timeoutMs > 0 ? setTimeout(late, limits.timeoutMs) : undefined
     req.on('data', onData).on('end', onEnd).on('error', onBroken)
     // The client has gone, or the exchange was ended.
     res.on('close', onBroken)

@@ -23,6 +23,11 @@ export interface Peer extends Ends {
   /** True when a trusted proxy sent the request: it is then believed about the client. */
   readonly proxied: boolean
   /**
+   * The value of `X-Forwarded-For` for the upstream: the client, then the proxies that it came through. What stands to
+   * the left of the client in the header of a trusted proxy is left out, since the client may have written it.
+   */
+  readonly forwardedFor: string
+  /**
    * SHA-256 of the client's certificate, base64url (RFC 8705 section 3.1): the verified one on this connection, or the one
    * that a trusted proxy passes on. Everything that asks for the client's certificate takes it from here.
    */
@@ -64,14 +69,14 @@ export function resolvePeer(socket: Socket, pairs: readonly string[], via: Via):
   const { trusted } = via
   if (trusted === undefined || !trusted.has(peer.address) || via.unnamed.has(socket)) return peer
   const read = via.clientHeader === 'forwarded' ? readForwarded : readForwardedFor
-  const { address, scheme = peer.scheme } = read(pairs, peer.address, trusted)
+  const { address, forwardedFor, scheme = peer.scheme } = read(pairs, peer.address, trusted)
   const port = address === peer.address ? peer.port : 0
   // A proxy that passes certificates on speaks for its clients: its own certificate is never taken for that of a client.
   const certificate =
     via.certificateHeader === undefined
       ? peer.certificate
       : forwardedCertificate(pairs, via.certificateHeader)
-  return { ...peer, proxied: true, address, port, scheme, certificate }
+  return { ...peer, proxied: true, address, forwardedFor, port, scheme, certificate }
 }
 
 /**
@@ -90,7 +95,8 @@ export function hasPeer(socket: Socket): boolean {
 function readPeer(socket: Socket, via: Via): Peer {
   const ends = via.named.get(socket) ?? endsOf(socket)
   const { scheme } = via
-  const peer = { ...ends, scheme, proxied: false, certificate: via.certificates.get(socket) }
+  const certificate = via.certificates.get(socket)
+  const peer = { ...ends, scheme, proxied: false, forwardedFor: ends.address, certificate }
   via.peers.set(socket, peer)
   return peer
 }
@@ -109,6 +115,7 @@ function endsOf(socket: Socket): Ends {
 
 interface ForwardedPeer {
   readonly address: string
+  readonly forwardedFor: string
   readonly scheme: 'http' | 'https' | undefined
 }
 
@@ -122,6 +129,7 @@ function readForwardedFor(
   trusted: NetworkSet,
 ): ForwardedPeer {
   let address = own
+  let forwardedFor = own
   let scheme: ForwardedPeer['scheme']
   let hops = 0
   for (let i = pairs.length - 2; i >= 0; i -= 2) {
@@ -133,11 +141,12 @@ function readForwardedFor(
         const start = end === 0 ? 0 : value.lastIndexOf(',', end - 1) + 1
         if (++hops > maxHops) throw new GateError('ERR_HEADER_MALFORMED')
         address = readHop(value.slice(start, end).trim())
+        forwardedFor = `${address}, ${forwardedFor}`
         end = start - 1
       }
     }
   }
-  return { address, scheme }
+  return { address, forwardedFor, scheme }
 }
 
 /**
@@ -147,6 +156,7 @@ function readForwardedFor(
  */
 function readForwarded(pairs: readonly string[], own: string, trusted: NetworkSet): ForwardedPeer {
   let address = own
+  let forwardedFor = own
   let scheme: ForwardedPeer['scheme']
   let hops = 0
   for (let i = pairs.length - 2; i >= 0; i -= 2) {
@@ -159,12 +169,13 @@ function readForwarded(pairs: readonly string[], own: string, trusted: NetworkSe
       if (++hops === 1) scheme = element.scheme
       if (hops > maxHops) throw new GateError('ERR_HEADER_MALFORMED')
       // A trusted proxy that names no client is itself the peer.
-      if (element.address === undefined) return { address, scheme }
+      if (element.address === undefined) return { address, forwardedFor, scheme }
       address = element.address
+      forwardedFor = `${address}, ${forwardedFor}`
       end = start - 1
     }
   }
-  return { address, scheme }
+  return { address, forwardedFor, scheme }
 }
 
 /** @returns its address; undefined for a hop that hides it. */

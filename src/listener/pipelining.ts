@@ -155,7 +155,8 @@ export class PipelineQueue {
   }
 
   #unread(res: ServerResponse, socket: Duplex): void {
-    if (res.writableFinished || socket.writableLength === 0) return
+    const { read_idle: idleMs } = this.#options.limits()
+    if (res.writableFinished || socket.writableLength === 0 || idleMs === 0) return
     let left = socket.writableLength
     const timer = setInterval(() => {
       if (socket.writableLength < left) {
@@ -164,7 +165,7 @@ export class PipelineQueue {
       }
       this.#options.onUnread()
       socket.destroy()
-    }, this.#options.limits().read_idle)
+    }, idleMs)
     res.once('close', () => clearInterval(timer))
   }
 

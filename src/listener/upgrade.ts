@@ -18,8 +18,11 @@ export interface Upgrade {
   readonly take: () => Socket
 }
 
-/** 16 bytes in base64: 22 characters, of which the last holds 4 bits, then padding. */
-const goodKey = /^[A-Za-z0-9+/]{21}[AQgw]==$/
+/**
+ * 16 bytes in base64: 22 characters, then padding. The last character holds 4 bits that no byte needs; they may be set,
+ * as in the key of RFC 6455 section 4.1. The key is only sent on and hashed, never decoded.
+ */
+const goodKey = /^[A-Za-z0-9+/]{22}==$/
 
 /** @throws GateError ERR_UPGRADE_MALFORMED, ERR_UPGRADE_VERSION */
 export function parseUpgrade(req: IncomingMessage, socket: Socket, head: Buffer): Upgrade {

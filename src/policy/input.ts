@@ -32,6 +32,8 @@ export interface InputParts {
   /** Segments of the path, percent-decoded once. */
   readonly parsedPath: readonly string[]
   readonly query: string | null
+  /** The canonical target that goes to the upstream, with its query; `path` when the route does not change it. */
+  readonly sentTarget?: string | undefined
   /** `{"name":…,"labels":…}` and the labels alone, serialised once for each route. */
   readonly routeJson: string
   readonly labelsJson: string
@@ -137,6 +139,7 @@ const topFields = [
   'parsed_path',
   'parsed_query',
   'parsed_body',
+  'sent_target',
   'truncated_body',
   'version',
   'route',
@@ -167,6 +170,7 @@ function project(value: unknown, { whole, fields }: UsedField): unknown {
 const maxAskedPath = 2048
 const none: readonly string[] = []
 const pathPointers: readonly string[] = ['/input/attributes/request/http/path']
+const bothPointers: readonly string[] = [...pathPointers, '/input/sent_target']
 const bodyPointers = ['/input/attributes/request/http/body', '/input/parsed_body']
 
 export function buildInput(parts: InputParts, state: InputState, plan: InputPlan): PolicyInput {
@@ -212,13 +216,20 @@ export function buildInput(parts: InputParts, state: InputState, plan: InputPlan
   if (top.has('feed')) text += feed
   if (top.has('parsed_body')) text += `,"parsed_body":${body?.parsed ?? 'null'}`
   if (top.has('principal') && principal !== undefined) text += `,"principal":${principal.read}`
+  // On a route that changes no path, both targets are the same: a rule about one that were absent could not deny.
+  const { path: asked, sentTarget = asked } = parts
+  const showsSent = top.has('sent_target')
+  if (showsSent) text += `,"sent_target":${quote(sentTarget)}`
   text += '}'
 
-  const masked = query.erased.length === 0 ? none : pathPointers
+  const both = showsSent || sentTarget !== asked
+  const pointers = both ? bothPointers : pathPointers
+  const masked = query.erased.length === 0 ? none : pointers
   const shown = masked === none ? path : `"path":${quote(hideInAddress(parts.path))},`
   let logged = `{"attributes":{${source}${before}${method}${shown}${host}${scheme}${protocol}"headers":{${headers.open}}}}}`
   if (headers.openValues !== '') logged += `,"header_values":{${headers.openValues}}`
   logged += `${after}${parsedPath},"parsed_query":${query.logged}${feed}`
+  if (both) logged += `,"sent_target":${quote(hideInAddress(sentTarget))}`
   logged += principal === undefined ? '}' : `,"principal":${principal.logged}}`
   let { erased } = headers
   if (body !== undefined) erased = [...erased, ...bodyPointers]

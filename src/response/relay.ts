@@ -2,7 +2,7 @@
  * Streams the response of the upstream to the client with backpressure, never whole in memory. A truncated response
  * must not look complete: after its headers are sent, a failure destroys the socket instead of ending the message.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { atEndOfTurn } from '../domain/turn.ts'
 import type { Flow, UpstreamAnswer } from '../domain/upstream-answer.ts'
@@ -15,6 +15,10 @@ export interface RelayedExchange {
   readonly res: ServerResponse
   /** Turns raw upstream headers into those for the client. @throws GateError ERR_UPSTREAM_MALFORMED */
   answerHeaders(status: number, raw: readonly Buffer[] | readonly string[]): string[]
+  /** Returns the values of `Link` to pass on before the response. */
+  earlyLinks(raw: readonly Buffer[]): string[]
+  /** Returns the trailers for the client, as names with values. */
+  trailers(raw: readonly Buffer[]): [name: string, value: string][]
   onHead(status: number): void
   /** Called for each piece of the body before it is passed on. */
   passed(bytesIn: number, bytesOut: number): void
@@ -35,22 +39,44 @@ export class Relay implements UpstreamAnswer {
   readonly #readIdleMs: number
   #flow: Flow | undefined
   #unread: NodeJS.Timeout | undefined
+  /** The upstream waits for the client to read. */
+  #held = false
   /**
    * Response headers that arrived in this turn of the event loop. They are sent at its end; until then the exchange
    * can still be refused with an error response.
    */
-  #head: { readonly status: number; readonly headers: string[] } | undefined
+  #head:
+    | { readonly status: number; readonly reason: string; readonly headers: string[] }
+    | undefined
   #first: Buffer | undefined
   #ended = false
 
-  /** @param readIdleMs How long a client may leave response data unread. */
+  /** @param readIdleMs How long a client may leave response data unread; 0 for no limit. */
   constructor(exchange: RelayedExchange, readIdleMs: number) {
     this.#exchange = exchange
     this.#readIdleMs = readIdleMs
   }
 
-  onHead(status: number, raw: readonly Buffer[] | readonly string[], flow: Flow): void {
-    this.#head = { status, headers: this.#exchange.answerHeaders(status, raw) }
+  onEarlyHints(raw: readonly Buffer[]): void {
+    const { req, res } = this.#exchange
+    // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
+    if (req.httpVersionMinor === 0 || res.headersSent || res.destroyed) return
+    const link = this.#exchange.earlyLinks(raw)
+    if (link.length === 0) return
+    try {
+      res.writeEarlyHints({ link })
+    } catch {
+      // Node does not take this value for a link. A hint may be left out: the answer that follows has its own headers.
+    }
+  }
+
+  onHead(
+    status: number,
+    raw: readonly Buffer[] | readonly string[],
+    flow: Flow,
+    reason: string,
+  ): void {
+    this.#head = { status, reason, headers: this.#exchange.answerHeaders(status, raw) }
     this.#flow = flow
     atEndOfTurn(this.#begin)
   }
@@ -64,8 +90,11 @@ export class Relay implements UpstreamAnswer {
     }
   }
 
-  onEnd(): void {
+  onEnd(rawTrailers: readonly Buffer[]): void {
     this.#ended = true
+    const trailers = rawTrailers.length === 0 ? [] : this.#exchange.trailers(rawTrailers)
+    // Node sends them only after chunks: an answer with a length has none (RFC 9112 section 7.1.2).
+    if (trailers.length > 0) this.#exchange.res.addTrailers(trailers)
     if (this.#head === undefined) this.#end(undefined)
     this.#exchange.onOver()
   }
@@ -84,7 +113,7 @@ export class Relay implements UpstreamAnswer {
       linger(req)
     }
     try {
-      res.writeHead(head.status, head.headers)
+      res.writeHead(head.status, reasonOf(head), head.headers)
     } catch (error) {
       this.#exchange.onFailed(asGateError(error, 'ERR_UPSTREAM_MALFORMED'))
       return
@@ -107,12 +136,14 @@ export class Relay implements UpstreamAnswer {
     const { res } = this.#exchange
     if (res.destroyed || res.writableEnded || res.write(chunk)) return
     // More pieces may arrive although the upstream is paused. One timer covers all of them.
-    if (this.#unread !== undefined) return
+    if (this.#held) return
     this.#flow?.pause()
-    this.#unread = setTimeout(() => {
-      this.#exchange.onUnread()
-      breakOff(res)
-    }, this.#readIdleMs)
+    if (this.#readIdleMs > 0)
+      this.#unread = setTimeout(() => {
+        this.#exchange.onUnread()
+        breakOff(res)
+      }, this.#readIdleMs)
+    this.#held = true
     res.once('drain', this.#resume)
     res.once('close', this.#forget)
   }
@@ -138,8 +169,15 @@ export class Relay implements UpstreamAnswer {
 
   readonly #forget = (): void => {
     clearTimeout(this.#unread)
-    this.#unread = undefined
+    this.#held = false
   }
+}
+
+const plainReason = /^[\t\x20-\x7e]{1,256}$/
+
+/** The upstream's own words; the standard ones where it has none, or bytes that clients read differently. */
+function reasonOf({ status, reason }: { status: number; reason: string }): string {
+  return plainReason.test(reason) ? reason : (STATUS_CODES[status] ?? 'unknown')
 }
 
 /**

@@ -6,6 +6,7 @@
 import { isIPv6 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import type { RouteConfig } from '../config/options.ts'
+import type { Rewrite } from './rewrite.ts'
 import {
   checkTarget,
   parseRequestTarget,
@@ -145,4 +146,53 @@ function plainHost(text: string): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Reads `forward.host`: what the upstream is told in place of the request's host. */
+export function readSentHost({ forward, upstream }: Pick<RouteConfig, 'forward' | 'upstream'>): {
+  readonly host?: string
+  readonly problem?: Problem
+} {
+  const { host } = forward
+  if (host === 'keep') return {}
+  const { host: origin, protocol } = new URL(upstream)
+  if (host === 'upstream') {
+    return origin === ''
+      ? { problem: 'a Unix socket has no host; write keep, or a name such as app.internal' }
+      : { host: origin }
+  }
+  try {
+    const { authority } = readAuthority(host, protocol === 'https:' ? 'https' : 'http')
+    if (authority === host) return { host }
+    return { problem: `${host} is not how a host is written; write ${authority}` }
+  } catch {
+    return {
+      problem: `${host} is malformed; expected keep, upstream, or a name such as app.internal`,
+    }
+  }
+}
+
+/** Reads `strip_prefix` and `base_path`. */
+export function readRewrite(
+  config: PathRules & Pick<RouteConfig, 'strip_prefix' | 'base_path'>,
+  { segments }: RoutePath,
+): { readonly rewrite?: Rewrite; readonly problem?: { key: string; message: Problem } } {
+  const { strip_prefix: strip, base_path: base = '' } = config
+  if (strip && segments.length === 0) {
+    const message = 'there is nothing to cut off of the path /; leave it out'
+    return { problem: { key: 'strip_prefix', message } }
+  }
+  const message = base === '' ? undefined : basePathProblem(base)
+  if (message !== undefined) return { problem: { key: 'base_path', message } }
+  if (!strip && base === '') return {}
+  const prefix = strip ? config.path.replace(/^=|\/$/g, '') : ''
+  return { rewrite: { stripped: strip ? segments.length : 0, base, prefix } }
+}
+
+function basePathProblem(base: string): Problem | undefined {
+  const target = parse(base)
+  const sound = target?.path === base && target.query === null && !target.matrix
+  return sound && !target.encodedSlash
+    ? undefined
+    : `${JSON.stringify(base)} is not how a request has a path; expected for example /v1`
 }

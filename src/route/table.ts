@@ -8,7 +8,8 @@
  */
 import type { RouteConfig } from '../config/options.ts'
 import { GateError, type Problem } from '../errors.ts'
-import { readRouteHost, readRoutePath } from './pattern.ts'
+import { readRewrite, readRouteHost, readRoutePath, readSentHost } from './pattern.ts'
+import type { Rewrite } from './rewrite.ts'
 import type { Target } from './target.ts'
 
 export interface Route {
@@ -16,6 +17,10 @@ export interface Route {
   /** `input.route` with its labels as JSON text, made once. */
   readonly routeJson: string
   readonly labelsJson: string
+  /** Host and port that the upstream is told; undefined: those of the request. */
+  readonly sentHost: string | undefined
+  /** How the path is changed on the way to the upstream; undefined: not at all. */
+  readonly rewrite: Rewrite | undefined
 }
 
 /** The routes of one host pattern, keyed by path segments joined with NUL, which no segment can contain. */
@@ -83,7 +88,7 @@ export class RouteTable {
   }
 
   #add(config: RouteConfig, at: string, problems: Problem[]): void {
-    const refuse = (key: 'path' | 'host', message: string): void => {
+    const refuse = (key: string, message: string): void => {
       problems.push({ code: 'ERR_CONFIG_VALUE', path: `${at}.${key}`, message })
     }
     const path = readRoutePath(config)
@@ -102,9 +107,13 @@ export class RouteTable {
       )
       return
     }
+    const sent = readSentHost(config)
+    if (sent.problem !== undefined) refuse('forward.host', sent.problem)
+    const { rewrite, problem } = readRewrite(config, path)
+    if (problem !== undefined) refuse(problem.key, problem.message)
     const labelsJson = JSON.stringify(config.labels)
     const routeJson = `{"name":${JSON.stringify(config.name)},"labels":${labelsJson}}`
-    map.set(key, { config, routeJson, labelsJson })
+    map.set(key, { config, routeJson, labelsJson, sentHost: sent.host, rewrite })
     if (!exact) group.deepest = Math.max(group.deepest, segments.length)
   }
 

@@ -44,7 +44,7 @@ export interface TargetOptions {
   readonly maxBytes: number
 }
 
-const maxQueryPairs = 256
+const maxQueryPairs = 1024
 
 /**
  * Paths without percent-encoding, which are most paths. `//`, a dot after a slash and `;` are checked on the slow

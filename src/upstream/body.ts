@@ -32,7 +32,7 @@ export interface BodyLimits {
   readonly body_bytes: number
   /**
    * Longest time in ms between two pieces that the upstream is waiting for; then the stream fails with
-   * ERR_BODY_TIMEOUT.
+   * ERR_BODY_TIMEOUT. 0 for no limit.
    */
   readonly body_idle: number
 }
@@ -47,14 +47,7 @@ export function requestBody(
   // The code that sends the body handles this error. After it has finished, an 'error' event without a listener would
   // end the worker.
   body.on('error', () => {})
-  const timer = setTimeout(() => {
-    // If the upstream does not read, the client is not late.
-    if (body.writableNeedDrain) timer.refresh()
-    else body.destroy(new GateError('ERR_BODY_TIMEOUT'))
-  }, limits.body_idle)
-  req.on('data', () => timer.refresh())
-  req.once('end', () => clearTimeout(timer))
-  body.once('close', () => clearTimeout(timer))
+  if (limits.body_idle > 0) watchPace(req, body, limits.body_idle)
   req.once('close', () => {
     if (!req.complete) body.destroy(new Error('the client broke off'))
   })
@@ -65,4 +58,15 @@ export function requestBody(
   // When the body is destroyed early (the upstream failed or has answered), the rest of the request stays unread.
   body.once('close', () => req.unpipe(body))
   return req.pipe(body)
+}
+
+/** Ends the body when the client is late with the next piece. If the upstream does not read, the client is not late. */
+function watchPace(req: IncomingMessage, body: BodyStream, idleMs: number): void {
+  const timer = setTimeout(() => {
+    if (body.writableNeedDrain) timer.refresh()
+    else body.destroy(new GateError('ERR_BODY_TIMEOUT'))
+  }, idleMs)
+  req.on('data', () => timer.refresh())
+  req.once('end', () => clearTimeout(timer))
+  body.once('close', () => clearTimeout(timer))
 }

@@ -8,6 +8,7 @@ import type { Principal } from '../domain/principal.ts'
 import { headerTest, identityHeaders, neverPassed } from '../domain/proxy-headers.ts'
 import type { RequestHeaders } from '../domain/request-headers.ts'
 import { GateError } from '../errors.ts'
+import type { PublicUrls } from './public-urls.ts'
 
 export interface UpstreamHeaderOptions {
   readonly forward: { readonly identity: 'headers' | 'none' }
@@ -19,9 +20,15 @@ export interface UpstreamHeaderOptions {
   readonly principal: Principal | undefined
   readonly decisionId: string
   readonly clientAddress: string
+  /** The client and the proxies that the request came through. */
+  readonly forwardedFor: string
   readonly scheme: string
   /** Host and port on which the policy decided. */
   readonly host: string
+  /** Host and port that the upstream is told in their place. */
+  readonly sentHost: string
+  /** Path that the route has cut off; '' for none. */
+  readonly prefix: string
   readonly policyHeaders: readonly (readonly [name: string, value: string])[]
   /** Header names that the policy removes, including headers that it set itself. */
   readonly removed: readonly string[]
@@ -50,6 +57,8 @@ export function passedOn(
   const out: string[] = []
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
+    // The one value of TE that has a meaning for the upstream: it says that trailers reach the client.
+    if (name === 'te' && asksForTrailers(pairs[i + 1])) out.push('te', 'trailers')
     if (isRemoved(name) && !tokens.includes(name) && pass?.includes(name) !== true) continue
     if (remove?.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
@@ -69,7 +78,7 @@ export function upstreamHeaders(
   // one header.
   const set = policyHeaders.length === 0 ? none : policyHeaders.map(([name]) => foldedName(name))
   const withheld = removed.length === 0 ? none : removed.map(foldedName)
-  const out: string[] = ['host', options.host]
+  const out: string[] = ['host', options.sentHost]
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
     if (name === 'host' || (name === 'authorization' && options.withoutAuthorization)) continue
@@ -80,12 +89,18 @@ export function upstreamHeaders(
   }
   out.push(
     'x-forwarded-for',
-    options.clientAddress,
+    options.forwardedFor,
     'x-forwarded-proto',
     options.scheme,
     'x-forwarded-host',
     options.host,
+    'x-forwarded-port',
+    portOf(options.host, options.scheme),
   )
+  // Unlike the others, this one a policy may set or remove.
+  if (!set.includes('x-real-ip') && !withheld.includes('x-real-ip'))
+    out.push('x-real-ip', options.clientAddress)
+  if (options.prefix !== '') out.push('x-forwarded-prefix', options.prefix)
   if (forward.identity === 'headers') {
     out.push(
       'x-dropgate-decision-id',
@@ -102,6 +117,14 @@ export function upstreamHeaders(
 }
 
 const none: readonly string[] = []
+
+/** @param authority Host and port; the port is absent when it is that of the scheme. */
+function portOf(authority: string, scheme: string): string {
+  const colon = authority.lastIndexOf(':')
+  // The colons of an IPv6 address stand in brackets.
+  if (colon > authority.lastIndexOf(']')) return authority.slice(colon + 1)
+  return scheme === 'https' ? '443' : '80'
+}
 
 /** Cache of identity headers by principal: they are the same for each request with its token. */
 const identities = new WeakMap<Principal, readonly string[]>()
@@ -147,12 +170,14 @@ const fieldValue = new RegExp(`^[${valueCharacters}${obsText}]*$`)
  * @param cors Flat list of the cross-origin headers of the route, which replace those of the upstream and the policy;
  * undefined if the route has no cross-origin rules.
  * @param set Headers of the policy, which replace those of the upstream with the same names.
+ * @param publicUrls Changes what the upstream says of its own URLs; undefined if there is nothing to change.
  * @throws GateError ERR_UPSTREAM_MALFORMED
  */
 export function responseHeaders(
   raw: readonly Buffer[] | readonly string[],
   cors: readonly string[] | undefined,
   set: readonly (readonly [name: string, value: string])[],
+  publicUrls: PublicUrls | undefined,
 ): string[] {
   const out: string[] = []
   let named: string[] | undefined
@@ -173,7 +198,7 @@ export function responseHeaders(
     if (hopByHop.has(lower) || isOurs(lower)) continue
     // A cookie of the policy is added to those of the upstream; every other header is replaced.
     if (set.length > 0 && lower !== 'set-cookie' && set.some(([one]) => one === lower)) continue
-    out.push(name, value)
+    out.push(name, publicUrls === undefined ? value : publicUrls(lower, value))
   }
   const given = cors === undefined ? set : set.filter(([name]) => !isCors(name))
   if (named === undefined) return withPolicy(cors === undefined ? out : [...out, ...cors], given)
@@ -183,6 +208,41 @@ export function responseHeaders(
     if (lower === 'content-length' || !named.includes(lower)) kept.push(out[i]!, out[i + 1]!)
   }
   return withPolicy(kept, given)
+}
+
+/**
+ * Headers that an answer may not have as trailers (RFC 9110 section 6.5.1): what frames it, what a client or a cache
+ * acts on before the body, and what logs in. A client that merges trailers would let them change what was decided.
+ */
+const noTrailer =
+  /^(?:content-.*|access-control-.*|(?:www|proxy)-authenticate|authentication-info|authorization|set-cookie2?|cookie|host|expect|range|age|cache-control|expires|date|location|refresh|retry-after|vary|warning|clear-site-data|strict-transport-security|x-frame-options|link|status)$/
+
+/** Returns the trailers that may be passed on. @param raw Flat list of names and values as undici gives it. */
+export function trailersOf(raw: readonly Buffer[]): [name: string, value: string][] {
+  const out: [name: string, value: string][] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = textOf(raw[i]!)
+    const value = textOf(raw[i + 1]!)
+    const lower = name.toLowerCase()
+    if (!isToken(name) || !fieldValue.test(value)) continue
+    if (hopByHop.has(lower) || isOurs(lower) || noTrailer.test(lower)) continue
+    out.push([name, value])
+  }
+  return out
+}
+
+export function asksForTrailers(te: string | undefined): boolean {
+  return te !== undefined && /(?:^|,)[ \t]*trailers[ \t]*(?:,|$)/i.test(te)
+}
+
+/** Returns the values of `Link` in an interim answer. */
+export function linksOf(raw: readonly Buffer[]): string[] {
+  const out: string[] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const value = textOf(raw[i + 1]!)
+    if (textOf(raw[i]!).toLowerCase() === 'link' && fieldValue.test(value)) out.push(value)
+  }
+  return out
 }
 
 /** True when an upstream may take this header for one that the gate writes. @param name Lower case. */

@@ -3,29 +3,23 @@
  * upstream, event by event, or a GateError. Never does: choose an upstream from the request, follow a redirect,
  * buffer a body.
  *
- * There is one undici pool for each combination of origin, timeouts and TLS identity. The gate limits the requests in
- * front of it, so that undici never queues one: a queued request has no deadline and cannot be aborted, and before
- * undici 8.13 a request that failed its checks blocked a connection for ever. A pool that shows a stall is replaced.
+ * There is one pool for each combination of origin, timeouts and TLS identity. A request takes a connection of its own
+ * (connection.ts) and gives it back, so nothing waits in a queue: a queued request has no deadline and cannot be
+ * aborted. A pool has three kinds of places, each with its limit: requests, streams and WebSockets. What stays open
+ * for long takes no place from what is short.
  */
-import { isIP, type Socket } from 'node:net'
-import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
+import type { LookupFunction } from 'node:net'
 import type { RouteConfig } from '../config/options.ts'
+import { LinkedList } from '../domain/linked.ts'
 import { GateError } from '../errors.ts'
-import { hookWrites } from '../node-quirks.ts'
 import { type AddressRules, lookupWithin } from './addresses.ts'
+import { Connection, type ConnectionOptions, connectorOf } from './connection.ts'
 
-export interface PoolOptions {
-  readonly origin: string
+export interface PoolOptions extends ConnectionOptions {
   readonly maxConnections: number
+  readonly maxStreams: number
   readonly maxWebSockets: number
-  readonly connectMs: number
   readonly headersMs: number
-  readonly idleMs: number
-  /**
-   * PEM texts, and the server name to verify. The upstream is always verified, without `ca` by the authorities of the
-   * system.
-   */
-  readonly tls: RouteConfig['tls']
 }
 
 const retireMs = 60_000
@@ -38,57 +32,95 @@ export interface Upstream {
    * it from the `Host` header, which the client chooses.
    */
   readonly serverName: string
-  /** Reserves a slot. @throws GateError ERR_OVERLOADED */
-  admit(): Dispatcher
-  /** Frees a slot; to be called exactly once for each `admit`. */
-  release(): void
-  /** Reports that this dispatcher, returned by `admit`, has stalled. */
-  replace(suspect: Dispatcher): void
+  /** Reserves a place and a connection. @throws GateError ERR_OVERLOADED */
+  admit(): Connection
+  /** Ends this connection and returns another one for the same place. */
+  renew(connection: Connection): Connection
+  /** Moves a request to a place of a stream. @returns false when all of these are taken; it then keeps its place. */
+  becomeStream(): boolean
+  /** Frees the place; to be called exactly once for each `admit`. */
+  release(connection: Connection, end: Ending): void
 }
+
+export interface Ending {
+  /** The answer came to its end, so the connection may carry another request. */
+  readonly clean: boolean
+  readonly stream: boolean
+  readonly head: boolean
+}
+
+/**
+ * How long in ms a connection rests after the answer to a HEAD. An upstream that wrongly sends a body with it does so at
+ * once; bytes on a resting connection end it, and are never taken for the answer to the next request.
+ */
+const restMs = 50
 
 export class UpstreamPool implements Upstream {
   readonly options: PoolOptions
   readonly serverName: string
-  readonly #addresses: AddressRules
-  readonly #make: () => Pool
-  #pool: Pool
-  #inFlight = 0
+  readonly #make: () => Connection
+  /** Connections that carry no request; the newest is used first, so that the others are closed as idle. */
+  readonly #idle = new LinkedList<Connection>()
+  readonly #all = new Set<Connection>()
+  #requests = 0
+  #streams = 0
   #webSockets = 0
   #closed = false
 
   constructor(options: PoolOptions, addresses: AddressRules) {
     this.options = options
-    this.#addresses = addresses
-    this.serverName =
-      options.tls?.server_name ?? new URL(options.origin).hostname.replace(/^\[|\]$/g, '')
-    this.#make = () => makePool(options, addresses)
-    this.#pool = this.#make()
+    this.serverName = serverNameOf(options)
+    const lookup: LookupFunction = lookupWithin(options.origin, addresses)
+    // Each connector keeps its own TLS sessions, so pools never share a session.
+    const connect = connectorOf(options, lookup)
+    this.#make = () => new Connection(options, connect)
   }
 
+  /** Requests and streams under way; WebSockets are not counted. */
   get inFlight(): number {
-    return this.#inFlight
+    return this.#requests + this.#streams
   }
 
-  /** Reserves a slot. @throws GateError ERR_OVERLOADED when every connection is in use. */
-  admit(): Pool {
-    if (this.#inFlight >= this.options.maxConnections) {
+  get streams(): number {
+    return this.#streams
+  }
+
+  admit(): Connection {
+    if (this.#requests >= this.options.maxConnections) {
       throw new GateError('ERR_OVERLOADED', 'All connections to the upstream are in use.')
     }
-    this.#inFlight++
-    return this.#pool
+    this.#requests++
+    for (let idle = this.#idle.last; idle !== undefined; idle = this.#idle.last) {
+      this.#idle.delete(idle)
+      if (idle.usable) return idle
+      this.#end(idle)
+    }
+    return this.#open()
   }
 
-  /** Frees a slot; the caller calls it exactly once for each `admit`. */
-  release(): void {
-    this.#inFlight--
+  renew(connection: Connection): Connection {
+    this.#end(connection)
+    return this.#open()
   }
 
-  /** Replaces a pool that lost a slot by a new one. Requests in the old pool may finish. */
-  replace(suspect: Dispatcher): void {
-    if (suspect !== this.#pool || this.#closed) return
-    this.#pool = this.#make()
-    // Do not wait for `close`: it waits for all requests, and a stalled one would keep it waiting for ever.
-    suspect.close().catch(() => {})
+  becomeStream(): boolean {
+    if (this.#streams >= this.options.maxStreams) return false
+    this.#requests--
+    this.#streams++
+    return true
+  }
+
+  release(connection: Connection, { clean, stream, head }: Ending): void {
+    if (stream) this.#streams--
+    else this.#requests--
+    if (!clean) this.#end(connection)
+    else if (head) setTimeout(() => this.#keep(connection), restMs).unref()
+    else this.#keep(connection)
+  }
+
+  #keep(connection: Connection): void {
+    if (!this.#closed && connection.usable) this.#idle.add(connection)
+    else this.#end(connection)
   }
 
   /**
@@ -103,20 +135,34 @@ export class UpstreamPool implements Upstream {
       )
     }
     this.#webSockets++
-    const client = new Client(this.options.origin, clientOptions(this.options, this.#addresses))
-    return new DedicatedConnection(this, client, () => this.#webSockets--)
+    return new DedicatedConnection(this, this.#make, () => this.#webSockets--)
   }
 
   /** Closes the pool when no route uses it any more: idle connections at once, busy ones when their requests end. */
   retire(): void {
-    if (this.#closed) return
     this.#closed = true
-    this.#pool.close().catch(() => {})
+    for (const idle of this.#idle) this.#end(idle)
   }
 
-  async close(): Promise<void> {
+  close(): void {
     this.#closed = true
-    await this.#pool.destroy()
+    for (const each of this.#all) this.#end(each)
+  }
+
+  #open(): Connection {
+    const connection = this.#make()
+    this.#all.add(connection)
+    connection.onUnusable = () => {
+      // A connection in use is ended when its request gives it back.
+      if (this.#idle.delete(connection)) this.#end(connection)
+    }
+    return connection
+  }
+
+  #end(connection: Connection): void {
+    this.#idle.delete(connection)
+    this.#all.delete(connection)
+    connection.end()
   }
 }
 
@@ -127,28 +173,32 @@ export class UpstreamPool implements Upstream {
 export class DedicatedConnection implements Upstream {
   readonly options: PoolOptions
   readonly serverName: string
-  /** Set to undefined as early as possible: the socket may live for days, the client need not. */
-  #client: Client | undefined
+  readonly #make: () => Connection
   #onLeft: (() => void) | undefined
 
-  constructor({ options, serverName }: UpstreamPool, client: Client, onLeft: () => void) {
+  constructor({ options, serverName }: UpstreamPool, make: () => Connection, onLeft: () => void) {
     this.options = options
     this.serverName = serverName
-    this.#client = client
+    this.#make = make
     this.#onLeft = onLeft
   }
 
-  admit(): Client {
-    return this.#client!
+  admit(): Connection {
+    return this.#make()
   }
 
-  release(): void {
-    this.#client?.destroy().catch(() => {})
-    this.#client = undefined
+  renew(connection: Connection): Connection {
+    connection.end()
+    return this.#make()
   }
 
-  replace(): void {
-    this.release()
+  /** It has its place among the WebSockets already. */
+  becomeStream(): boolean {
+    return true
+  }
+
+  release(connection: Connection): void {
+    connection.end()
   }
 
   /** Frees the slot; calling it again does nothing. */
@@ -156,6 +206,10 @@ export class DedicatedConnection implements Upstream {
     this.#onLeft?.()
     this.#onLeft = undefined
   }
+}
+
+function serverNameOf({ origin, tls }: PoolOptions): string {
+  return tls?.server_name ?? new URL(origin).hostname.replace(/^\[|\]$/g, '')
 }
 
 /** The pools of one worker. Routes share connections only if all their connection options are equal. */
@@ -192,120 +246,22 @@ export class Pools {
     return this.#byRoute.get(route)!
   }
 
-  async close(): Promise<void> {
-    await Promise.all([...this.#byOptions.values()].map((pool) => pool.close()))
+  close(): void {
+    for (const pool of this.#byOptions.values()) pool.close()
   }
 }
 
 function optionsOf(route: RouteConfig): PoolOptions {
-  const { upstream, max_connections, max_websockets, timeouts, tls } = route
+  const { upstream, max_connections, max_streams, max_websockets, timeouts, tls } = route
   return {
     origin: upstream,
     maxConnections: max_connections,
+    maxStreams: max_streams,
     maxWebSockets: max_websockets,
+    maxAgeMs: route.max_connection_age,
     connectMs: timeouts.connect,
     headersMs: timeouts.headers,
     idleMs: timeouts.idle,
     tls,
   }
-}
-
-function makePool(options: PoolOptions, addresses: AddressRules): Pool {
-  return new Pool(options.origin, {
-    ...clientOptions(options, addresses),
-    // One more than the gate admits: undici may not yet have noticed that a connection closed, and must not queue then.
-    connections: options.maxConnections + 1,
-  })
-}
-
-function clientOptions(options: PoolOptions, addresses: AddressRules): Client.Options {
-  const { origin, tls } = options
-  const connect = buildConnector({
-    timeout: options.connectMs,
-    lookup: lookupWithin(origin, addresses),
-    allowH2: false,
-    rejectUnauthorized: true,
-    // Each connector keeps its own TLS sessions, so pools never share a session.
-    ...(tls?.ca === undefined ? {} : { ca: tls.ca }),
-    ...(tls?.cert === undefined ? {} : { cert: tls.cert, key: tls.key }),
-  })
-  return {
-    pipelining: 1,
-    allowH2: false,
-    // SNI must not hold an IP address (RFC 6066 section 3); the certificate is still verified against the address.
-    connect: (dial, done) => {
-      const named = isIP(dial.servername ?? '') === 0
-      connect(named ? dial : withoutName(dial), (...result) => {
-        if (result[0] === null) attend(result[1])
-        done(...result)
-      })
-    },
-    headersTimeout: options.headersMs,
-    bodyTimeout: options.idleMs,
-    keepAliveTimeout: 30_000,
-    maxHeaderSize: 32 * 1024,
-  }
-}
-
-const unanswered = new WeakSet<object>()
-
-/**
- * Returns true if a connection that had carried a response before ended without any byte of the next one. Most likely
- * the upstream closed it as idle while the request was on its way (RFC 9112 section 9.3.1).
- * @param error The error that undici reported for the request.
- */
-export function endedUnanswered(error: Error): boolean {
-  return unanswered.has(error)
-}
-
-/** How long in ms a failed write is held back, so that the response of an upstream that has closed can be read. */
-const answerMs = 100
-const hungUp = new Set(['EPIPE', 'ECONNRESET'])
-
-/**
- * Adds to a socket what undici does not do at the end of a connection.
- *
- * First, an upstream may answer (413, 401) before it has read the whole request, and close. The write that then fails
- * must not end the connection before the response is read: the failure is reported a little later, or after the last
- * byte.
- *
- * Second, it records whether the connection ended without a response. Invariant: bytes that arrive after the last
- * write of a request belong to its response, and none arrive before the first write.
- */
-function attend(socket: Socket): void {
-  let readBefore = 0
-  hookWrites(socket, {
-    onWrite: () => {
-      readBefore = socket.bytesRead
-    },
-    onFailed: (error, tell) => {
-      if (hungUp.has(error.code ?? '')) tellLater(socket, tell)
-      else tell()
-    },
-  })
-  // This listener comes before that of undici, so the result is known when undici reports the error.
-  socket.on('error', (error: NodeJS.ErrnoException) => {
-    const ended = error.code === 'UND_ERR_SOCKET' || hungUp.has(error.code ?? '')
-    if (ended && readBefore > 0 && socket.bytesRead === readBefore) unanswered.add(error)
-  })
-}
-
-/** Calls back once the answer of an upstream that has closed the connection is read, or after `answerMs`. */
-function tellLater(socket: Socket, tell: () => void): void {
-  let told = false
-  const once = (): void => {
-    if (told) return
-    told = true
-    clearTimeout(timer)
-    socket.off('end', once).off('close', once)
-    tell()
-  }
-  // Bytes that arrived while this thread was held up are read first: timers run before sockets in a turn.
-  const timer = setTimeout(() => setImmediate(once), answerMs)
-  socket.once('end', once).once('close', once)
-}
-
-function withoutName(dial: buildConnector.Options): buildConnector.Options {
-  const { servername: _, ...rest } = dial
-  return rest
 }

@@ -139,7 +139,7 @@ class GateWorker {
         return this.#onConfig(command)
       case 'drain':
         await rooms.listener.drain(command.timeoutMs, () => this.#reevaluator.drain())
-        await rooms.pools.close()
+        rooms.pools.close()
         rooms.log.flush()
         return this.#report({ type: 'drained' })
     }

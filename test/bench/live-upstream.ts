@@ -1,4 +1,4 @@
-/** The upstream of the live benchmark: WebSockets that stay silent or send, and downloads. Prints its port. */
+/** The upstream of the live benchmark: WebSockets that stay silent or send, event streams that stay silent, downloads. Prints its port. */
 import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -29,6 +29,10 @@ function pour(
 }
 
 const server = createServer((req, res) => {
+  if (req.url === '/events') {
+    res.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
+    return
+  }
   const pieces = Number(/\d+$/.exec(req.url!)?.[0] ?? 0) * 16
   res.writeHead(200, { 'content-length': pieces * piece.length })
   pour(res, piece, pieces, true)

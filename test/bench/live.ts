@@ -1,6 +1,6 @@
 /**
  * `make bench`, second part: what is open. Thousands of idle WebSockets, of which some are revoked one by one; a policy
- * change under the rest; CPU for each relayed megabyte beside nginx. The gate and the upstream run in processes of their own.
+ * change under the rest; quiet event streams on one route beside requests; CPU for each relayed megabyte beside nginx. The gate and the upstream run in processes of their own.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
@@ -24,6 +24,7 @@ import { nginxVersion } from './peers.ts'
 
 const sockets = Number(process.env.SOCKETS ?? 8000)
 const revoked = Number(process.env.REVOKED ?? 1000)
+const streams = Number(process.env.STREAMS ?? 2000)
 const megabytes = Number(process.env.MEGABYTES ?? 1000)
 const issuer = 'https://bench.example'
 
@@ -236,6 +237,42 @@ try {
     `policy change under ${rest.length}: ${denied.length} newly denied are cut within ${Math.round(lastCut)} ms, ${wrong} others; new requests p99 ${at(calm, 0.99).toFixed(2)} ms before, ${at(swept, 0.99).toFixed(2)} ms during`,
   )
   for (const { socket } of rest) socket.destroy()
+
+  // --- Event streams ----------------------------------------------------------------------------------------------
+  await pause(3000)
+  const streamsFrom = rssBytes(pid)
+  const open_: Socket[] = []
+  let begun = 0
+  let failed = 0
+  while (open_.length < streams) {
+    for (let i = 0; i < 50; i++) {
+      const socket = connect(port, '127.0.0.1', () =>
+        socket.write(
+          `GET /events HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer ${asked}\r\n\r\n`,
+        ),
+      )
+      socket.on('error', () => failed++)
+      socket.once('data', (data) => {
+        if (data.toString('latin1').startsWith('HTTP/1.1 200')) begun++
+        else failed++
+      })
+      open_.push(socket)
+    }
+    await until('a batch is open', () => begun + failed >= open_.length, 60_000)
+    // Requests beside the streams that are open by now.
+    const url = `http://127.0.0.1:${port}/0`
+    const headers = { authorization: `Bearer ${asked}` }
+    for (let i = 0; i < 10; i++) {
+      const answer = await fetch(url, { headers })
+      if (answer.status !== 200) failed++
+      await answer.arrayBuffer()
+    }
+  }
+  await pause(3000)
+  say(
+    `event streams: ${begun} quiet ones on one route beside requests, ${failed} failed; ${((rssBytes(pid) - streamsFrom) / streams / 1024).toFixed(1)} KiB of resident memory per stream, both of its sockets included`,
+  )
+  for (const socket of open_) socket.destroy()
 
   // --- Relayed bytes ----------------------------------------------------------------------------------------------
   const request = (line: string, ...more: string[]): string =>

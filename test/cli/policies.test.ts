@@ -140,7 +140,7 @@ t.test('sources of an older opa are tested by its syntax', async (t) => {
 const parts: InputParts = {
   requestId: '1', method: 'GET', path: '/a?b=1', host: 'h', scheme: 'http', protocol: 'HTTP/1.1',
   headers: ['host', 'h', 'accept', 'a', 'accept', 'b'], size: 3, bodyWithheld: false,
-  sourceAddress: '1', sourcePort: 1, destinationAddress: '2', destinationPort: 2, parsedPath: ['a'], query: 'b=1',
+  sourceAddress: '1', sourcePort: 1, destinationAddress: '2', destinationPort: 2, parsedPath: ['a'], query: 'b=1', sentTarget: '/v1/a?b=1',
   routeJson: '{"name":"r","labels":{"a":"b"}}', labelsJson: '{"a":"b"}',
   principal: { json: '{"issuer":"i","subject":"s","session_id":"x","token_id":"y","client_id":"z","tenant":"t","scopes":["a"],"issued_at":1,"expires_at":2,"claims":{"x":{"y":1}}}' },
 } // biome-ignore format: a table

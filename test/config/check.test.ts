@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
+import { schema } from '../../src/config/options.ts'
 import { warningsOf } from '../../src/config/warnings.ts'
 import type { GateError } from '../../src/errors.ts'
 
@@ -34,12 +35,21 @@ function refusal(written: object): GateError {
 /** Each is the only problem of its configuration. */
 const refused: readonly (readonly [object, string, string])[] = [
   // Upstreams: an origin, since the path that was decided on is the path that is sent.
-  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'user or password, found a URL with the path /v1'],
+  [withRoute({ upstream: 'http://a/v1' }), 'routes[0].upstream', 'found a URL with the path /v1'],
   [withRoute({ upstream: 'http://a/v1?k=secret' }), 'routes[0].upstream', 'the path /v1 and a query'],
   [withRoute({ upstream: 'http://u:secret@a' }), 'routes[0].upstream', 'found a URL with a user or password'],
   [withRoute({ upstream: 'ws://a' }), 'routes[0].upstream', 'found a URL with the scheme ws'],
   [withRoute({ upstream: 'http://a:80' }), 'routes[0].upstream', 'write http://a'],
   [withRoute({ upstream: 'http://a:99999' }), 'routes[0].upstream', 'the host or port is malformed'],
+  [withRoute({ upstream: 'unix:run/a.sock' }), 'routes[0].upstream', 'or unix:/run/app.sock'],
+  [withRoute({ upstream: 'unix:/run/' }), 'routes[0].upstream', 'is a folder'],
+  [withRoute({ upstream: `unix:/${'a'.repeat(107)}` }), 'routes[0].upstream', 'at most 107 bytes'],
+  [withRoute({ upstream: 'unix:/run/a.sock', tls: {} }), 'routes[0].tls', 'not an https origin'],
+  [withRoute({ base_path: 'v1' }), 'routes[0].base_path', 'such as /v1'],
+  [withRoute({ base_path: '/v1/' }), 'routes[0].base_path', 'such as /v1'],
+  [withRoute({ path: '/a', strip_prefix: true, methods: ['GET', 'MOVE'] }), 'routes[0].methods', 'MOVE cannot be used'],
+  [withRoute({ base_path: '/v1', methods: ['COPY'] }), 'routes[0].methods', 'COPY cannot be used'],
+  [withRoute({ preflight: 'pass', cors: { origins: ['https://a.example'] } }), 'routes[0].preflight', 'beside cors'],
   // Issuers and their tokens.
   [withIssuer({ issuer: 'https://login.example/{tenantid}/v2.0' }), 'issuers[0].issuer', '{tenantid} needs tenants: list the ids'],
   [withIssuer({ issuer: 'https://login.example/{tenant}/v2.0' }), 'issuers[0].issuer', '{tenant} is a placeholder'],
@@ -77,9 +87,6 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withIssuer({ from: ['cookie:a b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],
   [withIssuer({ from: ['cookie:a=b'] }), 'issuers[0].from[0]', 'expected authorization, cookie:NAME'],
   [withIssuer({ claims: { tenant: 'tid' } }), 'issuers[0].claims.tenant', 'write /tid'],
-  [withIssuer({ max_token_lifetime: '0s' }), 'issuers[0].max_token_lifetime', 'no token is accepted'],
-  [withIssuer({ keys_refresh: '0s' }), 'issuers[0].keys_refresh', 'without a pause'],
-  [withIssuer({ keys_max_stale: '0s' }), 'issuers[0].keys_max_stale', 'no fetched key'],
   // How an issuer's keys are fetched. No message has a header's value, a token or a proxy's password.
   [withFetch({ tls: { ca: '/no/such' } }), 'issuers[0].fetch.tls.ca', '/no/such cannot be read (ENOENT)'],
   [withFetch({ token_file: '/no/such' }), 'issuers[0].fetch.token_file', '/no/such cannot be read (ENOENT)'],
@@ -117,7 +124,7 @@ const refused: readonly (readonly [object, string, string])[] = [
   [withListen({ ...behind, client_cert_form: 'nginx', client_cert_header: 'Authorization' }), 'listen[0].client_cert_header', 'a header name that begins with X- or SSL-'],
   // Proofs.
   [{ ...least, limits: { dpop_proofs: '1KiB' } }, 'limits.dpop_proofs', 'at least 64KiB'],
-  [{ ...least, limits: { dpop_proof_age: '0s' } }, 'limits.dpop_proof_age', 'at least 1s'],
+  [{ ...least, limits: { dpop_proof_age: '500ms' } }, 'limits.dpop_proof_age', 'at least 1s'],
   [withRoute({ dpop_nonce: 'require' }), 'routes[0].dpop_nonce', 'did you mean required?'],
   // Pages: what a browser sends, compared exactly.
   [withRoute({ origins: ['https://app.example/'] }), 'routes[0].origins[0]', 'a slash at its end'],
@@ -305,3 +312,59 @@ t.test(
     t.same(pathsWith({ auth: 'none' }), [])
   },
 )
+interface Node {
+  readonly properties?: Record<string, Node>
+  readonly items?: Node
+  readonly description?: string
+  readonly 'x-unit'?: string
+  readonly 'x-zero'?: string
+  readonly 'x-compared'?: true
+}
+
+/** The path of each duration and size in the table of options. */
+function unitsOf(
+  node: Node,
+  path: readonly string[] = [],
+): [path: readonly string[], node: Node][] {
+  if (node.properties !== undefined)
+    return Object.entries(node.properties).flatMap(([key, child]) => unitsOf(child, [...path, key]))
+  if (node.items?.properties !== undefined) return unitsOf(node.items, [...path, '0'])
+  const unit = node['x-unit']
+  return unit === 'duration' || unit === 'size' ? [[path, node]] : []
+}
+
+/** The least configuration with one more value. */
+function withValue(path: readonly string[], value: string): object {
+  const written = structuredClone({
+    ...withIssuer({}),
+    routes: [{ ...route, cors: { origins: ['https://a.example'] } }],
+  }) as Record<string, unknown>
+  let at = written
+  for (const key of path.slice(0, -1)) {
+    at[key] ??= {}
+    at = at[key] as Record<string, unknown>
+  }
+  at[path.at(-1)!] = value
+  return written
+}
+
+t.test('0 of a duration or size is what the table says, or is refused', async (t) => {
+  const units = unitsOf(schema as Node)
+  t.ok(units.length > 35)
+  for (const [path, node] of units) {
+    const name = path.join('.')
+    const zero = node['x-unit'] === 'size' ? '0B' : '0s'
+    if (node['x-zero'] !== undefined) {
+      t.ok(read(withValue(path, zero)), name)
+      t.match(node.description, new RegExp(zero), `${name} says what ${zero} means`)
+    } else {
+      const { problems } = refusal(withValue(path, zero))
+      t.equal(problems![0]!.path, name.replace(/\.0(?=\.)/g, '[0]'), name)
+      t.match(problems![0]!.message, /with 0[sB] nothing could work/, name)
+    }
+    if (node['x-unit'] === 'size') continue
+    if (node['x-compared']) t.ok(read(withValue(path, '400d')), name)
+    else t.match(refusal(withValue(path, '400d')).message, /no timer can wait for longer/, name)
+  }
+  t.equal(read({ ...least, drain_timeout: '0.1ms' }).drain_timeout, 1, 'very little is not nothing')
+})

@@ -239,9 +239,10 @@ export class Boundary {
     const headers = arrived.headers.map(([name, value]) => `${name}: ${value}`)
     const ours = [
       `host: ${expectation.host}`,
-      // A connection that carried HEAD is not used again: an answer with a body would be read as the next one.
-      expectation.line.startsWith('HEAD ') ? 'connection: close' : 'connection: keep-alive',
+      'connection: keep-alive',
       'x-forwarded-for: 127.0.0.1',
+      'x-real-ip: 127.0.0.1',
+      `x-forwarded-port: ${/:([0-9]+)$/.exec(expectation.host)?.[1] ?? '80'}`,
       'x-forwarded-proto: http',
       `x-forwarded-host: ${expectation.host}`,
       `x-dropgate-route: ${expectation.route}`,

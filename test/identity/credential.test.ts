@@ -130,7 +130,7 @@ t.test('on an optional route, what the gate has not read is no anonymous request
 })
 
 t.test('a token header that nobody has verified reaches neither policy nor upstream', async (t) => {
-  const strip = { authorization: 'strip', identity: 'none' } as const
+  const strip = { authorization: 'strip', identity: 'none', host: 'keep' } as const
   const keep = { ...strip, authorization: 'keep' } as const
   for (const auth of ['required', 'optional', 'none'] as const)
     for (const forward of [strip, keep]) {

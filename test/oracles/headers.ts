@@ -177,6 +177,15 @@ export function passed(
   const dropped = named(pairs)
   return pairs
     .map(([name, value]) => [name.toLowerCase(), value] as const)
-    .filter(([name]) => !isReserved(name) && !dropped.includes(name))
+    .map(([name, value]) => (name === 'te' && wantsTrailers(value) ? trailers : [name, value]))
+    .filter((pair) => pair === trailers || (!isReserved(pair[0]!) && !dropped.includes(pair[0]!)))
+    .map((pair) => [pair[0]!, pair[1]!] as const)
     .filter(([name]) => keepAuthorization || (name !== 'authorization' && name !== 'dpop'))
+}
+
+/** All that is left of `TE`: that trailers are welcome. */
+const trailers: readonly string[] = ['te', 'trailers']
+
+function wantsTrailers(te: string): boolean {
+  return te.split(',').some((part) => part.trim().toLowerCase() === 'trailers')
 }

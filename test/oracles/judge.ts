@@ -123,16 +123,20 @@ function judgeUpstream(
     principal: undefined,
     decisionId: 'd',
     clientAddress: 'c',
+    forwardedFor: 'c, p',
     scheme: 'http',
     host: 'h',
+    sentHost: 's',
+    prefix: '',
     policyHeaders: [],
     removed: [],
   })
   const expected = [
     'host',
-    'h',
+    's',
     ...passed(pairs, authorization === 'keep').flat(),
-    ...['x-forwarded-for', 'c', 'x-forwarded-proto', 'http', 'x-forwarded-host', 'h'],
+    ...['x-forwarded-for', 'c, p', 'x-forwarded-proto', 'http'],
+    ...['x-forwarded-host', 'h', 'x-forwarded-port', '80', 'x-real-ip', 'c'],
     ...['x-dropgate-decision-id', 'd', 'x-dropgate-route', 'r'],
   ]
   return shown(out) === shown(expected)

@@ -102,7 +102,7 @@ function settled(query: string): string | undefined {
     if (query[i] === '&') pairs++
     out += query[i] === '%' && byteAt(query, i) === undefined ? '%25' : query[i]
   }
-  return pairs <= 256 ? out : undefined
+  return pairs <= 1024 ? out : undefined
 }
 
 /** The byte that a percent triplet means. */

@@ -266,5 +266,5 @@ t.test('the input keeps its contract, and no secret of it is logged', async (t) 
   t.equal(seen.attributes.request.http.path, '/a?x=1&access_token=***&a/b~token=***&access%5Ftoken=***')
   t.notMatch(asked.logged, /secret/)
   t.same(asked.erased, ['/input/attributes/request/http/headers/referer', '/input/header_values/referer', '/input/parsed_query/access_token', '/input/parsed_query/a~1b~0token'])
-  t.same(asked.masked, ['/input/attributes/request/http/path'])
+  t.same(asked.masked, ['/input/attributes/request/http/path', '/input/sent_target'])
 }) // biome-ignore format: tables

@@ -100,3 +100,41 @@ t.test('a table that no request could mean is refused, naming the route', async 
     }
   }
 })
+
+t.test('what a route changes on the way is refused where it cannot work', async (t) => {
+  const problemOf = (part: object): string => {
+    const route = { name: 'a', path: '/a', auth: 'none', upstream: 'http://127.0.0.1:1', ...part }
+    const database = { url: 'postgres://gate@127.0.0.1/gate' }
+    const { routes } = readConfig(JSON.stringify({ database, routes: [route] }), '.', {})
+    try {
+      new RouteTable(routes)
+    } catch (error) {
+      return (error as GateError).problems!.map(({ path, message }) => `${path} ${message}`).join()
+    }
+    return ''
+  }
+  const refused: [part: object, problem: RegExp][] = [
+    [{ path: '/', strip_prefix: true }, /^routes\[0\]\.strip_prefix there is nothing to cut off/],
+    [{ base_path: '/a/../b' }, /^routes\[0\]\.base_path "\/a\/\.\.\/b" is not how a request has a path/],
+    [{ base_path: '/a//b' }, /base_path/],
+    [{ base_path: '/a?b' }, /base_path/],
+    [{ base_path: '/%61' }, /base_path/],
+    [{ base_path: '/a;b' }, /base_path/],
+    [{ base_path: '/a%2Fb' }, /base_path/],
+    [{ forward: { host: 'App.internal' } }, /^routes\[0\]\.forward\.host App.internal is not how a host is written; write app.internal/],
+    [{ forward: { host: 'app.internal:80' } }, /write app.internal$/],
+    [{ forward: { host: '1.2.3' } }, /malformed/],
+    [{ forward: { host: 'upstream' }, upstream: 'unix:/run/a.sock' }, /a Unix socket has no host/],
+  ] // biome-ignore format: a table
+  for (const [part, problem] of refused) t.match(problemOf(part), problem, JSON.stringify(part))
+  for (const part of [
+    { strip_prefix: true },
+    { path: '/', base_path: '/v1' },
+    { path: '=/a', strip_prefix: true, base_path: '/x/y.z' },
+    { forward: { host: 'app.internal:8080' } },
+    { forward: { host: '[::1]:8080' } },
+    { forward: { host: 'upstream' } },
+    { upstream: 'unix:/run/a.sock' },
+  ])
+    t.equal(problemOf(part), '', JSON.stringify(part))
+})

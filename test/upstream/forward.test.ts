@@ -6,8 +6,8 @@ import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { createServer as createTlsServer } from 'node:tls'
 import t from 'tap'
-import type { Dispatcher } from 'undici'
 import type { GateError } from '../../src/errors.ts'
+import type { Connection } from '../../src/upstream/connection.ts'
 import { Forwarding, type UpstreamRequest } from '../../src/upstream/forward.ts'
 import { type Upstream, UpstreamPool } from '../../src/upstream/pools.ts'
 import { until } from '../harness/wait.ts'
@@ -25,32 +25,38 @@ async function send(
 ): Promise<Outcome> {
   const limits = {
     maxConnections: 4,
+    maxStreams: 1,
     maxWebSockets: 1,
+    maxAgeMs: 0,
     connectMs: 500,
     headersMs: 500,
     idleMs: 500,
   }
   const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
   let dispatched = 0
+  const counted = (connection: Connection): Connection => {
+    const { client } = connection
+    const dispatch = client.dispatch.bind(client)
+    client.dispatch = (...args) => {
+      dispatched++
+      return dispatch(...args)
+    }
+    return connection
+  }
   const counting: Upstream = {
     options: pool.options,
     serverName: pool.serverName,
-    admit: () => {
-      const undici = pool.admit()
-      const dispatch: Dispatcher['dispatch'] = (...args) => {
-        dispatched++
-        return undici.dispatch(...args)
-      }
-      return { dispatch } as Dispatcher
-    },
-    release: () => pool.release(),
-    replace: () => {},
+    admit: () => counted(pool.admit()),
+    renew: (connection) => counted(pool.renew(connection)),
+    becomeStream: () => pool.becomeStream(),
+    release: (connection, end) => pool.release(connection, end),
   }
   const error = await new Promise<GateError>((resolve, reject) => {
     Forwarding.start(
       counting,
       { method, path: '/', headers: ['host', 'a'], body },
       {
+        onEarlyHints: () => {},
         onHead: () => reject(new Error('answered')),
         onData: () => {},
         onEnd: () => reject(new Error('ended')),
@@ -60,7 +66,7 @@ async function send(
     )
   })
   t.equal(pool.inFlight, 0, 'its place is given back')
-  await pool.close()
+  pool.close()
   return { dispatched, code: error.code }
 }
 
@@ -124,7 +130,15 @@ async function sendTwice(
   const pool = new UpstreamPool(
     {
       origin: `${encrypted ? 'https' : 'http'}://127.0.0.1:${port}`,
-      ...{ maxConnections: 4, maxWebSockets: 1, connectMs: 500, headersMs: 500, idleMs: 500 },
+      ...{
+        maxConnections: 4,
+        maxStreams: 1,
+        maxWebSockets: 1,
+        maxAgeMs: 0,
+        connectMs: 500,
+        headersMs: 500,
+        idleMs: 500,
+      },
       tls: encrypted ? { ca: pem('authority.pem'), server_name: 'localhost' } : undefined,
     },
     { deny: [], adminPort: 0 },
@@ -135,6 +149,7 @@ async function sendTwice(
         pool,
         { ...request, headers: ['host', 'a'] },
         {
+          onEarlyHints: () => {},
           onHead: () => {},
           onData: () => {},
           onEnd: () => resolve('answered'),
@@ -146,7 +161,7 @@ async function sendTwice(
   const first = await ask({ method: 'GET', path: '/1', body: null })
   const ends = [first, await ask({ method, path: '/2', body })]
   t.equal(pool.inFlight, 0, 'its place is given back')
-  await pool.close()
+  pool.close()
   server.close()
   return { ends, seen }
 }
@@ -182,7 +197,9 @@ t.test('a request that undici refuses for its arguments takes no place with it',
   const { port } = server.address() as { port: number }
   const limits = {
     maxConnections: 1,
+    maxStreams: 1,
     maxWebSockets: 1,
+    maxAgeMs: 0,
     connectMs: 500,
     headersMs: 500,
     idleMs: 500,
@@ -198,6 +215,7 @@ t.test('a request that undici refuses for its arguments takes no place with it',
         pool,
         { method: 'GET', path, headers, body: null },
         {
+          onEarlyHints: () => {},
           onHead: resolve,
           onData: () => {},
           onEnd: () => {},
@@ -237,7 +255,15 @@ t.test(
     const pool = new UpstreamPool(
       {
         origin: `http://127.0.0.1:${port}`,
-        ...{ maxConnections: 1, maxWebSockets: 1, connectMs: 500, headersMs: 2000, idleMs: 2000 },
+        ...{
+          maxConnections: 1,
+          maxStreams: 1,
+          maxWebSockets: 1,
+          maxAgeMs: 0,
+          connectMs: 500,
+          headersMs: 2000,
+          idleMs: 2000,
+        },
         tls: undefined,
       },
       { deny: [], adminPort: 0 },
@@ -251,6 +277,7 @@ t.test(
         pool,
         { method: 'POST', path: '/', headers: ['host', 'a'], body },
         {
+          onEarlyHints: () => {},
           onHead: (status) => {
             answer += `${status} `
           },
@@ -267,3 +294,36 @@ t.test(
     await until('its place is given back', () => pool.inFlight === 0)
   },
 )
+
+t.test('a request that is given up while its connection is being opened frees its place at once', async (t) => {
+  // It never answers the TLS handshake.
+  const accepted: Socket[] = []
+  const server = createServer((socket) => accepted.push(socket.on('error', () => {})))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const origin = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const limits = { maxConnections: 1, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 0, idleMs: 0 }
+  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const codes: string[] = []
+  for (let i = 0; i < 3; i++) {
+    const sending = Forwarding.start(
+      pool,
+      { method: 'GET', path: '/', headers: ['host', 'a'], body: null },
+      {
+        onEarlyHints: () => {},
+        onHead: () => {},
+        onData: () => {},
+        onEnd: () => {},
+        onError: ({ code }) => codes.push(code),
+        onSwitched: () => {},
+      },
+    )
+    await until('it is being opened', () => accepted.length > i)
+    sending.abort(new Error('cut'))
+    t.equal(pool.inFlight, 0)
+    accepted[i]!.resume()
+    await until('nothing is opened any more', () => accepted[i]!.destroyed)
+  }
+  t.equal(codes.length, 3)
+  pool.close()
+}) // biome-ignore format: short

@@ -10,8 +10,11 @@ const options = {
   principal: undefined,
   decisionId: 'd',
   clientAddress: '192.0.2.1',
+  forwardedFor: '192.0.2.1',
   scheme: 'https',
   host: 'api.example',
+  sentHost: 'api.example',
+  prefix: '',
 } as const
 
 /** Values of the headers that a CGI-like upstream reads under this name. */
@@ -43,3 +46,20 @@ t.test('a header that the policy removes is not sent, in no spelling', async (t)
     }
   }
 })
+
+t.test('X-Real-IP is the client, or what the policy says', async (t) => {
+  const sent = (policyHeaders: readonly [string, string][], removed: readonly string[]): string[] =>
+    cgi(upstreamHeaders(client, { ...options, policyHeaders, removed }), 'X_REAL_IP')
+  t.same(sent([], []), ['192.0.2.1'])
+  t.same(sent([['x_real_ip', '::1']], []), ['::1'])
+  t.same(sent([], ['x-real-ip']), [])
+})
+
+t.test('the port for the upstream is that of the host, or of the scheme', async (t) => {
+  for (const [host, scheme, port] of [
+    ['a', 'http', '80'], ['a', 'https', '443'], ['a:8080', 'https', '8080'], ['[::1]', 'https', '443'], ['[::1]:81', 'http', '81'],
+  ] as const) {
+    const made = { ...options, host, scheme, policyHeaders: [], removed: [] }
+    t.same(cgi(upstreamHeaders(client, made), 'X_FORWARDED_PORT'), [port], host)
+  }
+}) // biome-ignore format: short

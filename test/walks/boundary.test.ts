@@ -71,8 +71,10 @@ t.test('the client that a trusted proxy names is told to policy, log and upstrea
   ]
   t.match(await sendTo(behind, get(...forged)), /^HTTP\/1\.1 200/)
   const [seen] = gate.upstream.seen
-  t.same(headerOf(seen, 'x-forwarded-for'), ['198.51.100.1'])
+  t.same(headerOf(seen, 'x-forwarded-for'), ['198.51.100.1, 10.0.0.9, 127.0.0.1'])
+  t.same(headerOf(seen, 'x-real-ip'), ['198.51.100.1'])
   t.same(headerOf(seen, 'x-forwarded-proto'), ['https'])
+  t.same(headerOf(seen, 'x-forwarded-port'), ['443'])
   const event = await recorded(seen)
   t.match(sourceOf(event), { address: '198.51.100.1', portValue: 0 })
   t.equal(event.requested_by, '198.51.100.1')

@@ -53,7 +53,7 @@ const headerOf = (seen: Seen, name: string): string[] =>
 
 t.test('what the upstream is told is ours, whatever the client says', async (t) => {
   const forged = {
-    'X-Dropgate-Subject': 'root', 'x-dropgate-issuer': 'x', 'X-Forwarded-For': '6.6.6.6', 'X-Forwarded-Host': 'evil', 'X-Forwarded-Proto': 'https',
+    'X-Dropgate-Subject': 'root', 'x-dropgate-issuer': 'x', 'X-Forwarded-For': '6.6.6.6', 'X-Forwarded-Host': 'evil', 'X-Forwarded-Port': '1', 'X-Forwarded-Prefix': '/admin', 'X-Forwarded-Proto': 'https',
     Forwarded: 'for=6.6.6.6', 'X-Real-IP': '6.6.6.6', 'X-Original-URL': '/admin', 'X-HTTP-Method-Override': 'DELETE', 'X-Envoy-Original-Path': '/admin',
     Connection: 'keep-alive, x-hop', 'X-Hop': '1', TE: 'trailers', 'Proxy-Authorization': 'Basic x', 'X-Innocent': 'yes',
   } // biome-ignore format: a table
@@ -64,7 +64,7 @@ t.test('what the upstream is told is ours, whatever the client says', async (t) 
     ['x-dropgate-subject', 'm%C3%A1ria%20@%20100%25'], ['x-dropgate-issuer', gate.issuer.url], ['x-dropgate-client', 'app'], ['x-dropgate-session', 's%201'],
     ['x-dropgate-scopes', 'a b'], ['x-dropgate-route', 'orders'], ['x-forwarded-for', '127.0.0.1'], ['x-forwarded-proto', 'http'],
     ['x-forwarded-host', `127.0.0.1:${gate.port}`], ['host', `127.0.0.1:${gate.port}`], ['x-innocent', 'yes'],
-    ['authorization'], ['forwarded'], ['x-real-ip'], ['x-original-url'], ['x-http-method-override'], ['x-envoy-original-path'], ['x-hop'], ['te'], ['proxy-authorization'],
+    ['authorization'], ['forwarded'], ['x-real-ip', '127.0.0.1'], ['x-forwarded-port', String(gate.port)], ['x-original-url'], ['x-http-method-override'], ['x-envoy-original-path'], ['x-forwarded-prefix'], ['x-hop'], ['te', 'trailers'], ['proxy-authorization'],
   ] // biome-ignore format: a table
   for (const [name, ...values] of told) t.same(headerOf(seen!, name), values, name)
   const [decisionId] = headerOf(seen!, 'x-dropgate-decision-id')
