@@ -28,8 +28,12 @@ bundle: node_modules/.installed ## check, test and build policies/ into bundles/
 docs: node_modules/.installed ## write dropgate.schema.json and the tables of README.md anew
 	@$(NODE) test/harness/docs.ts --write
 
-bench: node_modules/.installed ## CPU per request beside its peers, the revocation time, ten million rows, thousands of WebSockets
+bench: node_modules/.installed ## CPU per request beside its peers, latency, many tokens, revocation time, many rows, many streams
 	@$(NODE) test/bench/bench.ts
+	@$(NODE) test/bench/rotating.ts
+	@$(NODE) test/bench/new-token.ts
+	@$(NODE) test/bench/latency.ts
+	@$(NODE) test/bench/chunks.ts
 	@$(NODE) test/bench/feed.ts
 	@$(NODE) test/bench/live.ts
 
