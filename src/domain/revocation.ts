@@ -112,6 +112,26 @@ export function keyOf(kind: Kind, issuer: string, value: string | Uint8Array): B
   return Buffer.from(hash('sha256', bytes, 'binary').slice(0, 16), 'latin1')
 }
 
+/** Keys that many tokens share: of clients, groups, tenants, signing keys and issuers. */
+const sharedKeys = new Map<string, Buffer>()
+const maxSharedKeys = 4096
+const maxSharedLength = 256
+
+/** As `keyOf`, for values that come again. */
+function sharedKeyOf(kind: Kind, issuer: string, value: string): Buffer {
+  if (value.length > maxSharedLength) return keyOf(kind, issuer, value)
+  // The length keeps an issuer and a value apart that would look alike side by side.
+  const name = `${kind} ${issuer.length} ${issuer}${value}`
+  let key = sharedKeys.get(name)
+  if (key === undefined) {
+    key = keyOf(kind, issuer, value)
+    // Made anew in a moment, where it is full.
+    if (sharedKeys.size === maxSharedKeys) sharedKeys.clear()
+    sharedKeys.set(name, key)
+  }
+  return key
+}
+
 /** Facts about the bearer of a verified token that revocations can name. */
 export interface Identifiers {
   readonly issuer: string
@@ -142,6 +162,10 @@ export function keysOf(who: Identifiers): Uint32Array {
     if (value === undefined) return
     found.push(keyOf(kind, who.issuer, value), keyOf(kind, '', value))
   }
+  const bothShared = (kind: Kind, value: string | undefined): void => {
+    if (value === undefined) return
+    found.push(sharedKeyOf(kind, who.issuer, value), sharedKeyOf(kind, '', value))
+  }
   both('token_id', who.tokenId)
   for (const each of who.tokenHashes ?? []) both('token_hash', each)
   both('session_id', who.sessionId)
@@ -151,11 +175,11 @@ export function keysOf(who: Identifiers): Uint32Array {
   for (const { issuer, subject } of who.actors ?? []) {
     found.push(keyOf('subject', issuer, subject), keyOf('subject', '', subject))
   }
-  both('client_id', who.clientId)
-  for (const each of who.groups ?? []) both('group_value', each)
-  both('tenant', who.tenant)
-  both('key_thumbprint', who.keyThumbprint)
-  found.push(keyOf('issuer', who.issuer, ''), everyoneKey)
+  bothShared('client_id', who.clientId)
+  for (const each of who.groups ?? []) bothShared('group_value', each)
+  bothShared('tenant', who.tenant)
+  bothShared('key_thumbprint', who.keyThumbprint)
+  found.push(sharedKeyOf('issuer', who.issuer, ''), everyoneKey)
   return wordsOfKeys(found)
 }
 
