@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { WebSocketServer } from 'ws'
+import { freePort } from '../bench/machine.ts'
 import { Browser, type Page, withoutChromium } from '../harness/browser.ts'
 import { compile } from '../harness/bundle.ts'
 import { TestGate } from '../harness/gate.ts'
@@ -81,14 +82,6 @@ const policy = `
 default decision := {"allowed": false}
 decision := {"allowed": true, "headers": saw} if not "secret" in input.parsed_path
 saw["x-policy-cookie"] := urlquery.encode(input.attributes.request.http.headers.cookie)`
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
 
 async function walks(): Promise<void> {
   let token = ''
