@@ -73,6 +73,7 @@ async function walk(changed: string, entrance: Entrance): Promise<string> {
     () => `connected: ${ends.join()}`,
     () => messages.some(({ type }) => type === 'connected') || ends.length > 0,
   )
+  demand(ends.length === 0, `its WebSocket: ${ends.join()}`)
   const browser = withoutChromium === false ? new Browser() : undefined
   try {
     const tab = await browser?.open(`${entrance.origin}/public?as=${await entrance.token('alice')}`)
