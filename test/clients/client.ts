@@ -20,7 +20,8 @@ export interface Entrance {
 export interface Client {
   /** Of its route: `/NAME`. */
   readonly name: string
-  readonly server: Server
+  /** Where its app listens, from now on. */
+  upstream(): Promise<string>
   /** Options of its route. */
   readonly route: Readonly<Record<string, unknown>>
   /** Throws when something does not work; @returns what it did */

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { join } from 'node:path'
-import { type Client, demand, type Entrance, run, runWell, temporary } from './client.ts'
+import { type Client, demand, type Entrance, listen, run, runWell, temporary } from './client.ts'
 
 const branches = 60
 
@@ -17,7 +17,7 @@ export function git(): Client {
   })
   return {
     name: 'git',
-    server,
+    upstream: () => listen(server),
     route: { strip_prefix: true },
     run: (entrance) => walk(root, entrance, seen),
     close: () => server.close(),

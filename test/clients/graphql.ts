@@ -1,7 +1,7 @@
 /** GraphQL over a WebSocket: a subscription by graphql-ws, and its end when the caller is revoked. */
 import { createServer, type Server } from 'node:http'
 import { pause } from '../harness/wait.ts'
-import { type Client, demand, type Entrance } from './client.ts'
+import { type Client, demand, type Entrance, listen } from './client.ts'
 import { load } from './packages.ts'
 
 interface WsPackage {
@@ -46,7 +46,7 @@ export function graphqlWs(): Client {
   useServer({ schema }, sockets)
   return {
     name: 'graphql',
-    server,
+    upstream: () => listen(server),
     route: {},
     run: walk,
     close: () => {

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { gunzipSync } from 'node:zlib'
-import { type Client, demand, type Entrance, run, runWell, temporary } from './client.ts'
+import { type Client, demand, type Entrance, listen, run, runWell, temporary } from './client.ts'
 
 interface Published {
   readonly name: string
@@ -41,7 +41,7 @@ export function npm(): Client {
   })
   return {
     name: 'npm',
-    server,
+    upstream: () => listen(server),
     route: { strip_prefix: true, encoded_slashes: 'pass' },
     run: (entrance) => walk(entrance, audits),
     close: () => server.close(),

@@ -1,7 +1,7 @@
 /** Socket.IO: polling, then its upgrade to a WebSocket, and the end of it when the caller is revoked. */
 import { createServer, type Server } from 'node:http'
 import { until } from '../harness/wait.ts'
-import { type Client, demand, type Entrance } from './client.ts'
+import { type Client, demand, type Entrance, listen } from './client.ts'
 import { load } from './packages.ts'
 
 interface Socket {
@@ -35,7 +35,7 @@ export function socketIo(): Client {
   server.prependListener('upgrade', () => transports.push('websocket'))
   return {
     name: 'socket.io',
-    server,
+    upstream: () => listen(server),
     route: {},
     run: (entrance) => walk(entrance, transports),
     close: () => server.close(),

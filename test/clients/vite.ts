@@ -1,7 +1,6 @@
 /** Vite's dev server: modules, and hot reload of one of them, as its own client sees it and in Chromium where it is there. */
 import { spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { join } from 'node:path'
 import WebSocket from 'ws'
 import { freePort } from '../bench/machine.ts'
@@ -20,8 +19,8 @@ import.meta.hot?.accept('./text.js', ({ text }) => show(text))
 `
 const text = (of: string): string => `export const text = 'Zoë ${of}'\n`
 
-/** What its route needs: the server is a process of its own, so that it is told where it listens. */
-export async function vite(): Promise<Client & { readonly upstream: string }> {
+/** The dev server is a process of its own. */
+export async function vite(): Promise<Client> {
   const app = temporary()
   mkdirSync(join(app, 'src'))
   writeFileSync(join(app, 'index.html'), page)
@@ -45,8 +44,7 @@ export async function vite(): Promise<Client & { readonly upstream: string }> {
   demand(child.exitCode === null, told)
   return {
     name: 'vite',
-    server: createServer(),
-    upstream: `http://127.0.0.1:${port}`,
+    upstream: async () => `http://127.0.0.1:${port}`,
     route: {},
     run: (entrance) => walk(join(app, 'src', 'text.js'), entrance),
     close: () => void child.kill(),

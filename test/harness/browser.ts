@@ -122,10 +122,13 @@ export class Page {
     const params = { expression, awaitPromise: true, returnByValue: true }
     const answer = await this.#browser.send('Runtime.evaluate', params, this.#session)
     const { result, exceptionDetails } = answer as {
-      result: { value: T; description?: string }
-      exceptionDetails?: object
+      result: { value: T }
+      exceptionDetails?: { text: string; exception?: { description?: string } }
     }
-    if (exceptionDetails !== undefined) throw new Error(`in the page: ${result.description}`)
+    if (exceptionDetails !== undefined) {
+      const { text, exception } = exceptionDetails
+      throw new Error(`in the page: ${exception?.description ?? text}`)
+    }
     return result.value
   }
 

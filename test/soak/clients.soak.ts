@@ -24,7 +24,7 @@ const skip = (name: string, why: string): void => {
 }
 
 console.log(`clients: ${wanted.join(', ')}`)
-const clients: (Client & { readonly upstream?: string })[] = []
+const clients: Client[] = []
 for (const [name, make] of [['git', git], ['npm', npm]] as const) {
   if (!installed(name)) skip(name, 'it is not installed here')
   else if (wants(name)) clients.push(make())
@@ -44,10 +44,10 @@ const signIn = createServer((req, res) => {
 const port = await freePort()
 const origin = `http://127.0.0.1:${port}`
 const routes = await Promise.all(
-  clients.map(async ({ name, server, upstream, route }) => ({
+  clients.map(async ({ name, upstream, route }) => ({
     name,
     path: `/${name}`,
-    upstream: upstream ?? (await listen(server)),
+    upstream: await upstream(),
     origins: [origin],
     ...route,
   })),
