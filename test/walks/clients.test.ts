@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { WebSocketServer } from 'ws'
+import { chromium, withoutChromium } from '../harness/browser.ts'
 import { TestGate } from '../harness/gate.ts'
 import { StreamUpstream } from '../harness/streams.ts'
 import { until } from '../harness/wait.ts'
@@ -115,18 +116,15 @@ t.test('a fetch of Node rejects in the middle of the stream', async (t) => {
   await t.rejects(drained, { message: /terminated/ })
 })
 
-const browser = [process.env.CHROMIUM ?? '', 'chromium', 'chromium-browser', 'google-chrome'].find(
-  (name) => name !== '' && missing(name) === false,
-)
 t.test(
   'a page in Chromium sees its EventSource and its WebSocket, both by cookie, cut',
-  { skip: browser === undefined ? 'Chromium is not installed here' : false },
+  { skip: withoutChromium },
   async (t) => {
     cookie = await gate.issuer.token('browser')
     const profile = mkdtempSync(join(tmpdir(), 'dropgate-chromium-'))
     const args = ['--headless', '--no-sandbox', '--disable-gpu', '--remote-debugging-port=0']
-    const chromium = spawn(browser!, [...args, `--user-data-dir=${profile}`, `${page}/public/page`])
-    children.push(chromium)
+    const browser = spawn(chromium!, [...args, `--user-data-dir=${profile}`, `${page}/public/page`])
+    children.push(browser)
     t.teardown(() => rmSync(profile, { recursive: true, force: true, maxRetries: 10 }))
     await until('both are open', () => told.includes('event') && told.includes('message'), 30_000)
     await revoke('browser')
@@ -137,8 +135,8 @@ t.test(
       30_000,
     )
     t.pass()
-    const gone = new Promise((resolve) => chromium.once('exit', resolve))
-    chromium.kill()
+    const gone = new Promise((resolve) => browser.once('exit', resolve))
+    browser.kill()
     await gone
   },
 )
