@@ -3,6 +3,10 @@
  * NSDI 2024): entries stand in the order of their arrival, a hand goes from the oldest to the newest and round again, and
  * takes the first one that was not used since the hand last passed. So a hit writes one mark, and tokens that are used
  * once do not drive out those that come again.
+ *
+ * Once it is full, only one of `newcomers` gets in. With more live tokens than room most of what came in would leave again
+ * unused, and objects that live just so long cost the garbage collector more than a token costs that is known to another
+ * worker (known-signatures.ts). A token that comes often is soon in.
  */
 import type { Principal } from '../domain/principal.ts'
 
@@ -20,6 +24,9 @@ export interface Verified {
  * `make bench` prints what an entry really takes.
  */
 const overhead = 1500
+
+/** Of so many tokens that come to the full cache one gets in. */
+const newcomers = 8
 
 /**
  * A token is filed under its last characters (144 bits of its signature), then compared as a whole. Hashing the whole
@@ -45,6 +52,8 @@ export class TokenCache {
   #oldest: Entry | undefined
   /** The entry that the hand looks at next; undefined: the oldest. */
   #hand: Entry | undefined
+  /** Tokens that came while it was full. */
+  #came = 0
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes
@@ -62,9 +71,11 @@ export class TokenCache {
     return entry.verified
   }
 
+  /** Keeps a token, or does not where there is no room. */
   set(token: string, verified: Verified): void {
     const bytes = bytesOf(token, verified)
     if (bytes > this.#maxBytes) return
+    if (this.#bytes + bytes > this.#maxBytes && ++this.#came % newcomers !== 0) return
     // The token is a slice of the header text; without a copy, the cache would keep all headers of that request in
     // memory.
     const kept = copyOf(token)

@@ -608,7 +608,8 @@ t.test('the cache is bounded in bytes and keeps what is used', async (t) => {
     cache.get('token-0')
   }
   t.ok(cache.get('token-0'), 'in use all the time')
-  t.ok(cache.get('token-999'))
+  for (let i = 0; i < 8; i++) cache.set('token-999', entry)
+  t.ok(cache.get('token-999'), 'what comes again gets in')
   let held = 0
   for (let i = 0; i < 1000; i++) if (cache.get(`token-${i}`) !== undefined) held++
   t.ok(held > 5 && held < 100, `${held} of 1000 are held`)
@@ -724,6 +725,26 @@ t.test('a flood of new tokens is shed, and known ones are not', async (t) => {
   t.equal(shed.length, 10)
   t.match(shed[0], { reason: { code: 'ERR_OVERLOADED' } })
   t.match(await verifier.verify(tokens.at(-1)!, undefined), { subject: 'alice' })
+})
+
+t.test('of more tokens in turn than there is room for, a part stays', async (t) => {
+  const principal = await make().verifier.verify(await signed(), undefined)
+  const entry = { principal, audience: ['api'], keysVersion: 1, rules: {} }
+  const room = 100
+  const size = 'token-0000'.length + 3 * principal.json.length + principal.keys.byteLength + 1500
+  const cache = new TokenCache(room * size)
+  let [hits, came] = [0, 0]
+  for (let round = 0; round < 40; round++) {
+    for (let i = 1000; i < 1307; i++) {
+      const hit = cache.get(`token-${i}`) !== undefined
+      if (!hit) cache.set(`token-${i}`, entry)
+      if (round < 20) continue
+      came++
+      if (hit) hits++
+    }
+  }
+  // Were each of them let in, each would have left before its turn.
+  t.ok(hits > came / 6, `${hits} of ${came}`)
 })
 
 t.test('a token that ends like a verified one is not taken for it', async (t) => {
