@@ -3,6 +3,7 @@
  * share it. It never changes, except for the keys that `heldKeys` adds and for `cleanAtVersion`. Not: user, account.
  */
 import type { Caller } from './caller.ts'
+import { parseKeepingDigits } from './json.ts'
 import { claimKeys, wordsOfKeys } from './revocation.ts'
 
 /** What a token is bound to (claim `cnf`, RFC 7800); at least one of the two. Each is a SHA-256 in base64url. */
@@ -51,6 +52,23 @@ export interface Principal {
    * (`peerKinds`) are not covered.
    */
   cleanAtVersion: number
+}
+
+/**
+ * The content of the principal that was made last, parsed. Its first request is decided in the same turn and need not parse
+ * `json` again; one is enough for that.
+ */
+let latest: { readonly json: string; readonly content: object } = { json: '', content: {} }
+
+/** @param content What `json` says; numbers that a double cannot hold have their digits (domain/json.ts). */
+export function noteContent(json: string, content: object): void {
+  latest = { json, content }
+}
+
+/** What `principal.json` says. Not to be changed. */
+export function contentOf({ json }: Pick<Principal, 'json'>): Readonly<Record<string, unknown>> {
+  const content = latest.json === json ? latest.content : parseKeepingDigits(json)
+  return content as Record<string, unknown>
 }
 
 /** JSON pointers (RFC 6901), in the order in which the gate learned them. */

@@ -7,7 +7,7 @@ import { anyAudience } from '../config/presets.ts'
 import { subjectCaller } from '../domain/caller.ts'
 import { namesOf, tenantIn } from '../domain/issuer-pattern.ts'
 import { wellFormedJson } from '../domain/json.ts'
-import { type Pointers, type Principal, valueAt } from '../domain/principal.ts'
+import { noteContent, type Pointers, type Principal, valueAt } from '../domain/principal.ts'
 import { keysOf } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { readBinding } from './binding.ts'
@@ -134,6 +134,21 @@ export function parsePrincipal(
   const boundTo = readBinding(claims.cnf)
   const named = readNames(claims, config.claims)
   const { sessionId, tokenId, clientId, tenant, scopes, groups, deviceId } = named
+  const content = {
+    issuer,
+    subject,
+    session_id: sessionId,
+    token_id: tokenId,
+    client_id: clientId,
+    tenant,
+    scopes,
+    issued_at: Math.floor(issuedAtS),
+    expires_at: Math.floor(expiresAtS),
+    claims: evidence.written,
+  }
+  const text = JSON.stringify(content)
+  const json = wellFormedJson(text)
+  if (json === text) noteContent(json, content)
   return {
     issuer,
     subject,
@@ -146,20 +161,7 @@ export function parsePrincipal(
     authTimeS: readAuthTime(claims.auth_time, nowMs / 1000 + config.clock_skew / 1000),
     expiresAtS,
     boundTo,
-    json: wellFormedJson(
-      JSON.stringify({
-        issuer,
-        subject,
-        session_id: sessionId,
-        token_id: tokenId,
-        client_id: clientId,
-        tenant,
-        scopes,
-        issued_at: Math.floor(issuedAtS),
-        expires_at: Math.floor(expiresAtS),
-        claims: evidence.written,
-      }),
-    ),
+    json,
     keys: keysOf({
       issuer,
       subject,

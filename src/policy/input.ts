@@ -6,7 +6,8 @@
  */
 
 import { encodedName, encodedValue, formDecode } from '../domain/form.ts'
-import { parseKeepingDigits, quote, quoteBytes, textOfBytes } from '../domain/json.ts'
+import { quote, quoteBytes, textOfBytes } from '../domain/json.ts'
+import { contentOf } from '../domain/principal.ts'
 import { hideInAddress, isSecretHeader, isSecretParameter } from '../domain/secrets.ts'
 import { inputUsageOf, type UsedField } from './input-usage.ts'
 
@@ -106,16 +107,16 @@ export class InputPlan {
   textsOf(principal: { readonly json: string }): PrincipalTexts {
     let texts = this.#principals.get(principal)
     if (texts === undefined) {
-      texts = this.#project(principal.json)
+      texts = this.#project(principal)
       this.#principals.set(principal, texts)
     }
     return texts
   }
 
-  #project(json: string): PrincipalTexts {
+  #project(from: { readonly json: string }): PrincipalTexts {
     const fields = this.#principal
-    if (fields?.whole) return { read: json, logged: json }
-    const principal = parseKeepingDigits(json) as Record<string, unknown>
+    if (fields?.whole) return { read: from.json, logged: from.json }
+    const principal = contentOf(from)
     const claims = fields?.fields.get('claims')
     const logged = {
       ...principal,

@@ -1,5 +1,5 @@
 /** Every way a token is refused, with its code, and what happens around the key sets. */
-import { createHash } from 'node:crypto'
+import { createHash, KeyObject, sign } from 'node:crypto'
 import {
   CompactSign,
   type CryptoKey,
@@ -13,7 +13,7 @@ import t from 'tap'
 import { readConfig } from '../../src/config/load.ts'
 import type { IssuerConfig } from '../../src/config/options.ts'
 import type { Principal } from '../../src/domain/principal.ts'
-import { noPointers } from '../../src/domain/principal.ts'
+import { contentOf, noPointers, noteContent } from '../../src/domain/principal.ts'
 import type { GateError } from '../../src/errors.ts'
 import { admitKeys } from '../../src/identity/admit.ts'
 import { checkBinding, checkScheme } from '../../src/identity/binding.ts'
@@ -141,6 +141,31 @@ t.test('the policy gets every number of a token as its issuer wrote it', async (
     json,
     '"account":12345678901234567890,"rate":0.1000000000000000055,"deep":{"ids":[9007199254740993,7]}',
   )
+})
+
+t.test('what is known of a principal from its verification is what its text says', async (t) => {
+  const { verifier } = make()
+  const odd = [
+    '"a":12345678901234567890,"b":[1.50,-0,1e400]',
+    '"__proto__":{"x":1},"constructor":2',
+    '"a":"\\ud800","b":"\\u0000\\ud83d\\ude00"',
+    '"a":{"b":{"c":[null,true,"é"]}},"a.b":{}',
+  ]
+  for (const claims of ['', ...odd]) {
+    const [head, body] = (await signed()).split('.') as [string, string]
+    const json = Buffer.from(body, 'base64url').toString()
+    const changed = claims === '' ? json : `{${claims},${json.slice(1)}`
+    const input = `${head}.${Buffer.from(changed).toString('base64url')}`
+    const signature = sign('sha256', Buffer.from(input), {
+      key: KeyObject.from(pairs.get('ES256')!.privateKey as never),
+      dsaEncoding: 'ieee-p1363',
+    })
+    const token = `${input}.${signature.toString('base64url')}`
+    const principal = await verifier.verify(token, undefined)
+    const known = JSON.stringify(contentOf(principal))
+    noteContent('', {})
+    t.equal(known, JSON.stringify(contentOf(principal)), claims)
+  }
 })
 
 t.test("tenant, session, client and scopes are read where the issuer's pointers say", async (t) => {
