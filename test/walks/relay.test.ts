@@ -217,7 +217,9 @@ t.test('interim answers: 103 is passed on, others end here, the answer arrives',
   // Node would read this one in 3^30 ways.
   answer('/public', bytes(`HTTP/1.1 103 E\r\nlink: </a>${';a=b=c'.repeat(30)}"\r\n\r\n${final}`))
   t.match(await gate.raw(get('/public', 'Connection: close'), 3000), /^HTTP\/1\.1 200 /)
+  const split = 'HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n'
   for (const text of [
+    split,
     hint.repeat(17),
     proceed.repeat(200),
     'HTTP/1.1 102 P\r\n\r\n'.repeat(2000),
