@@ -57,10 +57,10 @@ export function passedOn(
   const out: string[] = []
   for (let i = 0; i < pairs.length; i += 2) {
     const name = pairs[i]!
+    if (remove?.includes(name)) continue
     // The one value of TE that has a meaning for the upstream: it says that trailers reach the client.
     if (name === 'te' && asksForTrailers(pairs[i + 1])) out.push('te', 'trailers')
     if (isRemoved(name) && !tokens.includes(name) && pass?.includes(name) !== true) continue
-    if (remove?.includes(name)) continue
     if (withheld.length > 0 && withheld.includes(name)) continue
     if (connectionNames.length > 0 && connectionNames.includes(name)) continue
     out.push(name, pairs[i + 1]!)

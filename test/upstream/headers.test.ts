@@ -1,6 +1,6 @@
 /** Headers for the upstream where the policy has a say: no other spelling of a name that it sets or removes passes by it. */
 import t from 'tap'
-import { linksOf, upstreamHeaders } from '../../src/upstream/headers.ts'
+import { linksOf, passedOn, upstreamHeaders } from '../../src/upstream/headers.ts'
 
 const options = {
   forward: { identity: 'none' },
@@ -72,4 +72,10 @@ t.test('a link that Node would read in many ways is not passed on as a hint', as
     `</a>${';a=b=c'.repeat(30)}"`, `</a>${';a=b'.repeat(50)}"`, '</a>;a=b=c', '</a>; rel=preload, </b>; rel=preload', 'a', '</a>; title="b c"', '</a>\n',
   ])
     t.same(linksOf([Buffer.from('link'), Buffer.from(link)]), [], link)
+}) // biome-ignore format: short
+
+t.test('a wish for trailers goes on, but where the route removes it', async (t) => {
+  const headers = { pairs: ['te', 'gzip, trailers', 'connection', 'te'], connectionNames: ['te'] } as never
+  t.same(passedOn(headers, {}, [], []), ['te', 'trailers'])
+  t.same(passedOn(headers, { remove: ['te'] }, [], []), [])
 }) // biome-ignore format: short
