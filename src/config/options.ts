@@ -398,7 +398,7 @@ const route = group({
   methods: optional(
     texts(
       {
-        why: `Accepted request methods; ${methods.join(', ')} when absent. Methods of WebDAV are accepted only where they are listed. COPY and MOVE write to another path, their header \`destination\`: it must be served by the same route, and the policy has to look at it.`,
+        why: `Accepted request methods; ${methods.join(', ')} when absent. Methods of WebDAV are accepted only where they are listed. COPY and MOVE write to another path, their header \`destination\`: it must be served by the same route, no other route may begin below either path, and the policy has to look at it.`,
       },
       `some of ${[...methods, ...davMethods].join(', ')}`,
       `^(?:${[...methods, ...davMethods].join('|')})$`,

@@ -100,9 +100,12 @@ function addName(names: Set<string>, name: string, rules: StrictJson): void {
   names.add(compared)
 }
 
-/** Both ways: Go compares the Kelvin sign as `k` and the long s as `s` (Unicode simple case folding). */
+/**
+ * Up and down again: Go compares the Kelvin sign as `k`, the long s as `s` (Unicode simple case folding). Down first, since
+ * the capital of `ß` stays itself on the way up.
+ */
 function withoutCase(name: string): string {
-  return name.toUpperCase().toLowerCase()
+  return name.toLowerCase().toUpperCase().toLowerCase()
 }
 
 /** JSON text holds both of them in escapes only: NUL as RFC 8259 has it, surrogates since the bytes were UTF-8. */

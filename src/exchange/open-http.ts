@@ -145,7 +145,9 @@ export class OpenHttpExchange implements OpenExchange, RelayedExchange {
   trailers(raw: readonly Buffer[]): [name: string, value: string][] {
     const { headers } = this.identified.arrived
     // RFC 9110 section 6.5.1: only for a client that says that it reads them.
-    return asksForTrailers(headerOf(headers.pairs, 'te')) ? trailersOf(raw) : []
+    return asksForTrailers(headerOf(headers.pairs, 'te'))
+      ? trailersOf(raw, this.#answerHeaders)
+      : []
   }
 
   onHead(status: number): void {

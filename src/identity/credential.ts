@@ -7,6 +7,7 @@ import type { IssuerConfig, RouteConfig } from '../config/options.ts'
 import { formDecode } from '../domain/form.ts'
 import { tokenCharacters } from '../domain/http.ts'
 import { IssuerNames } from '../domain/issuer-pattern.ts'
+import { textOfBytes } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
 
 /** An entry of `from` in the configuration: `authorization`, `websocket-protocol`, `cookie:NAME` or `header:name`. */
@@ -89,8 +90,7 @@ export class CredentialSources {
           for (const { name, content, text } of crumbs(value)) {
             // A token that holds such a name is none.
             if (this.#cookies.has(name)) note(unquoted(content), cookiePrefix + name)
-            else if (this.#spelled.has(phpName(name)) || this.#hidden.test(text))
-              throw hiddenCookie()
+            else if (this.#isHidden(name, text)) throw hiddenCookie()
           }
           break
         case 'sec-websocket-protocol':
@@ -106,6 +106,13 @@ export class CredentialSources {
     }
     if (unread && found !== undefined) throw new GateError('ERR_CREDENTIAL_REPEATED')
     return found
+  }
+
+  /** True when some server would read a cookie for a token where the gate has read another one. */
+  #isHidden(name: string, text: string): boolean {
+    if (this.#spelled.has(phpName(name)) || this.#hidden.test(text)) return true
+    // Servers that decode the header (Python's) take every space of Unicode off a name.
+    return nonAscii.test(text) && this.#hidden.test(` ${textOfBytes(text)}`)
   }
 
   /**
@@ -283,13 +290,17 @@ interface Crumb {
   readonly text: string
 }
 
+/** Those of Python besides: the next line, and the separators that a header cannot hold. */
+const spaces = '\\s\\x85'
+const nonAscii = /[\x80-\xff]/
+
 /**
  * Finds one of these cookies within another one. RFC 6265 section 5.4 separates cookies by semicolons alone; some servers
  * (of RFC 2965, and Python's) also by commas or spaces, and would read a token there that the gate has not.
  */
 function cookieWithin(names: Iterable<string>): RegExp {
   const one = [...names].map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')
-  return new RegExp(`[\\s,](?:${one})\\s*=`)
+  return new RegExp(`[${spaces},](?:${one})[${spaces}]*=`)
 }
 
 /** The name under which PHP has a cookie: percent-decoded (before 7.4.11), with `_` for dots and spaces, without an index. */

@@ -1,6 +1,7 @@
 /**
  * The second resource of COPY and MOVE (RFC 4918 section 10.3). The policy decides on the target of the request and sees
- * this one only as a header; so it must be a target that the same route serves, in the form in which it is compared.
+ * this one only as a header; so it must be a target that the same route serves, in the form in which it is compared, and
+ * with no other route below either of them.
  */
 import { GateError } from '../errors.ts'
 import type { Route, RouteTable } from './table.ts'
@@ -43,7 +44,11 @@ function servedElsewhere(
     const asked = parseRequestTarget('GET', path, target.authority, options)
     if (checkTarget(asked, route.config).wire !== path)
       return 'its Destination is not in the form in which targets are compared'
-    return routes.find(asked) === route ? undefined : 'its Destination is not served by this route'
+    if (routes.find(asked) !== route) return 'its Destination is not served by this route'
+    // COPY and MOVE take all that is below with them (RFC 4918 section 9.8.3), also what a stricter route serves.
+    return routes.hasBelow(target) || routes.hasBelow(asked)
+      ? 'another route begins below it or below its Destination'
+      : undefined
   } catch {
     return 'its Destination is not a target'
   }

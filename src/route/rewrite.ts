@@ -29,9 +29,14 @@ export function rewrittenTarget(
   rules: TargetRules,
   options: TargetOptions,
 ): Target {
+  const { path: asked } = target
   let from = 0
-  for (let i = 0; i < stripped && from !== -1; i++) from = target.path.indexOf('/', from + 1)
-  const rest = from === -1 ? '' : target.path.slice(from)
+  for (let i = 0; i < stripped && from !== -1; i++) {
+    // An empty segment is none of the prefix: the route was found without it.
+    while (asked[from + 1] === '/') from++
+    from = asked.indexOf('/', from + 1)
+  }
+  const rest = from === -1 ? '' : asked.slice(from)
   const path = `${base}${rest}`
   const wire = `${path === '' ? '/' : path}${target.query === null ? '' : `?${target.query}`}`
   const sent = checkTarget(parseRequestTarget(method, wire, target.authority, options), rules)

@@ -42,6 +42,12 @@ class Group {
     }
     return best
   }
+
+  hasBelow(segments: readonly string[]): boolean {
+    const key = keyOf(segments.filter((segment) => segment !== ''))
+    const isBelow = (other: string): boolean => other !== key && other.startsWith(key)
+    return [...this.exact.keys(), ...this.prefix.keys()].some(isBelow)
+  }
 }
 
 export class RouteTable {
@@ -66,6 +72,11 @@ export class RouteTable {
     if (group === undefined) return 'host-unknown'
     if (target.path === '*') return 'no-route'
     return group.find(target.segments) ?? 'no-route'
+  }
+
+  /** True if another route begins below this target: what is done with a whole tree would reach what that one serves. */
+  hasBelow(target: Target): boolean {
+    return this.#groupOf(target.host)?.hasBelow(target.segments) === true
   }
 
   /**

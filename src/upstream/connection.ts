@@ -66,9 +66,12 @@ export class Connection implements Linked<Connection> {
     return this.#client!
   }
 
-  /** False when a further request would need a new connection. */
+  /**
+   * False when a further request would need a new connection. So it is where the upstream has answered before it took all
+   * of a request: the next one would wait behind the rest, and an upstream that skips the rest would read a body as requests.
+   */
   get usable(): boolean {
-    return !this.#old && this.#socket?.destroyed === false
+    return !this.#old && this.#socket?.destroyed === false && this.waitingBytes === 0
   }
 
   /** Bytes of the request that wait to be taken by the upstream. */

@@ -62,6 +62,8 @@ export class UpstreamPool implements Upstream {
   /** Connections that carry no request; the newest is used first, so that the others are closed as idle. */
   readonly #idle = new LinkedList<Connection>()
   readonly #all = new Set<Connection>()
+  /** Connections that rest after a HEAD, the oldest first. */
+  readonly #resting = new Set<Connection>()
   #requests = 0
   #streams = 0
   #webSockets = 0
@@ -95,6 +97,7 @@ export class UpstreamPool implements Upstream {
       if (idle.usable) return idle
       this.#end(idle)
     }
+    this.#makeRoom()
     return this.#open()
   }
 
@@ -114,8 +117,22 @@ export class UpstreamPool implements Upstream {
     if (stream) this.#streams--
     else this.#requests--
     if (!clean) this.#end(connection)
-    else if (head) setTimeout(() => this.#keep(connection), restMs).unref()
+    else if (head) this.#rest(connection)
     else this.#keep(connection)
+  }
+
+  #rest(connection: Connection): void {
+    this.#resting.add(connection)
+    setTimeout(() => {
+      if (this.#resting.delete(connection)) this.#keep(connection)
+    }, restMs).unref()
+  }
+
+  /** Ends the connection that has rested longest where one more would be too many: else HEADs could open any number. */
+  #makeRoom(): void {
+    const [oldest] = this.#resting
+    if (oldest !== undefined && this.#requests + this.#resting.size > this.options.maxConnections)
+      this.#end(oldest)
   }
 
   #keep(connection: Connection): void {
@@ -161,6 +178,7 @@ export class UpstreamPool implements Upstream {
 
   #end(connection: Connection): void {
     this.#idle.delete(connection)
+    this.#resting.delete(connection)
     this.#all.delete(connection)
     connection.end()
   }

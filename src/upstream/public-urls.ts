@@ -52,11 +52,21 @@ function publicUrl(
 function publicCookie(value: string, toPublic: (path: string) => string): string {
   // Browsers take a cookie with this prefix only with the path / (RFC 6265bis section 4.1.3.2).
   if (/^\s*__Host-/i.test(value)) return value
-  return value.replace(/(;\s*path\s*=\s*)(\/[^;]*?)(\s*(?:;|$))/gi, (_, before, path, after) => {
-    const whole = toPublic(path)
-    // A cookie for /app/ would not come with a request for /app.
-    return `${before}${path === '/' && whole.length > 1 ? whole.replace(/\/$/, '') : whole}${after}`
-  })
+  const [pair = '', ...attributes] = value.split(';')
+  return [pair, ...attributes.map((each) => publicAttribute(each, toPublic))].join(';')
+}
+
+/** By hand: a pattern with an open end tries each of the thousands of spaces that an upstream can write. */
+function publicAttribute(attribute: string, toPublic: (path: string) => string): string {
+  const split = attribute.indexOf('=')
+  if (split === -1 || attribute.slice(0, split).trim().toLowerCase() !== 'path') return attribute
+  const start = attribute.slice(split + 1).trimStart()
+  const path = start.trimEnd()
+  if (!path.startsWith('/')) return attribute
+  const whole = toPublic(path)
+  // A cookie for /app/ would not come with a request for /app.
+  const own = path === '/' && whole.length > 1 ? whole.replace(/\/$/, '') : whole
+  return attribute.slice(0, attribute.length - start.length) + own + start.slice(path.length)
 }
 
 /** Puts the route's prefix in place of the base path. A path beside the base path has no place at the gate. */

@@ -77,6 +77,12 @@ t.test('a cookie within another one, which some servers read, is refused', async
     's%2eid=F',
     's+id=F',
     's%5fid=F',
+    // Spaces of Unicode, in UTF-8 and before or after the name.
+    '\xc2\xa0t=F',
+    't=T; \xe3\x80\x80t=F',
+    't\xe2\x80\xa8=F',
+    '\xc2\x85t=F',
+    'a=b\xe2\x80\x83t\xc2\x85=F',
   ])
     t.throws(
       () => named.find(['cookie', hidden], false, false),

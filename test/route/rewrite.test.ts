@@ -75,3 +75,28 @@ t.test('what is sent has the base and the rest of the segments, and leads back',
   fc.assert(property, { seed, numRuns: 3000 })
   t.ok(sentOnes > 500, `${sentOnes} were sent`)
 })
+
+t.test('empty segments in a prefix are cut off with it', async (t) => {
+  const apart = { ...rules, empty_segments: 'pass' } as const
+  for (const [asked, sent] of [
+    ['/a//b/c', '/c'], ['/a///b/c//d', '/c//d'], ['/a//b', '/'], ['/a//b/', '/'], ['/a/b/c', '/c'], ['/a/b//c', undefined],
+  ] as const) {
+    const target = checkTarget(parseRequestTarget('GET', asked, 'a.example', options), apart)
+    const rewrite = { stripped: 2, base: '', prefix: '/a/b' }
+    t.equal(attempt(() => rewrittenTarget('GET', target, rewrite, apart, options))?.wire, sent, asked)
+  }
+}) // biome-ignore format: short
+
+t.test('a cookie is read in one go, whatever an upstream writes into it', async (t) => {
+  const rewrite = { stripped: 1, base: '', prefix: '/a' }
+  const route = { config: { upstream: 'http://u.example' }, sentHost: undefined, rewrite }
+  const told = publicUrlsOf(route, 'a.example')!
+  // A pattern that tried each end of the path would be at it for minutes.
+  const spaces = ' '.repeat(400_000)
+  t.equal(told('set-cookie', `b=c; path=/${spaces}x`), `b=c; path=/a/${spaces}x`)
+  for (const [cookie, own] of [
+    ['b=c;PATH =\t/d ;Secure', 'b=c;PATH =\t/a/d ;Secure'], ['path=/d', 'path=/d'], ['b=c; path', 'b=c; path'], ['b=c; path=', 'b=c; path='],
+    ['b=c; path=d', 'b=c; path=d'], ['b=c; Path=/; path=/d', 'b=c; Path=/a; path=/a/d'],
+  ] as const)
+    t.equal(told('set-cookie', cookie), own)
+}) // biome-ignore format: short

@@ -327,3 +327,74 @@ t.test('a request that is given up while its connection is being opened frees it
   t.equal(codes.length, 3)
   pool.close()
 }) // biome-ignore format: short
+
+t.test('connections that rest after a HEAD count as connections', async (t) => {
+  let most = 0
+  let open = 0
+  const server = createServer((socket) => {
+    most = Math.max(most, ++open)
+    socket.on('close', () => open--).on('error', () => {})
+    socket.on('data', () => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n'))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const limits = { maxConnections: 2, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 0, idleMs: 0 }
+  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  t.teardown(() => pool.close())
+  for (let i = 0; i < 30; i++)
+    await new Promise<void>((resolve, reject) => {
+      Forwarding.start(
+        pool,
+        { method: 'HEAD', path: '/', headers: ['host', 'a'], body: null },
+        {
+          onEarlyHints: () => {},
+          onHead: () => {},
+          onData: () => {},
+          onEnd: () => resolve(),
+          onError: reject,
+          onSwitched: () => {},
+        },
+      )
+    })
+  // One that is ended may be noticed here only after the next one has come.
+  t.ok(most <= limits.maxConnections + 1, `${most} at once`)
+}) // biome-ignore format: short
+
+t.test('no request follows one that its upstream answered before it took all of it', async (t) => {
+  let connections = 0
+  const server = createServer((socket) => {
+    connections++
+    socket.on('error', () => {}).once('data', () => {
+      socket.pause()
+      socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n')
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const limits = { maxConnections: 2, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 2000, idleMs: 0 }
+  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  t.teardown(() => pool.close())
+  const ask = (method: string, body: Readable | Buffer | null): Promise<string> =>
+    new Promise((resolve) => {
+      Forwarding.start(
+        pool,
+        { method, path: '/', headers: ['host', 'a'], body },
+        {
+          onEarlyHints: () => {},
+          onHead: () => {},
+          onData: () => {},
+          onEnd: () => resolve('answered'),
+          onError: ({ code }) => resolve(code),
+          onSwitched: () => {},
+        },
+      )
+    })
+  // More than the operating system takes for a connection that is not read.
+  const large = Buffer.alloc(32 << 20)
+  t.equal(await ask('POST', large), 'answered')
+  t.equal(await ask('POST', Readable.from([large])), 'answered')
+  t.equal(await ask('GET', null), 'answered')
+  t.equal(connections, 3)
+}) // biome-ignore format: short

@@ -1,6 +1,6 @@
 /** Headers for the upstream where the policy has a say: no other spelling of a name that it sets or removes passes by it. */
 import t from 'tap'
-import { upstreamHeaders } from '../../src/upstream/headers.ts'
+import { linksOf, passedOn, upstreamHeaders } from '../../src/upstream/headers.ts'
 
 const options = {
   forward: { identity: 'none' },
@@ -62,4 +62,20 @@ t.test('the port for the upstream is that of the host, or of the scheme', async 
     const made = { ...options, host, scheme, policyHeaders: [], removed: [] }
     t.same(cgi(upstreamHeaders(client, made), 'X_FORWARDED_PORT'), [port], host)
   }
+}) // biome-ignore format: short
+
+t.test('a link that Node would read in many ways is not passed on as a hint', async (t) => {
+  const passed = ['</a>', '</a>; rel=preload', '</a>;rel="preload" ; as=font; crossorigin', '<https://b.example/?c=d>; rel=preconnect']
+  for (const link of passed) t.same(linksOf([Buffer.from('Link'), Buffer.from(link)]), [link])
+  for (const link of [
+    // Node refuses each of them in the end, the first after 3^30 tries.
+    `</a>${';a=b=c'.repeat(30)}"`, `</a>${';a=b'.repeat(50)}"`, '</a>;a=b=c', '</a>; rel=preload, </b>; rel=preload', 'a', '</a>; title="b c"', '</a>\n',
+  ])
+    t.same(linksOf([Buffer.from('link'), Buffer.from(link)]), [], link)
+}) // biome-ignore format: short
+
+t.test('a wish for trailers goes on, but where the route removes it', async (t) => {
+  const headers = { pairs: ['te', 'gzip, trailers', 'connection', 'te'], connectionNames: ['te'] } as never
+  t.same(passedOn(headers, {}, [], []), ['te', 'trailers'])
+  t.same(passedOn(headers, { remove: ['te'] }, [], []), [])
 }) // biome-ignore format: short

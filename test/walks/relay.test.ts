@@ -20,7 +20,7 @@ const gate = await TestGate.start({
     writeFileSync(
       join(folder, 'bundles', 'gate.tar.gz'),
       compile(
-        'default decision := false\n\ndecision if input.attributes.request.http.method\n\ndefault reads := false\n\nreads if input.parsed_body.ok',
+        'default decision := false\n\ndecision := {"allowed": true, "response_headers_to_add": {"x-checksum": "own"}} if {\n\tinput.parsed_path[1] == "set"\n} else if input.attributes.request.http.method\n\ndefault reads := false\n\nreads if input.parsed_body.ok',
         ['gate/authz/decision', 'gate/authz/reads'],
       ),
     ),
@@ -214,7 +214,12 @@ t.test('interim answers: 103 is passed on, others end here, the answer arrives',
   t.notMatch(seen, /set-cookie/, 'only links')
   const old = 'GET /public HTTP/1.0\r\nHost: a\r\n\r\n'
   t.match(await gate.raw(old, 3000), /^HTTP\/1\.1 200 /, 'none to HTTP/1.0')
+  // Node would read this one in 3^30 ways.
+  answer('/public', bytes(`HTTP/1.1 103 E\r\nlink: </a>${';a=b=c'.repeat(30)}"\r\n\r\n${final}`))
+  t.match(await gate.raw(get('/public', 'Connection: close'), 3000), /^HTTP\/1\.1 200 /)
+  const split = 'HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n'
   for (const text of [
+    split,
     hint.repeat(17),
     proceed.repeat(200),
     'HTTP/1.1 102 P\r\n\r\n'.repeat(2000),
@@ -234,6 +239,10 @@ t.test('trailers reach a client that asks for them, but for those that decide', 
   const told = await gate.raw(get('/public', 'TE: trailers', 'Connection: TE, close'), 3000)
   t.match(told, /\r\n2\r\nok\r\n0\r\nX-Checksum: abc\r\nGrpc-Status: 0\r\n\r\n$/)
   t.match(gate.upstream.seen.at(-1)!.head, /^te: trailers$/m, 'the upstream knows')
+  answer('/public/set', answers.get('/public')!)
+  const set = await gate.raw(get('/public/set', 'TE: trailers', 'Connection: close'), 3000)
+  t.match(set, /\r\nx-checksum: own\r\n/)
+  t.match(set, /\r\n2\r\nok\r\n0\r\nGrpc-Status: 0\r\n\r\n$/, 'what the policy says stays')
   const untold = await gate.raw(get('/public', 'Connection: close'), 3000)
   t.match(untold, /\r\n2\r\nok\r\n0\r\n\r\n$/)
   t.notMatch(gate.upstream.seen.at(-1)!.head, /^te:/m)
