@@ -50,8 +50,9 @@ export interface Ending {
 }
 
 /**
- * How long in ms a connection rests after the answer to a HEAD. An upstream that wrongly sends a body with it does so at
- * once; bytes on a resting connection end it, and are never taken for the answer to the next request.
+ * How long in ms a connection rests after the answer to a HEAD. An upstream that wrongly sends a body with it mostly does so
+ * at once; bytes on a resting connection end it. A body that comes even later would be taken for the next answer, as by
+ * every client that keeps such connections: docs/upstreams.md says so.
  */
 const restMs = 50
 
