@@ -60,10 +60,11 @@ t.test('the search costs no more than some signature checks', async (t) => {
   const signature = sign('sha256', text, privateKey)
   const costOf = (work: () => unknown): number => {
     const rounds = Array.from({ length: 15 }, () => {
-      const before = process.cpuUsage()
+      const before = performance.now()
       for (let i = 0; i < 20; i++) work()
-      return process.cpuUsage(before).user
+      return (performance.now() - before) * 1000
     })
+    // Of the round in which nothing else ran: CPU time is counted in steps that are longer than a round.
     return Math.min(...rounds)
   }
   const check = costOf(() => verify('sha256', text, publicKey, signature))
