@@ -1,6 +1,6 @@
 /**
  * Waits until something is so; fails with what it was waiting for. As long as a machine may need that is busy with much else.
- * It asks less and less often, up to 40 times a second: to ask may cost the process under test more than what is awaited.
+ * It asks less and less often, 100 times a second in the end: to ask may cost the process under test more than what is awaited.
  */
 export async function until(
   what: string | (() => string),
@@ -8,7 +8,7 @@ export async function until(
   ms = 30_000,
 ): Promise<void> {
   const end = Date.now() + ms
-  for (let waitMs = 2; !(await done()); waitMs = Math.min(waitMs * 1.2, 25)) {
+  for (let waitMs = 2; !(await done()); waitMs = Math.min(waitMs * 1.1, 10)) {
     if (Date.now() > end) {
       throw new Error(`waited ${ms} ms for: ${typeof what === 'string' ? what : what()}`)
     }
