@@ -1,6 +1,6 @@
 /** What a refused value is, without its secrets, and what to write in its place where that can be told. */
 import { nearest } from '../domain/nearest.ts'
-import type { Unit } from './options.ts'
+import type { Unit } from './option-kinds.ts'
 
 /** One option, or a group of options, of the schema in options.ts. */
 export interface SchemaNode {

@@ -2,7 +2,8 @@
  * Checks every duration and size against the table of options: 0 is accepted where the table says what it means, and a
  * duration that a timer waits for must not be longer than a timer can be.
  */
-import { longestTimerMs, schema } from './options.ts'
+import { longestTimerMs } from './option-kinds.ts'
+import { schema } from './options.ts'
 import type { AddProblem, Problems } from './problems.ts'
 
 interface Node {

@@ -3,17 +3,10 @@
  * (DPoP, RFC 9449). Not: token, credential.
  */
 
+import { signatureAlgorithms } from './signature-algorithms.ts'
+
 /** Signature algorithms of proofs that the gate accepts: all asymmetric, registered and supported (RFC 9449 section 4.3). */
-export const proofAlgorithms: readonly string[] = [
-  'ES256',
-  'ES384',
-  'ES512',
-  'EdDSA',
-  'Ed25519',
-  'RS256',
-  'RS384',
-  'RS512',
-  'PS256',
-  'PS384',
-  'PS512',
-]
+export const proofAlgorithms: readonly string[] = signatureAlgorithms.flatMap((each) =>
+  // RFC 9864 gives it a second name, which clients write in proofs.
+  each === 'EdDSA' ? [each, 'Ed25519'] : [each],
+)
