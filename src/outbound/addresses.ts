@@ -2,10 +2,11 @@
  * Checks the addresses that plain http goes to. Whoever answers there chooses the keys, so a name must resolve to listed
  * networks alone: with one other address, its owner could be the one who answers.
  */
-import { lookup as resolve } from 'node:dns'
+import type { LookupAddress } from 'node:dns'
 import type { LookupFunction } from 'node:net'
 import { isLoopback } from '../config/trust.ts'
 import { plainAddress } from '../domain/address.ts'
+import { checkedLookup } from '../domain/lookup.ts'
 import { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
 
@@ -23,17 +24,16 @@ export function addressProblem(
 
 /** Resolves a name as Node does, and fails where one of its addresses is not in the networks. */
 export function lookupIn(networks: readonly string[]): LookupFunction {
-  return (name, options, callback) => {
-    resolve(name, { ...options, all: true }, (error, found) => {
-      const [first, ...others] = found ?? []
-      if (error !== null || first === undefined) return callback(error, '', 0)
-      const addresses = [first, ...others].map(({ address }) => address)
-      const outside = firstOutside(name, addresses, networks)
-      if (outside !== undefined) callback(unlisted(name, outside), '', 0)
-      else if (options.all) callback(null, found)
-      else callback(null, first.address, first.family)
-    })
-  }
+  const outsideOf = (name: string, found: readonly LookupAddress[]): string | undefined =>
+    firstOutside(
+      name,
+      found.map(({ address }) => address),
+      networks,
+    )
+  return checkedLookup({
+    allowed: (name, found) => (outsideOf(name, found) === undefined ? found : []),
+    refusal: (name, found) => unlisted(name, outsideOf(name, found) ?? 'none'),
+  })
 }
 
 /** Returns the first of the addresses of a host that plain http may not go to. */

@@ -4,11 +4,11 @@
  * gate at itself, at this machine or at the metadata service of a cloud. Addresses written in the configuration are
  * checked when it is loaded.
  */
-import { lookup as resolve } from 'node:dns'
 import type { LookupFunction } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { GateConfig } from '../config/options.ts'
 import { addressBytes, plainAddress } from '../domain/address.ts'
+import { checkedLookup } from '../domain/lookup.ts'
 import { NetworkSet } from '../domain/network.ts'
 import { GateError } from '../errors.ts'
 
@@ -34,16 +34,10 @@ export function lookupWithin(origin: string, rules: AddressRules): LookupFunctio
     if (address === undefined || isDenied(address, port, denied, rules)) return true
     return !local && reachableAddresses(address).some((each) => loopback.has(each))
   }
-  return (name, options, callback) => {
-    resolve(name, { ...options, all: true }, (error, found) => {
-      const allowed = (found ?? []).filter(({ address }) => !refused(address))
-      const [first] = allowed
-      if (error !== null) callback(error, '', 0)
-      else if (first === undefined) callback(forbidden(name), '', 0)
-      else if (options.all) callback(null, allowed)
-      else callback(null, first.address, first.family)
-    })
-  }
+  return checkedLookup({
+    allowed: (_name, found) => found.filter(({ address }) => !refused(address)),
+    refusal: forbidden,
+  })
 }
 
 function portOf(origin: string): number {
