@@ -38,8 +38,6 @@ const firstRetryMs = 500
 const leastRetryMs = 100
 /** Least pause that an issuer can bring about by the headers of its answers, where `keys_cooldown` is shorter. */
 const leastPauseMs = 1000
-/** The longest time of a timer; Node takes a longer one for 1 ms. */
-const longestPauseMs = 2 ** 31 - 1
 
 class IssuerKeys {
   readonly config: IssuerConfig
@@ -292,9 +290,8 @@ export class KeyStore {
   #plan(source: IssuerKeys, inMs: number = pauseOf(source)): void {
     if (this.#closed || source.retired) return
     clearTimeout(source.timer)
-    const pauseMs = Math.min(inMs, longestPauseMs)
-    source.dueAtMs = performance.now() + pauseMs
-    source.timer = setTimeout(() => void this.#refresh(source), pauseMs)
+    source.dueAtMs = performance.now() + inMs
+    source.timer = setTimeout(() => void this.#refresh(source), inMs)
   }
 }
 

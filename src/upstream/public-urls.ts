@@ -21,12 +21,14 @@ export type PublicUrls = (name: string, value: string) => string
 export function publicUrlsOf(route: Moved, authority: string): PublicUrls | undefined {
   const { rewrite, sentHost, config } = route
   if (rewrite === undefined && sentHost === undefined) return undefined
-  // The hosts by which the upstream may call itself: as it was told, and as it is configured.
-  const hosts = [sentHost ?? authority, new URL(config.upstream).host]
   const { base, prefix } = rewrite ?? { base: '', prefix: '' }
   const toPublic = (path: string): string => publicPath(path, base, prefix)
   return (name, value) => {
-    if (name === 'location' || name === 'content-location') return publicUrl(value, hosts, toPublic)
+    if (name === 'location' || name === 'content-location') {
+      // The hosts by which the upstream may call itself: as it was told, and as it is configured.
+      const hosts = [sentHost ?? authority, new URL(config.upstream).host]
+      return publicUrl(value, hosts, toPublic)
+    }
     return name === 'set-cookie' ? publicCookie(value, toPublic) : value
   }
 }
