@@ -1,8 +1,8 @@
 /** The upstream of the live benchmark: WebSockets that stay silent or send, event streams that stay silent, downloads. Prints its port. */
-import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { acceptOf } from '../harness/websocket.ts'
 
 const piece = Buffer.alloc(64 * 1024, 'dropgate')
 const frame = Buffer.concat([Buffer.from([0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]), piece])
@@ -40,9 +40,7 @@ const server = createServer((req, res) => {
 server.on('upgrade', (req, socket) => {
   socket.on('error', () => {})
   socket.on('data', () => {})
-  const accept = createHash('sha1')
-    .update(`${req.headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
-    .digest('base64')
+  const accept = acceptOf(req.headers['sec-websocket-key'])
   socket.write(
     `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
   )

@@ -9,12 +9,21 @@ import t from 'tap'
 import type { GateError } from '../../src/errors.ts'
 import type { Connection } from '../../src/upstream/connection.ts'
 import { Forwarding, type UpstreamRequest } from '../../src/upstream/forward.ts'
-import { type Upstream, UpstreamPool } from '../../src/upstream/pools.ts'
+import { type PoolOptions, type Upstream, UpstreamPool } from '../../src/upstream/pools.ts'
 import { until } from '../harness/wait.ts'
 
 interface Outcome {
   readonly dispatched: number
   readonly code: string
+}
+
+function poolOf(origin: string, over: Partial<PoolOptions> = {}): UpstreamPool {
+  const limits = {
+    ...{ maxConnections: 4, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0 },
+    ...{ connectMs: 500, headersMs: 500, idleMs: 500 },
+  }
+  const rules = { deny: [], adminPort: 0 }
+  return new UpstreamPool({ origin, ...limits, tls: undefined, ...over }, rules)
 }
 
 /** Sends one request to an origin and counts how often undici was asked to. */
@@ -23,16 +32,7 @@ async function send(
   method: string,
   body: Readable | Buffer | null = null,
 ): Promise<Outcome> {
-  const limits = {
-    maxConnections: 4,
-    maxStreams: 1,
-    maxWebSockets: 1,
-    maxAgeMs: 0,
-    connectMs: 500,
-    headersMs: 500,
-    idleMs: 500,
-  }
-  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const pool = poolOf(origin)
   let dispatched = 0
   const counted = (connection: Connection): Connection => {
     const { client } = connection
@@ -127,22 +127,9 @@ async function sendTwice(
     : createServer(accept)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
-  const pool = new UpstreamPool(
-    {
-      origin: `${encrypted ? 'https' : 'http'}://127.0.0.1:${port}`,
-      ...{
-        maxConnections: 4,
-        maxStreams: 1,
-        maxWebSockets: 1,
-        maxAgeMs: 0,
-        connectMs: 500,
-        headersMs: 500,
-        idleMs: 500,
-      },
-      tls: encrypted ? { ca: pem('authority.pem'), server_name: 'localhost' } : undefined,
-    },
-    { deny: [], adminPort: 0 },
-  )
+  const pool = poolOf(`${encrypted ? 'https' : 'http'}://127.0.0.1:${port}`, {
+    tls: encrypted ? { ca: pem('authority.pem'), server_name: 'localhost' } : undefined,
+  })
   const ask = (request: Pick<UpstreamRequest, 'method' | 'path' | 'body'>): Promise<string> =>
     new Promise((resolve) => {
       sending = Forwarding.start(
@@ -195,19 +182,7 @@ t.test('a request that undici refuses for its arguments takes no place with it',
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
   const { port } = server.address() as { port: number }
-  const limits = {
-    maxConnections: 1,
-    maxStreams: 1,
-    maxWebSockets: 1,
-    maxAgeMs: 0,
-    connectMs: 500,
-    headersMs: 500,
-    idleMs: 500,
-  }
-  const pool = new UpstreamPool(
-    { origin: `http://127.0.0.1:${port}`, ...limits, tls: undefined },
-    { deny: [], adminPort: 0 },
-  )
+  const pool = poolOf(`http://127.0.0.1:${port}`, { maxConnections: 1 })
   t.teardown(() => pool.close())
   const ask = (headers: string[], path = '/'): Promise<number | string> =>
     new Promise((resolve) => {
@@ -225,7 +200,7 @@ t.test('a request that undici refuses for its arguments takes no place with it',
       )
     })
   // Twice as often as the pool has connections.
-  for (let i = 0; i < 2 * (limits.maxConnections + 1); i++) {
+  for (let i = 0; i < 2 * (pool.options.maxConnections + 1); i++) {
     t.equal(await ask(['host', 'a', 'x', 'a\nb']), 'ERR_UPSTREAM_MALFORMED')
     t.equal(await ask(['host', 'a'], '/ x'), 'ERR_UPSTREAM_MALFORMED')
   }
@@ -252,22 +227,8 @@ t.test(
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     t.teardown(() => server.close())
     const { port } = server.address() as AddressInfo
-    const pool = new UpstreamPool(
-      {
-        origin: `http://127.0.0.1:${port}`,
-        ...{
-          maxConnections: 1,
-          maxStreams: 1,
-          maxWebSockets: 1,
-          maxAgeMs: 0,
-          connectMs: 500,
-          headersMs: 2000,
-          idleMs: 2000,
-        },
-        tls: undefined,
-      },
-      { deny: [], adminPort: 0 },
-    )
+    const own = { maxConnections: 1, headersMs: 2000, idleMs: 2000 }
+    const pool = poolOf(`http://127.0.0.1:${port}`, own)
     t.teardown(() => pool.close())
     const body = new Readable({ read: () => {} })
     body.push('some')
@@ -302,8 +263,7 @@ t.test('a request that is given up while its connection is being opened frees it
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
   const origin = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const limits = { maxConnections: 1, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 0, idleMs: 0 }
-  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const pool = poolOf(origin, { maxConnections: 1, connectMs: 0, headersMs: 0, idleMs: 0 })
   const codes: string[] = []
   for (let i = 0; i < 3; i++) {
     const sending = Forwarding.start(
@@ -339,8 +299,7 @@ t.test('connections that rest after a HEAD count as connections', async (t) => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const limits = { maxConnections: 2, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 0, idleMs: 0 }
-  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const pool = poolOf(origin, { maxConnections: 2, connectMs: 0, headersMs: 0, idleMs: 0 })
   t.teardown(() => pool.close())
   for (let i = 0; i < 30; i++)
     await new Promise<void>((resolve, reject) => {
@@ -358,7 +317,7 @@ t.test('connections that rest after a HEAD count as connections', async (t) => {
       )
     })
   // One that is ended may be noticed here only after the next one has come.
-  t.ok(most <= limits.maxConnections + 1, `${most} at once`)
+  t.ok(most <= pool.options.maxConnections + 1, `${most} at once`)
 }) // biome-ignore format: short
 
 t.test('no request follows one that its upstream answered before it took all of it', async (t) => {
@@ -373,8 +332,7 @@ t.test('no request follows one that its upstream answered before it took all of 
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const limits = { maxConnections: 2, maxStreams: 1, maxWebSockets: 1, maxAgeMs: 0, connectMs: 0, headersMs: 2000, idleMs: 0 }
-  const pool = new UpstreamPool({ origin, ...limits, tls: undefined }, { deny: [], adminPort: 0 })
+  const pool = poolOf(origin, { maxConnections: 2, connectMs: 0, headersMs: 2000, idleMs: 0 })
   t.teardown(() => pool.close())
   const ask = (method: string, body: Readable | Buffer | null): Promise<string> =>
     new Promise((resolve) => {

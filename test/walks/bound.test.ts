@@ -1,24 +1,16 @@
 /** Tokens that are bound to a certificate or a key (claim `cnf`), over every kind of connection that they may come by. */
 import { createHash, X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { Agent, type RequestOptions, request as requestTls } from 'node:https'
 import { connect } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t from 'tap'
+import { fileOf, pair, pemOf, thumbprint } from '../harness/certificates.ts'
 import { type DecisionEvent, TestGate } from '../harness/gate.ts'
 import { KeyHolder } from '../harness/proofs.ts'
 import { ok } from '../harness/upstream.ts'
 import { until } from '../harness/wait.ts'
-
-const folder = new URL('../harness/certificates/', import.meta.url).pathname
-const file = (name: string): string => `${folder}${name}`
-const text = (name: string): string => readFileSync(file(name), 'utf8')
-const pair = (name: string) => ({ cert: text(`${name}.pem`), key: text(`${name}.key`) })
-const thumbprint = (name: string): string =>
-  createHash('sha256')
-    .update(new X509Certificate(text(`${name}.pem`)).raw)
-    .digest('base64url')
+import { handshake, switchOrOk } from '../harness/websocket.ts'
 
 /** Both of the same authority, so that the gate lets either connect. */
 const alices = pair('client')
@@ -26,8 +18,8 @@ const mallorys = pair('renewed')
 const bound = { cnf: { 'x5t#S256': thumbprint('client') } }
 
 const host = '127.0.0.1'
-const tls = { cert: file('server.pem'), key: file('server.key') }
-const mutual = { ...tls, client_ca: file('authority.pem') }
+const tls = { cert: fileOf('server.pem'), key: fileOf('server.key') }
+const mutual = { ...tls, client_ca: fileOf('authority.pem') }
 const optional = { ...mutual, client_cert: 'optional' }
 const gate = await TestGate.start({
   config: {
@@ -73,7 +65,7 @@ function ask(port: number, { token, ...over }: Ask = {}): Promise<Answer> {
       port,
       path: '/orders',
       agent: false,
-      ...(clear ? {} : { ca: text('authority.pem'), servername: 'localhost' }),
+      ...(clear ? {} : { ca: pemOf('authority.pem'), servername: 'localhost' }),
       ...over,
       headers: {
         ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
@@ -206,7 +198,7 @@ t.test(
   'a certificate that only a header tells of is none, also from a trusted proxy',
   async (t) => {
     const token = await gate.issuer.token('alice', { claims: bound })
-    const pem = text('client.pem')
+    const pem = pemOf('client.pem')
     const der = new X509Certificate(pem).raw.toString('base64')
     const headers = {
       'x-forwarded-for': '198.51.100.7',
@@ -238,7 +230,7 @@ async function behindBalancer(over: object, token: string): Promise<string> {
   under.write('PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n')
   const secure = connectTls({
     socket: under,
-    ca: text('authority.pem'),
+    ca: pemOf('authority.pem'),
     servername: 'localhost',
     ...over,
   })
@@ -262,30 +254,11 @@ t.test('behind a load balancer that passes TLS on the inner certificate counts',
 })
 
 t.test('a WebSocket, and tokens in a cookie or a subprotocol, are no other way in', async (t) => {
-  gate.upstream.answer = (socket, seen) => {
-    const key = Object.fromEntries(seen.headers)['sec-websocket-key']
-    if (key === undefined) {
-      ok(socket, seen)
-      return
-    }
-    const accept = createHash('sha1')
-      .update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
-      .digest('base64')
-    socket.write(
-      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
-    )
-  }
+  gate.upstream.answer = switchOrOk
   t.teardown(() => {
     gate.upstream.answer = ok
   })
   const token = await gate.issuer.token('alice', { claims: bound })
-  const handshake = {
-    connection: 'Upgrade',
-    upgrade: 'websocket',
-    'sec-websocket-version': '13',
-    'sec-websocket-key': Buffer.alloc(16).toString('base64'),
-    origin: 'https://app.example',
-  }
   const ways: [name: string, headers: Record<string, string>, status: number][] = [
     ['a WebSocket', { ...handshake, authorization: `Bearer ${token}` }, 101],
     ['a WebSocket, by subprotocol', { ...handshake, 'sec-websocket-protocol': `bearer.${token}` }, 101],

@@ -3,25 +3,20 @@
  * ways around them, and certificates that a proxy in front of the gate passes on.
  */
 import { createHash, X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { createServer, type IncomingHttpHeaders, Agent as PlainAgent, request } from 'node:http'
 import { createServer as createTlsServer, request as requestTls } from 'node:https'
 import type { TLSSocket } from 'node:tls'
 import { exportJWK, generateKeyPair } from 'jose'
 import Provider from 'oidc-provider'
 import t from 'tap'
+import { fileOf, pair, pemOf, thumbprint } from '../harness/certificates.ts'
 import { type DecisionEvent, TestGate } from '../harness/gate.ts'
 import { KeyHolder } from '../harness/proofs.ts'
+import { clientOf, jwtAccessTokens } from '../harness/provider.ts'
 import { ok } from '../harness/upstream.ts'
 import { until } from '../harness/wait.ts'
+import { handshake, switchOrOk } from '../harness/websocket.ts'
 
-const folder = new URL('../harness/certificates/', import.meta.url).pathname
-const text = (name: string): string => readFileSync(`${folder}${name}`, 'utf8')
-const pair = (name: string) => ({ cert: text(`${name}.pem`), key: text(`${name}.key`) })
-const thumbprint = (name: string): string =>
-  createHash('sha256')
-    .update(new X509Certificate(text(`${name}.pem`)).raw)
-    .digest('base64url')
 const alices = pair('client')
 const mallorys = pair('renewed')
 const pem = alices.cert
@@ -32,7 +27,7 @@ const der = new X509Certificate(pem).raw
 const plainProvider = createServer()
 const secureProvider = createTlsServer({
   ...pair('server'),
-  ca: text('authority.pem'),
+  ca: pemOf('authority.pem'),
   requestCert: true,
   rejectUnauthorized: false,
 })
@@ -41,19 +36,10 @@ for (const server of [plainProvider, secureProvider])
 const portOf = (server: typeof plainProvider): number => (server.address() as { port: number }).port
 const issuer = `http://127.0.0.1:${portOf(plainProvider)}`
 const { privateKey } = await generateKeyPair('ES256', { extractable: true })
-const client = (id: string, over: object = {}) => ({
-  client_id: id,
-  client_secret: 'a-secret',
-  id_token_signed_response_alg: 'ES256',
-  grant_types: ['client_credentials'],
-  redirect_uris: [],
-  response_types: [],
-  ...over,
-})
 const provider = new Provider(issuer, {
   clients: [
-    client('billing'),
-    client('payroll', { tls_client_certificate_bound_access_tokens: true }),
+    clientOf('billing'),
+    clientOf('payroll', { tls_client_certificate_bound_access_tokens: true }),
   ],
   jwks: {
     keys: [{ ...(await exportJWK(privateKey)), kid: 'idp-1', alg: 'ES256', use: 'sig' } as never],
@@ -68,16 +54,7 @@ const provider = new Provider(issuer, {
       certificateBoundAccessTokens: true,
       getCertificate: ({ socket }: { socket: TLSSocket }) => socket.getPeerX509Certificate?.(),
     },
-    resourceIndicators: {
-      enabled: true,
-      getResourceServerInfo: () => ({
-        scope: 'orders:read',
-        audience: 'api',
-        accessTokenFormat: 'jwt',
-        accessTokenTTL: 600,
-        jwt: { sign: { alg: 'ES256' } },
-      }),
-    },
+    resourceIndicators: jwtAccessTokens,
   },
 })
 for (const server of [plainProvider, secureProvider]) server.on('request', provider.callback())
@@ -114,9 +91,9 @@ async function signIn(id: 'billing' | 'payroll', { holder, over }: SignIn = {}):
 
 const host = '127.0.0.1'
 const tls = {
-  cert: `${folder}server.pem`,
-  key: `${folder}server.key`,
-  client_ca: `${folder}authority.pem`,
+  cert: fileOf('server.pem'),
+  key: fileOf('server.key'),
+  client_ca: fileOf('authority.pem'),
   client_cert: 'optional',
 }
 const behind = { host, port: 0, trusted_proxies: [host] }
@@ -187,7 +164,7 @@ interface Answer {
 function send(port: number, { path = '/orders', tls: over, form, agent, ...rest }: Sent): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const options = { host, port, path, ...rest, agent: agent ?? (false as const) }
-    const secured = { ...options, agent: false as const, ca: text('authority.pem'), servername: 'localhost', ...over }
+    const secured = { ...options, agent: false as const, ca: pemOf('authority.pem'), servername: 'localhost', ...over }
     const req = over === undefined ? request(options) : requestTls(secured)
     req.on('response', (res) => {
       let body = ''
@@ -326,25 +303,10 @@ t.test('two proofs, or two tokens, are refused before anything is read in them',
 }) // biome-ignore format: short
 
 t.test('cookies, subprotocols and WebSockets pass with a proof', async (t) => {
-  gate.upstream.answer = (socket, seen) => {
-    const key = Object.fromEntries(seen.headers)['sec-websocket-key']
-    if (key === undefined) {
-      ok(socket, seen)
-      return
-    }
-    const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
-    socket.write(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`)
-  }
+  gate.upstream.answer = switchOrOk
   t.teardown(() => {
     gate.upstream.answer = ok
   })
-  const handshake = {
-    connection: 'Upgrade',
-    upgrade: 'websocket',
-    'sec-websocket-version': '13',
-    'sec-websocket-key': Buffer.alloc(16).toString('base64'),
-    origin: 'https://app.example',
-  }
   const ways: [name: string, headers: Record<string, string>, status: number][] = [
     ['a WebSocket', { ...handshake, authorization: `DPoP ${keyBound}` }, 101],
     ['a WebSocket, by subprotocol', { ...handshake, 'sec-websocket-protocol': `bearer.${keyBound}` }, 101],
@@ -419,7 +381,7 @@ const own: Readonly<Record<(typeof forms)[number], readonly [name: string, value
   nginx: ['x-edge-certificate', encodeURIComponent(pem)],
   xfcc: ['x-forwarded-client-cert', `Hash=${createHash('sha256').update(der).digest('hex')};Cert="${encodeURIComponent(pem)}"`],
   aws: ['x-amzn-mtls-clientcert-leaf', encodeURIComponent(pem)],
-  'aws-passthrough': ['x-amzn-mtls-clientcert', encodeURIComponent(pem + text('authority.pem'))],
+  'aws-passthrough': ['x-amzn-mtls-clientcert', encodeURIComponent(pem + pemOf('authority.pem'))],
 } // biome-ignore format: a table
 
 t.test('a token that the provider bound to a certificate is good over that connection only', async (t) => {

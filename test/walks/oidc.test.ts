@@ -4,6 +4,7 @@ import { exportJWK, generateKeyPair } from 'jose'
 import Provider from 'oidc-provider'
 import t from 'tap'
 import { TestGate } from '../harness/gate.ts'
+import { clientOf, jwtAccessTokens } from '../harness/provider.ts'
 import { until } from '../harness/wait.ts'
 
 const server = createServer()
@@ -11,16 +12,7 @@ await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 const issuer = `http://127.0.0.1:${(server.address() as { port: number }).port}`
 const { privateKey } = await generateKeyPair('ES256', { extractable: true })
 const provider = new Provider(issuer, {
-  clients: [
-    {
-      client_id: 'billing',
-      client_secret: 'a-secret',
-      id_token_signed_response_alg: 'ES256',
-      grant_types: ['client_credentials'],
-      redirect_uris: [],
-      response_types: [],
-    },
-  ],
+  clients: [clientOf('billing')],
   jwks: {
     keys: [{ ...(await exportJWK(privateKey)), kid: 'idp-1', alg: 'ES256', use: 'sig' } as never],
   },
@@ -28,16 +20,7 @@ const provider = new Provider(issuer, {
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
-    resourceIndicators: {
-      enabled: true,
-      getResourceServerInfo: () => ({
-        scope: 'orders:read',
-        audience: 'api',
-        accessTokenFormat: 'jwt',
-        accessTokenTTL: 600,
-        jwt: { sign: { alg: 'ES256' } },
-      }),
-    },
+    resourceIndicators: jwtAccessTokens,
   },
 })
 server.on('request', provider.callback())

@@ -6,16 +6,16 @@ import { connect as connectTls } from 'node:tls'
 import t from 'tap'
 import { Gate } from '../../src/gate/gate.ts'
 import { compileRunaway } from '../harness/bundle.ts'
+import { fileOf } from '../harness/certificates.ts'
 import { EveryWorker, type GateOptions, TestGate } from '../harness/gate.ts'
 import { TestIssuer } from '../harness/issuer.ts'
 import { ok } from '../harness/upstream.ts'
 import { pause, until } from '../harness/wait.ts'
 
-const certificates = new URL('../harness/certificates/', import.meta.url).pathname
 const tlsOn = (host: string, name: string) => ({
   host,
   port: 0,
-  tls: { cert: `${certificates}${name}.pem`, key: `${certificates}${name}.key` },
+  tls: { cert: fileOf(`${name}.pem`), key: fileOf(`${name}.key`) },
 })
 const open = { auth: 'none', labels: { visibility: 'public' } }
 const routesOf = (path: string) => [
@@ -144,13 +144,13 @@ t.test(
         message: /workers, labels|labels, workers/,
       },
     )
-    const tls = { cert: `${certificates}server.pem`, key: `${certificates}server.key` }
+    const tls = { cert: fileOf('server.pem'), key: fileOf('server.key') }
     const secure = await TestGate.start({
       config: { workers: 1, listen: { port: 0, tls } },
       routes: routesOf('old'),
     })
     t.teardown(() => secure.stop())
-    const mutual = { port: 0, tls: { ...tls, client_ca: `${certificates}authority.pem` } }
+    const mutual = { port: 0, tls: { ...tls, client_ca: fileOf('authority.pem') } }
     const options = { config: { workers: 1, listen: mutual }, routes: routesOf('old') }
     await t.rejects(
       secure.gate.reload(secure.configure(options, secure.cluster.url)),
@@ -195,7 +195,7 @@ t.test('a new certificate serves the next connection, and the open one goes on',
     routes: routesOf('old'),
   })
   t.teardown(() => secure.stop())
-  const ca = readFileSync(`${certificates}authority.pem`)
+  const ca = readFileSync(fileOf('authority.pem'))
   const dial = () =>
     new Promise<{ subject: string; ask: () => Promise<string>; end: () => void }>((resolve) => {
       const socket = connectTls({ port: secure.port, host: '127.0.0.1', ca }, () =>
@@ -238,7 +238,7 @@ t.test('a configuration that comes while a worker starts is taken by all of it',
   await until('ready', () => own.gate.readiness().ready)
   const workers = () =>
     (own.gate.status() as { workers: { restarts: number; config_generation: number }[] }).workers
-  const ca = readFileSync(`${certificates}authority.pem`)
+  const ca = readFileSync(fileOf('authority.pem'))
   const lost = request({
     host: '127.0.0.1',
     port: own.port,

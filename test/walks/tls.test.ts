@@ -1,18 +1,12 @@
 /** TLS on both sides: who may be spoken to, who is, and by which name. */
-import { createHash, X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { request } from 'node:https'
 import { connect } from 'node:net'
 import { Duplex } from 'node:stream'
 import { connect as connectTls, createServer, type Server, type TLSSocket } from 'node:tls'
 import t from 'tap'
+import { fileOf, pair, pemOf, thumbprint } from '../harness/certificates.ts'
 import { TestGate } from '../harness/gate.ts'
 import { until } from '../harness/wait.ts'
-
-const folder = new URL('../harness/certificates/', import.meta.url).pathname
-const file = (name: string): string => `${folder}${name}`
-const text = (name: string): string => readFileSync(file(name), 'utf8')
-const pair = (name: string) => ({ cert: text(`${name}.pem`), key: text(`${name}.key`) })
 
 interface Upstream {
   readonly port: number
@@ -46,7 +40,7 @@ t.teardown(() => {
 })
 
 const open = { auth: 'none', labels: { visibility: 'public' } }
-const ca = file('authority.pem')
+const ca = fileOf('authority.pem')
 const to = (name: string, origin: string, tls?: object) => ({
   ...open,
   name,
@@ -54,7 +48,7 @@ const to = (name: string, origin: string, tls?: object) => ({
   upstream: origin,
   ...(tls === undefined ? {} : { tls }),
 })
-const tls = { cert: file('server.pem'), key: file('server.key') }
+const tls = { cert: fileOf('server.pem'), key: fileOf('server.key') }
 const gate = await TestGate.start({
   config: {
     workers: 1,
@@ -73,7 +67,7 @@ const gate = await TestGate.start({
     to('misnamed', `https://localhost:${good.port}`, { ca, server_name: 'evil.example' }),
     to('unknown', `https://localhost:${good.port}`),
     to('stranger', `https://localhost:${stranger.port}`, { ca }),
-    to('mutual', `https://localhost:${good.port}`, { ca, cert: file('client.pem'), key: file('client.key') }),
+    to('mutual', `https://localhost:${good.port}`, { ca, cert: fileOf('client.pem'), key: fileOf('client.key') }),
     { ...open, name: 'other', host: 'other.example', path: '/public', upstream: `https://localhost:${good.port}`, tls: { ca } },
     { ...open, name: 'echo', path: '/public/echo' },
   ],
@@ -93,7 +87,7 @@ function ask(path: string, over: object = {}): Promise<Asked> {
       host: '127.0.0.1',
       port,
       path,
-      ca: text('authority.pem'),
+      ca: pemOf('authority.pem'),
       servername: 'localhost',
       agent: false,
       ...over,
@@ -189,13 +183,10 @@ t.test(
   'a row that names a client certificate denies the client that shows it, and no other',
   async (t) => {
     const client = pair('client')
-    const thumbprint = createHash('sha256')
-      .update(new X509Certificate(text('client.pem')).raw)
-      .digest('base64url')
     const revoker = await gate.revoker()
     const { rows } = await revoker.query(
       'INSERT INTO dropgate.revocations (client_cert) VALUES ($1) RETURNING id',
-      [thumbprint],
+      [thumbprint('client')],
     )
     const token = await gate.issuer.token('alice')
     const headers = { authorization: `Bearer ${token}` }
@@ -239,7 +230,7 @@ t.test(
       under.on('error', () => {})
       const secure = connectTls({
         socket: pipe,
-        ca: text('authority.pem'),
+        ca: pemOf('authority.pem'),
         servername: 'localhost',
       })
       t.teardown(() => under.destroy())

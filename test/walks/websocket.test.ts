@@ -1,10 +1,10 @@
 /** What opens a tunnel and what does not; where a cut falls between frames; which credentials a browser can send. */
-import { createHash } from 'node:crypto'
 import { connect, createServer, type Socket } from 'node:net'
 import t from 'tap'
 import { WebSocket } from 'ws'
 import { TestGate } from '../harness/gate.ts'
 import { pause, until } from '../harness/wait.ts'
+import { acceptOf } from '../harness/websocket.ts'
 
 /** One connection as a hand-made upstream sees it. */
 interface Peer {
@@ -67,16 +67,13 @@ t.beforeEach(() => {
 
 const headerOf = ({ head }: { head: string }, name: string): string | undefined =>
   new RegExp(`^${name}: *(.*)$`, 'im').exec(head)?.[1]
-const acceptOf = (peer: Peer): string =>
-  createHash('sha1')
-    .update(`${headerOf(peer, 'sec-websocket-key')}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
-    .digest('base64')
+const acceptFor = (peer: Peer): string => acceptOf(headerOf(peer, 'sec-websocket-key'))
 const switching = (peer: Peer, ...more: string[]): string =>
   [
     'HTTP/1.1 101 Switching Protocols',
     'Upgrade: websocket',
     'Connection: Upgrade',
-    `Sec-WebSocket-Accept: ${acceptOf(peer)}`,
+    `Sec-WebSocket-Accept: ${acceptFor(peer)}`,
     ...more,
     '',
     '',
@@ -200,9 +197,9 @@ t.test('only a right 101 opens the tunnel', async (t) => {
   const answers: [name: string, answer: (peer: Peer) => string, status: number][] = [
     ['200 with Upgrade', () => 'HTTP/1.1 200 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok', 200],
     ['426 with Upgrade', () => 'HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok', 426],
-    ['a foreign key', (peer) => switching(peer).replace(acceptOf(peer), 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='), 502],
+    ['a foreign key', (peer) => switching(peer).replace(acceptFor(peer), 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='), 502],
     ['no key', (peer) => switching(peer).replace(/Sec-WebSocket-Accept.*\r\n/, ''), 502],
-    ['two keys', (peer) => switching(peer, `Sec-WebSocket-Accept: ${acceptOf(peer)}`), 502],
+    ['two keys', (peer) => switching(peer, `Sec-WebSocket-Accept: ${acceptFor(peer)}`), 502],
     ['another protocol', (peer) => switching(peer).replace('Upgrade: websocket', 'Upgrade: h2c'), 502],
     ['no protocol', (peer) => switching(peer).replace('Upgrade: websocket\r\n', ''), 502],
     ['two protocols', (peer) => switching(peer, 'Upgrade: h2c'), 502],
