@@ -69,7 +69,7 @@ export function authorize(
   try {
     const stale = decision.checkRevocations()
     decision.askPolicy(atMs, stale)
-    decision.rewriteQuery()
+    decision.chooseTarget()
   } catch (error) {
     decision.refusal = asGateError(error)
   }
@@ -183,9 +183,10 @@ class Decision {
   }
 
   /**
-   * Chooses the target to send and applies the policy's changes to its query. The result passes the same checks as the client's query (design law 5).
+   * Chooses the target to send and applies the policy's changes to its query. The result passes the same checks as the
+   * client's query (design law 5).
    */
-  rewriteQuery(): void {
+  chooseTarget(): void {
     const { query } = this.#evaluation!.answer
     const { method, target, sentTarget, peer } = this.#identified.arrived
     this.#sentTarget = sentTarget

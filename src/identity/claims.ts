@@ -11,7 +11,7 @@ import { noteContent, type Pointers, type Principal, valueAt } from '../domain/p
 import { keysOf } from '../domain/revocation.ts'
 import { GateError } from '../errors.ts'
 import { readBinding } from './binding.ts'
-import type { Claims, Header } from './shape.ts'
+import { type Claims, type Header, shown } from './shape.ts'
 
 const maxIdentifierBytes = 1024
 
@@ -55,8 +55,7 @@ export function checkTenant(claims: Claims, { issuer, tenants }: IssuerConfig): 
   if (tenants === undefined) return
   const tenant = tenantIn(issuer, claims.iss as string)
   if (tenant !== undefined && claims.tid === tenant) return
-  const found = claims.tid === undefined ? 'missing' : JSON.stringify(claims.tid)
-  const cause = `its tid is ${found}, and its iss names the tenant ${tenant}`
+  const cause = `its tid is ${shown(claims.tid)}, and its iss names the tenant ${tenant}`
   throw new GateError('ERR_TOKEN_ISSUER', undefined, { cause })
 }
 
@@ -100,10 +99,6 @@ function kindOf(claims: Claims): string | undefined {
     if (typeof value === 'string') return value.toLowerCase()
   }
   return undefined
-}
-
-function shown(value: string | undefined): string {
-  return value === undefined ? 'missing' : JSON.stringify(value)
 }
 
 function notAccess(why: string): GateError {

@@ -9,6 +9,7 @@ import { tokenCharacters } from '../domain/http.ts'
 import { IssuerNames } from '../domain/issuer-pattern.ts'
 import { textOfBytes } from '../domain/json.ts'
 import { GateError } from '../errors.ts'
+import { maxTokenLength } from './shape.ts'
 
 /** An entry of `from` in the configuration: `authorization`, `websocket-protocol`, `cookie:NAME` or `header:name`. */
 export type CredentialSource = string
@@ -208,7 +209,7 @@ function missing(cause: string | undefined): GateError {
 
 /** Claim `iss` of a token, unverified; undefined for what is no token. */
 function issuerIn(token: string): unknown {
-  const payload = token.length > maxPeeked ? undefined : token.split('.', 3)[1]
+  const payload = token.length > maxTokenLength ? undefined : token.split('.', 3)[1]
   if (payload === undefined) return undefined
   try {
     const claims: unknown = JSON.parse(Buffer.from(payload, 'base64url').toString())
@@ -217,9 +218,6 @@ function issuerIn(token: string): unknown {
     return undefined
   }
 }
-
-/** Longer than any token that the gate accepts, see shape.ts. */
-const maxPeeked = 16 * 1024
 
 /** Never the value itself: without its scheme, it may be a token. */
 function schemeText(value: string): string {

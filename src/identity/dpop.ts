@@ -11,7 +11,7 @@ import { proofAlgorithms } from '../domain/proof.ts'
 import { GateError } from '../errors.ts'
 import { familyOf, formProblem, isKeyFor, type Jwk, publicPart, weaknessOfKey } from './admit.ts'
 import { Nonces } from './nonces.ts'
-import { type Claims, readJws } from './shape.ts'
+import { type Claims, readJws, shown } from './shape.ts'
 import { isSignedBy, thumbprintOf, type VerifyingKey, verifyingKey } from './signature.ts'
 import { type SharedProofs, UsedProofs } from './used-proofs.ts'
 
@@ -177,10 +177,6 @@ function readHeader({ typ, alg, jwk }: Claims): { readonly alg: string; readonly
 
 function isTime(value: unknown): value is number {
   return typeof value === 'number' && Number.isFinite(value) && value >= 0 && value <= 1e11
-}
-
-function shown(value: unknown): string {
-  return value === undefined ? 'missing' : JSON.stringify(value).slice(0, 200)
 }
 
 function unfit(why: string): GateError {

@@ -15,10 +15,11 @@ export interface Header {
 
 export type Claims = Readonly<Record<string, unknown>>
 
-const maxLength = 16 * 1024
+/** Most characters of a token. */
+export const maxTokenLength = 16 * 1024
 /**
  * Most members of one object of a token. Issuers that write roles, features or answers of a directory as members have
- * some hundreds; `maxLength` bounds their bytes, and comparing their names costs linear time.
+ * some hundreds; `maxTokenLength` bounds their bytes, and comparing their names costs linear time.
  */
 const maxMembers = 1000
 const alphabet = /^[A-Za-z0-9_-]+$/
@@ -35,7 +36,7 @@ export interface Shape {
 
 /** @throws GateError ERR_TOKEN_MALFORMED */
 export function parseTokenShape(token: string): Shape {
-  const { header, claims, written } = readJws(token, maxLength, malformed)
+  const { header, claims, written } = readJws(token, maxTokenLength, malformed)
   const { alg, kid, typ } = header
   if (typeof alg !== 'string') throw malformed('its header has no alg')
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256))
@@ -132,4 +133,9 @@ const oneReading: Omit<StrictJson, 'refuse'> = {
 
 function malformed(why: string): GateError {
   return new GateError('ERR_TOKEN_MALFORMED', undefined, { cause: why })
+}
+
+/** What was found in a token, for the cause of a refusal: short, since strangers choose it. */
+export function shown(value: unknown): string {
+  return value === undefined ? 'missing' : JSON.stringify(value).slice(0, 200)
 }

@@ -16,7 +16,7 @@ import { TokenCache, type Verified } from './cache.ts'
 import { checkExpiry, checkTenant, checkType, parsePrincipal, readAudience } from './claims.ts'
 import type { KeySet } from './key-set.ts'
 import { KnownSignatures, type SharedSignatures } from './known-signatures.ts'
-import { type Header, parseTokenShape, type Shape } from './shape.ts'
+import { type Header, parseTokenShape, type Shape, shown } from './shape.ts'
 import { isSignedBy, thumbprintOf, type VerifyingKey, verifyingKey } from './signature.ts'
 
 export interface TokenVerifierOptions {
@@ -58,8 +58,8 @@ interface Key {
   readonly kid: string | undefined
   readonly alg: string | undefined
   /**
-   * The only issuer that the key signs for, in a set that serves many tenants; undefined: each of them. Without this, whoever
-   * holds the key of one tenant could sign for another.
+   * The only issuer that the key signs for, in a set that serves many tenants; undefined: each of them. Without this, a
+   * tenant that holds its own key could sign for another one.
    */
   readonly issuer: string | undefined
   readonly jwk: Readonly<Record<string, unknown>>
@@ -339,9 +339,8 @@ function checkAudience(
 }
 
 function unfit(code: Code, member: string, value: unknown, expected?: unknown): GateError {
-  const found = value === undefined ? 'missing' : JSON.stringify(value)
   const wanted = expected === undefined ? '' : `, expected one of ${JSON.stringify(expected)}`
-  return new GateError(code, undefined, { cause: `its ${member} is ${found}${wanted}` })
+  return new GateError(code, undefined, { cause: `its ${member} is ${shown(value)}${wanted}` })
 }
 
 /**

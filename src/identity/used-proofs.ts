@@ -8,7 +8,7 @@
  *
  * A slot is one word of 64 bits: the round of the ring that it was written in (28 bits), and a tag (36 bits) of the key and
  * the `jti` under a secret of this process. The tag can be that short because the worst that two proofs with one tag do is
- * that the second is refused, about once in 10^10 requests, and nobody without the secret can look for such a pair.
+ * that the second is refused, about once in 10^10 requests, and a client, which does not have the secret, cannot look for such a pair.
  *
  * Invariants, which hold without locks (a worker that is terminated in the middle leaves nothing locked):
  *
