@@ -1,4 +1,4 @@
-/** Which headers may carry a token of their own (`header:NAME`): those that nobody reads for anything else. */
+/** Which headers may carry a token of their own (`header:NAME`): those that neither the gate nor an upstream reads for anything else. */
 import { hopByHop } from '../domain/http.ts'
 
 /** Headers with a meaning in HTTP or for the gate, and lists, whose values may come in parts. Lower case. */

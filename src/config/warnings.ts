@@ -26,7 +26,7 @@ function issuerWarnings(
   if (tenants === 'any')
     found.push({
       path: `${at}.tenants`,
-      message: `any accepts the tokens of every tenant of ${issuer}, whoever made it; the policy must check input.principal.tenant or the issuer`,
+      message: `any accepts the tokens of every tenant of ${issuer}, and any person can make a tenant; the policy must check input.principal.tenant or the issuer`,
     })
   if (asksIssuer && audience.includes(anyAudience))
     found.push({

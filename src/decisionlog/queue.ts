@@ -40,7 +40,7 @@ export class LogQueue {
     this.#options = options
   }
 
-  /** @param line JSON text without a newline. What would mislead a reader in it is written as an escape, whoever sent it. */
+  /** @param line JSON text without a newline. What would mislead a reader in it is written as an escape. */
   push(line: string): void {
     // UTF-8 needs at most three bytes per UTF-16 unit.
     const most = line.length * 3 + 1

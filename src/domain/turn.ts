@@ -15,7 +15,7 @@ export function atEndOfTurn(task: () => void): void {
   due.push(task)
 }
 
-/** Calls `task` at the end of this turn as well, but after the writes: for work that nobody waits for. */
+/** Calls `task` at the end of this turn as well, but after the writes: for work that no client and no upstream waits for. */
 export function afterWrites(task: () => void): void {
   if (due.length + last.length === 0) setImmediate(run)
   last.push(task)

@@ -46,7 +46,7 @@ export class TakenPorts {
     this.#timer = setTimeout(() => void this.#look(), lookMs)
   }
 
-  /** True when the other gate is gone: nobody answers there. */
+  /** True when the other gate is gone, and clients get no answer there. */
   get left(): boolean {
     return this.#free >= looksUntilLeft
   }

@@ -45,7 +45,7 @@ const isRemoved = headerTest([
  * Returns the client's headers for both the policy and the upstream, so that the upstream gets no header that the
  * policy did not see. `host` is kept for the policy; `listener/headers` has already put the names in lower case.
  * @param forward The header names that the route removes, and those that it passes, in lower case.
- * @param withheld Headers with a token that nobody has verified, in lower case.
+ * @param withheld Headers with a token that the gate has not verified, in lower case.
  * @param tokens Headers that carry tokens of their own; what is not withheld of them is passed on.
  */
 export function passedOn(
