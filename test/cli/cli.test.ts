@@ -1,4 +1,5 @@
 /** The commands as processes: what they print, and their exit status. */
+
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   chmodSync,
@@ -10,11 +11,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { tokenHash } from '../../src/domain/token-hash.ts'
+import { freePort } from '../bench/machine.ts'
 import { startPostgres } from '../harness/postgres.ts'
 import { pause, until } from '../harness/wait.ts'
 
@@ -46,15 +47,6 @@ const env = {
   DATABASE_URL: cluster.url,
   CLI_URL: cluster.cli_url,
   MIGRATE_URL: cluster.migrate_url,
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
 }
 
 interface Ran {

@@ -1,6 +1,8 @@
 /** Apache, lighttpd, HAProxy and h2o, each where it is installed. */
+
 import { existsSync } from 'node:fs'
-import { find, freePort, run, type StartServers } from './server.ts'
+import { freePort } from '../bench/machine.ts'
+import { find, run, type StartServers } from './server.ts'
 
 /** `path` is under a denied place when its index answers for what is not there. */
 export const startApache: StartServers = async (tree) => {

@@ -1,7 +1,9 @@
 /** Go's net/http: its file server, its mux and a handler that cleans the path itself, built from its standard library. */
+
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { find, freePort, run, type StartServers, succeeds } from './server.ts'
+import { freePort } from '../bench/machine.ts'
+import { find, run, type StartServers, succeeds } from './server.ts'
 
 const source = `package main
 

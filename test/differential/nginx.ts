@@ -1,6 +1,7 @@
 /** nginx: as a file server, by its locations, and in front of an application to which it hands the path it has read. */
+import { freePort } from '../bench/machine.ts'
 import { startNode } from './node.ts'
-import { find, freePort, run, type StartServers } from './server.ts'
+import { find, run, type StartServers } from './server.ts'
 
 export const startNginx: StartServers = async (tree) => {
   const nginx = find('nginx')

@@ -1,7 +1,8 @@
 /** A real `opa run --server` with a document in memory. */
+
 import { type ChildProcess, spawn } from 'node:child_process'
-import { createServer } from 'node:net'
 import { findOpa } from '../../src/bundle/opa.ts'
+import { freePort } from '../bench/machine.ts'
 import { until } from './wait.ts'
 
 /** It reads its data before it answers. */
@@ -75,12 +76,4 @@ export class OpaServer {
     this.#process.kill('SIGKILL')
     await new Promise((resolve) => this.#process.once('exit', resolve))
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
